@@ -1,0 +1,76 @@
+"""The words that everything above the core shares: metrics, states, and a trial as others see it.
+
+Imports nothing of ours, so that whatever shows results needs neither Ray nor torch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Direction = Literal["minimize", "maximize"]
+Stage = Literal["search", "confirm"]
+TrialState = Literal["complete", "pruned", "diverged", "failed", "stopped", "running", "waiting"]
+
+TRIAL_STATES: tuple[TrialState, ...] = (
+    "complete",
+    "pruned",
+    "diverged",
+    "failed",
+    "running",
+    "waiting",
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    unit: str
+    better: Literal["min", "max", "none"]  # "none": a diagnosis, no goal
+    meaning: str
+
+    @property
+    def direction(self) -> Direction:
+        return "maximize" if self.better == "max" else "minimize"
+
+
+def _on_splits(name: str, *rest: Any) -> list[Metric]:
+    return [Metric(f"{split}/{name}", *rest) for split in ("val", "test")]
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in [
+        Metric("train/recon", "per image", "min", "half the squared error, mean over images"),
+        Metric("train/disc_z", "nats", "none", "cost of the discriminator on the code"),
+        Metric("train/gen_z", "nats", "none", "cost of the encoder as generator"),
+        *_on_splits("recon", "per image", "min", "half the squared error, mean over images"),
+        *_on_splits("parzen_ll", "nats", "max", "Parzen log-likelihood, sigma from the grid"),
+        *_on_splits("parzen_ll_refined", "nats", "max", "the same, sigma refined between"),
+        *_on_splits("parzen_se", "nats", "none", "its standard error over points"),
+        *_on_splits("parzen_sigma", "pixel", "none", "the kernel's width, chosen on validation"),
+        Metric("val/latent_mmd", "", "min", "MMD² between codes and prior, 1 at worst"),
+        Metric("val/latent_std", "", "none", "root mean square of the codes over the prior's std"),
+    ]
+}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One trial of a sweep, as `aae-sweep show --json` prints it."""
+
+    number: int
+    stage: Stage
+    state: TrialState
+    seed: int
+    config_hash: str
+    params: dict[str, Any]  # what the space suggested, by path
+    reason: str | None = None  # of any end but complete
+    attempts: int = 0
+    epochs: int = 0  # the last epoch reported
+    epochs_computed: int = 0  # every epoch trained, repeated ones too
+    resumed_from: list[int] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
+    checkpoint: str | None = None
+    node: str | None = None
+    run_id: str | None = None
+    started: str | None = None  # ISO 8601, UTC
+    seconds: float | None = None
