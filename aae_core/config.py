@@ -53,7 +53,7 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     code_dim: int = 8
     prior: PriorConfig = field(default_factory=PriorConfig)
-    hidden: tuple[int, ...] = (1000, 1000)  # widths of encoder, discriminator and, reversed, decoder
+    hidden: tuple[int, ...] = (1000, 1000)  # widths; the decoder's are reversed
     output: Literal["sigmoid", "linear"] = "sigmoid"
     init_std: float = 0.01  # weights ~ N(0, init_std²), biases 0
 
@@ -164,7 +164,7 @@ def _build(hint: Any, value: Any) -> Any:
         hints = get_type_hints(hint)
         unknown = set(value) - {f.name for f in fields(hint)}
         if unknown:
-            raise ConfigError({name: "unknown key" for name in unknown})
+            raise ConfigError(dict.fromkeys(sorted(unknown), "unknown key"))
         return hint(**{name: _build(hints[name], item) for name, item in value.items()})
     if get_origin(hint) is tuple:
         return tuple(_build(get_args(hint)[0], item) for item in value)

@@ -15,7 +15,5 @@ def stream_seed(seed: int, *path: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
 
 
-def generator(
-    seed: int, *path: str | int, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def generator(seed: int, *path: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(stream_seed(seed, *path))

@@ -1,0 +1,86 @@
+"""Checkpoints: a folder that is either whole and verified, or not there.
+
+`tensors.safetensors` holds numbers, `state.json` the rest, `manifest.json` the SHA-256 of both and
+is written last.  The folder is built under a temporary name and renamed when it is on disk.
+Nothing executable is ever read.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from aae_core.errors import CheckpointError
+
+_MANIFEST = "manifest.json"
+_PARTS = ("tensors.safetensors", "state.json")
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write a checkpoint to `folder`, which must not exist yet; its parent is made."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        parts = {
+            _PARTS[0]: safetensors.torch.save({k: t.contiguous() for k, t in tensors.items()}),
+            _PARTS[1]: json.dumps(document).encode(),
+        }
+        for name, content in parts.items():
+            _write_durably(building / name, content)
+        manifest = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
+        _write_durably(building / _MANIFEST, json.dumps(manifest).encode())
+        _sync_folder(building)
+        building.rename(folder)
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the document of a checkpoint, both verified."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such checkpoint folder")
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        parts = {name: (folder / name).read_bytes() for name in _PARTS}
+        for name, content in parts.items():
+            if hashlib.sha256(content).hexdigest() != manifest[name]:
+                raise CheckpointError(f"{folder / name}: damaged, it is not what was written")
+        return safetensors.torch.load(parts[_PARTS[0]]), json.loads(parts[_PARTS[1]])
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{folder}: not a whole checkpoint ({error})") from error
+
+
+def newest(folder: Path) -> Path | None:
+    """The latest verified `epoch-*` checkpoint below `folder`."""
+    for candidate in sorted(folder.glob("epoch-*"), reverse=True):
+        try:
+            load(candidate)
+        except CheckpointError:
+            continue
+        return candidate
+    return None
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

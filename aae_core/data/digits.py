@@ -1,0 +1,75 @@
+"""The 1,797 handwritten 8×8 digits that come with scikit-learn: nothing to download.
+
+E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998.
+"""
+
+import gzip
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+
+from aae_core.data.sets import DataFile, Description, Split, TestData, TrainingData, Verdict
+from aae_core.data.splits import class_balanced
+from aae_core.errors import DataError
+
+_N_IMAGES, _N_VALID, _N_TEST = 1_797, 300, 300
+_BRIGHTEST = 16
+
+
+class Digits:
+    """1,197 images train, 300 validate, 300 test; the latter two have 30 of each class."""
+
+    def training(self) -> TrainingData:
+        x, y = _read(_path())
+        valid, _, train = class_balanced(y, _N_VALID, _N_TEST)
+        return TrainingData.of("digits", (8, 8), (x[train], y[train]), (x[valid], y[valid]))
+
+    def test(self) -> TestData:
+        x, y = _read(_path())
+        _, test, _ = class_balanced(y, _N_VALID, _N_TEST)
+        return TestData.of(x[test], y[test])
+
+    def describe(self) -> Description:
+        return Description(
+            name="digits",
+            files=(DataFile(_path(), _path().is_file()),),
+            sizes={
+                "train": _N_IMAGES - _N_VALID - _N_TEST,
+                "valid": _N_VALID,
+                "test": _N_TEST,
+            },
+            source="Alpaydin and Kaynak, UCI 1998; shipped with scikit-learn",
+            licence="CC BY 4.0",
+        )
+
+    def fetch(self, *splits: Split) -> None:
+        """They are there already."""
+
+    def verify(self) -> list[Verdict]:
+        try:
+            _read(_path())
+        except DataError as error:
+            return [Verdict(_path(), str(error))]
+        return [Verdict(_path(), None)]
+
+
+def _path() -> Path:
+    """Inside the installed scikit-learn, which takes a second to import and is not needed."""
+    try:
+        files = distribution("scikit-learn")
+    except PackageNotFoundError:
+        raise DataError("digits: they come with scikit-learn; install it") from None
+    return Path(str(files.locate_file("sklearn/datasets/data/digits.csv.gz")))
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 64) float32 in [0, 1] and (n,) int64. A line holds 64 pixels of 0…16, then the class."""
+    try:
+        with gzip.open(path, "rt", encoding="ascii") as lines:
+            table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); install scikit-learn again") from error
+    if table.shape != (_N_IMAGES, 65):
+        raise DataError(f"{path}: {table.shape} numbers, expected ({_N_IMAGES}, 65)")
+    return table[:, :-1].astype(np.float32) / _BRIGHTEST, table[:, -1].astype(np.int64)

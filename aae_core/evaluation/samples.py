@@ -1,0 +1,69 @@
+"""Samples beside their nearest training images: Figure 5, and proof against mere memory.
+
+Shapes: n samples x, m training images, D = H·W·C pixels.  Units: uint8, or floats in [0, 1].
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aae_core.data import unit_interval
+
+_TILE = 4_096
+_GAP = 128  # grey, since the images' own background is mostly black or white
+
+
+def nearest(x: Tensor, train: Tensor) -> Tensor:
+    """Index of the training image at the least Euclidean distance: (n, D), (m, D) -> (n,)."""
+    return torch.cat([_nearest(unit_interval(tile), train) for tile in x.split(_TILE)])
+
+
+def sample_grid(
+    samples: Tensor, train: Tensor, rows: int, columns: int, image_shape: tuple[int, ...]
+) -> np.ndarray:
+    """The paper's Figure 5: `columns` samples a row, then the training image nearest the last one.
+
+    Returns a uint8 canvas (H', W') or, for colour images, (H', W', 3), with 1-pixel gaps. Images of
+    (D,) are drawn as strips, one pixel high; other than 1 or 3 channels as their mean.
+
+    Raises ValueError for fewer than rows·columns samples, or another number of pixels.
+    """
+    if len(samples) < rows * columns or samples.shape[1] != math.prod(image_shape):
+        raise ValueError(
+            f"samples: {tuple(samples.shape)}; a grid of {rows} x {columns} images of "
+            f"{image_shape} takes at least ({rows * columns}, {math.prod(image_shape)})"
+        )
+    drawn = unit_interval(samples[: rows * columns]).unflatten(0, (rows, columns))
+    neighbours = unit_interval(train[nearest(drawn[:, -1], train)])
+    images = torch.cat([drawn, neighbours[:, None]], dim=1)
+    return _canvas(_to_bytes(images).reshape(rows, columns + 1, *_height_width(image_shape)))
+
+
+def _nearest(x: Tensor, train: Tensor) -> Tensor:
+    distances, indices = zip(
+        *(torch.cdist(x, unit_interval(tile)).min(1) for tile in train.split(_TILE)), strict=True
+    )
+    best = torch.stack(distances).argmin(0)  # the tile, by sample
+    offsets = torch.stack(indices).gather(0, best[None])[0]
+    return best * _TILE + offsets
+
+
+def _height_width(image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (1, *image_shape) if len(image_shape) == 1 else image_shape
+
+
+def _to_bytes(x: Tensor) -> np.ndarray:
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def _canvas(images: np.ndarray) -> np.ndarray:
+    """(R, C, H, W) or (R, C, H, W, channels) bytes, laid out in rows and columns."""
+    if images.ndim == 5 and images.shape[-1] != 3:
+        images = images.mean(-1).astype(np.uint8)
+    right_and_below = [(0, 0), (0, 0), (0, 1), (0, 1), (0, 0)][: images.ndim]
+    padded = np.pad(images, right_and_below, constant_values=_GAP)
+    rows, columns, height, width, *channels = padded.shape
+    canvas = padded.swapaxes(1, 2).reshape(rows * height, columns * width, *channels)
+    return canvas[:-1, :-1]

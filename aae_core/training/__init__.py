@@ -1,0 +1,6 @@
+"""Training: a state, and the loop that moves it."""
+
+from aae_core.training.loop import EpochMetrics, fit
+from aae_core.training.state import TrainState, load_model
+
+__all__ = ["EpochMetrics", "TrainState", "fit", "load_model"]

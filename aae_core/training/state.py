@@ -1,0 +1,131 @@
+"""All that training moves: nets, optimisers, random streams, the epoch and its history.
+
+Saved and restored bit for bit, so that a resumed run equals an uninterrupted one on a CPU.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, Optimizer
+
+from aae_core import checkpoint, seeding
+from aae_core.config import OptimizerConfig, TrialConfig
+from aae_core.errors import CheckpointError
+from aae_core.models import AAE, build_model
+
+_STREAMS = ("batches", "noise", "prior")
+
+
+@dataclass
+class TrainState:
+    config: TrialConfig
+    image_shape: tuple[int, ...]
+    data_sha256: str
+    device: torch.device
+    model: AAE
+    optimizers: dict[str, Optimizer]
+    streams: dict[str, torch.Generator]
+    epoch: int = 0  # finished ones
+    history: list[dict[str, Any]] = field(default_factory=list)  # one entry per finished epoch
+
+    @classmethod
+    def create(
+        cls,
+        config: TrialConfig,
+        image_shape: tuple[int, ...],
+        data_sha256: str,
+        device: torch.device | str = "cpu",
+    ) -> "TrainState":
+        device = torch.device(device)
+        init = seeding.generator(config.seed, "init")  # on the CPU: one start for every device
+        dim = int(torch.Size(image_shape).numel())
+        model = build_model(config.model, dim, generator=init).to(device)
+        optimizers = {
+            name: _build_optimizer(
+                getattr(config.training, group), [p for net in nets for p in net.parameters()]
+            )
+            for name, (group, nets) in model.objectives().items()
+        }
+        streams = {name: seeding.generator(config.seed, name, device=device) for name in _STREAMS}
+        return cls(config, image_shape, data_sha256, device, model, optimizers, streams)
+
+    def set_rates(self, multiplier: float) -> dict[str, float]:
+        """Scale every optimiser's configured rate; returns the rates by group of settings."""
+        rates: dict[str, float] = {}
+        for name, (group, _) in self.model.objectives().items():
+            rates[group] = getattr(self.config.training, group).lr * multiplier
+            for param_group in self.optimizers[name].param_groups:
+                param_group["lr"] = rates[group]
+        return rates
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint to the new folder `folder`."""
+        document = {
+            "config": self.config.to_dict(),
+            "image_shape": self.image_shape,
+            "data_sha256": self.data_sha256,
+            "epoch": self.epoch,
+            "history": self.history,
+        }
+        checkpoint.save(folder, self._tensors(), document)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "TrainState":
+        tensors, document = checkpoint.load(folder)
+        try:
+            state = cls.create(
+                TrialConfig.from_dict(document["config"]),
+                tuple(document["image_shape"]),
+                document["data_sha256"],
+                device,
+            )
+            state.epoch = document["epoch"]
+            state.history = document["history"]
+            state._restore(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{folder}: written by another version ({error})") from error
+        return state
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                for slot, value in slots.items():
+                    if value is not None:
+                        tensors[f"optimizer.{name}.{index}.{slot}"] = value
+        for name, stream in self.streams.items():
+            tensors[f"stream.{name}"] = stream.get_state()
+        return tensors
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(_below("model", tensors))
+        for name, optimizer in self.optimizers.items():
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, value in _below(f"optimizer.{name}", tensors).items():
+                index, slot = key.split(".", 1)
+                slots.setdefault(int(index), {})[slot] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        for name, stream in self.streams.items():
+            stream.set_state(tensors[f"stream.{name}"])
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> AAE:
+    """The model of a checkpoint, for encode, decode and sample."""
+    return TrainState.load(folder, device).model.eval()
+
+
+def _build_optimizer(config: OptimizerConfig, params: list[torch.nn.Parameter]) -> Optimizer:
+    if config.optimizer == "adam":
+        return Adam(params, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+    return SGD(params, lr=config.lr, momentum=config.momentum, fused=True)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {
+        key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)
+    }

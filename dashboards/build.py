@@ -1,0 +1,98 @@
+"""One or several sweeps -> one self-contained HTML file."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from dashboards import page
+from dashboards.sections import Sweep, hero, sections
+from dashboards.tables import duration
+from dashboards.verdict import verdict
+
+if TYPE_CHECKING:
+    from orchestrator.history import SweepView
+
+
+def build_report(views: Sequence["SweepView"]) -> str:
+    """The report as HTML.  Raises ValueError for no view at all."""
+    if not views:
+        raise ValueError("a report needs at least one sweep; name one, or `latest`")
+    sweeps = [Sweep(view) for view in views]
+    if len(sweeps) == 1:
+        return page.document(f"{_name(sweeps[0])} · sweep report", _single(sweeps[0]))
+    return page.document(f"{len(sweeps)} sweeps compared", _several(sweeps))
+
+
+def write_report(views: Sequence["SweepView"], path: Path) -> Path:
+    """Writes the report whole or not at all: a reader never meets half a file."""
+    report = build_report(views)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(report)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(unfinished).replace(path)
+    except BaseException:
+        Path(unfinished).unlink()
+        raise
+    return path
+
+
+def _single(sweep: Sweep) -> str:
+    parts = sections(sweep)
+    return (
+        f"<header>{_over('Sweep report')}<h1>{page.text(_name(sweep))}</h1>{hero(sweep)}</header>"
+        + page.contents(parts)
+        + f'<main id="main">{"".join(page.section(part, 2) for part in parts)}</main>'
+    )
+
+
+def _several(sweeps: Sequence[Sweep]) -> str:
+    articles = "".join(_article(sweep, f"sweep{i}") for i, sweep in enumerate(sweeps, 1))
+    return (
+        f"<header>{_over('Sweep report')}<h1>{len(sweeps)} sweeps, side by side</h1></header>"
+        + f'<main id="main">{_overview(sweeps)}{articles}</main>'
+    )
+
+
+def _article(sweep: Sweep, id: str) -> str:
+    parts = sections(sweep, f"{id}-")
+    return (
+        f'<article id="{id}" aria-labelledby="{id}-title">'
+        f'<h2 id="{id}-title">{page.text(_name(sweep))}</h2>{hero(sweep)}'
+        + page.contents(parts)
+        + "".join(page.section(part, 3) for part in parts)
+        + "</article>"
+    )
+
+
+def _overview(sweeps: Sequence[Sweep]) -> str:
+    frame = pd.DataFrame(
+        {
+            "sweep": _name(sweep),
+            "data": sweep.view.spec["data"]["name"],
+            "verdict": str(verdict(sweep.view)),
+            "trials": sum(sweep.view.status["trials"].values()),
+            "time": duration(sweep.view.status["elapsed_seconds"]),
+            "state": sweep.view.status["state"],
+        }
+        for sweep in sweeps
+    )
+    links = page.contents(
+        page.Section(f"sweep{i}", _name(sweep), "") for i, sweep in enumerate(sweeps, 1)
+    )
+    return page.table(frame, "What each sweep found.", right=["time"]) + links
+
+
+def _over(words: str) -> str:
+    return page.paragraph(words, "over")
+
+
+def _name(sweep: Sweep) -> str:
+    return str(sweep.view.status["sweep"])

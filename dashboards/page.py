@@ -1,0 +1,201 @@
+"""HTML, and nothing of sweeps: elements that escape what they are given, and one document.
+
+The document holds all it needs: plotly once, style, script, data, pictures. Its content policy
+lets a browser run the two scripts written here, by their hashes, and fetch nothing at all, so
+that a hostile name could not act even if it got past the escaping.
+"""
+
+import base64
+import hashlib
+import html
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from dashboards.tables import MISSING, columns, number, records
+
+LONG = 36  # characters a cell holds on one line
+STATIC = files("dashboards") / "static"
+
+
+@dataclass(frozen=True)
+class Section:
+    id: str
+    title: str
+    body: str  # HTML
+
+
+def text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def paragraph(content: object, kind: str = "") -> str:
+    return f'<p class="{kind}">{text(content)}</p>' if kind else f"<p>{text(content)}</p>"
+
+
+def bullets(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{text(item)}</li>' for item in items)}</ul>"
+
+
+def code(content: str) -> str:
+    return f'<pre tabindex="0"><code>{text(content)}</code></pre>'
+
+
+def details(summary: str, content: str) -> str:
+    return f"<details><summary>{text(summary)}</summary>{content}</details>"
+
+
+def facts(pairs: Mapping[str, object]) -> str:
+    """Names and values, one line each."""
+    rows = (f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in pairs.items())
+    return f'<dl class="facts">{"".join(rows)}</dl>'
+
+
+def key_numbers(entries: Iterable[tuple[str, str, str]]) -> str:
+    """(label, figure, remark) in a row of cards."""
+    cards = (
+        f"<div><dt>{text(label)}</dt><dd>{text(figure)}</dd><dd>{text(remark)}</dd></div>"
+        for label, figure, remark in entries
+    )
+    return f'<dl class="keys">{"".join(cards)}</dl>'
+
+
+def legend(entries: Iterable[tuple[str, str, str]]) -> str:
+    """(colour, glyph, name) for figures that share one legend."""
+    items = (
+        f'<li><span aria-hidden="true" style="color:{text(colour)}">{text(glyph)}</span>'
+        f"{text(name)}</li>"
+        for colour, glyph, name in entries
+    )
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def table(
+    frame: pd.DataFrame,
+    caption: str,
+    *,
+    right: Collection[str] = (),
+    titles: Mapping[str, str] | None = None,
+    marked: Collection[int] = (),
+    page_size: int | None = None,
+) -> str:
+    """A table whose first column heads the rows.
+
+    right: text columns set flush right like numbers.  titles: a column's long name, on hover.
+    marked: indices of rows to set off.  page_size: makes it sortable, so many rows at a time.
+    """
+    names = columns(frame)
+    numeric = {c for c in names if c in right or _all_numbers(frame[c])}
+    head = "".join(_head(c, c in numeric, (titles or {}).get(c)) for c in names)
+    body = "".join(
+        f"<tr{' class=marked' if index in marked else ''}>"
+        + "".join(_cell(row[c], c in numeric, heads_row=c == names[0]) for c in names)
+        + "</tr>"
+        for index, row in zip(frame.index, records(frame), strict=True)
+    )
+    paged = f' data-page="{page_size}"' if page_size else ""
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}">'
+        f"<table{paged}><caption>{text(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def chart(figure: go.Figure, label: str, caption: str = "", min_width: int = 0) -> str:
+    """A figure as JSON, drawn by the page's script when it comes into view.
+
+    label: what a screen reader says.  min_width: pixels below which the chart scrolls sideways.
+    """
+    document = figure.to_json().replace("<", "\\u003c")
+    height = f"height:{figure.layout.height}px"
+    width = f";min-width:{min_width}px" if min_width else ""
+    below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure class="chart"><div class="scroll"><div class="plot" role="img"'
+        f' aria-label="{text(label)}" style="{height}{width}">'
+        f'<script type="application/json">{document}</script></div></div>{below}</figure>'
+    )
+
+
+def tiles(entries: Iterable[tuple[str, str]]) -> str:
+    """(title, HTML) as a grid of small charts."""
+    items = (f"<div><h4>{text(title)}</h4>{content}</div>" for title, content in entries)
+    return f'<div class="tiles">{"".join(items)}</div>'
+
+
+def picture(path: Path, title: str, alt: str) -> str:
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure class="picture"><img src="data:image/png;base64,{encoded}" alt="{text(alt)}">'
+        f"<figcaption>{text(title)}</figcaption></figure>"
+    )
+
+
+def contents(sections: Iterable[Section]) -> str:
+    links = (f'<li><a href="#{text(s.id)}">{text(s.title)}</a></li>' for s in sections)
+    return f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav>'
+
+
+def section(part: Section, level: int) -> str:
+    return (
+        f'<section id="{text(part.id)}" aria-labelledby="{text(part.id)}-title">'
+        f'<h{level} id="{text(part.id)}-title">{text(part.title)}</h{level}>{part.body}</section>'
+    )
+
+
+def document(title: str, body: str) -> str:
+    """The whole file; `body` is HTML."""
+    scripts = [get_plotlyjs(), (STATIC / "report.js").read_text("utf-8")]
+    style = (STATIC / "report.css").read_text("utf-8")
+    policy = (
+        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
+        f"script-src {' '.join(_hash(script) for script in scripts)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="color-scheme" content="light dark">\n'
+        f"<title>{text(title)}</title>\n<style>{style}</style>\n</head>\n"
+        f'<body>\n<a class="skip" href="#main">Skip to the results</a>\n{body}\n'
+        + "".join(f"<script>{script}</script>\n" for script in scripts)
+        + "</body>\n</html>\n"
+    )
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _head(column: str, numeric: bool, title: str | None) -> str:
+    kind = ' class="n"' if numeric else ""
+    hint = f' title="{text(title)}"' if title else ""
+    return f'<th scope="col"{kind}{hint}>{text(column)}</th>'
+
+
+def _all_numbers(values: pd.Series) -> bool:
+    return all(isinstance(value, Real) or value is None for value in values)
+
+
+def _cell(value: Any, numeric: bool, heads_row: bool) -> str:
+    kind = "n" if numeric else "long" if len(str(value)) > LONG else ""
+    key = ""
+    if isinstance(value, Real):
+        key = "" if math.isnan(value) else f' data-value="{float(value)!r}"'
+        value = number(float(value))
+    attributes = (f' class="{kind}"' if kind else "") + key
+    shown = text(MISSING if value is None else value)
+    return (
+        f'<th scope="row"{attributes}>{shown}</th>'
+        if heads_row
+        else f"<td{attributes}>{shown}</td>"
+    )

@@ -1,0 +1,440 @@
+"""The report's sections, in reading order: each is a function of a sweep that returns HTML.
+
+A section with nothing to show says why in a sentence, or returns "" and is left out.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dashboards import comparison, figures, page, paper, tables
+from dashboards.verdict import figure, unit, verdict, winner
+
+if TYPE_CHECKING:
+    from orchestrator.history import Picture, SweepView
+
+FEWEST_FOR_IMPORTANCE = 10  # finished trials
+PICTURE_BUDGET = 6 * 2**20  # bytes a sweep; base64 adds a third
+ROWS_A_PAGE = 15
+RESERVED = {"stage", "trial", "state", "epochs", "seed", "attempts", "seconds", "reason"}
+GLYPHS = dict(zip(figures.SYMBOLS, "●◆■▲✚✖", strict=True))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A view, with what several sections need worked out once."""
+
+    view: "SweepView"
+
+    @cached_property
+    def objective(self) -> figures.Objective:
+        objective = self.view.status["objective"]
+        metric = objective["metric"]
+        return figures.Objective(metric, unit(metric), objective["direction"])
+
+    @cached_property
+    def group_by(self) -> str | None:
+        """The parameter that the sweep compares: what it confirms per, or balances."""
+        spec = self.view.spec
+        per = (spec.get("confirm") or {}).get("per") or (spec.get("search") or {}).get("balance")
+        return str(per) if per else None
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        return tables.trials_frame(self.view.trials, self.objective.metric, self.group_by)
+
+    @cached_property
+    def search(self) -> pd.DataFrame:
+        return self.trials[self.trials["stage"] == "search"]
+
+    @cached_property
+    def finished(self) -> pd.DataFrame:
+        return tables.finished(self.search)
+
+    @cached_property
+    def parameters(self) -> pd.DataFrame:
+        return tables.parameters_frame(self.view.trials)
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        return tables.short_names(tables.columns(self.parameters))
+
+    @cached_property
+    def searched(self) -> list[str]:
+        """Parameters that took more than one value among finished search trials."""
+        values = self.parameters.loc[self.finished.index]
+        return [path for path in tables.columns(values) if values[path].nunique() > 1]
+
+    @cached_property
+    def logarithmic(self) -> list[str]:
+        return [path for path, entry in self.view.space.items() if entry.get("log")]
+
+    @cached_property
+    def confirmed(self) -> pd.DataFrame:
+        return tables.confirmed_frame(self.view.best, self.group_by)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        return tables.parzen_frame(self.view.evaluation)
+
+    @cached_property
+    def looks(self) -> dict[str, figures.Look]:
+        groups = [*self.trials["group"], *self.confirmed["group"], *self.scores["group"]]
+        return figures.looks(list(dict.fromkeys(groups)))
+
+    @property
+    def legend(self) -> str:
+        named = [
+            (look.colour, GLYPHS[look.symbol], name) for name, look in self.looks.items() if name
+        ]
+        return page.legend(named) if len(named) > 1 else ""
+
+
+def hero(sweep: Sweep) -> str:
+    found = verdict(sweep.view)
+    subject = f"<strong>{page.text(found.subject)}</strong> " if found.subject else ""
+    return (
+        f'<p class="verdict">{subject}{page.text(found.statement)}</p>'
+        + page.paragraph(found.remark, "quiet")
+        + _state_notice(sweep.view.status)
+        + page.key_numbers(_key_numbers(sweep))
+    )
+
+
+def leaderboard(sweep: Sweep) -> str:
+    best, objective = sweep.view.best, sweep.objective
+    if best is None or sweep.confirmed.empty:
+        return page.paragraph(
+            "Nothing is confirmed yet: no configuration was trained again with fresh seeds."
+        )
+    main = sweep.confirmed[sweep.confirmed["metric"] == objective.metric]
+    board = pd.DataFrame({"candidate": main["label"], "seeds": main["values"].map(len)})
+    board[objective.metric] = _means(main)
+    board["95 % interval"] = [tables.interval(r["low"], r["high"]) for r in tables.records(main)]
+    for metric in sweep.confirmed["metric"].unique():
+        if metric.startswith("test/"):
+            board[metric] = board["candidate"].map(_by_label(sweep, metric)).fillna(tables.MISSING)
+    first = board.index[board["candidate"] == winner(best)]
+    compared = f" of each {sweep.group_by}" if sweep.group_by else ""
+    return page.table(
+        board,
+        f"The best{compared}, trained again: mean ± standard error over fresh seeds.",
+        right=list(board.columns[1:]),
+        marked=list(first),
+    ) + page.chart(
+        figures.confirmed_figure(main, sweep.looks, objective.title),
+        f"{objective.metric} of each candidate: "
+        + "; ".join(
+            f"{label} {score}" for label, score in _by_label(sweep, objective.metric).items()
+        ),
+        "Filled: mean and 95 % interval over seeds. Open: the seeds themselves.",
+    )
+
+
+def all_trials(sweep: Sweep) -> str:
+    trials = sweep.trials
+    if trials.empty:
+        return page.paragraph("No trial has started.")
+    names = {"stage": "stage", "number": "trial", "state": "state", "value": sweep.objective.metric}
+    names |= {"epochs": "epochs"}
+    shown = trials[list(names)].rename(columns=names)
+    titles = {}
+    for path, name in sweep.names.items():
+        column = path if name in RESERVED else name
+        shown[column], titles[column] = sweep.parameters[path], path
+    shown = shown.join(trials[["seed", "attempts", "seconds", "reason"]])
+    return page.table(
+        shown,
+        f"All {len(shown)} trials. Select a column's head to sort by it.",
+        titles=titles,
+        page_size=ROWS_A_PAGE,
+    )
+
+
+def against_the_paper(sweep: Sweep) -> str:
+    data = sweep.view.spec["data"]["name"]
+    metrics = [sweep.objective.metric, *sweep.confirmed["metric"]]
+    published = paper.published(data, metrics)
+    if not published:
+        return page.paragraph(
+            f"The paper gives no figure for data set {data} in {sweep.objective.metric}."
+        )
+    return "".join(_beside_ours(sweep, table) for table in published)
+
+
+def history(sweep: Sweep) -> str:
+    if sweep.finished.empty:
+        return page.paragraph("No search trial has finished.")
+    return page.chart(
+        figures.history_figure(sweep.search, sweep.looks, sweep.objective),
+        f"{sweep.objective.metric} of {len(sweep.finished)} finished search trials by number; "
+        f"the best reached {tables.number(_best_value(sweep))}.",
+        "Crosses: pruned, at the last value that they reported. The axis spans the better nine "
+        "tenths; double-click to see all.",
+    )
+
+
+def importance(sweep: Sweep) -> str:
+    finished = len(sweep.finished)
+    if sweep.view.study is None or finished < FEWEST_FOR_IMPORTANCE:
+        return page.paragraph(
+            f"Not shown: an estimate needs {FEWEST_FOR_IMPORTANCE} finished search trials, "
+            f"there are {finished}."
+        )
+    if not sweep.searched or sweep.finished["value"].nunique() == 1:
+        return page.paragraph(
+            "Not shown: the finished trials do not differ in parameters and result."
+        )
+    shares = tables.importance(sweep.view.study, sweep.searched)
+    named = {sweep.names[path]: share for path, share in shares.items()}
+    return page.chart(
+        figures.importance_figure(named),
+        "Importance of each parameter: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in named.items()),
+        f"PED-ANOVA (Watanabe et al. 2023) over {finished} finished search trials: how far the "
+        "best tenth of the trials differs from all in each parameter. With few trials, a hint.",
+    )
+
+
+def parallel(sweep: Sweep) -> str:
+    if len(sweep.finished) < 2 or not sweep.searched:
+        return ""
+    width = 110 * (len(sweep.searched) + 1)
+    return page.chart(
+        figures.parallel_figure(
+            sweep.search,
+            sweep.parameters[sweep.searched],
+            sweep.names,
+            sweep.logarithmic,
+            sweep.looks,
+            sweep.objective,
+        ),
+        f"{len(sweep.finished)} finished search trials as lines through "
+        f"{len(sweep.searched)} parameters and {sweep.objective.metric}.",
+        "A line a finished trial, the best quarter in colour. Select a name below to hide its "
+        "lines. “none”: the trial's branch has no such parameter.",
+        min_width=width,
+    )
+
+
+def slices(sweep: Sweep) -> str:
+    if len(sweep.finished) < 2 or not sweep.searched:
+        return ""
+    charts = [
+        (
+            sweep.names[path],
+            page.chart(
+                figures.slice_figure(
+                    sweep.search,
+                    sweep.parameters[path],
+                    path,
+                    path in sweep.logarithmic,
+                    sweep.looks,
+                    sweep.objective,
+                ),
+                f"{sweep.objective.metric} over {path} of finished search trials.",
+            ),
+        )
+        for path in sweep.searched
+    ]
+    told = page.paragraph(
+        f"{sweep.objective.title} of every finished search trial over each parameter.", "quiet"
+    )
+    return told + sweep.legend + page.tiles(charts)
+
+
+def learning_curves(sweep: Sweep) -> str:
+    charts = []
+    for stage, rows in sweep.trials.groupby("stage", sort=False):
+        drawn = figures.drawn_trials(rows, sweep.view.curves, sweep.objective)
+        if drawn.empty:
+            continue
+        share = (
+            f"{len(drawn)} trials"
+            if len(drawn) == len(rows)
+            else f"{len(drawn)} of {len(rows)} trials"
+        )
+        charts.append(
+            page.chart(
+                figures.curves_figure(sweep.view.curves, rows, sweep.looks, sweep.objective),
+                f"{sweep.objective.metric} over epochs, {stage}, {share}.",
+                f"{str(stage).capitalize()}: {share}. Grey: pruned, or cut short otherwise.",
+            )
+        )
+    return "".join(charts)
+
+
+def timeline(sweep: Sweep) -> str:
+    timed = sweep.trials[sweep.trials["started"].notna() & sweep.trials["seconds"].notna()]
+    if timed.empty:
+        return ""
+    spent = tables.duration(timed["seconds"].sum())
+    return page.chart(
+        figures.timeline_figure(sweep.trials),
+        f"When {len(timed)} trials ran, {spent} of training in all.",
+        f"{spent} of training in all, trials that ran side by side counted each.",
+    )
+
+
+def pictures(sweep: Sweep) -> str:
+    shown, left_out = _within_budget(sweep.view.pictures)
+    if not sweep.view.pictures:
+        return ""
+    grid = "".join(page.picture(p.path, p.title, p.alt) for p in shown)
+    told = [f"{p.title}: too large to carry along, see {p.path}." for p in left_out]
+    return f'<div class="pictures">{grid}</div>' + "".join(map(page.paragraph, told))
+
+
+def parzen(sweep: Sweep) -> str:
+    evaluation = sweep.view.evaluation
+    if evaluation is None or not evaluation["models"]:
+        return ""
+    controls = tables.controls(evaluation)
+    largest = int(sweep.scores["n_samples"].max())
+    best = sweep.scores[sweep.scores["n_samples"] == largest]["log_likelihood"].max()
+    scored = tables.scored_frame(evaluation)
+    return page.chart(
+        figures.parzen_figure(sweep.scores, sweep.looks, controls, _published_aae(sweep)),
+        f"Parzen log-likelihood of the test set over the number of samples; the highest at "
+        f"{largest:,} samples is {tables.number(best)} nats.",
+        "σ is chosen again on validation images at every number of samples. Bars: standard "
+        "error over test points." + _controls_told(controls),
+    ) + page.table(
+        scored,
+        "Every scored model: log-likelihood in nats ± standard error over test points.",
+        right=["log-likelihood", "on the strict grid", "σ"],
+    )
+
+
+def reproduce(sweep: Sweep) -> str:
+    view = sweep.view
+    best = view.best or {}
+    facts = {
+        "sweep id": view.status["id"],
+        "configuration of the sweep": view.status["config_hash"],
+        "winning configuration": best.get("config_hash"),
+        "its seeds": ", ".join(map(str, best.get("seeds", []))),
+        "data sha256": best.get("data_sha256"),
+        "code version": best.get("code_version"),
+    }
+    winning = json.dumps(best.get("params"), indent=2) if best else ""
+    return (
+        page.paragraph(
+            "The same command carries on where the sweep stands, or makes it again elsewhere."
+        )
+        + page.code(view.status["resume"])
+        + page.facts({name: value for name, value in facts.items() if value})
+        + (page.details("Winning parameters", page.code(winning)) if winning else "")
+        + page.details("Sweep file as given", page.code(view.spec_text))
+        + page.details("Sweep file with every default", page.code(json.dumps(view.spec, indent=2)))
+    )
+
+
+SECTIONS: list[tuple[str, str, Callable[[Sweep], str]]] = [
+    ("confirmed", "Confirmed results", leaderboard),
+    ("trials", "All trials", all_trials),
+    ("paper", "Beside the paper", against_the_paper),
+    ("history", "Search history", history),
+    ("importance", "Parameter importance", importance),
+    ("parallel", "Parallel coordinates", parallel),
+    ("slices", "Parameter by parameter", slices),
+    ("curves", "Learning curves", learning_curves),
+    ("timeline", "Timeline", timeline),
+    ("pictures", "Pictures", pictures),
+    ("parzen", "Parzen log-likelihood", parzen),
+    ("reproduce", "Make it again", reproduce),
+]
+
+
+def sections(sweep: Sweep, prefix: str = "") -> list[page.Section]:
+    """Every section that has something to say; ids begin with `prefix`."""
+    made = [page.Section(prefix + id, title, build(sweep)) for id, title, build in SECTIONS]
+    return [section for section in made if section.body]
+
+
+def _state_notice(status: Mapping[str, Any]) -> str:
+    if status["state"] == "done":
+        return ""
+    told = {
+        "running": "The sweep is still running; these figures will move.",
+        "failed": "The sweep failed before its end; what it found until then stands here.",
+        "interrupted": "The sweep was interrupted; the command at the end carries on.",
+        "stopped": "The sweep was stopped; the command at the end carries on.",
+    }[status["state"]]
+    return page.paragraph(f"{told} Stage: {status['stage']}.", "notice")
+
+
+def _key_numbers(sweep: Sweep) -> list[tuple[str, str, str]]:
+    status = sweep.view.status
+    summaries = sweep.view.best["metrics"] if sweep.view.best else {}
+    test = sweep.objective.metric.replace("val/", "test/", 1)
+    cards = [
+        (metric, figure(summaries[metric]), unit(metric))
+        for metric in (sweep.objective.metric, test)
+        if metric in summaries
+    ]
+    counts = status["trials"]
+    finished = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "none started"
+    cards.append(("trials", tables.number(sum(counts.values())), finished))
+    elapsed, rest = status["elapsed_seconds"], status["eta_seconds"]
+    remark = f"about {tables.duration(rest)} to go" if rest else status["state"]
+    return [*cards, ("time", tables.duration(elapsed), remark)]
+
+
+def _means(rows: pd.DataFrame) -> list[str]:
+    return [tables.plus_minus(row["mean"], row["se"]) for row in tables.records(rows)]
+
+
+def _by_label(sweep: Sweep, metric: str) -> dict[str, str]:
+    rows = sweep.confirmed[sweep.confirmed["metric"] == metric]
+    return dict(zip(rows["label"], _means(rows), strict=True))
+
+
+def _best_value(sweep: Sweep) -> float:
+    values = sweep.finished["value"]
+    return float(values.max() if sweep.objective.direction == "maximize" else values.min())
+
+
+def _beside_ours(sweep: Sweep, table: paper.PublishedTable) -> str:
+    frame = comparison.beside(table, sweep.confirmed, sweep.scores)
+    ours = [i for i, method in enumerate(frame["method"]) if method not in table.rows]
+    caption = f"{table.title} ({table.unit}). {table.note} Source: {paper.SOURCE}. Ours is set off."
+    return (
+        page.table(frame, caption, right=list(frame.columns[1:]), marked=ours)
+        + page.paragraph("What differs between the two protocols:", "quiet")
+        + page.bullets(comparison.differences(table, sweep.confirmed, sweep.scores))
+    )
+
+
+def _published_aae(sweep: Sweep) -> dict[int, float]:
+    """Samples -> the paper's own figure, for this sweep's data."""
+    table = paper.TABLE_1.only(sweep.view.spec["data"]["name"])
+    return {
+        column.samples: paper.value(cell)
+        for column, cell in zip(table.columns, table.rows.get("AAE", ()), strict=True)
+        if cell is not None and column.samples is not None
+    }
+
+
+def _controls_told(controls: Mapping[str, float]) -> str:
+    if not controls:
+        return ""
+    return (
+        " Dashed: controls scored the same way. Parzen figures flatter memorisation: training "
+        "images themselves, as samples, set the scale."
+    )
+
+
+def _within_budget(pictures: Sequence["Picture"]) -> tuple[list["Picture"], list["Picture"]]:
+    shown: list[Picture] = []
+    left_out: list[Picture] = []
+    room = PICTURE_BUDGET
+    for picture in pictures:
+        size = picture.path.stat().st_size
+        (shown if size <= room else left_out).append(picture)
+        room -= size if size <= room else 0
+    return shown, left_out

@@ -1,0 +1,240 @@
+"""Records and documents as pandas frames, and numbers as text. Pure; what is missing is NaN."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+from orchestrator.records import Direction, RunRecord
+
+Curves = Mapping[tuple[str, int], Sequence[Mapping[str, float]]]
+MISSING = "–"
+
+
+def trials_frame(
+    trials: Sequence[RunRecord], metric: str, group_by: str | None = None
+) -> pd.DataFrame:
+    """One row a trial; `value` is the last epoch's `metric`, `group` its value of `group_by`."""
+    return pd.DataFrame(
+        {
+            "number": [t.number for t in trials],
+            "stage": [t.stage for t in trials],
+            "state": [t.state for t in trials],
+            "group": [str(t.params[group_by]) if group_by in t.params else "" for t in trials],
+            "value": numbers(t.metrics.get(metric) for t in trials),
+            "epochs": [t.epochs for t in trials],
+            "seed": [t.seed for t in trials],
+            "attempts": [t.attempts for t in trials],
+            "seconds": numbers(t.seconds for t in trials),
+            "started": pd.to_datetime(
+                pd.Series([t.started for t in trials], dtype=object), format="ISO8601", utc=True
+            ),
+            "reason": [t.reason or "" for t in trials],
+        }
+    )
+
+
+def parameters_frame(trials: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row a trial, one column a parameter's path; None where its branch was not taken.
+
+    Booleans, lists and whatever else is no number become text, so that they can name a category.
+    """
+    paths = list(dict.fromkeys(path for trial in trials for path in trial.params))
+    return pd.DataFrame(
+        {
+            path: pd.Series([_plain(t.params.get(path)) for t in trials], dtype=object)
+            for path in paths
+        }
+    )
+
+
+def best_so_far(values: pd.Series, direction: Direction) -> pd.Series:
+    return values.cummax() if direction == "maximize" else values.cummin()
+
+
+def finished(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that ran to their end and have a value."""
+    return trials[(trials["state"] == "complete") & trials["value"].notna()]
+
+
+def candidate_labels(best: Mapping[str, Any]) -> dict[str, str]:
+    """Configuration hash -> what to call it: the value it stands for, where that names it alone."""
+    values = Counter(str(group["value"]) for group in best["groups"])
+    return {
+        group["config_hash"]: (
+            f"Configuration {group['config_hash']}"
+            if group["value"] is None
+            else str(group["value"])
+            + (f" ({group['config_hash']})" if values[str(group["value"])] > 1 else "")
+        )
+        for group in best["groups"]
+    }
+
+
+def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.DataFrame:
+    """Tidy: one row a (confirmed candidate, metric), in the order of their ranking."""
+    names = ["label", "group", "metric", "mean", "se", "low", "high", "values"]
+    if best is None or not best["confirmed"]:
+        return pd.DataFrame(columns=names)
+    labels = candidate_labels(best)
+    rows = [
+        (
+            labels[candidate["config_hash"]],
+            str(candidate["params"].get(group_by, "")),
+            metric,
+            s["mean"],
+            s["se"],
+            *(s["ci95"] or (None, None)),
+            s["values"],
+        )
+        for candidate in best["groups"]
+        for metric, s in candidate["metrics"].items()
+    ]
+    frame = pd.DataFrame(rows, columns=names)
+    return frame.astype(dict.fromkeys(["mean", "se", "low", "high"], float))
+
+
+def parzen_frame(evaluation: Mapping[str, Any] | None) -> pd.DataFrame:
+    """One row a (scored model, number of samples): its curve, the final score last."""
+    columns = ["group", "seed", "n_samples", "log_likelihood", "standard_error", "sigma"]
+    rows = [
+        {
+            **{name: point[name] for name in columns[2:]},
+            "group": _group(model),
+            "seed": model["seed"],
+        }
+        for model in (evaluation or {"models": []})["models"]
+        for point in _by_samples([*model["curve"], model])
+    ]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], float))
+
+
+def scored_frame(evaluation: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a scored model, for reading."""
+    return pd.DataFrame(
+        {
+            "group": _group(model),
+            "seed": model["seed"],
+            "samples": model["n_samples"],
+            "log-likelihood": plus_minus(model["log_likelihood"], model["standard_error"]),
+            "on the strict grid": number(model["log_likelihood_grid"]),
+            "σ": number(model["sigma"]) + (" (edge of the grid)" if model["sigma_at_edge"] else ""),
+            "test points": model["n_test"],
+            "checkpoint": model["checkpoint"],
+        }
+        for model in evaluation["models"]
+    )
+
+
+def group_scores(scores: pd.DataFrame) -> dict[tuple[str, int], tuple[float, float | None]]:
+    """(group, samples) -> mean over seeds and its standard error; None when one seed was scored."""
+    summary = scores.groupby(["group", "n_samples"], sort=False)["log_likelihood"].agg(
+        ["mean", "sem", "count"]
+    )
+    return {
+        (row["group"], int(row["n_samples"])): (
+            row["mean"],
+            row["sem"] if row["count"] > 1 else None,
+        )
+        for row in records(summary.reset_index())
+    }
+
+
+def controls(evaluation: Mapping[str, Any] | None) -> dict[str, float]:
+    """Log-likelihood of the control rows: plain numbers, or documents like a model's."""
+    found: dict[str, float] = {}
+    for model in (evaluation or {"models": []})["models"]:
+        for name, score in (model.get("controls") or {}).items():
+            if score is not None:
+                found[name] = score["log_likelihood"] if isinstance(score, Mapping) else score
+    return found
+
+
+def importance(study: optuna.Study, paths: Sequence[str]) -> dict[str, float]:
+    """Share of each parameter by PED-ANOVA, the largest first; conditional branches included."""
+    return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=list(paths))
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Each path by its shortest ending that no other path shares: model.prior.std -> std."""
+    paths = list(paths)
+    return {path: _shortest_ending(path, [p for p in paths if p != path]) for path in paths}
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): row[name] for name in row} for row in frame.to_dict("records")]
+
+
+def columns(frame: pd.DataFrame) -> list[str]:
+    return [str(name) for name in frame]
+
+
+def numbers(values: Iterable[Any]) -> pd.Series:
+    """Floats, NaN where there is none; infinities are no results either."""
+    series = pd.Series(list(values), dtype=object).map(lambda v: np.nan if v is None else v)
+    return series.astype(float).replace([np.inf, -np.inf], np.nan)
+
+
+def number(x: float | None) -> str:
+    """Four significant digits, thousands grouped, a real minus sign."""
+    if x is None or not math.isfinite(x):
+        return MISSING
+    text = f"{x:,.0f}" if float(x).is_integer() or 1e4 <= abs(x) < 1e9 else f"{x:.4g}"
+    return text.replace("-", "−")
+
+
+def plus_minus(mean: float | None, error: float | None) -> str:
+    """Mean and error to the error's second significant digit: "123.4 ± 1.2"."""
+    if mean is None or not error or not math.isfinite(error):
+        return number(mean)
+    decimals = _decimals(error)
+    return f"{mean:.{decimals}f} ± {error:.{decimals}f}".replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """Both ends, to as many decimals as their distance deserves: "121.0 to 126.1"."""
+    if not math.isfinite(low) or not high > low:
+        return MISSING
+    decimals = _decimals((high - low) / 4)  # about one standard error
+    return f"{low:.{decimals}f} to {high:.{decimals}f}".replace("-", "−")
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def _decimals(error: float) -> int:
+    return max(0, 1 - math.floor(math.log10(error)))
+
+
+def _plain(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if value is None or is_number else str(value)
+
+
+def _group(model: Mapping[str, Any]) -> str:
+    return str(model["group"]) if model.get("group") is not None else ""
+
+
+def _by_samples(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [point for _, point in sorted({p["n_samples"]: p for p in points}.items())]
+
+
+def _shortest_ending(path: str, others: Sequence[str]) -> str:
+    parts = path.split(".")
+    endings = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+    return next(
+        (end for end in endings if not any(f".{other}".endswith(f".{end}") for other in others)),
+        path,
+    )

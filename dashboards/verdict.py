@@ -1,0 +1,85 @@
+"""What a sweep found, in a sentence, its error bar included; and what it cannot say yet."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dashboards.tables import candidate_labels, plus_minus
+from orchestrator.records import METRICS
+
+if TYPE_CHECKING:
+    from orchestrator.history import SweepView
+
+
+@dataclass(frozen=True)
+class Verdict:
+    subject: str  # who wins; empty when nobody does
+    statement: str  # what follows the subject
+    remark: str
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.statement}".strip()
+
+
+def verdict(view: "SweepView") -> Verdict:
+    metric = view.status["objective"]["metric"]
+    if view.best is None:
+        return Verdict("", *_nothing_yet(view.status["trials"]))
+    told = _confirmed if view.best["confirmed"] else _from_search
+    return Verdict(winner(view.best), *told(view.best, metric))
+
+
+def winner(best: Mapping[str, Any]) -> str:
+    return candidate_labels(best)[best["config_hash"]]
+
+
+def unit(metric: str) -> str:
+    return METRICS[metric].unit if metric in METRICS else ""
+
+
+def figure(summary: Mapping[str, Any]) -> str:
+    return plus_minus(summary["mean"], summary["se"])
+
+
+def _confirmed(best: Mapping[str, Any], metric: str) -> tuple[str, str]:
+    seeds = len(best["metrics"][metric]["values"])
+    verb = "wins" if len(best["groups"]) > 1 else "reaches"
+    statement = f"{verb}: {_score(best, metric)} ({seeds} seed{'s' if seeds > 1 else ''})"
+    error = "± is the standard error over seeds." if seeds > 1 else "One seed has no error bar."
+    return (
+        f"{statement}{_rivals(best)}.",
+        f"{error} The winner was fixed on validation before any test image was read.",
+    )
+
+
+def _rivals(best: Mapping[str, Any]) -> str:
+    if best["tied_with"]:
+        labels = candidate_labels(best)
+        rivals = ", ".join(labels.get(rival, str(rival)) for rival in best["tied_with"])
+        return f"; not distinguishable from: {rivals}"
+    return "; distinguishable from every other candidate" if len(best["groups"]) > 1 else ""
+
+
+def _from_search(best: Mapping[str, Any], metric: str) -> tuple[str, str]:
+    return (
+        f"leads the search: {_score(best, metric)}, not confirmed yet.",
+        "One lucky seed may lead a search: confirm trains the leaders again with fresh seeds.",
+    )
+
+
+def _score(best: Mapping[str, Any], metric: str) -> str:
+    return f"{metric} {figure(best['metrics'][metric])} {unit(metric)}".strip()
+
+
+def _nothing_yet(trials: Mapping[str, int]) -> tuple[str, str]:
+    counts = Counter({state: n for state, n in trials.items() if n})
+    if not counts:
+        return "No trial has started.", "Results appear here once the first trials finish."
+    told = ", ".join(f"{n} {state}" for state, n in counts.most_common())
+    if counts["running"] or counts["waiting"]:
+        return "No result yet: trials are still at work.", f"So far: {told}."
+    return (
+        "No result: not one trial finished.",
+        f"All that there is: {told}. The reasons stand in the table of trials.",
+    )

@@ -1,0 +1,46 @@
+"""`aae-sweep`: the only place where all parts meet.
+
+Data goes to stdout, talk to stderr.  Everything slow is imported inside the commands.
+"""
+
+import sys
+
+import typer
+
+from aae_core.errors import AAEError, ConfigError
+from orchestrator.cli import environment, models, reading, running
+from orchestrator.errors import SweepError
+
+app = typer.Typer(
+    name="aae-sweep",
+    help="Honest, unstoppable hyper-parameter sweeps over adversarial autoencoders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (running, reading, models, environment):
+    for command in module.COMMANDS:
+        app.command()(command)
+app.add_typer(environment.data, name="data")
+
+
+def main() -> None:
+    """Run the command line; the exit codes are those of the README."""
+    try:
+        app()
+    except SweepError as error:
+        _leave(str(error), error.exit_code)
+    except ConfigError as error:
+        _leave(str(error), 2)
+    except AAEError as error:
+        _leave(str(error), 4)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _leave(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,103 @@
+"""What the commands share: options, ways to print, the sweep or checkpoint that is meant."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.errors import UsageError
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.history import History
+
+SweepFile = Annotated[Path, typer.Argument(help="The sweep file, YAML.", show_default=False)]
+SweepName = Annotated[str, typer.Argument(help="A sweep's name, id, prefix of an id, or `latest`.")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the file; repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
+
+
+def settings() -> Settings:
+    return Settings.from_environment()
+
+
+def history() -> "History":
+    from orchestrator.history import History
+
+    return History(settings())
+
+
+def say(message: str) -> None:
+    """To the person at the terminal."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def emit(document: Any) -> None:
+    """One JSON document, or one line of JSON lines, on stdout."""
+    print(json.dumps(document, allow_nan=False, default=str), flush=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal's stderr; silence elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(file=sys.stderr)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Aligned plain columns on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    sheet = Table(box=None, header_style="bold", pad_edge=False)
+    for header in headers:
+        sheet.add_column(header, overflow="fold")
+    for row in rows:
+        sheet.add_row(*("" if cell is None else _text(cell) for cell in row))
+    Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), highlight=False).print(sheet)
+
+
+def number(value: float | None, error: float | None = None) -> str:
+    """312.4 ± 1.9; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.5g}" if error is None else f"{value:.5g} ± {error:.2g}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def checkpoint_of(name: str) -> Path:
+    """A checkpoint folder, or that of a sweep's winner (its first confirmation)."""
+    if (Path(name) / "manifest.json").exists():
+        return Path(name).resolve()
+    if "/" in name:
+        raise UsageError(f"{name} is no checkpoint folder (it has no manifest.json)")
+    reader = history()
+    best = reader.best(reader.resolve(name))
+    if best is None or best["checkpoints"][0] is None:
+        raise UsageError(f"{name} has no finished trial yet; see: aae-sweep status {name}")
+    return Path(best["checkpoints"][0])
+
+
+def _text(cell: Any) -> str:
+    return f"{cell:.5g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,15 @@
+"""The report of `run` and `report`: the read side's page about one sweep or several."""
+
+from pathlib import Path
+
+from orchestrator.cli import common
+
+
+def build_report(sweeps: list[str], out: Path | None) -> Path:
+    """Write the page; by default to its (first) sweep's folder, where `status` finds it."""
+    from dashboards.build import write_report
+
+    reader = common.history()
+    views = [reader.view(sweep) for sweep in sweeps]
+    path = out or reader.settings.sweep_folder(sweeps[0]) / "report.html"
+    return write_report(views, path.resolve())

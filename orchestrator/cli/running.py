@@ -1,0 +1,215 @@
+"""run, validate, plan, train."""
+
+import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli import common
+from orchestrator.cli.common import AsJson, Overrides, SweepFile, say
+from orchestrator.errors import SpecError
+
+if TYPE_CHECKING:
+    from orchestrator.spec import SweepSpec
+
+
+def run(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
+    """Run a sweep to its end, or carry it on from wherever it stands.
+
+    The same file is the same sweep. Ctrl-C once finishes the epochs under way and saves; twice
+    leaves at once; the same command carries on.
+    """
+    from orchestrator import stages
+    from orchestrator.cli.panel import watching
+    from orchestrator.cli.report import build_report
+
+    spec = _load(file, set_)
+    settings = common.settings()
+    resume = shlex.join(["aae-sweep", "run", str(file), *(f"--set={o}" for o in set_)])
+    if stages.is_done(settings, spec):
+        say(f"{spec.sweep_id} is done; nothing to run")
+    else:
+        request = stages.Request(spec, file.read_text(encoding="utf-8"), resume)
+        with _draining() as draining, watching(spec) as observer:
+            stages.run(request, settings, observer, draining)
+    report = build_report([spec.sweep_id], None)
+    reader = common.history()
+    status = reader.status(spec.sweep_id)
+    if json:
+        common.emit(status)
+    else:
+        _summarise(status, reader.best(spec.sweep_id), reader.evaluation(spec.sweep_id), report)
+    if status["trials"]["failed"]:
+        raise typer.Exit(3)
+
+
+def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
+    """Check a sweep file; every problem is named with its line."""
+    from orchestrator.loading import load_sweep
+
+    try:
+        spec = load_sweep(file, set_)
+    except SpecError as error:
+        if json:
+            problems = [
+                {"path": p.path, "line": p.line, "message": p.message} for p in error.problems
+            ]
+            common.emit({"ok": False, "errors": problems})
+            raise typer.Exit(2) from error
+        raise
+    for note in spec.notes:
+        say(f"note: {note}")
+    if json:
+        common.emit({"ok": True, "errors": [], "notes": spec.notes, "id": spec.sweep_id})
+    else:
+        print(f"{file} is a sound sweep: {spec.sweep_id}")
+
+
+def plan(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
+    """Estimate trials, epochs, time and disk from one epoch of the file's own configuration."""
+    from orchestrator.planning import estimate
+
+    spec = _load(file, set_)
+    say(f"training one epoch on {spec.data.name} …")
+    document = estimate(spec, common.settings())
+    if json:
+        common.emit(document)
+        return
+    print(
+        f"{document['trials']} trials to search, {document['confirmations']} to confirm: "
+        f"at most {document['epochs']} epochs\n"
+        f"{document['epoch_seconds']:.2f} s an epoch, {document['parallel']} trials at once: "
+        f"at most {common.duration(document['seconds'])} of training\n"
+        f"{document['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint: "
+        f"at most {document['disk_bytes'] / 1e9:.2f} GB on disk"
+    )
+
+
+def train(
+    file: SweepFile,
+    seed: Annotated[int, typer.Option(min=0, help="Of this one run.")] = 0,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Open the test split at the end.")
+    ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads; all by default, a sweep's trial has resources.cpu."),
+    ] = None,
+    set_: Overrides = [],  # noqa: B006
+    json: AsJson = False,
+) -> None:
+    """Train the file's own configuration here: no Ray, no MLflow; the debugger's entry.
+
+    With --json, JSON lines: start, one per epoch, end.
+    """
+    from orchestrator import single
+    from orchestrator.cluster import usable_cpus
+
+    spec = _load(file, set_)
+    settings = common.settings()
+    events = single.train(spec, seed, settings, threads or usable_cpus(), evaluate=evaluate)
+    for event in events:
+        if json:
+            common.emit(event)
+        else:
+            _print_event(event)
+
+
+COMMANDS = (run, validate, plan, train)
+
+
+def _load(file: Path, overrides: list[str]) -> "SweepSpec":
+    from orchestrator.loading import load_sweep
+
+    spec = load_sweep(file, overrides)
+    for note in spec.notes:
+        say(f"note: {note}")
+    return spec
+
+
+@contextmanager
+def _draining() -> Iterator[threading.Event]:
+    """Set by the first SIGINT or SIGTERM; the second leaves at once."""
+    draining = threading.Event()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if draining.is_set():
+            raise KeyboardInterrupt
+        draining.set()
+        say("\nfinishing the epochs under way; once more to leave at once")
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield draining
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summarise(
+    status: dict[str, Any],
+    best: dict[str, Any] | None,
+    evaluation: dict[str, Any] | None,
+    report: Path,
+) -> None:
+    from orchestrator.tracking import ui_url
+
+    counts = ", ".join(f"{n} {state}" for state, n in status["trials"].items() if n)
+    took = common.duration(status["elapsed_seconds"])
+    lines = [f"{status['id']}: {status['stage']} after {took} ({counts})"]
+    if best is not None:
+        lines += _winner(status, best, evaluation)
+    lines += [
+        f"  report  {report}",
+        f"  MLflow  aae-sweep ui  ({ui_url(common.settings())})",
+        f"  again   {status['resume']}",
+    ]
+    print("\n".join(lines))
+
+
+def _winner(
+    status: dict[str, Any], best: dict[str, Any], evaluation: dict[str, Any] | None
+) -> list[str]:
+    params = ", ".join(
+        f"{path.removeprefix('model.').removeprefix('training.')} "
+        f"{f'{value:.3g}' if isinstance(value, float) else value}"
+        for path, value in best["params"].items()
+    )
+    lines = [f"  winner  {params or 'the configuration of the file'}"]
+    for metric in (status["objective"]["metric"], "test/parzen_ll", "test/recon"):
+        if metric in best["metrics"]:
+            figures = best["metrics"][metric]
+            seeds = len(figures["values"])
+            error = f"(± over {seeds} seeds)" if seeds > 1 else "(one seed, no error)"
+            lines.append(
+                f"          {metric} {common.number(figures['mean'], figures['se'])} {error}"
+            )
+    for model in (evaluation or {}).get("models", [])[:1]:
+        lines.append(
+            f"          Parzen with {model['n_samples']:,} samples: "
+            f"{common.number(model['log_likelihood'], model['standard_error'])} nats "
+            f"(± over {model['n_test']:,} test images)"
+        )
+    if best["tied_with"]:
+        lines.append(f"          not told apart from {len(best['tied_with'])} other candidates")
+    return lines
+
+
+def _print_event(event: dict[str, Any]) -> None:
+    match event["event"]:
+        case "start":
+            print(f"seed {event['seed']} on {event['device']}, {event['threads']} threads")
+        case "epoch":
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in event["metrics"].items())
+            rate = event["samples_per_second"]
+            print(f"epoch {event['epoch']}  {shown}  {rate:,.0f} samples/s", flush=True)
+        case "end":
+            tests = {k: v for k, v in event["metrics"].items() if k.startswith("test/")}
+            shown = "".join(f"\n{name} {value:.5g}" for name, value in tests.items())
+            print(f"{event['state']}{shown}\n{event['checkpoint'] or 'no checkpoint'}")

@@ -1,0 +1,110 @@
+"""Where Ray is, what it has, and whether it suffices."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.settings import Settings
+from orchestrator.spec import ResourcesSpec
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study and MLflow hold what they would
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # we drain instead
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a slow clean-up must not kill the next trial
+    "TUNE_MAX_PENDING_TRIALS_PG": "8",
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one trial gets."""
+
+    cpu: float
+    gpu: float
+
+    @property
+    def threads(self) -> int:
+        return max(1, math.floor(self.cpu))
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[None]:
+    """Ray for the length of a `with`: the cluster of RAY_ADDRESS, or one on this machine."""
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    import ray  # only after its environment is set
+
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+    if settings.ray_address is None:
+        options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
+    try:
+        ray.init(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = f"the Ray cluster at {settings.ray_address}" if settings.ray_address else "Ray"
+        raise EnvironmentUnusable(
+            f"{where} cannot be used: {error}\n"
+            "set RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def usable_cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def share(resources: ResourcesSpec) -> Share:
+    """What each trial gets of this cluster; `gpu: auto` is a whole GPU where there are any."""
+    have = resources()
+    gpu = resources.gpu
+    wanted = Share(resources.cpu, (1.0 if have["gpu"] else 0.0) if gpu == "auto" else float(gpu))
+    biggest = _biggest_node()
+    problems = [
+        f"a trial asks for {want:g} {unit} and no node has more than {most:g}: "
+        f"lower resources.{name}, or use a larger cluster (RAY_ADDRESS)"
+        for name, unit, want, most in (
+            ("cpu", "CPUs", wanted.cpu, biggest["cpu"]),
+            ("gpu", "GPUs", wanted.gpu, biggest["gpu"]),
+        )
+        if want > most
+    ]
+    if problems:
+        raise EnvironmentUnusable("\n".join(problems))
+    return wanted
+
+
+def slots(wanted: Share) -> int:
+    """How many trials of this share the cluster can run at once, as it stands now."""
+    have = resources()
+    fits = [have["cpu"] / wanted.cpu]
+    if wanted.gpu:
+        fits.append(have["gpu"] / wanted.gpu)
+    return max(1, math.floor(min(fits)))
+
+
+def resources() -> dict[str, float]:
+    import ray
+
+    return _cpu_gpu(ray.clusterresources())
+
+
+def _biggest_node() -> dict[str, float]:
+    import ray
+
+    nodes = [_cpu_gpu(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return {name: max((node[name] for node in nodes), default=0.0) for name in ("cpu", "gpu")}
+
+
+def _cpu_gpu(resources: dict[str, float]) -> dict[str, float]:
+    return {"cpu": resources.get("CPU", 0.0), "gpu": resources.get("GPU", 0.0)}

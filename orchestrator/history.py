@@ -1,0 +1,288 @@
+"""The reader for everything that shows: the study says what happened, the spool every number.
+
+Looks, never writes; needs neither Ray nor torch.  The documents are those of `--json`.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optuna import Study
+
+from orchestrator import selection
+from orchestrator.errors import UsageError
+from orchestrator.records import TRIAL_STATES, RunRecord, Stage
+from orchestrator.selection import Candidate
+from orchestrator.settings import Settings
+from orchestrator.spool import Spool
+from orchestrator.study import Ledger, is_held, open_storage, sweep_ids
+
+
+@dataclass(frozen=True)
+class Picture:
+    path: Path  # a PNG
+    title: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """All that a report shows of one sweep."""
+
+    status: dict[str, Any]
+    trials: list[RunRecord]
+    curves: dict[tuple[str, int], list[dict[str, float]]]  # (stage, number) -> a row per epoch
+    best: dict[str, Any] | None
+    evaluation: dict[str, Any] | None
+    study: Study | None  # of the search, to be read only
+    pictures: list[Picture]
+    spec: dict[str, Any]  # resolved
+    spec_text: str  # as its author wrote it
+    space: dict[str, Any]
+
+
+class History:
+    """What the studies and the spool of `settings` tell."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._storage = open_storage(settings)
+        self._spool = Spool(settings.spool, read_only=True)
+
+    def sweeps(self) -> list[str]:
+        """Sweep ids, oldest first."""
+        return sweep_ids(self._storage)
+
+    def resolve(self, name: str) -> str:
+        """The sweep meant by an id, a prefix of one, a sweep's name (its latest), or `latest`."""
+        known = self.sweeps()
+        if not known:
+            raise UsageError(
+                f"no sweep has been run in {self.settings.home}; "
+                "begin with: aae-sweep run sweeps/quickstart.yaml"
+            )
+        if name == "latest":
+            return max(known, key=lambda sweep: self._search(sweep).attribute("touched", ""))
+        if name in known:
+            return name
+        named = [sweep for sweep in known if self._search(sweep).attribute("name") == name]
+        if named:
+            return max(named, key=lambda sweep: self._search(sweep).attribute("touched", ""))
+        begun = [sweep for sweep in known if sweep.startswith(name)]
+        if len(begun) == 1:
+            return begun[0]
+        told = ", ".join(begun or known)
+        raise UsageError(f"`{name}` names {'several sweeps' if begun else 'no sweep'}: {told}")
+
+    def status(self, sweep: str) -> dict[str, Any]:
+        search = self._search(sweep)
+        records = [*self.trials(sweep, "search"), *self.trials(sweep, "confirm")]
+        counts = {state: sum(r.state == state for r in records) for state in TRIAL_STATES}
+        parent = self._spool.run(sweep)
+        done = search.attribute("done") is not None
+        running = is_held(self.settings, sweep)
+        return {
+            "sweep": search.attribute("name"),
+            "id": sweep,
+            "config_hash": sweep.rsplit("-", 1)[-1],
+            "stage": "done" if done else search.attribute("stage", "search"),
+            "state": "running" if running else search.attribute("state", "interrupted"),
+            "trials": counts,
+            "planned": search.attribute("planned", {}),
+            "objective": self.objective(sweep),
+            "best": self._best_trial(sweep),
+            "elapsed_seconds": search.attribute("elapsed", 0.0),
+            "eta_seconds": self._eta(sweep, records) if running else (0.0 if done else None),
+            "unsynced": self._spool.unsynced(sweep),
+            "mlflow": {
+                "experiment_id": parent.experiment_id if parent else None,
+                "run_id": parent.run_id if parent else None,
+            },
+            "report": search.attribute("report"),
+            "resume": search.attribute("resume"),
+        }
+
+    def objective(self, sweep: str) -> dict[str, str]:
+        search = self._search(sweep)
+        direction = search.study.direction.name.lower()
+        return {"metric": search.attribute("objective"), "direction": direction}
+
+    def trials(self, sweep: str, stage: Stage | None = None) -> list[RunRecord]:
+        """Trials with their last metrics, search before confirm."""
+        run_ids = self._spool.run_ids(sweep)
+        found = []
+        for each in ("search", "confirm") if stage is None else (stage,):
+            ledger = Ledger.read(self._storage, sweep, each)  # type: ignore[arg-type]
+            for record in ledger.records() if ledger else []:
+                key = run_key(sweep, record.stage, record.number)
+                metrics = self._spool.last(key)
+                metrics.pop("epoch", None)
+                found.append(
+                    replace(record, metrics=record.metrics | metrics, run_id=run_ids.get(key))
+                )
+        return found
+
+    def curve(self, sweep: str, record: RunRecord) -> list[dict[str, float]]:
+        """One row per epoch: {"epoch": 1, "train/recon": …}."""
+        return self._spool.history(run_key(sweep, record.stage, record.number))
+
+    def best(self, sweep: str) -> dict[str, Any] | None:
+        """The winner among the confirmed, or the search's best with `confirmed` false."""
+        goal = self.objective(sweep)
+        metric, direction = goal["metric"], goal["direction"]
+        ranked = selection.rank(
+            selection.candidates(self.trials(sweep, "confirm")),
+            metric,
+            direction,  # type: ignore[arg-type]
+        )
+        confirmed = bool(ranked)
+        if not ranked:
+            leader = selection.contenders(
+                self.trials(sweep, "search"),
+                metric,
+                direction,  # type: ignore[arg-type]
+                top=1,
+                per=None,
+            )
+            ranked = [Candidate(r.config_hash, r.params, (r,)) for r in leader]
+        if not ranked:
+            return None
+        winner, search = ranked[0], self._search(sweep)
+        per = search.attribute("spec")["confirm"]["per"]
+        tied = {c.config_hash for c in selection.tied_with_best(ranked, metric)}
+        return {
+            "sweep": sweep,
+            **_describe(winner),
+            "confirmed": confirmed,
+            "groups": [
+                {
+                    "by": per,
+                    "value": c.params.get(per) if per else None,
+                    "tied_with_best": c is winner or c.config_hash in tied,
+                    **_describe(c),
+                }
+                for c in ranked
+            ],
+            "tied_with": sorted(tied),
+            "data_sha256": search.attribute("data_sha256"),
+            "code_version": search.attribute("code_version"),
+        }
+
+    def evaluation(self, sweep: str) -> dict[str, Any] | None:
+        """The last evaluation on the test set."""
+        path = evaluation_path(self.settings, sweep)
+        if not path.exists():
+            return None
+        document: dict[str, Any] = json.loads(path.read_text())
+        return document
+
+    def spec(self, sweep: str) -> dict[str, Any]:
+        """The sweep file, resolved."""
+        spec: dict[str, Any] = self._search(sweep).attribute("spec")
+        return spec
+
+    def spec_text(self, sweep: str) -> str:
+        return str(self._search(sweep).attribute("spec_text", ""))
+
+    def view(self, sweep: str) -> SweepView:
+        trials = self.trials(sweep)
+        search, spec = self._search(sweep), self.spec(sweep)
+        folder = self.settings.sweep_folder(sweep) / "pictures"
+        return SweepView(
+            status=self.status(sweep),
+            trials=trials,
+            curves={(r.stage, r.number): self.curve(sweep, r) for r in trials},
+            best=self.best(sweep),
+            evaluation=self.evaluation(sweep),
+            study=search.study if trials else None,
+            pictures=[
+                Picture(folder / name, title, alt)
+                for name, title, alt in PICTURES
+                if (folder / name).exists()
+            ],
+            spec=spec,
+            spec_text=self.spec_text(sweep),
+            space=(spec.get("search") or {}).get("space", {}),
+        )
+
+    def _search(self, sweep: str) -> Ledger:
+        ledger = Ledger.read(self._storage, sweep, "search")
+        if ledger is None:
+            raise UsageError(f"`{sweep}` names no sweep")
+        return ledger
+
+    def _best_trial(self, sweep: str) -> dict[str, Any] | None:
+        best = self.best(sweep)
+        if best is None:
+            return None
+        metric = self.objective(sweep)["metric"]
+        figures = best["metrics"][metric]
+        return {
+            "trial": best["trials"][0],
+            "metric": metric,
+            "value": figures["mean"],
+            "se": figures["se"],
+            "confirmed": best["confirmed"],
+        }
+
+    def _eta(self, sweep: str, records: list[RunRecord]) -> float | None:
+        """Planned trials at the pace of those that have ended."""
+        search = self._search(sweep)
+        ended = sum(r.state not in ("running", "waiting") for r in records)
+        planned = sum(search.attribute("planned", {}).values())
+        if not ended:
+            return None
+        elapsed: float = search.attribute("elapsed", 0.0)
+        return elapsed / ended * max(planned - ended, 0)
+
+
+PICTURES = (
+    (
+        "samples.png",
+        "Samples",
+        "Samples of the winner; the last column shows the training image nearest to the one "
+        "before it",
+    ),
+    (
+        "latent.png",
+        "Codes of validation images",
+        "Two principal axes of the code space: validation codes by label over draws of the prior",
+    ),
+)
+
+
+def run_key(sweep: str, stage: str, number: int) -> str:
+    """What a trial's run is called in the spool."""
+    return f"{sweep}/{stage}/{number}"
+
+
+def evaluation_path(settings: Settings, sweep: str) -> Path:
+    return settings.sweep_folder(sweep) / "evaluation.json"
+
+
+def as_document(record: RunRecord) -> dict[str, Any]:
+    """For `--json`: numbers that JSON has no word for become null."""
+    document = asdict(record)
+    document["metrics"] = finite(record.metrics)
+    return document
+
+
+def finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _describe(candidate: Candidate) -> dict[str, Any]:
+    names = sorted({name for run in candidate.runs for name in run.metrics})
+    return {
+        "params": candidate.params,
+        "config_hash": candidate.config_hash,
+        "seeds": candidate.seeds,
+        "trials": [run.number for run in candidate.runs],
+        "metrics": {
+            name: selection.summarise(list(candidate.values(name).values())) for name in names
+        },
+        "checkpoints": [run.checkpoint for run in candidate.runs],
+        "run_ids": [run.run_id for run in candidate.runs],
+    }

@@ -1,0 +1,310 @@
+"""A sweep file's text, and `--set` on top of it, to a SweepSpec; or every problem at once.
+
+The file is YAML 1.2 (so 1e-4 is a number and `no` a word), read node by node: that keeps the line
+of every key, sees a repeated one, and never builds an object that the file asks for.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from orchestrator.errors import Problem, SpecError
+from orchestrator.parameters import PARAMETER_KEYS, Parameter, TrialSpec, contradictions
+from orchestrator.spec import SweepSpec
+from orchestrator.wording import problems
+
+_MAX_BYTES = 256 * 1024
+_MAX_NODES = 20_000  # aliases expanded
+_MAX_DEPTH = 20
+_OVERRIDE = r"\s*[^\s.=]+(\.[^\s.=]+)*\s*="
+_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
+_TEXT_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp"))
+
+
+def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepSpec:
+    """Read a sweep file; `overrides` are `key.path=value`, as given to `--set`.
+
+    Raises SpecError. What is odd but not wrong is in the spec's `notes`.
+    """
+    path = Path(path)
+    try:
+        text = _read(path)
+    except _UnreadableError as error:
+        raise SpecError(str(path), [Problem("", error.line, error.message)]) from error
+    return parse_sweep(text, str(path), overrides, folder=path.parent)
+
+
+def parse_sweep(
+    text: str, source: str, overrides: Sequence[str] = (), *, folder: Path | None = None
+) -> SweepSpec:
+    """The same from text. A relative `data.path` starts at `folder`; in overrides, where we are."""
+    try:
+        draft = _Draft.read(text)
+    except _UnreadableError as error:
+        raise SpecError(source, [Problem("", error.line, error.message)]) from error
+    for override in overrides:
+        draft.override(override)
+    draft.anchor_data_path(folder or Path.cwd())
+    spec, messages = _validate(draft.document)
+    found = draft.problems + [draft.problem(path, message) for path, message in messages.items()]
+    if spec is None or found:
+        raise SpecError(source, sorted(found, key=lambda p: (p.line is None, p.line or 0)))
+    return spec
+
+
+class _UnreadableError(Exception):
+    """No YAML, or not a kind of it that a sweep file is; nothing more can be said about it."""
+
+    def __init__(self, line: int | None, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+@dataclass
+class _Draft:
+    """The document so far, where each part of it comes from, and what is wrong with it."""
+
+    document: dict[str, Any]
+    origins: dict[str, int | str]  # line of the file, or text of the override, by dotted path
+    problems: list[Problem]
+
+    @classmethod
+    def read(cls, text: str) -> "_Draft":
+        tree = _Tree(text)
+        if tree.value is None:
+            raise _UnreadableError(None, "is empty; a sweep needs at least `name: …`")
+        if not isinstance(tree.value, dict):
+            raise _UnreadableError(tree.lines[""], "must be a mapping of `key: value`")
+        draft = cls(tree.value, dict(tree.lines), [])
+        draft.problems += [Problem(_public(path), line, m) for path, line, m in tree.problems]
+        return draft
+
+    def override(self, text: str) -> None:
+        """Apply `key.path=value`."""
+        if not re.match(_OVERRIDE, text):
+            self.problems.append(Problem("", None, f"--set {text}: write key.path=value"))
+            return
+        path, _, value = text.partition("=")
+        path = path.strip()
+        try:
+            tree = _Tree(value)
+            self._set(_keys(path), tree.value)
+        except _UnreadableError as error:
+            self.problems.append(Problem(path, None, _blame(error.message, text)))
+            return
+        self.problems += [Problem(path, None, _blame(m, text)) for _, _, m in tree.problems]
+        for known in [p for p in self.origins if f"{p}.".startswith(f"{path}.")]:
+            del self.origins[known]
+        self.origins[path] = text
+
+    def _set(self, keys: list[str], value: Any) -> None:
+        group = self.document
+        for depth, key in enumerate(keys[:-1], start=1):
+            if group.get(key) is None:
+                group[key] = {}
+            group = group[key]
+            if not isinstance(group, dict):
+                raise _UnreadableError(
+                    None, f"`{'.'.join(keys[:depth])}` is no mapping; set it whole"
+                )
+        group[keys[-1]] = value
+
+    def anchor_data_path(self, folder: Path) -> None:
+        data = self.document.get("data")
+        if isinstance(data, dict) and isinstance(data.get("path"), str):
+            overridden = isinstance(self._origin("data.path"), str)
+            start = Path.cwd() if overridden else folder.absolute()
+            data["path"] = str(start / Path(data["path"]).expanduser())
+
+    def problem(self, path: str, message: str) -> Problem:
+        origin = self._origin(path)
+        if isinstance(origin, str):
+            return Problem(_public(path), None, _blame(message, origin))
+        return Problem(_public(path), origin, message)
+
+    def _origin(self, path: str) -> int | str:
+        while path not in self.origins:
+            path = path.rpartition(".")[0]
+        return self.origins[path]
+
+
+class _Tree:
+    """One YAML text as plain values, the lines of its parts, and what YAML allows but we do not."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: dict[str, int] = {}
+        self.problems: list[tuple[str, int, str]] = []
+        self._left = _MAX_NODES
+        yaml = YAML(typ="safe", pure=True)
+        root = _compose(yaml, text)
+        self._constructor = yaml.constructor
+        self.value = None if root is None else self._plain(root, "", 0)
+
+    def _plain(self, node: Node, path: str, depth: int) -> Any:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        self._left -= 1
+        if self._left < 0:
+            raise _UnreadableError(line, f"more than {_MAX_NODES} values, aliases expanded")
+        if depth > _MAX_DEPTH:
+            raise _UnreadableError(line, f"nested deeper than {_MAX_DEPTH} levels")
+        match node:
+            case MappingNode():
+                return dict(self._items(node, path, depth))
+            case SequenceNode():
+                return [
+                    self._plain(item, f"{path}.{i}", depth + 1) for i, item in enumerate(node.value)
+                ]
+            case ScalarNode():
+                return self._scalar(node, path)
+
+    def _items(self, node: MappingNode, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, ScalarNode):
+                self.problems.append((path, line, "a key must be a single word"))
+                continue
+            name = key.value
+            inner = f"{path}.{name}" if path else name
+            if name in first:
+                message = f"duplicate key `{name}`; the first is on line {first[name]}"
+                self.problems.append((inner, line, message))
+            first.setdefault(name, line)
+            self.lines[inner] = line
+            yield name, self._plain(value, inner, depth + 1)
+
+    def _scalar(self, node: ScalarNode, path: str) -> Any:
+        tag = str(node.tag)
+        if tag in _TEXT_TAGS:
+            return node.value
+        try:
+            if tag in _TAGS:
+                return self._constructor.construct_object(node)
+            message = f"the tag {tag} is not understood; write a plain value"
+        except (ValueError, LookupError):
+            message = f"cannot be read as {tag.rpartition(':')[2]}"
+        self.problems.append((path, node.start_mark.line + 1, message))
+        return node.value
+
+
+def _compose(yaml: YAML, text: str) -> Node | None:
+    try:
+        root: Node | None = yaml.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        hint = "; indent with spaces, not tabs" if "\\t" in (error.problem or "") else ""
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        raise _UnreadableError(mark.line + 1 if mark else None, f"no YAML: {said}{hint}") from error
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _UnreadableError(line, "no YAML: holds a control character") from error
+    except YAMLError as error:
+        raise _UnreadableError(None, f"no YAML: {error}") from error
+    except RecursionError as error:
+        raise _UnreadableError(None, f"nested deeper than {_MAX_DEPTH} levels") from error
+    return root
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise _UnreadableError(None, f"cannot be read: {error.strerror}") from error
+    if len(raw) > _MAX_BYTES:
+        raise _UnreadableError(None, f"larger than {_MAX_BYTES // 1024} KiB; this is no sweep file")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise _UnreadableError(line, "is not UTF-8; save it as UTF-8") from error
+
+
+def _validate(document: dict[str, Any]) -> tuple[SweepSpec | None, dict[str, str]]:
+    try:
+        return SweepSpec.model_validate_json(json.dumps(document)), {}
+    except ValidationError as error:
+        return None, {**_contradictions(document), **problems(error, SweepSpec)}
+
+
+def _contradictions(document: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the sound parts of a document that is not sound as a whole."""
+    base, found = _sound_trial(document)
+    search = document.get("search") or {}
+    space = search.get("space", {}) if isinstance(search, dict) else None
+    if isinstance(space, dict):
+        found |= contradictions(
+            base,
+            {path: _sound(Parameter, written) for path, written in space.items()},
+            sampler=_text(search.get("sampler"), "kind"),
+            balance=_text(search, "balance"),
+            per=_text(document.get("confirm"), "per"),
+        )
+    return found
+
+
+def _sound_trial(document: dict[str, Any]) -> tuple[TrialSpec, dict[str, str]]:
+    """The trial without its wrong settings, and these: some only show when others are mended."""
+    trial = {key: deepcopy(document[key]) for key in TrialSpec.model_fields if key in document}
+    found: dict[str, str] = {}
+    while True:
+        try:
+            return TrialSpec.model_validate_json(json.dumps(trial)), found
+        except ValidationError as error:
+            wrong = problems(error, TrialSpec)
+            found |= wrong
+            for path in wrong:
+                _drop(trial, path.split("."))
+
+
+def _drop(group: dict[str, Any], keys: list[str]) -> None:
+    """Take out the last of `keys`, or the innermost group there is around it."""
+    inner = group.get(keys[0])
+    if len(keys) > 1 and isinstance(inner, dict) and keys[1] in inner:
+        _drop(inner, keys[1:])
+    else:
+        group.pop(keys[0], None)
+
+
+def _sound(kind: Any, document: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(document))
+    except ValidationError:
+        return None
+
+
+def _text(document: Any, key: str) -> str | None:
+    value = document.get(key) if isinstance(document, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
+def _keys(path: str) -> list[str]:
+    """The keys of an override's path: in `search.space` the names of parameters hold dots."""
+    parts = path.split(".")
+    if parts[:2] != ["search", "space"] or len(parts) < 3:
+        return parts
+    end = next((i for i, part in enumerate(parts) if i > 2 and part in PARAMETER_KEYS), len(parts))
+    name, key, rest = ".".join(parts[2:end]), parts[end : end + 1], parts[end + 1 :]
+    return [*parts[:2], name, *key, *([".".join(rest)] if rest else [])]
+
+
+def _public(path: str) -> str:
+    """As the author thinks of it: without list indices and the kind of a parameter's range."""
+    path = re.sub(r"(\.\d+)+(?=\.|$)", "", path)
+    return re.sub(r"^(search\.space\..+)\.(choice|int|float)$", r"\1", path)
+
+
+def _blame(message: str, override: str) -> str:
+    return f"{message} (from --set {override})"

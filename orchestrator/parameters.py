@@ -1,0 +1,313 @@
+"""What the sweep file may say about parameters, and what would contradict itself.
+
+A parameter is a setting that the search varies, named by its dotted path: `model.prior.std`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any, Self, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
+from orchestrator.wording import nearest, problems, shown
+
+Count = Annotated[int, Field(ge=1)]
+Value = Any  # of one setting: text, number, true or false, or a list of these
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _each_a_tuple(when: Any) -> Any:
+    """`when: {path: value}` is short for `when: {path: [value]}`."""
+    if not isinstance(when, Mapping):
+        return when
+    return {
+        path: tuple(values) if isinstance(values, list | tuple) else (values,)
+        for path, values in when.items()
+    }
+
+
+class _Parameter(Spec):
+    # The parents, and for each the values of which it must have one for this parameter to exist.
+    when: Annotated[dict[str, tuple[Value, ...]], BeforeValidator(_each_a_tuple)] = {}
+
+
+class Choice(_Parameter):
+    choices: tuple[Value, ...] = Field(alias="choice", min_length=1)
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """The values that the setting must accept, so that it accepts every other."""
+        return self.choices
+
+    def allows(self, value: Value) -> bool:
+        return any(_same(value, choice) for choice in self.choices)
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Self:
+        for i, choice in enumerate(self.choices):
+            if any(_same(choice, other) for other in self.choices[:i]):
+                raise ValueError(f"the choice {shown(choice)} is there twice")
+        return self
+
+
+class IntRange(_Parameter):
+    bounds: tuple[int, int] = Field(alias="int")
+    log: bool = False
+    step: Count = 1
+
+    @property
+    def values(self) -> range:
+        low, high = self.bounds
+        return range(low, high + 1, self.step)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return self.values[0], self.values[-1]
+
+    def allows(self, value: Value) -> bool:
+        return not isinstance(value, bool) and value in self.values
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_bounds(self.bounds, self.log)
+        if self.log and self.step > 1:
+            raise ValueError("`log` and `step` exclude each other; drop one")
+        return self
+
+
+class FloatRange(_Parameter):
+    bounds: tuple[float, float] = Field(alias="float")
+    log: bool = False
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.bounds
+
+    def allows(self, value: Value) -> bool:
+        return False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_bounds(self.bounds, self.log)
+        return self
+
+
+_KINDS: dict[str, type[_Parameter]] = {"choice": Choice, "int": IntRange, "float": FloatRange}
+
+
+def _kind(written: Any) -> str | None:
+    if isinstance(written, _Parameter):
+        return type(written).__name__
+    named = [key for key in _KINDS if isinstance(written, Mapping) and key in written]
+    return _KINDS[named[0]].__name__ if len(named) == 1 else None
+
+
+Parameter = Annotated[
+    Annotated[Choice, Tag("Choice")]
+    | Annotated[IntRange, Tag("IntRange")]
+    | Annotated[FloatRange, Tag("FloatRange")],
+    Discriminator(
+        _kind,
+        custom_error_type="parameter_kind",
+        custom_error_message="give exactly one of `choice`, `int` and `float`",
+    ),
+]
+PARAMETER_KEYS = (*_KINDS, "log", "step", "when")
+
+
+class TrialSpec(Spec):
+    """One trial: the settings that every trial shares, before the search varies some."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainConfig = TrainConfig()
+
+    def trial_config(self, params: Mapping[str, Value], seed: int) -> TrialConfig:
+        """This trial with some settings, named by their paths, at other values."""
+        document = self.model_dump(mode="json", include=set(TrialSpec.model_fields))
+        for path, value in params.items():
+            *groups, name = path.split(".")
+            node = document
+            for group in groups:
+                node = node.setdefault(group, {})
+            node[name] = value
+        trial = TrialSpec.model_validate_json(json.dumps({**document, "seed": seed}))
+        return TrialConfig(trial.data, trial.model, trial.training, trial.seed)
+
+
+def _settings(config: type, prefix: str) -> Iterator[str]:
+    for name, hint in get_type_hints(config).items():
+        path = f"{prefix}.{name}"
+        if is_dataclass(hint) and isinstance(hint, type):
+            yield from _settings(hint, path)
+        else:
+            yield path
+
+
+SETTINGS = (*_settings(ModelConfig, "model"), *_settings(TrainConfig, "training"))
+
+
+def parents_first(space: Mapping[str, Parameter]) -> list[str]:
+    """The paths in an order that is the space's alone, every parameter behind its parents.
+
+    Raises graphlib.CycleError, its second argument the circle.
+    """
+    graph: TopologicalSorter[str] = TopologicalSorter()
+    for path in sorted(space):
+        graph.add(path, *sorted(space[path].when.keys() & space.keys()))
+    return list(graph.static_order())
+
+
+def contradictions(
+    base: TrialSpec,
+    space: Mapping[str, Parameter | None],
+    *,
+    sampler: str | None = None,
+    balance: str | None = None,
+    per: str | None = None,
+) -> dict[str, str]:
+    """Messages by path in the sweep file, about values that are sound alone but not together.
+
+    A parameter that is None is known to be wrong in itself: it is named, nothing more.
+    """
+    sound = {path: parameter for path, parameter in space.items() if parameter is not None}
+    return {
+        **{f"search.space.{path}": _no_setting(path) for path in space if path not in SETTINGS},
+        **_refusals(base, sound),
+        **_idle_conditions(space, sound),
+        **_circle(sound),
+        **(_no_grid(sound, balance) if sampler == "grid" else {}),
+        **(_no_category("search.balance", balance, space) if balance else {}),
+        **(_no_category("confirm.per", per, space) if per else {}),
+    }
+
+
+def _no_setting(path: str) -> str:
+    if path.partition(".")[0] in ("data", "seed"):
+        return f"`{path}` cannot be searched: trials are compared on the same data"
+    return f"no setting of a trial; {nearest(path, SETTINGS)}"
+
+
+def _refusals(base: TrialSpec, space: Mapping[str, Parameter]) -> dict[str, str]:
+    found = {}
+    for path, parameter in space.items():
+        if path in SETTINGS and (messages := set(_refused(base, path, parameter))):
+            found[f"search.space.{path}"] = "; ".join(sorted(messages))
+    return found
+
+
+def _refused(base: TrialSpec, path: str, parameter: Parameter) -> Iterator[str]:
+    """What the setting says to the ends of its range, where the parameter's conditions hold."""
+    context = {
+        parent: values[0]
+        for parent, values in parameter.when.items()
+        if parent in SETTINGS and values
+    }
+    for value in parameter.ends:
+        try:
+            base.trial_config({**context, path: value}, base.seed)
+        except ValidationError as error:
+            for where, message in problems(error, TrialSpec).items():
+                if f"{where}.".startswith(f"{path}."):
+                    yield message
+
+
+def _idle_conditions(
+    space: Mapping[str, Parameter | None], sound: Mapping[str, Parameter]
+) -> dict[str, str]:
+    return {
+        f"search.space.{path}.when.{parent}": message
+        for path, parameter in sound.items()
+        for parent, values in parameter.when.items()
+        if (message := _idle(parent, values, space))
+    }
+
+
+def _idle(
+    path: str, values: tuple[Value, ...], space: Mapping[str, Parameter | None]
+) -> str | None:
+    """Why a condition on the parameter `path` can never hold, or never fail to."""
+    parent = space.get(path)
+    if path not in space:
+        return f"is not in the space, so it never varies; {nearest(path, space)}"
+    if not values:
+        return "names no value: it can never hold"
+    if isinstance(parent, FloatRange):
+        return "is a float range, which hits no single value; use `choice` or `int`"
+    never = [shown(value) for value in values if parent and not parent.allows(value)]
+    if parent and never:
+        return f"is never {' nor '.join(never)}; {_can_be(parent)}"
+    return None
+
+
+def _circle(space: Mapping[str, Parameter]) -> dict[str, str]:
+    try:
+        parents_first(space)
+    except CycleError as error:
+        circle = error.args[1]
+        where = f"search.space.{circle[0]}.when"
+        return {where: f"goes in a circle: {' → '.join(circle)}"}
+    return {}
+
+
+def _no_grid(space: Mapping[str, Parameter], balance: str | None) -> dict[str, str]:
+    found = {}
+    for path, parameter in space.items():
+        if isinstance(parameter, FloatRange) or (isinstance(parameter, IntRange) and parameter.log):
+            found[f"search.space.{path}"] = "a grid needs `choice`, or `int` without `log`"
+        if parameter.when:
+            found[f"search.space.{path}.when"] = "a grid knows no `when`: it would repeat trials"
+    if balance:
+        found["search.balance"] = "a grid is balanced already; drop this"
+    return found
+
+
+def _no_category(where: str, path: str, space: Mapping[str, Parameter | None]) -> dict[str, str]:
+    parameter = space.get(path)
+    if path not in space:
+        hint = nearest(path, space) if space else "there is none"
+        return {where: f"`{path}` is not in the search space; {hint}"}
+    if isinstance(parameter, IntRange | FloatRange):
+        return {where: f"`{path}` is a range; name a parameter with `choice`"}
+    if parameter and parameter.when:
+        return {where: f"`{path}` has a `when`, so some trials are without it; name another"}
+    return {}
+
+
+def _can_be(parent: Choice | IntRange) -> str:
+    if isinstance(parent, Choice):
+        return f"its choices are {', '.join(map(shown, parent.choices))}"
+    low, high = parent.ends
+    return f"it runs from {low} to {high}" + (f" by {parent.step}" if parent.step > 1 else "")
+
+
+def _check_bounds(bounds: tuple[float, float], log: bool) -> None:
+    low, high = bounds
+    wrong = []
+    if low > high:
+        wrong.append(f"low {low:g} > high {high:g}; swap them")
+    if log and min(low, high) <= 0:
+        wrong.append(f"a `log` range needs bounds above 0, not {min(low, high):g}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _same(a: Value, b: Value) -> bool:
+    """Equality as YAML's author sees it: 1 is 1.0, but it is not true."""
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)

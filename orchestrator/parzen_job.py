@@ -1,0 +1,219 @@
+"""The Parzen protocol on Ray: blocks of samples are shared out over actors.
+
+An actor opens the samples itself and is given a new block whenever it has finished one. A lost
+actor is replaced and only the block that it held is computed again. Results are passed on in
+block order, so the figures are those of `aae_core.evaluation.parzen.in_process`, bit for bit.
+"""
+
+import heapq
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from torch import Tensor
+
+from aae_core.errors import AAEError, DataError
+from aae_core.evaluation.parzen import (
+    ArraySource,
+    ModelSource,
+    ParzenResult,
+    Pixels,
+    SampleSource,
+    block_count,
+    run_protocol,
+    score_block,
+)
+from orchestrator.errors import SweepError
+
+Progress = Callable[[int, int], None]  # blocks done, blocks in all
+
+_AHEAD = 4  # blocks per actor that may wait in the driver for an earlier one
+_LOSSES = 3  # in a row, of one block, until it is taken for the cause
+
+_log = logging.getLogger(__name__)
+
+
+class SampleFile(Protocol):
+    """Where samples come from: small, so that it travels to the actors, which open it."""
+
+    @property
+    def n_samples(self) -> int: ...
+
+    def open(self) -> SampleSource: ...
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A .npy of samples (N, D), on a disk that every node sees; the path is absolute."""
+
+    path: Path
+
+    @property
+    def n_samples(self) -> int:
+        return len(open_array(self.path))
+
+    def open(self) -> SampleSource:
+        return ArraySource(open_array(self.path))
+
+
+@dataclass(frozen=True)
+class CheckpointSamples:
+    """N draws of the model in a checkpoint folder; the path is absolute."""
+
+    path: Path
+    seed: int
+    n_samples: int
+
+    def open(self) -> SampleSource:
+        from aae_core import load
+
+        return ModelSource(load(self.path), self.seed, self.n_samples)
+
+
+def open_array(path: Path) -> np.ndarray:
+    """A .npy of shape (n, D), memory-mapped and never unpickled.
+
+    Raises DataError if it is missing, damaged or something else.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2:
+        raise DataError(f"{path}: give a .npy that holds one array (n, D)")
+    return array
+
+
+def score_samples(
+    samples: SampleFile,
+    x_valid: Pixels | None,
+    x_test: Pixels,
+    *,
+    actors: int,
+    sigma: float | None = None,
+    curve: Sequence[int] = (),
+    progress: Progress = lambda _done, _total: None,
+) -> ParzenResult:
+    """`run_protocol` on `actors` processes of one CPU each, in the Ray that is initialised.
+
+    Raises DataError for images or samples that cannot be scored, and SweepError when the actors
+    that hold one block keep dying.
+    """
+    pool = _Pool(samples, actors, progress, passes=2 if sigma is None else 1)
+    try:
+        result = run_protocol(
+            pool.run, samples.n_samples, x_valid, x_test, sigma=sigma, curve=curve
+        )
+    finally:
+        pool.close()
+    return replace(result, blocks_repeated=pool.blocks_repeated)
+
+
+class _Scorer:
+    def __init__(self, samples: SampleFile) -> None:
+        self._samples = samples
+
+    @cached_property
+    def _source(self) -> SampleSource:  # opened within a call, whose errors reach the driver
+        return self._samples.open()
+
+    def ready(self) -> None:
+        """Returns once the actor has found a place to run."""
+
+    def score(self, block: int, points: np.ndarray, sigmas: Sequence[float]) -> np.ndarray:
+        return score_block(self._source, block, torch.tensor(points), sigmas).numpy()
+
+
+_Actor = ray.remote(num_cpus=1)(_Scorer)
+
+
+class _Pool:
+    """The actors; `run` is a Runner. They last from one pass over the blocks to the next.
+
+    Only an actor that says it is ready is given blocks: one for which the cluster has no CPU
+    left holds nobody up.
+    """
+
+    def __init__(
+        self, samples: SampleFile, actors: int, progress: Progress, *, passes: int
+    ) -> None:
+        self.blocks_repeated = 0
+        self._samples = samples
+        self._blocks = block_count(samples.n_samples)
+        self._ahead = _AHEAD * actors
+        self._progress = progress
+        self._done, self._total = 0, passes * self._blocks
+        self._actors: list[Any] = []
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, int | None]] = {}  # by ref; no block: starting
+        self._losses: Counter[int | None] = Counter()
+        for _ in range(actors):
+            self._start_actor()
+
+    def run(self, points: Tensor, sigmas: Sequence[float]) -> Iterator[Tensor]:
+        points_ref = ray.put(points.numpy())
+        waiting = list(range(self._blocks))  # sorted, hence a heap
+        finished: dict[int, np.ndarray] = {}
+        for block in range(self._blocks):
+            while block not in finished:
+                while self._idle and waiting and waiting[0] < block + self._ahead:
+                    self._hand_out(heapq.heappop(waiting), points_ref, sigmas)
+                self._collect(finished, waiting)
+            self._done += 1
+            self._progress(self._done, self._total)
+            yield torch.tensor(finished.pop(block))
+
+    def close(self) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _start_actor(self) -> None:
+        actor: Any = _Actor.remote(self._samples)
+        self._actors.append(actor)
+        self._busy[actor.ready.remote()] = (actor, None)
+
+    def _hand_out(self, block: int, points: Any, sigmas: Sequence[float]) -> None:
+        actor = self._idle.pop()
+        self._busy[actor.score.remote(block, points, sigmas)] = (actor, block)
+
+    def _collect(self, finished: dict[int, np.ndarray], waiting: list[int]) -> None:
+        """Wait for one answer: a block's sums, an actor that is ready, or a loss."""
+        [ref], _ = ray.wait(list(self._busy))
+        actor, block = self._busy.pop(ref)
+        try:
+            answer = ray.get(ref)
+        except (RayActorError, ObjectLostError) as error:
+            self._replace(actor, block, error)
+            if block is not None:
+                heapq.heappush(waiting, block)
+                self.blocks_repeated += 1
+        except RayTaskError as error:
+            if isinstance(error.cause, AAEError):
+                raise error.cause from error
+            raise
+        else:
+            self._losses[block] = 0
+            self._idle.append(actor)
+            if block is not None:
+                finished[block] = answer
+
+    def _replace(self, actor: Any, block: int | None, error: Exception) -> None:
+        self._actors.remove(actor)
+        ray.kill(actor)  # it may only have been out of reach
+        task = "starting" if block is None else f"block {block}"
+        self._losses[block] += 1
+        if self._losses[block] == _LOSSES:
+            raise SweepError(
+                f"Parzen: {task}: lost {_LOSSES} actors in a row; look for the cause, often too "
+                f"little memory, in Ray's logs of the last one: {error}"
+            )
+        _log.warning("Parzen: %s: the actor was lost; another one takes over", task)
+        self._start_actor()

@@ -1,0 +1,60 @@
+"""What a sweep will cost, from one epoch of its own configuration."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from aae_core.data import load_training_data
+from aae_core.training import TrainState, fit
+from orchestrator.cluster import Share, usable_cpus
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+
+_KEPT_CHECKPOINTS = 2  # of every trial
+
+
+def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
+    """Upper bounds: pruning and early ends only save. Evaluation is not counted."""
+    share = Share(cpu=spec.resources.cpu, gpu=0.0)
+    torch.set_num_threads(share.threads)
+    config = spec.trial_config({}, spec.seed)
+    config = replace(config, training=replace(config.training, epochs=1))
+    data = load_training_data(config.data, settings.data)
+    state = TrainState.create(config, data.image_shape, data.sha256)
+    (epoch,) = fit(state, data)
+    with TemporaryDirectory() as folder:
+        state.save(Path(folder) / "epoch-1")
+        checkpoint_bytes = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
+
+    trials = spec.search.trials if spec.search else 0
+    confirmations = spec.confirm.seeds * _candidates(spec)
+    epochs = (trials + confirmations) * spec.max_epochs
+    parallel = max(1, math.floor(usable_cpus() / share.cpu))
+    seconds = epochs * epoch.seconds / parallel
+    if spec.search and spec.search.budget:
+        confirming = confirmations * spec.max_epochs * epoch.seconds / parallel
+        seconds = min(seconds, 3600 * spec.search.budget.hours + confirming)
+    return {
+        "sweep": spec.sweep_id,
+        "trials": trials,
+        "confirmations": confirmations,
+        "epochs": epochs,
+        "epoch_seconds": epoch.seconds,
+        "samples_per_second": epoch.samples_per_second,
+        "parallel": parallel,
+        "seconds": seconds,
+        "checkpoint_bytes": checkpoint_bytes,
+        "disk_bytes": checkpoint_bytes * _KEPT_CHECKPOINTS * (trials + confirmations),
+    }
+
+
+def _candidates(spec: SweepSpec) -> int:
+    if spec.search is None:
+        return 1
+    per = spec.confirm.per
+    groups = len(spec.search.space[per].ends) if per else 1
+    return spec.confirm.top * groups

@@ -1,0 +1,225 @@
+"""The sweep file as an object: frozen, checked, with every default filled in.
+
+Wherever a setting is meant, its path is dotted, as in `model.prior.std`. A wrong value raises
+pydantic's ValidationError; `loading` turns it into lines of the file.
+"""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from aae_core.config import digest
+from aae_core.errors import ConfigError
+from orchestrator.parameters import Count, Parameter, Spec, TrialSpec, contradictions
+from orchestrator.records import METRICS, Direction
+from orchestrator.wording import nearest
+
+
+class TpeSpec(Spec):
+    """Tree-structured Parzen estimator."""
+
+    kind: Literal["tpe"] = "tpe"
+    startup_trials: Count = 10  # drawn at random before the model guides
+
+
+class GpSpec(Spec):
+    """Gaussian process."""
+
+    kind: Literal["gp"] = "gp"
+    startup_trials: Count = 10
+
+
+class QmcSpec(Spec):
+    """Quasi-random: a scrambled Sobol' sequence."""
+
+    kind: Literal["qmc"] = "qmc"
+
+
+class RandomSpec(Spec):
+    kind: Literal["random"] = "random"
+
+
+class GridSpec(Spec):
+    """Every combination once."""
+
+    kind: Literal["grid"] = "grid"
+
+
+SamplerSpec = Annotated[TpeSpec | GpSpec | QmcSpec | RandomSpec | GridSpec, Discriminator("kind")]
+
+
+class HalvingSpec(Spec):
+    """Asynchronous successive halving."""
+
+    kind: Literal["successive_halving"] = "successive_halving"
+    grace_epochs: Count = 5  # before a trial may be pruned
+    reduction_factor: int = Field(default=3, ge=2)  # one in so many goes on
+
+
+class HyperbandSpec(Spec):
+    kind: Literal["hyperband"] = "hyperband"
+    grace_epochs: Count = 5
+    reduction_factor: int = Field(default=3, ge=2)
+
+
+class MedianSpec(Spec):
+    """Prunes what is behind the median of the trials before it at the same epoch."""
+
+    kind: Literal["median"] = "median"
+    grace_epochs: Count = 5
+    startup_trials: Count = 5  # that must end before any is pruned
+
+
+class NoPrunerSpec(Spec):
+    kind: Literal["none"] = "none"
+
+
+PrunerSpec = Annotated[
+    HalvingSpec | HyperbandSpec | MedianSpec | NoPrunerSpec, Discriminator("kind")
+]
+
+
+def _goal(name: str) -> str:
+    goals = [m.name for m in METRICS.values() if m.name.startswith("val/") and m.better != "none"]
+    if name in goals:
+        return name
+    if name not in METRICS:
+        raise ValueError(f"unknown metric `{name}`; {nearest(name, goals)}")
+    if name.startswith("val/"):
+        raise ValueError(f"`{name}` is a diagnosis, no goal; choose {' or '.join(goals)}")
+    raise ValueError(
+        f"`{name}` is no validation metric: search sees no test data, and the training loss "
+        f"rewards memory; choose {' or '.join(goals)}"
+    )
+
+
+class ObjectiveSpec(Spec):
+    metric: Annotated[str, AfterValidator(_goal)] = "val/parzen_ll"
+    direction: Direction = Field(default_factory=lambda given: METRICS[given["metric"]].direction)
+
+    @model_validator(mode="after")
+    def _as_declared(self) -> Self:
+        declared = METRICS[self.metric].direction
+        if self.direction != declared:
+            raise ConfigError({"direction": f"must be {declared} for {self.metric}"})
+        return self
+
+
+class BudgetSpec(Spec):
+    hours: float = Field(gt=0)  # of wall clock; no trial starts later
+
+
+class SearchSpec(Spec):
+    trials: Count
+    space: dict[str, Parameter] = Field(min_length=1)
+    sampler: SamplerSpec = TpeSpec()
+    pruner: PrunerSpec = NoPrunerSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    balance: str | None = None  # a parameter of which every choice gets the same share of trials
+    budget: BudgetSpec | None = None
+
+
+class ConfirmSpec(Spec):
+    """Which winners are trained again, and how often."""
+
+    top: Count = 1
+    per: str | None = None  # so many winners for every choice of this parameter
+    seeds: Count = 3
+
+
+class ParzenSpec(Spec):
+    samples: Count = 10_000_000  # for the models that count
+    models: Count = 1  # so many of them per group
+    screen_samples: Count = 100_000  # for every confirmed model
+
+
+class EvaluateSpec(Spec):
+    parzen: ParzenSpec = ParzenSpec()
+
+
+class ResourcesSpec(Spec):
+    """Of one trial. `auto`: a GPU where there is one."""
+
+    cpu: float = Field(default=1.0, gt=0)
+    gpu: Annotated[
+        Annotated[float, Field(ge=0), Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
+        Discriminator(lambda gpu: "auto" if isinstance(gpu, str) else "number"),
+    ] = "auto"
+
+
+def _sound_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_-]{1,64}", name):
+        raise ValueError("must be 1 to 64 of the characters a-z, 0-9, `_` and `-`")
+    return name
+
+
+class SweepSpec(TrialSpec):
+    """Without `search` a sweep confirms its own configuration."""
+
+    name: Annotated[str, AfterValidator(_sound_name)]
+    search: SearchSpec | None = None
+    confirm: ConfirmSpec = ConfirmSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        search = self.search
+        found = contradictions(
+            self,
+            search.space if search else {},
+            sampler=search.sampler.kind if search else None,
+            balance=search.balance if search else None,
+            per=self.confirm.per,
+        )
+        if found:
+            raise ConfigError(found)
+        return self
+
+    @property
+    def objective(self) -> ObjectiveSpec:
+        return self.search.objective if self.search else ObjectiveSpec()
+
+    @property
+    def max_epochs(self) -> int:
+        """Of the longest trial."""
+        varied = self.search.space.get("training.epochs") if self.search else None
+        return int(max(varied.ends)) if varied else self.training.epochs
+
+    @property
+    def pruner(self) -> PrunerSpec:
+        """As the file says, its grace period no longer than the longest trial."""
+        pruner = self.search.pruner if self.search else NoPrunerSpec()
+        if isinstance(pruner, NoPrunerSpec):
+            return pruner
+        grace = min(pruner.grace_epochs, self.max_epochs)
+        return pruner.model_copy(update={"grace_epochs": grace})
+
+    @property
+    def notes(self) -> list[str]:
+        """What the author should hear, though nothing is wrong."""
+        if self.search is None or self.search.pruner == self.pruner:
+            return []
+        return [
+            "search.pruner.grace_epochs: longer than any trial; "
+            f"clamped to {self.max_epochs} epochs, so nothing is pruned"
+        ]
+
+    @property
+    def config_hash(self) -> str:
+        """Names the experiment; what may change between two runs of it is left out."""
+        document = self.resolved()
+        for key in ("confirm", "evaluate", "resources"):
+            del document[key]
+        if document["search"] is not None:
+            del document["search"]["trials"], document["search"]["budget"]
+        return digest(document)[:8]
+
+    @property
+    def sweep_id(self) -> str:
+        return f"{self.name}-{self.config_hash}"
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole sweep with its defaults, as JSON; `model_validate_json` takes it back."""
+        return self.model_dump(mode="json", by_alias=True)

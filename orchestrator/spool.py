@@ -1,0 +1,370 @@
+"""What should be in MLflow, in one SQLite file: the driver writes here, MLflow follows when it can.
+
+Rows stay after they were sent, so this is also the metric store that `show` and the reports read.
+Several drivers may share the file. Times are milliseconds since 1970.
+
+The journal is a write-ahead log with synchronous=NORMAL: a killed process loses nothing, a power
+cut at most the last moments, which the checkpoints' histories fill again; and an epoch costs no
+fsync. Whatever MLflow is told has been made durable first (`make_durable`).
+"""
+
+import hashlib
+import json
+import math
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from filelock import FileLock
+
+from orchestrator.errors import EnvironmentUnusable
+
+EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+# run.version counts changes, run.synced is the version that MLflow has; artifact.sent likewise.
+_SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS spool (id TEXT NOT NULL);
+INSERT INTO spool SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM spool);
+CREATE TABLE IF NOT EXISTS run (
+    key TEXT PRIMARY KEY,
+    sweep TEXT NOT NULL,
+    experiment TEXT NOT NULL,
+    parent TEXT REFERENCES run (key),
+    name TEXT NOT NULL,
+    params TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    status TEXT NOT NULL,
+    start_ms INTEGER NOT NULL,
+    end_ms INTEGER,
+    version INTEGER NOT NULL DEFAULT 1,
+    synced INTEGER NOT NULL DEFAULT 0,
+    store TEXT,
+    experiment_id TEXT,
+    run_id TEXT
+);
+CREATE TABLE IF NOT EXISTS metric (
+    run TEXT NOT NULL REFERENCES run (key),
+    name TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    value REAL,
+    timestamp_ms INTEGER NOT NULL,
+    synced INTEGER NOT NULL,
+    PRIMARY KEY (run, name, epoch)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS metric_pending ON metric (run) WHERE synced = 0;
+CREATE TABLE IF NOT EXISTS artifact (
+    run TEXT NOT NULL REFERENCES run (key),
+    path TEXT NOT NULL,
+    folder TEXT NOT NULL,
+    stamp TEXT NOT NULL,
+    sent TEXT,
+    PRIMARY KEY (run, path, folder)
+);
+COMMIT;
+"""
+_OF_SWEEP = "(:sweep IS NULL OR run.sweep = :sweep)"
+
+
+@dataclass(frozen=True)
+class SpooledRun:
+    key: str
+    sweep: str
+    experiment: str
+    parent: str | None
+    name: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    status: str  # RUNNING or an EndStatus
+    start_ms: int
+    end_ms: int | None
+    version: int
+    synced: int
+    store: str | None  # the tracking server that knows run_id
+    experiment_id: str | None
+    run_id: str | None
+
+
+class SpooledMetric(NamedTuple):
+    name: str
+    epoch: int
+    value: float
+    timestamp_ms: int
+
+
+class SpooledArtifact(NamedTuple):
+    run: str
+    path: str
+    folder: str
+    stamp: str
+
+
+class Spool:
+    """One connection, shared by threads. Unknown run keys raise sqlite3.IntegrityError.
+
+    A reader (`read_only`) creates nothing: a file that is not there yet reads as an empty one.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            self._db = _connect(path, read_only)
+            self.id: str = self._db.execute("SELECT id FROM spool").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise EnvironmentUnusable(
+                f"{path} cannot be used ({error}): see that its disk is writable and not full; "
+                "a damaged file may be moved aside, for the study and the checkpoints are elsewhere"
+            ) from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What the driver says
+
+    def open_run(
+        self,
+        key: str,
+        *,
+        sweep_id: str,
+        experiment: str,
+        name: str,
+        parent: str | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
+    ) -> None:
+        """Begin a run, or take it up again: RUNNING, with the newest tags and the first params."""
+        now, params_json, tags_json = _now_ms(), _texts(params or {}), _texts(tags or {})
+        self._write(
+            "INSERT INTO run (key, sweep, experiment, parent, name, params, tags, status, start_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?)"
+            " ON CONFLICT (key) DO UPDATE SET status = 'RUNNING', end_ms = NULL,"
+            " params = json_patch(excluded.params, params),"
+            " tags = json_patch(tags, excluded.tags), version = version + 1",
+            [(key, sweep_id, experiment, parent, name, params_json, tags_json, now)],
+        )
+
+    def log(self, key: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Note an epoch's metrics; those noted before keep their value and their time.
+
+        What is not finite stays here alone: MLflow stores ±inf as ±1.8e308, a point like any other.
+        """
+        now = _now_ms()
+        self._write(
+            "INSERT INTO metric VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [
+                (key, name, epoch, float(value), now, not math.isfinite(value))
+                for name, value in metrics.items()
+            ],
+        )
+
+    def set_tags(self, key: str, tags: Mapping[str, object]) -> None:
+        """Add tags, or replace them."""
+        self._write(
+            "UPDATE run SET tags = json_patch(tags, ?), version = version + 1 WHERE key = ?",
+            [(_texts(tags), key)],
+        )
+
+    def set_params(self, key: str, params: Mapping[str, object]) -> None:
+        """Add params. One that is there keeps its value, since MLflow refuses to change it."""
+        self._write(
+            "UPDATE run SET params = json_patch(?, params), version = version + 1 WHERE key = ?",
+            [(_texts(params), key)],
+        )
+
+    def attach(self, key: str, path: Path, folder: str = "") -> None:
+        """Upload a file, or a folder under its own name, into the run's `folder`.
+
+        Attached again, it is uploaded again if it has changed since.
+        """
+        self._write(
+            "INSERT INTO artifact (run, path, folder, stamp) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET stamp = excluded.stamp",
+            [(key, str(path), folder, _stamp(path))],
+        )
+
+    def close_run(self, key: str, status: EndStatus) -> None:
+        self._write(
+            "UPDATE run SET status = ?, end_ms = ?, version = version + 1 WHERE key = ?",
+            [(status, _now_ms(), key)],
+        )
+
+    # What readers ask
+
+    def run(self, key: str) -> SpooledRun | None:
+        rows = self._read("SELECT * FROM run WHERE key = ?", (key,))
+        return _run(rows[0]) if rows else None
+
+    def runs(self, sweep_id: str | None = None) -> list[SpooledRun]:
+        """The runs of one sweep or of all, parents before children."""
+        query = f"SELECT * FROM run WHERE {_OF_SWEEP} ORDER BY rowid"
+        return [_run(row) for row in self._read(query, {"sweep": sweep_id})]
+
+    def run_ids(self, sweep_id: str) -> dict[str, str]:
+        """MLflow's run id by key, of the runs that MLflow has."""
+        return {run.key: run.run_id for run in self.runs(sweep_id) if run.run_id is not None}
+
+    def history(self, key: str) -> list[dict[str, float]]:
+        """One row per epoch, in order: {"epoch": 1, "train/recon": …}, finite or not."""
+        query = "SELECT epoch, name, value FROM metric WHERE run = ? ORDER BY epoch, name"
+        return _by_epoch(self._read(query, (key,)))
+
+    def last(self, key: str) -> dict[str, float]:
+        """The last row of `history`; empty when there is none."""
+        query = (
+            "SELECT epoch, name, value FROM metric WHERE run = :key"
+            " AND epoch = (SELECT max(epoch) FROM metric WHERE run = :key) ORDER BY name"
+        )
+        return next(iter(_by_epoch(self._read(query, {"key": key}))), {})
+
+    def unsynced(self, sweep_id: str | None = None) -> int:
+        """Metrics, runs and artifacts that MLflow does not have as they are here."""
+        query = (
+            f"SELECT (SELECT count(*) FROM run WHERE version > synced AND {_OF_SWEEP})"
+            " + (SELECT count(*) FROM metric JOIN run ON run = key"
+            f" WHERE metric.synced = 0 AND {_OF_SWEEP})"
+            " + (SELECT count(*) FROM artifact JOIN run ON run = key"
+            f" WHERE sent IS NOT stamp AND {_OF_SWEEP})"
+        )
+        count: int = self._read(query, {"sweep": sweep_id})[0][0]
+        return count
+
+    # What the writer needs
+
+    def pending_runs(self, sweep_id: str | None = None) -> list[SpooledRun]:
+        """Runs that changed or have metrics to send, parents before children."""
+        query = (
+            f"SELECT * FROM run WHERE {_OF_SWEEP} AND (version > synced OR EXISTS"
+            " (SELECT 1 FROM metric WHERE run = key AND metric.synced = 0)) ORDER BY rowid"
+        )
+        return [_run(row) for row in self._read(query, {"sweep": sweep_id})]
+
+    def pending_metrics(self, key: str, limit: int) -> list[SpooledMetric]:
+        query = (
+            "SELECT name, epoch, value, timestamp_ms FROM metric"
+            " WHERE run = ? AND synced = 0 ORDER BY epoch, name LIMIT ?"
+        )
+        return [SpooledMetric(*row) for row in self._read(query, (key, limit))]
+
+    def pending_artifacts(self, sweep_id: str | None = None) -> list[SpooledArtifact]:
+        query = (
+            "SELECT run, path, folder, stamp FROM artifact JOIN run ON run = key"
+            f" WHERE sent IS NOT stamp AND {_OF_SWEEP} ORDER BY artifact.rowid"
+        )
+        return [SpooledArtifact(*row) for row in self._read(query, {"sweep": sweep_id})]
+
+    def note_created(self, key: str, *, store: str, experiment_id: str, run_id: str) -> None:
+        self._write(
+            "UPDATE run SET store = ?, experiment_id = ?, run_id = ? WHERE key = ?",
+            [(store, experiment_id, run_id, key)],
+        )
+
+    def note_run(self, run: SpooledRun) -> None:
+        """MLflow has the run as `run` says; what changed meanwhile stays to be sent."""
+        self._write("UPDATE run SET synced = ? WHERE key = ?", [(run.version, run.key)])
+
+    def note_metrics(self, key: str, metrics: Iterable[SpooledMetric]) -> None:
+        self._write(
+            "UPDATE metric SET synced = 1 WHERE run = ? AND name = ? AND epoch = ?",
+            [(key, metric.name, metric.epoch) for metric in metrics],
+        )
+
+    def note_artifact(self, artifact: SpooledArtifact) -> None:
+        self._write(
+            "UPDATE artifact SET sent = ? WHERE run = ? AND path = ? AND folder = ?",
+            [(artifact.stamp, artifact.run, artifact.path, artifact.folder)],
+        )
+
+    def forget(self, sweep_id: str | None = None, *, keep: str | None = None) -> None:
+        """Take everything as still to be sent, but for what the store `keep` has."""
+        chosen = f"{_OF_SWEEP} AND store IS NOT :keep"
+        theirs = f"run IN (SELECT key FROM run WHERE {chosen})"
+        values = {"sweep": sweep_id, "keep": keep}
+        with self._lock, self._db as db:
+            db.execute(
+                f"UPDATE metric SET synced = 0 WHERE abs(value) < 9e999 AND {theirs}", values
+            )
+            db.execute(f"UPDATE artifact SET sent = NULL WHERE {theirs}", values)
+            db.execute(
+                "UPDATE run SET synced = 0, store = NULL, experiment_id = NULL, run_id = NULL"
+                f" WHERE {chosen}",
+                values,
+            )
+
+    def make_durable(self) -> None:
+        """Bring what was written so far to the disk, past a power cut."""
+        self._read("PRAGMA wal_checkpoint(PASSIVE)", ())
+
+    def _read(self, query: str, values: Any) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        with self._lock, self._db as db:
+            db.executemany(statement, rows)
+
+
+def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    if read_only and path.exists():
+        return _open(f"{path.absolute().as_uri()}?mode=ro")
+    if read_only:
+        db = _open("file::memory:")
+        db.executescript(_SCHEMA)
+        return db
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):  # the change to WAL does not wait for others by itself
+        db = _open(path.absolute().as_uri())
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_SCHEMA)
+    return db
+
+
+def _open(uri: str) -> sqlite3.Connection:
+    db = sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA foreign_keys = ON")
+    return db
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _texts(values: Mapping[str, object]) -> str:
+    return json.dumps({name: str(value) for name, value in values.items()})
+
+
+def _run(row: sqlite3.Row) -> SpooledRun:
+    fields = dict(row)
+    fields["params"] = json.loads(fields["params"])
+    fields["tags"] = json.loads(fields["tags"])
+    return SpooledRun(**fields)
+
+
+def _by_epoch(rows: list[sqlite3.Row]) -> list[dict[str, float]]:
+    """SQLite has no NaN and gives NULL in its place."""
+    return [
+        {"epoch": epoch}
+        | {name: math.nan if value is None else value for _, name, value in metrics}
+        for epoch, metrics in groupby(rows, key=lambda row: row["epoch"])
+    ]
+
+
+def _stamp(path: Path) -> str:
+    """Changes when the file does, or any file of the folder."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()

@@ -1,0 +1,377 @@
+"""The ledger: two Optuna studies per sweep, and the only truth about its trials.
+
+`<sweep>/search` asks the sampler; `<sweep>/confirm` is a queue of (winner, fresh seed) pairs that no
+sampler ever sees.  Every start, epoch and end of a trial is written here first, so that whoever
+starts the sweep again finds what was lost and from which checkpoint it goes on.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import optuna
+import sqlalchemy
+from filelock import FileLock, Timeout
+from optuna.distributions import CategoricalDistribution
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    SuccessiveHalvingPruner,
+)
+from optuna.samplers import (
+    BaseSampler,
+    GPSampler,
+    GridSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, Trial
+from optuna.trial import TrialState as OptunaState
+
+from aae_core.config import TrialConfig
+from aae_core.seeding import stream_seed
+from orchestrator import space
+from orchestrator.errors import EnvironmentUnusable, SweepHeld
+from orchestrator.records import RunRecord, Stage, TrialState
+from orchestrator.settings import Settings
+from orchestrator.spec import PrunerSpec, SamplerSpec, SweepSpec
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_ENDS: dict[str, OptunaState] = {
+    "complete": OptunaState.COMPLETE,
+    "pruned": OptunaState.PRUNED,
+    "diverged": OptunaState.FAIL,
+    "failed": OptunaState.FAIL,
+}
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One attempt at one trial, ready to be placed."""
+
+    stage: Stage
+    number: int
+    attempt: int  # counted from 1
+    config: TrialConfig
+    resume: Path | None  # the last good checkpoint of an earlier attempt
+
+
+def open_storage(settings: Settings) -> RDBStorage:
+    uri = settings.study_uri
+    if not uri.startswith("sqlite"):
+        arguments: dict[str, Any] = {"pool_pre_ping": True}
+    else:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        arguments = {"connect_args": {"timeout": 60}}
+    try:
+        storage = RDBStorage(uri, engine_kwargs=arguments)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        where = urlsplit(uri)._replace(netloc=urlsplit(uri).hostname or "").geturl()
+        raise EnvironmentUnusable(
+            f"the study storage {where} cannot be used: {error}\n"
+            "set AAE_STUDY_URI to a database that answers, or unset it for a local one"
+        ) from error
+    if uri.startswith("sqlite"):
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    return storage
+
+
+@contextmanager
+def held(settings: Settings, sweep_id: str) -> Iterator[None]:
+    """Hold the sweep against other drivers; the lock dies with its holder."""
+    folder = settings.sweep_folder(sweep_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "driver.lock", timeout=0):
+            yield
+    except Timeout:
+        raise SweepHeld(
+            f"{sweep_id} is already being run by another process; "
+            f"watch it with: aae-sweep status {sweep_id}"
+        ) from None
+
+
+def is_held(settings: Settings, sweep_id: str) -> bool:
+    path = settings.sweep_folder(sweep_id) / "driver.lock"
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def sweep_ids(storage: BaseStorage) -> list[str]:
+    """Every sweep of the storage, oldest first."""
+    studies = storage.get_all_studies()
+    return [
+        s.study_name.removesuffix("/search") for s in studies if s.study_name.endswith("/search")
+    ]
+
+
+class _Live:
+    """A trial in the making, its attributes at hand: the driver is their only writer."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.attributes: dict[str, Any] = dict(trial.user_attrs)
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        progress: dict[str, Any] = self.attributes.get("progress", {})
+        return progress
+
+    def note(self, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            if name not in self.attributes or self.attributes[name] != value:
+                self.attributes[name] = value
+                self.trial.set_user_attr(name, value)
+
+
+class Ledger:
+    """One stage of one sweep."""
+
+    def __init__(self, study: optuna.Study, stage: Stage) -> None:
+        self.study = study
+        self.stage: Stage = stage
+        self._open: dict[int, _Live] = {}
+
+    @classmethod
+    def create(cls, storage: BaseStorage, spec: SweepSpec, stage: Stage) -> "Ledger":
+        """Open the stage's study, made on the first call."""
+        study = optuna.create_study(
+            storage=storage,
+            study_name=f"{spec.sweep_id}/{stage}",
+            direction=spec.objective.direction,
+            sampler=RandomSampler(seed=0),
+            pruner=_pruner(spec),
+            load_if_exists=True,
+        )
+        study.set_user_attr("objective", spec.objective.metric)
+        return cls(study, stage)
+
+    @classmethod
+    def read(cls, storage: BaseStorage, sweep_id: str, stage: Stage) -> "Ledger | None":
+        """The stage's study for looking only; None if it has not begun."""
+        try:
+            study = optuna.load_study(
+                storage=storage, study_name=f"{sweep_id}/{stage}", sampler=RandomSampler(seed=0)
+            )
+        except KeyError:
+            return None
+        return cls(study, stage)
+
+    # -- what is to be done ------------------------------------------------------------------
+
+    def unfinished(self) -> list[int]:
+        """Trials that some earlier driver started and never ended, oldest first."""
+        return [t.number for t in self._trials(OptunaState.RUNNING)]
+
+    def ask(self, spec: SweepSpec) -> Assignment:
+        """Let the sampler suggest the next trial; it depends on the file's seed and the number
+        alone (and, for samplers that learn, on the trials told so far)."""
+        assert spec.search is not None
+        number = self._next_number(spec)
+        self.study.sampler = _sampler(spec, number)
+        trial = self.study.ask()
+        params = space.suggest(trial, spec.search.space)
+        self.study.sampler = RandomSampler(seed=0)  # the grid sampler's `tell` raises
+        self._open[number] = _Live(trial)
+        self._open[number].note(params=params, seed=search_seed(spec.seed, number))
+        return self.next_attempt(number, spec)
+
+    def enqueue(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Queue confirmations, each {"params", "seed", "group"}, once only."""
+        trials = self.study.get_trials(deepcopy=False)
+        known = [(t.user_attrs["params"], t.user_attrs["seed"]) for t in trials]
+        for entry in entries:
+            if (entry["params"], entry["seed"]) not in known:
+                self.study.enqueue_trial({}, user_attrs=dict(entry))
+
+    def pop(self, spec: SweepSpec) -> Assignment | None:
+        """The next queued confirmation."""
+        if not self._trials(OptunaState.WAITING):
+            return None
+        trial = self.study.ask()
+        self._open[trial.number] = _Live(trial)
+        return self.next_attempt(trial.number, spec)
+
+    def next_attempt(self, number: int, spec: SweepSpec) -> Assignment:
+        live = self._live(number)
+        known = live.attributes
+        config = spec.trial_config(known["params"], known["seed"])
+        live.note(attempts=known.get("attempts", 0) + 1, config_hash=config.config_hash)
+        checkpoint = live.progress.get("checkpoint")
+        return Assignment(
+            self.stage, number, known["attempts"], config, Path(checkpoint) if checkpoint else None
+        )
+
+    # -- what happened -----------------------------------------------------------------------
+
+    def started(self, number: int, node: str, resumed_epoch: int | None) -> None:
+        live = self._live(number)
+        resumed = live.attributes.get("resumed_from", [])
+        if resumed_epoch is not None:
+            resumed = [*resumed, resumed_epoch]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        live.note(node=node, resumed_from=resumed, started=live.attributes.get("started", now))
+
+    def epoch(
+        self, number: int, epoch: int, objective: float, checkpoint: str | None, *, trained: bool
+    ) -> None:
+        """One epoch done; a repeated one keeps its first value."""
+        live = self._live(number)
+        before = live.progress
+        live.note(
+            progress={
+                "epochs": max(epoch, before.get("epochs", 0)),
+                "epochs_computed": before.get("epochs_computed", 0) + trained,
+                "checkpoint": checkpoint or before.get("checkpoint"),
+            }
+        )
+        if epoch > before.get("epochs", 0):
+            live.trial.report(objective, epoch)
+
+    def should_prune(self, number: int) -> bool:
+        return self._live(number).trial.should_prune()
+
+    def attempts(self, number: int) -> int:
+        return int(self._live(number).attributes.get("attempts", 0))
+
+    def end(self, number: int, state: TrialState, value: float | None, reason: str | None) -> None:
+        self._live(number).note(end=state, reason=reason)
+        self.study.tell(number, value if state == "complete" else None, _ENDS[state])
+        del self._open[number]
+
+    # -- what is known -----------------------------------------------------------------------
+
+    def records(self) -> list[RunRecord]:
+        """Every trial; of its metrics, the last value of the objective."""
+        metric = self.attribute("objective")
+        return [_record(self.stage, t, metric) for t in self.study.get_trials(deepcopy=False)]
+
+    def count_ended(self) -> int:
+        return len(self._trials(*set(_ENDS.values())))
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return self.study.user_attrs.get(name, default)
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        self.study.set_user_attr(name, value)
+
+    def _next_number(self, spec: SweepSpec) -> int:
+        """Where the search is balanced, the next trial's share is fixed by its number."""
+        number = len(self.study.get_trials(deepcopy=False))
+        assert spec.search is not None
+        balance = spec.search.balance
+        if balance is None:
+            return number
+        waiting = self._trials(OptunaState.WAITING)  # left by a driver that died right here
+        if waiting:
+            return waiting[0].number
+        distribution = space.distributions(spec.search.space)[balance]
+        assert isinstance(distribution, CategoricalDistribution)
+        choices = distribution.choices
+        self.study.enqueue_trial({balance: choices[number % len(choices)]})
+        return number
+
+    def _live(self, number: int) -> "_Live":
+        if number not in self._open:
+            frozen = self.study.get_trials(deepcopy=False)[number]
+            # Optuna has no public way to go on with a trial that another process asked for.
+            self._open[number] = _Live(Trial(self.study, frozen._trial_id))
+        return self._open[number]
+
+    def _trials(self, *states: OptunaState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states)
+
+
+def search_seed(seed: int, number: int) -> int:
+    """Even, where confirm_seed is odd: no confirmation repeats a seed that the search has seen."""
+    return stream_seed(seed, "search", number) >> 32 << 1
+
+
+def confirm_seed(seed: int, index: int) -> int:
+    """The same for every candidate, so that candidates are compared seed by seed."""
+    return stream_seed(seed, "confirm", index) >> 32 << 1 | 1
+
+
+def _record(stage: Stage, trial: FrozenTrial, metric: str) -> RunRecord:
+    a = trial.user_attrs
+    progress = a.get("progress", {})
+    finished = trial.datetime_complete or datetime.now()
+    running = trial.state == OptunaState.RUNNING and "node" in a
+    started = trial.datetime_start
+    return RunRecord(
+        number=trial.number,
+        stage=stage,
+        state=a.get("end") or ("running" if running else "waiting"),
+        seed=a.get("seed", 0),
+        config_hash=a.get("config_hash", ""),
+        params=a.get("params", {}),
+        reason=a.get("reason"),
+        attempts=a.get("attempts", 0),
+        epochs=progress.get("epochs", 0),
+        epochs_computed=progress.get("epochs_computed", 0),
+        resumed_from=a.get("resumed_from", []),
+        metrics={metric: trial.intermediate_values[max(trial.intermediate_values)]}
+        if trial.intermediate_values
+        else {},
+        checkpoint=progress.get("checkpoint"),
+        node=a.get("node"),
+        started=a.get("started"),
+        seconds=(finished - started).total_seconds() if started and "node" in a else None,
+    )
+
+
+def _sampler(spec: SweepSpec, number: int) -> BaseSampler:
+    """A fresh one per ask: what it suggests survives a restart of the driver."""
+    assert spec.search is not None
+    sampler: SamplerSpec = spec.search.sampler
+    seed = stream_seed(spec.seed, "sampler", number) % 2**32
+    match sampler.kind:
+        case "tpe":
+            return TPESampler(
+                n_startup_trials=sampler.startup_trials,
+                multivariate=True,
+                constant_liar=True,
+                seed=seed,
+            )
+        case "gp":
+            return GPSampler(n_startup_trials=sampler.startup_trials, seed=seed)
+        case "qmc":  # one sequence: its position is the study's, its scrambling the file's
+            return QMCSampler(scramble=True, seed=stream_seed(spec.seed, "qmc") % 2**32)
+        case "grid":
+            return GridSampler(space.grid(spec.search.space), seed=spec.seed % 2**32)
+        case "random":
+            return RandomSampler(seed=seed)
+
+
+def _pruner(spec: SweepSpec) -> BasePruner:
+    pruner: PrunerSpec = spec.pruner
+    match pruner.kind:
+        case "successive_halving":
+            return SuccessiveHalvingPruner(
+                min_resource=pruner.grace_epochs, reduction_factor=pruner.reduction_factor
+            )
+        case "hyperband":
+            return HyperbandPruner(
+                min_resource=pruner.grace_epochs,
+                max_resource=spec.max_epochs,
+                reduction_factor=pruner.reduction_factor,
+            )
+        case "median":
+            return MedianPruner(pruner.startup_trials, n_warmup_steps=pruner.grace_epochs)
+        case "none":
+            return NopPruner()

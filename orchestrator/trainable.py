@@ -1,0 +1,135 @@
+"""What runs on a worker: fit, checkpoint, report. It writes nowhere but its own attempt's folder.
+
+Expected ends (complete, diverged, failed) are reported as results, with their reason: an error
+that reaches Tune carries none, and means that the worker itself was lost.
+"""
+
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from aae_core import checkpoint
+from aae_core.config import TrialConfig
+from aae_core.data import TrainingData
+from aae_core.errors import CheckpointError, TrialDiverged
+from aae_core.training import EpochMetrics, TrainState, fit
+
+CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, where epochs are shorter than this
+
+
+@dataclass(frozen=True)
+class Work:
+    """One attempt, as it travels to a worker; plain values, absolute paths."""
+
+    stage: str
+    number: int
+    attempt: int
+    config: dict[str, Any]
+    folder: str  # of this attempt alone
+    resume: str | None
+    threads: int
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an attempt tells the driver, after each epoch and at its end."""
+
+    number: int
+    attempt: int
+    node: str
+    epoch: int
+    metrics: dict[str, float]
+    resumed_from: int | None = None
+    history: list[dict[str, float]] | None = None  # of the checkpoint resumed, in the first report
+    checkpoint: str | None = None  # one written since the last report
+    end: str | None = None  # complete | diverged | failed
+    reason: str | None = None
+    seconds: float = 0.0  # of this epoch
+    samples_per_second: float = 0.0
+    trained: bool = True  # False: the checkpoint was already at its last epoch
+
+
+def train(config: Mapping[str, Any], data: TrainingData) -> None:
+    """The function that Ray Tune runs; with reused actors it starts clean each time.
+
+    A report is JSON, so that Tune neither flattens nor interprets it.
+    """
+    work = Work(**config)
+    torch.set_num_threads(work.threads)
+    node = os.environ.get("HOSTNAME") or os.uname().nodename
+    past: dict[str, Any] = {}
+
+    def tell(epoch: int, metrics: dict[str, float], **rest: Any) -> None:
+        report = Report(work.number, work.attempt, node, epoch, metrics, **past, **rest)
+        past.pop("history", None)
+        tune.report({"report": json.dumps(asdict(report))})
+
+    state = None
+    try:
+        state = begin(work, data)
+        if state.epoch:
+            past.update(resumed_from=state.epoch, history=list(state.history))
+        if state.epoch >= state.config.training.epochs:
+            *_, last_epoch = state.history
+            metrics = {k: v for k, v in last_epoch.items() if k != "epoch"}
+            tell(state.epoch, metrics, end="complete", checkpoint=work.resume, trained=False)
+        for epoch, saved in train_with_checkpoints(state, data, Path(work.folder)):
+            last = epoch.epoch == state.config.training.epochs
+            tell(
+                epoch.epoch,
+                epoch.metrics,
+                checkpoint=str(saved) if saved else None,
+                end="complete" if last else None,
+                seconds=epoch.seconds,
+                samples_per_second=epoch.samples_per_second,
+            )
+    except TrialDiverged as diverged:
+        tell(diverged.epoch, {}, end="diverged", reason=str(diverged))
+    except Exception as error:  # whatever it is, it ends this trial and no other
+        traceback.print_exc()
+        epoch_reached = state.epoch if state else 0
+        tell(epoch_reached, {}, end="failed", reason=f"{type(error).__name__}: {error}")
+
+
+def begin(work: Work, data: TrainingData) -> TrainState:
+    """The state to go on from: the given checkpoint, its predecessor, or the start."""
+    device = "cuda" if work.gpu else "cpu"
+    if work.resume:
+        for folder in (Path(work.resume), checkpoint.newest(Path(work.resume).parent)):
+            try:
+                if folder is not None:
+                    return TrainState.load(folder, device)
+            except CheckpointError:
+                traceback.print_exc()
+    config = TrialConfig.from_dict(work.config)
+    return TrainState.create(config, data.image_shape, data.sha256, device)
+
+
+def train_with_checkpoints(
+    state: TrainState, data: TrainingData, folder: Path
+) -> Iterator[tuple[EpochMetrics, Path | None]]:
+    """`fit`, with a checkpoint below `folder` where one is due, and always after the last epoch.
+
+    The two newest are kept: the driver may not yet have heard of the newer one.
+    """
+    saved_at = time.monotonic()
+    for epoch in fit(state, data):
+        saved = None
+        last = epoch.epoch == state.config.training.epochs
+        if last or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
+            saved = folder / f"epoch-{epoch.epoch:06d}"
+            state.save(saved)
+            for old in sorted(folder.glob("epoch-*"))[:-2]:
+                shutil.rmtree(old)
+            saved_at = time.monotonic()
+        yield epoch, saved

@@ -1,0 +1,231 @@
+"""One stage on Ray Tune: the study decides, Tune places.
+
+Every loss (worker, node, driver) takes one road back: the unfinished trial is suggested again as
+its next attempt, from its last good checkpoint, in a folder of its own.
+"""
+
+import json
+import logging
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from aae_core.data import TrainingData
+from orchestrator import cluster
+from orchestrator.records import Stage, TrialState
+from orchestrator.spec import SweepSpec
+from orchestrator.study import Assignment, Ledger
+from orchestrator.trainable import Report, Work, train
+
+MAX_ATTEMPTS = 4  # of a trial whose worker is lost
+_CAPACITY_SECONDS = 5.0  # how often the cluster is asked what it has
+
+
+class Listener(Protocol):
+    """Who is told what happens, in this order; called in the driver's only thread."""
+
+    def trial_started(self, assignment: Assignment) -> None: ...
+
+    def trial_epoch(self, stage: Stage, report: Report) -> None: ...
+
+    def trial_ended(
+        self, stage: Stage, number: int, state: TrialState, reason: str | None
+    ) -> None: ...
+
+
+@dataclass
+class Live:
+    assignment: Assignment
+    last_epoch: int = 0  # of this attempt
+    started: bool = False
+
+
+class StageDriver:
+    """Between the ledger and Tune. Tune's trial ids are only known here."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        ledger: Ledger,
+        folder_of: Callable[[Assignment], Path],
+        share: cluster.Share,
+        listener: Listener,
+        next_assignment: Callable[[], Assignment | None],
+        draining: threading.Event,
+    ) -> None:
+        self.spec = spec
+        self.ledger = ledger
+        self.live: dict[str, Live] = {}
+        self.lost: deque[int] = deque(ledger.unfinished())
+        self._folder_of = folder_of
+        self._share = share
+        self._listener = listener
+        self._next_assignment = next_assignment
+        self._draining = draining
+        self._capacity = (0.0, 1)  # when it was asked, how many trials fit
+
+    # -- Tune asks ---------------------------------------------------------------------------
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next attempt; None for "later"; FINISHED."""
+        if self._draining.is_set():
+            return None if self.live else Searcher.FINISHED
+        if len(self.live) > self.capacity():  # one more than fit, so that an actor is reused
+            return None
+        assignment = (
+            self.ledger.next_attempt(self.lost.popleft(), self.spec)
+            if self.lost
+            else self._next_assignment()
+        )
+        if assignment is None:
+            return None if self.live else Searcher.FINISHED
+        self.live[trial_id] = Live(assignment)
+        self._listener.trial_started(assignment)
+        work = Work(
+            stage=assignment.stage,
+            number=assignment.number,
+            attempt=assignment.attempt,
+            config=assignment.config.to_dict(),
+            folder=str(self._folder_of(assignment)),
+            resume=str(assignment.resume) if assignment.resume else None,
+            threads=self._share.threads,
+            gpu=self._share.gpu > 0,
+        )
+        return asdict(work)
+
+    def capacity(self) -> int:
+        asked, fit = self._capacity
+        if time.monotonic() - asked > _CAPACITY_SECONDS:
+            fit = cluster.slots(self._share)
+            self._capacity = (time.monotonic(), fit)
+        return fit
+
+    def should_stop(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Hear a report, once, and say whether the trial ends here."""
+        live = self.live.get(trial_id)
+        if live is None or "report" not in result:
+            return True  # ended already: Tune repeats the last report of a function that returns
+        report = Report(**json.loads(result["report"]))
+        if report.end in ("diverged", "failed"):
+            self._end(trial_id, report.end, None, report.reason)  # type: ignore[arg-type]
+            return True
+        if report.epoch <= live.last_epoch:
+            return False
+        self._hear(live, report)
+        objective = report.metrics[self.spec.objective.metric]
+        if report.end == "complete":
+            self._end(trial_id, "complete", objective, None)
+            return True
+        if live.assignment.stage == "search" and self.ledger.should_prune(report.number):
+            self._end(trial_id, "pruned", None, f"behind its peers after epoch {report.epoch}")
+            return True
+        return self._draining.is_set()
+
+    def tune_ended(self, trial_id: str) -> None:
+        """Tune is done with a trial. One that has not ended by then was lost, or drained."""
+        live = self.live.pop(trial_id, None)
+        if live is None or self._draining.is_set():
+            return
+        number = live.assignment.number
+        if live.assignment.attempt < MAX_ATTEMPTS:
+            self.lost.append(number)
+        else:
+            reason = f"its worker was lost {MAX_ATTEMPTS} times"
+            self.ledger.end(number, "failed", None, reason)
+            self._listener.trial_ended(live.assignment.stage, number, "failed", reason)
+
+    def _hear(self, live: Live, report: Report) -> None:
+        if not live.started:
+            live.started = True
+            self.ledger.started(report.number, report.node, report.resumed_from)
+        live.last_epoch = report.epoch
+        self._listener.trial_epoch(live.assignment.stage, report)  # metrics first: they may repeat
+        objective = report.metrics[self.spec.objective.metric]
+        self.ledger.epoch(
+            report.number, report.epoch, objective, report.checkpoint, trained=report.trained
+        )
+
+    def _end(
+        self, trial_id: str, state: TrialState, value: float | None, reason: str | None
+    ) -> None:
+        live = self.live.pop(trial_id)
+        number = live.assignment.number
+        self.ledger.end(number, state, value, reason)
+        self._listener.trial_ended(live.assignment.stage, number, state, reason)
+
+
+class _Searcher(Searcher):
+    def __init__(self, driver: StageDriver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        return self._driver.suggest(trial_id)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self._driver.tune_ended(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """The study is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The study is the state."""
+
+
+class _Stopper(tune.Stopper):
+    def __init__(self, driver: StageDriver) -> None:
+        self._driver = driver
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self._driver.should_stop(trial_id, result)
+
+    def stop_all(self) -> bool:
+        return False
+
+
+class _Reconcile(tune.Callback):
+    """A reused actor that dies while it is reset ends its trial without a word."""
+
+    def __init__(self, driver: StageDriver) -> None:
+        self._driver = driver
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        for trial in trials:
+            if trial.trial_id in self._driver.live and trial.status in ("TERMINATED", "ERROR"):
+                self._driver.tune_ended(trial.trial_id)
+
+
+def run_stage(driver: StageDriver, data: TrainingData, share: cluster.Share, scratch: Path) -> None:
+    """Run until there is nothing left to suggest. `scratch` is Tune's own, emptied at the end."""
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    trainable = tune.with_resources(
+        tune.with_parameters(train, data=data), {"cpu": share.cpu, "gpu": share.gpu}
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=_Searcher(driver), num_samples=-1, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(
+            name=scratch.name,
+            storage_path=str(scratch.parent),
+            stop=_Stopper(driver),
+            callbacks=[_Reconcile(driver)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

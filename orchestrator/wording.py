@@ -1,0 +1,149 @@
+"""What pydantic holds against a sweep file, in the words of whoever wrote the file."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, Tag, ValidationError
+from pydantic_core import ErrorDetails
+
+from aae_core.errors import ConfigError
+
+_LONGEST_VALUE = 40
+
+_MESSAGES: dict[str, str] = {
+    "int_type": "must be a whole number",
+    "int_parsing_size": "must be a smaller number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "finite_number": "must be a finite number",
+    "dict_type": "must be a mapping of `key: value`",
+    "model_attributes_type": "must be a mapping of `key: value`",
+    "model_type": "must be a mapping of `key: value`",
+    "dataclass_type": "must be a mapping of `key: value`",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt}",
+    "too_short": "must have {min_length} entries or more",
+    "too_long": "must have at most {max_length} entries",
+}
+
+
+def problems(error: ValidationError, root: type[BaseModel]) -> dict[str, str]:
+    """Messages by dotted path, e.g. `model.prior.std`; the index in a list is part of the path."""
+    found: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        if detail["type"] != "default_factory_not_called":  # it follows from another one
+            for path, message in _explain(detail, root):
+                found.setdefault(path, message)
+    return found
+
+
+def nearest(wrong: str, right: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the closest right one, or all of them."""
+    names = sorted(right)
+    close = get_close_matches(wrong, names, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(names)}"
+
+
+def shown(value: Any) -> str:
+    """A value as its author wrote it, shortened."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def _explain(detail: ErrorDetails, root: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    kind, given = detail["type"], detail["input"]
+    path, parent = _locate(detail["loc"], root)
+    dotted = ".".join(path)
+    context = detail.get("ctx", {})
+    cause = context.get("error")
+    if isinstance(cause, ConfigError):
+        for field, message in cause.problems.items():
+            known = isinstance(given, Mapping) and field in given
+            yield (
+                ".".join([*path, field]),
+                _with_value(message, given[field]) if known else message,
+            )
+    elif cause is not None:
+        yield dotted, _with_value(str(cause), given)
+    elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        yield dotted, f"unknown key `{path[-1]}`; {nearest(path[-1], _children(parent))}"
+    elif kind == "missing":
+        in_list = isinstance(detail["loc"][-1], int)
+        yield dotted, "has too few entries" if in_list else "is missing"
+    elif kind == "union_tag_not_found":
+        yield f"{dotted}.kind", "is missing"
+    elif kind == "union_tag_invalid":
+        message = f"must be one of {context['expected_tags']}"
+        yield f"{dotted}.kind", _with_value(message, context["tag"])
+    else:
+        message = _MESSAGES[kind].format(**context) if kind in _MESSAGES else detail["msg"]
+        yield dotted, _with_value(message, given)
+
+
+def _with_value(message: str, value: Any) -> str:
+    return f"{message}, not {shown(value)}" if message.startswith("must") else message
+
+
+def _locate(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[str], Any]:
+    """The path as the author knows it, without pydantic's union tags, and the type around it."""
+    path: list[str] = []
+    parent: Any = root
+    hint: Any = root
+    for segment in loc:
+        hint = _bare(hint)
+        members = _members(hint)
+        if segment in members:
+            hint = members[str(segment)]
+        else:
+            path.append(str(segment))
+            parent, hint = hint, _child(hint, segment)
+    return path, parent
+
+
+def _bare(hint: Any) -> Any:
+    """Without Annotated and None."""
+    if get_origin(hint) is Annotated:
+        return _bare(get_args(hint)[0])
+    if _is_union(hint):
+        others = [arg for arg in get_args(hint) if arg is not NoneType]
+        return _bare(others[0]) if len(others) == 1 else hint
+    return hint
+
+
+def _members(hint: Any) -> dict[str, Any]:
+    """The members of a tagged union by their tags."""
+    return {_tag(member): member for member in get_args(hint)} if _is_union(hint) else {}
+
+
+def _tag(member: Any) -> str:
+    for note in getattr(member, "__metadata__", ()):
+        if isinstance(note, Tag):
+            return note.tag
+    return str(member.model_fields["kind"].default)
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, UnionType)
+
+
+def _child(hint: Any, segment: int | str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is dict:
+        return args[1]
+    if origin is tuple:
+        return args[0]
+    return _children(hint).get(str(segment), Any)
+
+
+def _children(hint: Any) -> dict[str, Any]:
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return {f.alias or name: f.annotation for name, f in hint.model_fields.items()}
+    return get_type_hints(hint) if is_dataclass(hint) else {}

@@ -1,0 +1,234 @@
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import logsumexp
+from torch import Tensor
+
+from aae_core.errors import DataError
+from aae_core.evaluation import parzen
+from aae_core.evaluation.parzen import (
+    BLOCK,
+    SIGMA_GRID,
+    ArraySource,
+    ModelSource,
+    ParzenResult,
+    choose_sigma,
+    in_process,
+    run_protocol,
+)
+
+STEP = SIGMA_GRID[1] / SIGMA_GRID[0]
+
+
+def normal(n: int, dim: int, seed: int) -> Tensor:
+    """Points around ½, of standard deviation 0.2."""
+    stream = torch.Generator().manual_seed(seed)
+    return 0.5 + 0.2 * torch.randn(n, dim, generator=stream, dtype=torch.float64)
+
+
+def score(samples: Tensor, x_valid: Tensor | None, x_test: Tensor, **options) -> ParzenResult:
+    runner = in_process(ArraySource(samples))
+    return run_protocol(runner, len(samples), x_valid, x_test, **options)
+
+
+def brute_force(samples: Tensor, points: Tensor, sigma: float) -> np.ndarray:
+    x, s = points.numpy(), samples.numpy()
+    d2 = np.stack([((row - s) ** 2).sum(1) for row in x])
+    n, dim = s.shape
+    sums = logsumexp(-d2 / (2 * sigma**2), axis=1)
+    return sums - np.log(n) - dim * np.log(sigma * np.sqrt(2 * np.pi))
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Tensor, Tensor, Tensor]:
+    return normal(2 * BLOCK + 77, 5, seed=1), normal(60, 5, seed=2), normal(40, 5, seed=3)
+
+
+@pytest.fixture(scope="module")
+def result(small: tuple[Tensor, Tensor, Tensor]) -> ParzenResult:
+    return score(*small, curve=[BLOCK, 2 * BLOCK + 77])
+
+
+def test_grid_is_the_published_one() -> None:
+    np.testing.assert_allclose(SIGMA_GRID, np.logspace(-1, 0, 10))
+
+
+def test_figures_are_those_of_brute_force(small, result: ParzenResult) -> None:
+    samples, valid, test = small
+    want = [brute_force(samples, valid, sigma).mean() for sigma in SIGMA_GRID]
+    np.testing.assert_allclose(result.valid_ll, want, rtol=0, atol=1e-6)
+    assert result.sigma_grid == SIGMA_GRID[int(np.argmax(want))]
+    ll = brute_force(samples, test, result.sigma)
+    np.testing.assert_allclose(result.per_point, ll, rtol=0, atol=1e-6)
+    assert result.log_likelihood == pytest.approx(ll.mean(), abs=1e-6)
+    assert result.standard_error == pytest.approx(ll.std(ddof=1) / math.sqrt(40), abs=1e-6)
+    ll = brute_force(samples, test, result.sigma_grid)
+    assert result.log_likelihood_grid == pytest.approx(ll.mean(), abs=1e-6)
+    assert result.standard_error_grid == pytest.approx(ll.std(ddof=1) / math.sqrt(40), abs=1e-6)
+
+
+def test_refined_sigma_is_better_on_validation(small, result: ParzenResult) -> None:
+    samples, valid, _ = small
+    assert result.sigma != result.sigma_grid
+    refined = brute_force(samples, valid, result.sigma).mean()
+    assert refined > brute_force(samples, valid, result.sigma_grid).mean()
+    assert result.sigma_grid / STEP < result.sigma < result.sigma_grid * STEP
+
+
+def test_document(result: ParzenResult) -> None:
+    document = result.to_dict()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert set(document) == {
+        *("n_samples", "n_valid", "n_test", "dim", "blocks", "blocks_repeated", "pairs_scored"),
+        *("sigma", "sigma_grid", "sigma_at_edge", "sigmas", "valid_ll"),
+        *("log_likelihood", "standard_error", "log_likelihood_grid", "standard_error_grid"),
+        *("seconds", "max_abs_error_bound"),
+    }
+    assert document["blocks"] == 3
+    assert document["pairs_scored"] == (60 + 60 + 40) * (2 * BLOCK + 77)
+    assert 0 < document["max_abs_error_bound"] < 1e-9
+
+
+def test_curve_scores_each_prefix_alone(small, result: ParzenResult) -> None:
+    samples, valid, test = small
+    first, last = result.curve
+    alone = score(samples[:BLOCK], valid, test)
+    assert (first.n_samples, first.sigma) == (BLOCK, pytest.approx(alone.sigma, rel=1e-9))
+    assert first.log_likelihood == pytest.approx(alone.log_likelihood, abs=1e-9)
+    assert first.standard_error == pytest.approx(alone.standard_error, abs=1e-9)
+    assert (last.n_samples, last.sigma) == (result.n_samples, result.sigma)
+    assert last.log_likelihood == result.log_likelihood
+
+
+def test_curve_does_not_change_the_figures(small, result: ParzenResult) -> None:
+    assert score(*small).log_likelihood == pytest.approx(result.log_likelihood, abs=1e-9)
+
+
+def test_given_sigma_skips_the_choice(small) -> None:
+    samples, _, test = small
+    given = score(samples, None, test, sigma=0.2, curve=[BLOCK])
+    assert (given.sigma, given.sigma_grid, given.sigma_at_edge) == (0.2, 0.2, False)
+    assert (given.sigmas, given.valid_ll, given.n_valid) == ([], [], 0)
+    assert given.log_likelihood == given.log_likelihood_grid
+    assert given.pairs_scored == len(samples) * len(test)
+    assert given.curve[0].sigma == 0.2
+    np.testing.assert_allclose(given.per_point, brute_force(samples, test, 0.2), atol=1e-6)
+
+
+def test_a_single_point_has_no_error(small) -> None:
+    samples, valid, test = small
+    assert score(samples, valid, test[:1]).standard_error is None
+
+
+def test_only_the_first_validation_points_choose() -> None:
+    samples, valid, test = normal(50, 2, 1), normal(1200, 2, 2), normal(5, 2, 3)
+    both = score(samples, valid, test), score(samples, valid[:1000], test)
+    assert both[0].n_valid == both[1].n_valid == 1000
+    assert both[0].valid_ll == both[1].valid_ll
+
+
+@pytest.mark.parametrize(("spread", "edge"), [(0.0, SIGMA_GRID[0]), (30.0, SIGMA_GRID[-1])])
+def test_sigma_at_the_edge_is_flagged_and_stays(spread: float, edge: float) -> None:
+    samples, points = spread * normal(20, 2, seed=1), spread * normal(30, 2, seed=2)
+    result = score(samples, points[:10], points[10:])
+    assert result.sigma_at_edge
+    assert result.sigma == result.sigma_grid == edge
+
+
+@pytest.mark.parametrize("top", [-0.5, -0.2, 0.0, 0.3, 0.49])
+def test_refinement_finds_the_top_of_a_parabola(top: float) -> None:
+    choice = choose_sigma([-((i - 4 - top) ** 2) for i in range(10)])
+    assert choice.refined == pytest.approx(SIGMA_GRID[4] * STEP**top)
+
+
+def test_refinement_of_a_plateau_stays() -> None:
+    choice = choose_sigma([-1.0, -1.0, -1.0, *([-2.0] * 7)])
+    assert choice.at_edge
+    assert choose_sigma([-2.0, -1.0, -1.0 - 1e-300, *([-2.0] * 7)]).refined > SIGMA_GRID[1]
+
+
+def test_types_are_scaled_alike() -> None:
+    pixels = torch.randint(0, 256, (300, 6), generator=torch.Generator().manual_seed(0))
+    images = pixels.to(torch.uint8).numpy()
+    scaled = images / 255
+    valid, test = normal(20, 6, 2), normal(20, 6, 3)
+    want = score(torch.from_numpy(scaled), valid, test).log_likelihood
+    for array, nats in [(images, 1e-12), (scaled.astype(np.float32), 1e-4)]:
+        got = run_protocol(in_process(ArraySource(array)), 300, valid, test)
+        assert got.log_likelihood == pytest.approx(want, abs=nats)
+
+
+@dataclass
+class Noise:
+    dim: int = 3
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return torch.rand(n, self.dim, generator=generator)
+
+
+def test_blocks_of_a_model_are_their_own_streams() -> None:
+    source = ModelSource(Noise(), seed=7, n_samples=2 * BLOCK + 5)
+    blocks = [source.block(i) for i in (2, 0, 1)]
+    assert [b.shape for b in blocks] == [(5, 3), (BLOCK, 3), (BLOCK, 3)]
+    assert all(b.dtype == torch.float64 for b in blocks)
+    assert torch.equal(source.block(0), blocks[1])
+    assert not torch.equal(blocks[1], blocks[2])
+    other = ModelSource(Noise(), seed=8, n_samples=BLOCK)
+    assert not torch.equal(other.block(0), blocks[1])
+
+
+def test_thread_count_comes_back_and_changes_nothing(small) -> None:
+    samples, valid, test = small
+    before = torch.get_num_threads()
+    figures = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            figures.append(score(samples[:2000], valid, test).per_point)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*figures)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"x_valid": None}, "no validation images"),
+        ({"x_valid": torch.zeros(3, 4)}, "validation images: 4 pixels an image"),
+        ({"x_valid": torch.zeros(0, 2)}, "validation images: shape"),
+        ({"x_test": torch.zeros(3, 2, dtype=torch.int64)}, "test images: type torch.int64"),
+        ({"x_test": torch.full((3, 2), math.nan)}, "test images: some pixels are not finite"),
+        ({"samples": torch.zeros(3, 4)}, "samples: 4 pixels an image"),
+        ({"samples": torch.zeros(0, 2)}, "samples: none"),
+        ({"sigma": -0.1}, "sigma: -0.1"),
+        ({"curve": [5]}, "curve: 5 samples"),
+        ({"curve": [BLOCK]}, f"curve: {BLOCK} samples"),
+    ],
+)
+def test_refuses_what_cannot_be_scored(options: dict, message: str) -> None:
+    images = {"samples": torch.zeros(9, 2), "x_valid": torch.ones(3, 2), "x_test": torch.ones(3, 2)}
+    with pytest.raises(DataError, match=message):
+        score(**(images | options))
+
+
+def test_validation_score_holds_the_choosing_half_out() -> None:
+    samples, valid = normal(500, 4, 1), normal(80, 4, 2)
+    metrics = parzen.validation_score(samples, valid)
+    want = score(samples, valid[:40], valid[40:])
+    assert metrics == {
+        "parzen_ll": want.log_likelihood_grid,
+        "parzen_ll_refined": want.log_likelihood,
+        "parzen_se": want.standard_error_grid,
+        "parzen_sigma": want.sigma_grid,
+    }
+    assert parzen.test_score(samples, valid[:40], valid[40:]) == metrics
+
+
+def test_validation_score_of_two_images_has_no_error() -> None:
+    metrics = parzen.validation_score(normal(50, 4, 1), normal(2, 4, 2))
+    assert set(metrics) == {"parzen_ll", "parzen_ll_refined", "parzen_sigma"}

@@ -1,0 +1,62 @@
+"""A checkpoint is whole and verified, or it is not there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aae_core import checkpoint
+from aae_core.errors import CheckpointError
+
+TENSORS = {"a": torch.arange(6).reshape(2, 3), "b": torch.tensor([0.1, float("inf")])}
+DOCUMENT = {"epoch": 3, "history": [{"epoch": 1, "train/recon": 0.1}]}
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "new" / "epoch-1", TENSORS, DOCUMENT)
+    tensors, document = checkpoint.load(tmp_path / "new" / "epoch-1")
+    assert document == DOCUMENT
+    assert tensors.keys() == TENSORS.keys()
+    for name, value in TENSORS.items():
+        assert torch.equal(tensors[name], value)
+
+
+def test_nothing_else_is_left_behind(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "epoch-1", TENSORS, DOCUMENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-1"]
+
+
+@pytest.mark.parametrize("part", ["tensors.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_damage_is_found(tmp_path: Path, part: str, damage: str) -> None:
+    folder = tmp_path / "epoch-1"
+    checkpoint.save(folder, TENSORS, DOCUMENT)
+    path = folder / part
+    content = path.read_bytes()
+    match damage:
+        case "truncated":
+            path.write_bytes(content[:-1])
+        case "flipped":
+            path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        case "missing":
+            path.unlink()
+    with pytest.raises(CheckpointError, match=str(folder)):
+        checkpoint.load(folder)
+
+
+def test_a_torn_newest_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path / f"epoch-{epoch:06d}", TENSORS, DOCUMENT)
+    assert checkpoint.newest(tmp_path) == tmp_path / "epoch-000002"
+    (tmp_path / "epoch-000002" / "manifest.json").unlink()
+    assert checkpoint.newest(tmp_path) == tmp_path / "epoch-000001"
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path) is None
+
+
+def test_a_failed_write_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        checkpoint.save(tmp_path / "epoch-1", TENSORS, {"no": object()})
+    assert not list(tmp_path.iterdir())

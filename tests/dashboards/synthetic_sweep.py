@@ -1,0 +1,307 @@
+"""A sweep that never ran, with every part of a report in it: known numbers for the tests."""
+
+import math
+import random
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import optuna
+
+from orchestrator.records import RunRecord
+
+ENCODERS = ("deterministic", "gaussian", "universal")
+BEST_REACHED = {"deterministic": 321.0, "gaussian": 326.5, "universal": 325.8}
+METRIC = "val/parzen_ll"
+SPACE: dict[str, Any] = {
+    "model.encoder.kind": {"choice": list(ENCODERS)},
+    "model.encoder.noise_dim": {
+        "int": [2, 64],
+        "log": True,
+        "when": {"model.encoder.kind": "universal"},
+    },
+    "model.prior.std": {"float": [0.5, 20.0], "log": True},
+    "model.code_dim": {"int": [4, 16]},
+    "training.reconstruction.lr": {"float": [1e-3, 3e-2], "log": True},
+    "training.adversarial.lr": {"float": [1e-2, 3e-1], "log": True},
+    "training.schedule.kind": {"choice": ["constant", "step", "cosine"]},
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    path: Path
+    title: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class SweepView:
+    status: dict[str, Any]
+    trials: list[RunRecord]
+    curves: dict[tuple[str, int], list[dict[str, float]]]
+    best: dict[str, Any] | None
+    evaluation: dict[str, Any] | None
+    study: Any | None
+    pictures: list[Picture]
+    spec: dict[str, Any]
+    spec_text: str
+    space: dict[str, Any]
+
+
+def make_view(folder: Path, n_search: int = 24, epochs: int = 30) -> SweepView:
+    """A finished sweep on MNIST: every fourth trial pruned, one diverged, one failed."""
+    rng = random.Random(0)
+    curves: dict[tuple[str, int], list[dict[str, float]]] = {}
+    search = [_trial("search", n, _suggest(n, rng), epochs, curves, rng) for n in range(n_search)]
+    winners = [_leader(search, encoder).params for encoder in ENCODERS]
+    confirm = [
+        _trial("confirm", 3 * i + seed, params, epochs, curves, rng)
+        for i, params in enumerate(winners)
+        for seed in range(3)
+    ]
+    trials = [*search, *confirm]
+    return SweepView(
+        status=_status(trials),
+        trials=trials,
+        curves=curves,
+        best=_best(confirm),
+        evaluation=_evaluation(confirm),
+        study=_study(search),
+        pictures=[
+            Picture(_png(folder / "samples.png", 440, 240), "Samples", "A grid of 60 digits"),
+            Picture(_png(folder / "latent.png", 320, 320), "Code space", "Codes of ten digits"),
+        ],
+        spec={
+            "name": "likelihood_mnist",
+            "seed": 0,
+            "data": {"name": "mnist", "path": None},
+            "search": {"balance": "model.encoder.kind", "trials": n_search},
+            "confirm": {"top": 1, "per": "model.encoder.kind", "seeds": 3},
+        },
+        spec_text="# aae-sweep run sweeps/likelihood_mnist.yaml\nname: likelihood_mnist\nseed: 0\n",
+        space=SPACE,
+    )
+
+
+def without_results(view: SweepView, **changes: Any) -> SweepView:
+    """The same sweep before anything could be told of it."""
+    return replace(
+        view, best=None, evaluation=None, study=None, pictures=[], curves={}, trials=[], **changes
+    )
+
+
+def count_states(trials: list[RunRecord]) -> dict[str, int]:
+    states = ("complete", "pruned", "diverged", "failed", "running", "waiting")
+    return {state: sum(trial.state == state for trial in trials) for state in states}
+
+
+def _suggest(number: int, rng: random.Random) -> dict[str, Any]:
+    encoder = ENCODERS[number % 3]
+    params = {
+        "model.encoder.kind": encoder,
+        "model.prior.std": round(10 ** rng.uniform(-0.3, 1.3), 3),
+        "model.code_dim": rng.randint(4, 16),
+        "training.reconstruction.lr": 10 ** rng.uniform(-3, -1.52),
+        "training.adversarial.lr": 10 ** rng.uniform(-2, -0.52),
+        "training.schedule.kind": rng.choice(["constant", "step", "cosine"]),
+    }
+    return params | (
+        {"model.encoder.noise_dim": rng.randint(2, 64)} if encoder == "universal" else {}
+    )
+
+
+def _trial(
+    stage: Any,
+    number: int,
+    params: dict[str, Any],
+    epochs: int,
+    curves: dict[tuple[str, int], list[dict[str, float]]],
+    rng: random.Random,
+) -> RunRecord:
+    state, reason, last = "complete", None, epochs
+    if stage == "search" and number % 4 == 3:
+        state, reason, last = "pruned", "successive halving, rung 1", epochs // 3
+    elif stage == "search" and number == 6:
+        state, reason, last = "diverged", "train/gen_z is not finite in epoch 4", 4
+    elif stage == "search" and number == 10:
+        state, reason, last = "failed", "worker killed 3 times", 7
+    level = BEST_REACHED[params["model.encoder.kind"]] + rng.gauss(0, 1.3)
+    if stage == "search":
+        level -= 2.2 * abs(params["model.code_dim"] - 6)
+        level -= 14 * abs(math.log10(params["model.prior.std"] / 5))
+    curve = [
+        {"epoch": epoch, METRIC: level - 220 * math.exp(-epoch / 3.5) + rng.gauss(0, 0.8)}
+        for epoch in range(1, last + 1)
+    ]
+    curves[stage, number] = curve
+    start = datetime(2026, 3, 1, 9, tzinfo=UTC) + timedelta(minutes=number // 4 * 9)
+    if stage == "confirm":
+        start += timedelta(hours=1, minutes=10)
+    return RunRecord(
+        number=number,
+        stage=stage,
+        state=state,  # type: ignore[arg-type]
+        seed=1000 + number,
+        config_hash=f"c0ffee{number:06d}",
+        params=params,
+        reason=reason,
+        attempts=1,
+        epochs=last,
+        epochs_computed=last,
+        metrics={
+            METRIC: curve[-1][METRIC],
+            **({"test/parzen_ll": curve[-1][METRIC] - 2.0} if stage == "confirm" else {}),
+        },
+        checkpoint=f"trials/{stage}-{number:04d}/1/epoch-{last:05d}",
+        started=start.isoformat(),
+        seconds=17.0 * last + rng.uniform(0, 20),
+    )
+
+
+def _leader(search: list[RunRecord], encoder: str) -> RunRecord:
+    members = [
+        trial
+        for trial in search
+        if trial.params["model.encoder.kind"] == encoder and trial.state == "complete"
+    ]
+    return max(members, key=lambda trial: trial.metrics[METRIC])
+
+
+def _status(trials: list[RunRecord]) -> dict[str, Any]:
+    return {
+        "sweep": "likelihood_mnist",
+        "id": "likelihood_mnist-1a2b3c4d",
+        "config_hash": "9f8e7d6c5b4a",
+        "stage": "done",
+        "state": "done",
+        "trials": count_states(trials),
+        "objective": {"metric": METRIC, "direction": "maximize"},
+        "best": {"trial": 1, "metric": METRIC, "value": 326.0},
+        "elapsed_seconds": 7860.0,
+        "eta_seconds": None,
+        "resume": "aae-sweep run sweeps/likelihood_mnist.yaml",
+    }
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    error = stdev(values) / math.sqrt(len(values))
+    mean = fmean(values)
+    return {
+        "mean": mean,
+        "std": stdev(values),
+        "se": error,
+        "ci95": [mean - 4.303 * error, mean + 4.303 * error],
+        "values": values,
+    }
+
+
+def _best(confirm: list[RunRecord]) -> dict[str, Any]:
+    groups = [
+        {
+            "by": "model.encoder.kind",
+            "value": encoder,
+            "params": next(t.params for t in confirm if t.params["model.encoder.kind"] == encoder),
+            "config_hash": f"c0ffee{ENCODERS.index(encoder):06d}",
+            "metrics": {
+                name: summary(
+                    [t.metrics[name] for t in confirm if t.params["model.encoder.kind"] == encoder]
+                )
+                for name in (METRIC, "test/parzen_ll")
+            },
+        }
+        for encoder in ENCODERS
+    ]
+    groups.sort(key=lambda group: -group["metrics"][METRIC]["mean"])
+    first, second, _ = groups
+    members = [t for t in confirm if t.params["model.encoder.kind"] == first["value"]]
+    return {
+        "params": members[0].params,
+        "config_hash": first["config_hash"],
+        "seeds": [trial.seed for trial in members],
+        "confirmed": True,
+        "metrics": first["metrics"],
+        "groups": groups,
+        "tied_with": [second["config_hash"]],
+        "checkpoints": [trial.checkpoint for trial in members],
+        "run_ids": [],
+        "data_sha256": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "code_version": "0.1.0+g70e2917",
+    }
+
+
+def _evaluation(confirm: list[RunRecord]) -> dict[str, Any]:
+    return {"models": [_scored(trial) for trial in confirm if trial.number % 3 == 0]}
+
+
+def _scored(trial: RunRecord) -> dict[str, Any]:
+    base = trial.metrics["test/parzen_ll"]
+    curve = [
+        {
+            "n_samples": 10**power,
+            "log_likelihood": base + 27.0 * (power - 4),
+            "standard_error": 1.9,
+            "sigma": 0.167 * 0.9 ** (power - 4),
+        }
+        for power in (4, 5, 6, 7)
+    ]
+    return {
+        **curve[-1],
+        "n_valid": 1000,
+        "n_test": 10_000,
+        "dim": 784,
+        "log_likelihood_grid": curve[-1]["log_likelihood"] - 0.7,
+        "sigma_at_edge": False,
+        "seconds": 812.0,
+        "checkpoint": trial.checkpoint,
+        "seed": trial.seed,
+        "group": trial.params["model.encoder.kind"],
+        "curve": curve,
+        "controls": {"train_images": 182.4, "kmeans": 238.9},
+    }
+
+
+def _study(search: list[RunRecord]) -> optuna.Study:
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        optuna.trial.create_trial(
+            params=trial.params,
+            distributions={path: _distribution(SPACE[path]) for path in trial.params},
+            value=trial.metrics[METRIC],
+        )
+        for trial in search
+        if trial.state == "complete"
+    )
+    return study
+
+
+def _distribution(entry: dict[str, Any]) -> optuna.distributions.BaseDistribution:
+    if "choice" in entry:
+        return optuna.distributions.CategoricalDistribution(entry["choice"])
+    if "int" in entry:
+        return optuna.distributions.IntDistribution(*entry["int"], log=entry.get("log", False))
+    return optuna.distributions.FloatDistribution(*entry["float"], log=entry.get("log", False))
+
+
+def _png(path: Path, width: int, height: int) -> Path:
+    """A grey gradient: the smallest honest PNG writer."""
+    rows = b"".join(
+        b"\0" + bytes((x * 7 + y * 3) % 256 for x in range(width)) for y in range(height)
+    )
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checksum = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    return path

@@ -1,0 +1,421 @@
+"""Every mistake in a sweep file, by the path, the line and the words it is reported with."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.errors import Problem, SpecError
+from orchestrator.loading import load_sweep, parse_sweep
+from orchestrator.parameters import Choice, IntRange
+from orchestrator.spec import SweepSpec
+
+GOOD = """\
+name: good
+seed: 1
+data: {name: digits}
+model:
+  encoder: {kind: universal}
+  code_dim: 4
+  prior: {std: 5}
+training:
+  epochs: 6
+  reconstruction: {lr: 1e-3}
+search:
+  trials: 10_000
+  sampler: {kind: tpe}
+  balance: model.encoder.kind
+  space:
+    model.encoder.kind: {choice: [deterministic, universal]}
+    model.encoder.noise_dim: {int: [2, 8], when: {model.encoder.kind: universal}}
+    model.prior.std: {float: [0.5, 20], log: true}
+confirm: {per: model.encoder.kind, seeds: 2}
+"""
+
+
+def problems(text: str, *overrides: str) -> list[Problem]:
+    with pytest.raises(SpecError) as caught:
+        parse_sweep(text, "sweep.yaml", overrides)
+    return caught.value.problems
+
+
+def only(text: str, *overrides: str) -> Problem:
+    found = problems(text, *overrides)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def edited(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+def test_a_sound_file_loads() -> None:
+    spec = parse_sweep(GOOD, "sweep.yaml")
+    assert spec.search is not None
+    assert spec.search.trials == 10_000
+    assert spec.training.reconstruction.lr == 1e-3
+    assert spec.model.prior.std == 5.0
+
+
+# old text, new text, path, line, message
+MISTAKES: list[tuple[str, str, str, int, str]] = [
+    # keys
+    ("epochs: 6", "epochs: 6\n  epoch: 7", "training.epoch", 10, "unknown key `epoch`; did you mean `epochs`?"),
+    ("seed: 1", "sede: 1", "sede", 2, "unknown key `sede`; did you mean `seed`?"),
+    ("{kind: tpe}", "{kind: tpe, zzz: 1}", "search.sampler.zzz", 13, "unknown key `zzz`; known are kind, startup_trials"),
+    ("{kind: tpe}", "{kind: random, startup_trials: 1}", "search.sampler.startup_trials", 13, "unknown key `startup_trials`; known are kind"),
+    ("seeds: 2", "seed: 2", "confirm.seed", 19, "unknown key `seed`; did you mean `seeds`?"),
+    ("name: good\n", "", "name", 1, "is missing"),
+    ("  trials: 10_000\n", "", "search.trials", 11, "is missing"),
+    ("seed: 1", "seed: 1\nseed: 2", "seed", 3, "duplicate key `seed`; the first is on line 2"),
+    ("seed: 1", "? [seed]\n: 1", "", 2, "a key must be a single word"),
+    # types
+    ("seed: 1", "seed: '5'", "seed", 2, "must be a whole number, not '5'"),
+    ("seed: 1", "seed: 1.5", "seed", 2, "must be a whole number, not 1.5"),
+    ("seed: 1", "seed: true", "seed", 2, "must be a whole number, not true"),
+    ("seed: 1", "seed:", "seed", 2, "must be a whole number, not null"),
+    ("seed: 1", "seed: 2026-01-31", "seed", 2, "must be a whole number, not '2026-01-31'"),
+    ("seed: 1", f"seed: {'9' * 5000}", "seed", 2, "cannot be read as int"),
+    ("seed: 1", "seed: !!python/name:os.system x", "seed", 2, "the tag tag:yaml.org,2002:python/name:os.system is not understood"),
+    ("lr: 1e-3", "lr: .nan", "training.reconstruction.lr", 10, "must be a finite number, not NaN"),
+    ("lr: 1e-3", "lr: 1e999", "training.reconstruction.lr", 10, "must be a finite number, not Infinity"),
+    ("lr: 1e-3", "lr: fast", "training.reconstruction.lr", 10, "must be a number, not 'fast'"),
+    ("name: good", "name: 12", "name", 1, "must be text, not 12"),
+    ("prior: {std: 5}", "prior: 5", "model.prior", 7, "must be a mapping of `key: value`, not 5"),
+    ("prior: {std: 5}", "hidden: 5", "model.hidden", 7, "must be a list, not 5"),
+    ("prior: {std: 5}", "hidden:\n  - 5\n  - wide", "model.hidden", 9, "must be a whole number, not 'wide'"),
+    ("{kind: tpe}", "tpe", "search.sampler", 13, "must be a mapping of `key: value`, not 'tpe'"),
+    ("log: true", "log: 1", "search.space.model.prior.std.log", 18, "must be true or false, not 1"),
+    # values
+    ("name: good", "name: a/b", "name", 1, "must be 1 to 64 of the characters a-z, 0-9, `_` and `-`, not 'a/b'"),
+    ("seed: 1", "seed: -1", "seed", 2, "must be at least 0, not -1"),
+    ("{name: digits}", "{name: cifar}", "data.name", 3, "must be 'digits', 'mnist', 'fashion_mnist' or 'arrays', not 'cifar'"),
+    ("{name: digits}", "{name: arrays}", "data.path", 3, "give the .npz file with `name: arrays`, and only there"),
+    ("std: 5", "std: -5", "model.prior.std", 7, "must be positive, not -5"),
+    ("epochs: 6", "epochs: 0", "training.epochs", 9, "must be at least 1, not 0"),
+    ("10_000", "0", "search.trials", 12, "must be at least 1, not 0"),
+    ("seeds: 2", "seeds: 0", "confirm.seeds", 19, "must be at least 1, not 0"),
+    ("{kind: tpe}", "{kind: magic}", "search.sampler.kind", 13, "must be one of 'tpe', 'gp', 'qmc', 'random', 'grid', not 'magic'"),
+    ("{kind: tpe}", "{}", "search.sampler.kind", 13, "is missing"),
+    ("seed: 1", "resources: {gpu: all}", "resources.gpu", 2, "must be 'auto', not 'all'"),
+    ("seed: 1", "resources: {gpu: -1}", "resources.gpu", 2, "must be at least 0, not -1"),
+    # objective
+    ("{kind: tpe}", "{kind: tpe}\n  objective: {metric: test/parzen_ll}", "search.objective.metric", 14, "search sees no test data"),
+    ("{kind: tpe}", "{kind: tpe}\n  objective: {metric: val/parzenll}", "search.objective.metric", 14, "unknown metric `val/parzenll`; did you mean `val/parzen_ll`?"),
+    ("{kind: tpe}", "{kind: tpe}\n  objective: {metric: val/latent_std}", "search.objective.metric", 14, "is a diagnosis, no goal"),
+    ("{kind: tpe}", "{kind: tpe}\n  objective: {metric: val/recon, direction: maximize}", "search.objective.direction", 14, "must be minimize for val/recon, not 'maximize'"),
+    # parameters
+    ("[0.5, 20]", "[20, 0.5]", "search.space.model.prior.std", 18, "low 20 > high 0.5; swap them"),
+    ("[0.5, 20]", "[0, 20]", "search.space.model.prior.std", 18, "a `log` range needs bounds above 0, not 0"),
+    ("[0.5, 20], log: true", "[-1, 20]", "search.space.model.prior.std", 18, "must be positive, not -1.0"),
+    ("[0.5, 20]", "[0.5]", "search.space.model.prior.std", 18, "has too few entries"),
+    ("[0.5, 20]", "[0.5, 1, 2]", "search.space.model.prior.std", 18, "must have at most 2 entries, not [0.5, 1, 2]"),
+    ("[0.5, 20]", "[0.5, .inf]", "search.space.model.prior.std", 18, "must be a finite number, not Infinity"),
+    ("float: [0.5, 20]", "flaot: [0.5, 20]", "search.space.model.prior.std", 18, "give exactly one of `choice`, `int` and `float`"),
+    ("float: [0.5, 20]", "float: [0.5, 20], int: [1, 2]", "search.space.model.prior.std", 18, "give exactly one of `choice`, `int` and `float`"),
+    ("int: [2, 8]", "int: [2.5, 8]", "search.space.model.encoder.noise_dim", 17, "must be a whole number, not 2.5"),
+    ("int: [2, 8]", "int: [0, 8]", "search.space.model.encoder.noise_dim", 17, "must be at least 1, not 0"),
+    ("int: [2, 8]", "float: [2, 8]", "search.space.model.encoder.noise_dim", 17, "must be a whole number, not 2.0; must be a whole number, not 8.0"),
+    ("int: [2, 8]", "int: [2, 8], log: true, step: 2", "search.space.model.encoder.noise_dim", 17, "`log` and `step` exclude each other; drop one"),
+    ("[deterministic, universal]", "[universal, universal]", "search.space.model.encoder.kind", 16, "the choice 'universal' is there twice"),
+    ("[deterministic, universal]", "[universal, foo]", "search.space.model.encoder.kind", 16, "must be 'deterministic', 'gaussian' or 'universal', not 'foo'"),
+    ("[deterministic, universal]", "[]", "search.space.model.encoder.kind", 16, "must have 1 entries or more"),
+    ("model.prior.std:", "model.prior.sdt:", "search.space.model.prior.sdt", 18, "no setting of a trial; did you mean `model.prior.std`?"),
+    ("model.prior.std:", "seed:", "search.space.seed", 18, "`seed` cannot be searched"),
+    # conditions
+    ("when: {model.encoder.kind: universal}", "when: {model.encoder.kind: gaussian}", "search.space.model.encoder.noise_dim.when.model.encoder.kind", 17, "is never 'gaussian'; its choices are 'deterministic', 'universal'"),
+    ("when: {model.encoder.kind: universal}", "when: {model.encoder.kind: []}", "search.space.model.encoder.noise_dim.when.model.encoder.kind", 17, "names no value: it can never hold"),
+    ("when: {model.encoder.kind: universal}", "when: {model.code_dim: 4}", "search.space.model.encoder.noise_dim.when.model.code_dim", 17, "is not in the space, so it never varies"),
+    ("when: {model.encoder.kind: universal}", "when: {model.prior.std: 1}", "search.space.model.encoder.noise_dim.when.model.prior.std", 17, "is a float range, which hits no single value; use `choice` or `int`"),
+    ("when: {model.encoder.kind: universal}", "when: {model.encoder.noise_dim: 2}", "search.space.model.encoder.noise_dim.when", 17, "goes in a circle: model.encoder.noise_dim → model.encoder.noise_dim"),
+    ("when: {model.encoder.kind: universal}", "when: universal", "search.space.model.encoder.noise_dim.when", 17, "must be a mapping of `key: value`, not 'universal'"),
+    # what names a parameter
+    ("balance: model.encoder.kind", "balance: model.encoder", "search.balance", 14, "`model.encoder` is not in the search space; did you mean `model.encoder.kind`?"),
+    ("balance: model.encoder.kind", "balance: model.prior.std", "search.balance", 14, "`model.prior.std` is a range; name a parameter with `choice`"),
+    ("per: model.encoder.kind", "per: model.encoder.noise_dim", "confirm.per", 19, "`model.encoder.noise_dim` is a range"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "line", "message"), MISTAKES, ids=[new[:50] for _, new, *_ in MISTAKES]
+)
+def test_a_mistake_is_named(old: str, new: str, path: str, line: int, message: str) -> None:
+    problem = only(edited(old, new))
+    assert (problem.path, problem.line) == (path, line)
+    assert message in problem.message
+
+
+NO_SWEEP: list[tuple[str, int | None, str]] = [
+    ("", None, "is empty"),
+    ("# nothing but words\n", None, "is empty"),
+    ("\n- name: x\n", 2, "must be a mapping"),
+    ("name: x\n\tseed: 1\n", 2, "indent with spaces, not tabs"),
+    ("name: x\nseed: [1, 2\n", 3, "while parsing a flow sequence"),
+    ("name: x\nseed: a: b\n", 2, "mapping values are not allowed here"),
+    ("name: x\nseed: *other\n", 2, "found undefined alias"),
+    ("name: x\n---\nname: y\n", 2, "but found another document"),
+    ("name: x\nseed: \x00\n", 2, "control character"),
+    ("name: &a [*a]\n", 1, "nested deeper"),
+    ("name: " + "[" * 30 + "]" * 30, 1, "nested deeper"),
+    ("name: " + "[" * 9000, None, "nested deeper"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "message"), NO_SWEEP, ids=[t[:20] for t, *_ in NO_SWEEP])
+def test_what_is_no_sweep_at_all(text: str, line: int | None, message: str) -> None:
+    problem = only(text)
+    assert (problem.path, problem.line) == ("", line)
+    assert message in problem.message
+
+
+def test_aliases_are_welcome_but_no_bombs() -> None:
+    spec = parse_sweep("name: x\nmodel: {code_dim: &n 3, hidden: [*n, *n]}", "sweep.yaml")
+    assert spec.model.hidden == (3, 3)
+    levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    assert "aliases expanded" in only("\n".join(["a0: &a0 [x]", *levels])).message
+
+
+def test_everything_is_reported_at_once_in_the_order_of_the_file() -> None:
+    text = """\
+name: A/B
+data: {name: cifar}
+model: {code_dim: x, code_dmi: 3}
+training: {epochs: 0, batch_size: x}
+search:
+  trials: 0
+  balance: model.encoder.knd
+  space:
+    model.encoder.kind: {choice: [deterministic, foo]}
+    model.prior.std: {float: [3, 1]}
+    model.code_dim: {int: [1, 4], when: {model.prior.sdt: 2}}
+confirm: {per: model.prior.std, seeds: -1}
+resources: {gpu: -1}
+"""
+    assert [(p.line, p.path) for p in problems(text)] == [
+        (1, "name"),
+        (2, "data.name"),
+        (3, "model.code_dim"),
+        (3, "model.code_dmi"),
+        (4, "training.batch_size"),
+        (4, "training.epochs"),
+        (6, "search.trials"),
+        (7, "search.balance"),
+        (9, "search.space.model.encoder.kind"),
+        (10, "search.space.model.prior.std"),
+        (11, "search.space.model.code_dim.when.model.prior.sdt"),
+        (12, "confirm.seeds"),
+        (13, "resources.gpu"),
+    ] or problems(text)
+
+
+def test_a_circle_of_several() -> None:
+    text = """\
+name: x
+search:
+  trials: 1
+  space:
+    model.code_dim: {int: [1, 2], when: {training.epochs: 3}}
+    training.epochs: {int: [3, 4], when: {model.code_dim: 2}}
+"""
+    problem = only(text)
+    assert problem.line in (5, 6)
+    assert problem.message.startswith("goes in a circle: ")
+
+
+def test_a_grid_needs_values_to_enumerate() -> None:
+    grid = edited("{kind: tpe}", "{kind: grid}")
+    assert {(p.path, p.message) for p in problems(grid)} == {
+        ("search.space.model.prior.std", "a grid needs `choice`, or `int` without `log`"),
+        (
+            "search.space.model.encoder.noise_dim.when",
+            "a grid knows no `when`: it would repeat trials",
+        ),
+        ("search.balance", "a grid is balanced already; drop this"),
+    }
+
+
+def test_per_needs_a_search() -> None:
+    problem = only("name: x\nconfirm: {per: model.encoder.kind}\n")
+    assert (problem.path, problem.line) == ("confirm.per", 2)
+    assert "is not in the search space" in problem.message
+
+
+def test_the_error_reads_as_file_line_path_message() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_sweep(edited("seed: 1", "seed: -1"), "sweeps/a.yaml")
+    assert str(caught.value) == "sweeps/a.yaml:2: seed: must be at least 0, not -1"
+
+
+# --- files
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_a_file_is_its_text(tmp_path: Path) -> None:
+    path = written(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert load_sweep(path) == parse_sweep(GOOD, "text")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "message"),
+    [
+        (b"name: x\n# caf\xe9\n", 2, "is not UTF-8"),
+        (b"#" * 300_000, None, "larger than 256 KiB"),
+    ],
+)
+def test_a_file_that_is_no_text(
+    tmp_path: Path, content: bytes, line: int | None, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        load_sweep(written(tmp_path, content))
+    assert caught.value.problems[0].line == line
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read: No such file"):
+        load_sweep(tmp_path / "no.yaml")
+    with pytest.raises(SpecError, match="cannot be read: Is a directory"):
+        load_sweep(tmp_path)
+
+
+def test_a_relative_data_path_starts_at_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    path = written(tmp_path, "name: own\ndata: {name: arrays, path: mine.npz}\n")
+    assert load_sweep(path).data.path == str(tmp_path / "mine.npz")
+    assert load_sweep(path, ["data.path=/a/b.npz"]).data.path == "/a/b.npz"
+    assert load_sweep(path, ["data.path=b.npz"]).data.path == str(elsewhere / "b.npz")
+
+
+# --- overrides
+
+
+def overridden(*overrides: str) -> SweepSpec:
+    return parse_sweep(GOOD, "sweep.yaml", overrides)
+
+
+def test_overrides_are_yaml() -> None:
+    spec = overridden(
+        "model.prior.std=1e-1",
+        "model.hidden=[7, 5]",
+        "training.schedule.kind=cosine",
+        "search.budget.hours=2",
+        "search.pruner={kind: median}",
+        "name=other",
+    )
+    assert spec.model.prior.std == 0.1
+    assert spec.model.hidden == (7, 5)
+    assert spec.training.schedule.kind == "cosine"
+    assert spec.search is not None
+    assert spec.search.budget is not None
+    assert (spec.search.budget.hours, spec.search.pruner.kind, spec.name) == (
+        2.0,
+        "median",
+        "other",
+    )
+
+
+def test_overrides_reach_into_the_space() -> None:
+    spec = overridden(
+        "search.space.model.code_dim={int: [4, 8]}",
+        "search.space.model.prior.std.float=[1, 2]",
+        "search.space.model.encoder.noise_dim.when.model.encoder.kind=[universal]",
+    )
+    assert spec.search is not None
+    space = spec.search.space
+    assert space["model.code_dim"] == IntRange(int=(4, 8))
+    assert space["model.prior.std"].ends == (1.0, 2.0)
+    assert space["model.encoder.noise_dim"].when == {"model.encoder.kind": ("universal",)}
+    assert isinstance(space["model.encoder.kind"], Choice)
+
+
+def test_the_last_override_wins() -> None:
+    assert overridden("seed=5", "seed=6").seed == 6
+
+
+def test_search_can_be_taken_away() -> None:
+    assert overridden("search=null", "confirm.per=null").search is None
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "message"),
+    [
+        ("seed", "", "--set seed: write key.path=value"),
+        ("=5", "", "--set =5: write key.path=value"),
+        ("model..std=5", "", "write key.path=value"),
+        ("seed=x", "seed", "must be a whole number, not 'x' (from --set seed=x)"),
+        ("seed=[1", "seed", "no YAML"),
+        ("name.first=x", "name.first", "`name` is no mapping; set it whole (from --set"),
+        ("model.hidden.0=x", "model.hidden", "unknown key"),
+        ("model.prior={std: 1, std: 2}", "model.prior", "duplicate key `std`"),
+        ("model.prior={std: -1}", "model.prior.std", "must be positive, not -1 (from --set model"),
+        ("modle.code_dim=3", "modle", "unknown key `modle`; did you mean `model`?"),
+        ("search.space.model.cod_dim={int: [1, 2]}", "search.space.model.cod_dim", "did you mean"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, path: str, message: str) -> None:
+    problem = only(GOOD, override)
+    assert (problem.path, problem.line) == (path, None)
+    assert message in problem.message
+
+
+def test_an_override_mends_the_file() -> None:
+    broken = edited("std: 5", "std: -5")
+    assert parse_sweep(broken, "sweep.yaml", ["model.prior.std=3"]).model.prior.std == 3.0
+
+
+# --- laws
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+anything: st.SearchStrategy[Any] = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+PATHS = (
+    "name", "data", "data.path", "model", "model.hidden", "model.prior.std", "training.schedule",
+    "search", "search.space", "search.space.model.code_dim", "search.space.model.code_dim.int",
+    "search.space.model.encoder.kind.choice", "search.balance", "search.sampler", "search.budget",
+    "search.objective.metric", "confirm", "confirm.per", "resources.gpu", "evaluate.parzen",
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(path=st.sampled_from(PATHS), value=anything)
+def test_whatever_is_written_loads_or_is_explained(path: str, value: Any) -> None:
+    import json
+
+    override = f"{path}={json.dumps(value)}"
+    try:
+        spec = parse_sweep(GOOD, "sweep.yaml", [override])
+    except SpecError as error:
+        assert error.problems
+        assert not any("Input should" in p.message for p in error.problems)
+    else:
+        assert SweepSpec.model_validate_json(json.dumps(spec.resolved())) == spec
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(max_size=40) | st.text("ab:{}[],&*!|>-? \n\t#'\"%", max_size=40))
+def test_no_text_brings_the_reader_down(text: str) -> None:
+    with pytest.raises(SpecError):
+        parse_sweep(text, "sweep.yaml")
+
+
+def test_the_loader_is_light() -> None:
+    heavy = ["torch", "ray", "mlflow", "optuna", "pandas", "plotly"]
+    code = f"import orchestrator.loading, sys; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout == "[]\n"

@@ -1,0 +1,163 @@
+"""The job gives the bits of the in-process runner, whoever computes and whoever dies."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from torch import Tensor
+
+from aae_core.errors import DataError
+from aae_core.evaluation.parzen import (
+    BLOCK,
+    ArraySource,
+    ModelSource,
+    ParzenResult,
+    SampleSource,
+    in_process,
+    run_protocol,
+)
+from orchestrator.errors import SweepError
+from orchestrator.parzen_job import ArrayFile, CheckpointSamples, open_array, score_samples
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+
+N = 4 * BLOCK + 123
+DIM = 3
+
+
+def images(n: int, seed: int) -> Tensor:
+    return torch.rand(n, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+VALID, TEST = images(30, 1), images(40, 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> ArrayFile:
+    path = tmp_path_factory.mktemp("samples") / "samples.npy"
+    np.save(path, images(N, 0).numpy())
+    return ArrayFile(path)
+
+
+@pytest.fixture(scope="module")
+def in_process_result(samples: ArrayFile) -> ParzenResult:
+    return run_protocol(in_process(samples.open()), N, VALID, TEST, curve=[BLOCK])
+
+
+@dataclass
+class Deadly:
+    """Kills the process that asks for block 2, `lives` times over."""
+
+    source: SampleSource
+    folder: Path
+    lives: int
+
+    @property
+    def n_samples(self) -> int:
+        return self.source.n_samples
+
+    def open(self) -> SampleSource:
+        return self
+
+    def block(self, index: int) -> Tensor:
+        dead = len(list(self.folder.iterdir()))
+        if index == 2 and dead < self.lives:
+            (self.folder / str(dead)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.source.block(index)
+
+
+def same_figures(got: ParzenResult, want: ParzenResult) -> bool:
+    differ = {"seconds", "blocks_repeated"}
+    documents = [{k: v for k, v in r.to_dict().items() if k not in differ} for r in (got, want)]
+    same_points = torch.equal(got.per_point, want.per_point)
+    return documents[0] == documents[1] and got.curve == want.curve and same_points
+
+
+@pytest.mark.parametrize("actors", [1, 2, 3])  # 3 is more than there are CPUs
+def test_any_number_of_actors_gives_the_same_bits(
+    actors: int, samples: ArrayFile, in_process_result: ParzenResult
+) -> None:
+    seen: list[tuple[int, int]] = []
+    result = score_samples(
+        samples,
+        VALID,
+        TEST,
+        actors=actors,
+        curve=[BLOCK],
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert same_figures(result, in_process_result)
+    assert result.blocks_repeated == 0
+    assert seen == [(done, 10) for done in range(1, 11)]
+
+
+def test_a_killed_actor_costs_one_block(
+    tmp_path: Path, samples: ArrayFile, in_process_result: ParzenResult
+) -> None:
+    deadly = Deadly(samples.open(), tmp_path, lives=1)
+    result = score_samples(deadly, VALID, TEST, actors=2, curve=[BLOCK])
+    assert result.blocks_repeated == 1
+    assert same_figures(result, in_process_result)
+
+
+def test_a_block_that_always_kills_ends_the_job(tmp_path: Path, samples: ArrayFile) -> None:
+    deadly = Deadly(samples.open(), tmp_path, lives=99)
+    with pytest.raises(SweepError, match="block 2: lost 3 actors in a row"):
+        score_samples(deadly, VALID, TEST, actors=2)
+
+
+@dataclass
+class Decoder:
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return torch.rand(n, 16, generator=generator) @ torch.full((16, DIM), 1 / 16)
+
+
+@dataclass
+class InMemory:
+    n_samples: int = 2 * BLOCK
+
+    def open(self) -> SampleSource:
+        return ModelSource(Decoder(), 5, self.n_samples)
+
+
+def test_samples_drawn_in_actors_are_the_same_bits() -> None:
+    result = score_samples(InMemory(), None, TEST, sigma=0.1, actors=2)
+    want = run_protocol(in_process(InMemory().open()), 2 * BLOCK, None, TEST, sigma=0.1)
+    assert same_figures(result, want)
+
+
+def test_errors_of_the_samples_reach_the_driver(tmp_path: Path) -> None:
+    np.save(tmp_path / "narrow.npy", np.zeros((5, DIM - 1)))
+    with pytest.raises(DataError, match="samples: 2 pixels an image"):
+        score_samples(ArrayFile(tmp_path / "narrow.npy"), VALID, TEST, actors=1)
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
+    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
+    np.save(tmp_path / "flat.npy", np.zeros(3))
+    np.savez(tmp_path / "many.npz", x=np.zeros((3, 2)))
+    for name in ["missing.npy", "torn.npy", "pickled.npy", "flat.npy", "many.npz"]:
+        with pytest.raises(DataError, match=name):
+            open_array(tmp_path / name)
+
+
+def test_the_source_is_small(samples: ArrayFile) -> None:
+    assert isinstance(samples.open(), ArraySource)
+    for source in (samples, CheckpointSamples(Path("/somewhere"), seed=1, n_samples=10**7)):
+        assert len(ray.cloudpickle.dumps(source)) < 1000

@@ -1,0 +1,185 @@
+"""Laws of the sweep's object: its defaults, its identity, its trials."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from aae_core.config import TrialConfig
+from orchestrator.parameters import SETTINGS, contradictions
+from orchestrator.spec import HalvingSpec, NoPrunerSpec, SweepSpec
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """A small sweep; a change is named by its path, with `__` for dots."""
+    doc: dict[str, Any] = {
+        "name": "small",
+        "seed": 3,
+        "data": {"name": "digits"},
+        "model": {"code_dim": 4, "prior": {"std": 2}},
+        "training": {"epochs": 6},
+        "search": {
+            "trials": 5,
+            "sampler": {"kind": "random"},
+            "pruner": {"kind": "successive_halving", "grace_epochs": 2},
+            "space": {
+                "model.encoder.kind": {"choice": ["deterministic", "universal"]},
+                "model.encoder.noise_dim": {
+                    "int": [2, 8],
+                    "when": {"model.encoder.kind": "universal"},
+                },
+            },
+        },
+        "confirm": {"seeds": 2},
+    }
+    for path, value in changes.items():
+        *groups, name = path.split("__")
+        node = doc
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = value
+    return doc
+
+
+def sweep(**changes: Any) -> SweepSpec:
+    return SweepSpec.model_validate_json(json.dumps(document(**changes)))
+
+
+def test_a_name_is_enough() -> None:
+    spec = SweepSpec.model_validate_json('{"name": "plain"}')
+    assert spec.search is None
+    assert (spec.confirm.top, spec.confirm.seeds) == (1, 3)
+    assert spec.evaluate.parzen.samples == 10_000_000
+    assert spec.objective.metric == "val/parzen_ll"
+    assert spec.pruner == NoPrunerSpec()
+    assert spec.trial_config({}, seed=7) == TrialConfig(seed=7)
+
+
+def test_a_trial_is_the_base_with_its_parameters() -> None:
+    params = {"model.encoder.kind": "universal", "model.prior.std": 3, "model.hidden": [7, 5]}
+    config = sweep().trial_config(params, seed=11)
+    assert config.model.encoder.kind == "universal"
+    assert config.model.prior.std == 3.0
+    assert config.model.hidden == (7, 5)
+    assert (config.model.code_dim, config.training.epochs, config.seed) == (4, 6, 11)
+    assert config.to_dict()["model"]["prior"]["std"] == 3.0
+
+
+@pytest.mark.parametrize("params", [{"model.code_dim": 0}, {"model.cod_dim": 3}, {"nets": 1}])
+def test_a_trial_refuses_what_no_setting_is(params: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        sweep().trial_config(params, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"), [("val/parzen_ll", "maximize"), ("val/recon", "minimize")]
+)
+def test_the_direction_is_the_metrics_own(metric: str, direction: str) -> None:
+    assert sweep(search__objective={"metric": metric}).objective.direction == direction
+
+
+def test_resolved_names_every_setting_and_reads_back() -> None:
+    spec = sweep()
+    resolved = spec.resolved()
+    for path in SETTINGS:
+        node: Any = resolved
+        for key in path.split("."):
+            node = node[key]
+    assert resolved["search"]["objective"]["direction"] == "maximize"
+    assert SweepSpec.model_validate_json(json.dumps(resolved)) == spec
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"seed": 4},
+        {"data__name": "mnist"},
+        {"model__code_dim": 5},
+        {"training__epochs": 7},
+        {"search__space": {"model.code_dim": {"int": [1, 2]}}},
+        {"search__sampler": {"kind": "tpe"}},
+        {"search__pruner": {"kind": "none"}},
+        {"search__objective": {"metric": "val/recon"}},
+        {"search__balance": "model.encoder.kind"},
+        {"search": None},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_experiment_is_another_sweep(change: dict[str, Any]) -> None:
+    assert sweep(**change).config_hash != sweep().config_hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"search__trials": 500},
+        {"search__budget": {"hours": 2}},
+        {"confirm__seeds": 9},
+        {"confirm__per": "model.encoder.kind"},
+        {"evaluate__parzen": {"samples": 10}},
+        {"resources__gpu": 0.5},
+        {"training__batch_size": 100},  # its default, written out
+        {"model__prior__std": 2.0},
+        {"search__space__model.encoder.noise_dim__when": {"model.encoder.kind": ["universal"]}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_extends_a_sweep_keeps_its_identity(change: dict[str, Any]) -> None:
+    assert sweep(**change).sweep_id == sweep().sweep_id
+
+
+@given(order=st.randoms(use_true_random=False))
+def test_identity_knows_no_order_of_keys(order: Any) -> None:
+    def shuffled(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        items = [(key, shuffled(inner)) for key, inner in value.items()]
+        order.shuffle(items)
+        return dict(items)
+
+    again = SweepSpec.model_validate_json(json.dumps(shuffled(document())))
+    assert again.sweep_id == sweep().sweep_id
+
+
+def test_the_id_is_the_name_and_eight_digits() -> None:
+    name, _, digits = sweep().sweep_id.rpartition("-")
+    assert name == "small"
+    assert len(digits) == 8
+    assert int(digits, 16) >= 0
+
+
+def test_a_grace_period_longer_than_the_trials_is_clamped_with_a_note() -> None:
+    spec = sweep(search__pruner={"kind": "successive_halving", "grace_epochs": 50})
+    assert isinstance(spec.pruner, HalvingSpec)
+    assert spec.pruner.grace_epochs == 6
+    assert spec.notes == [
+        "search.pruner.grace_epochs: longer than any trial; "
+        "clamped to 6 epochs, so nothing is pruned"
+    ]
+    assert sweep().notes == []
+
+
+def test_the_longest_trial_may_be_the_spaces() -> None:
+    spec = sweep(search__space={"training.epochs": {"choice": [10, 80]}})
+    assert spec.max_epochs == 80
+
+
+def test_a_contradiction_is_refused_without_the_loader_too() -> None:
+    with pytest.raises(ValidationError, match=r"`model.code_dim` is not in the search space"):
+        sweep(search__balance="model.code_dim")
+
+
+def test_a_parameter_wrong_in_itself_still_counts_as_there() -> None:
+    found = contradictions(
+        SweepSpec(name="x"), {"model.encoder.kind": None}, balance="model.encoder.kind"
+    )
+    assert found == {}
+
+
+def test_a_sweep_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        sweep().name = "other"  # type: ignore[misc]

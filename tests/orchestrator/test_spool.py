@@ -1,0 +1,232 @@
+"""The spool keeps what the driver says, once, for readers and for the writer."""
+
+import math
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.spool import Spool, SpooledRun
+
+SWEEP = "digits-1a2b3c4d"
+TRIAL = f"{SWEEP}/search/0"
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with Spool(tmp_path / "home" / "spool.db") as spool:
+        open_run(spool, SWEEP)
+        yield spool
+
+
+def open_run(
+    spool: Spool,
+    key: str,
+    parent: str | None = None,
+    params: Mapping[str, object] | None = None,
+    tags: Mapping[str, object] | None = None,
+) -> None:
+    spool.open_run(
+        key,
+        sweep_id=key.split("/")[0],
+        experiment="digits",
+        name=key.rpartition("/")[2],
+        parent=parent,
+        params=params,
+        tags=tags,
+    )
+
+
+def get(spool: Spool, key: str) -> SpooledRun:
+    run = spool.run(key)
+    assert run is not None
+    return run
+
+
+def settle(spool: Spool) -> None:
+    """Note everything as sent."""
+    for run in spool.pending_runs():
+        spool.note_metrics(run.key, spool.pending_metrics(run.key, 1000))
+        spool.note_run(run)
+    for artifact in spool.pending_artifacts():
+        spool.note_artifact(artifact)
+
+
+def test_history_has_one_row_per_epoch_in_order(spool: Spool) -> None:
+    spool.log(SWEEP, 10, {"train/recon": 1.0})
+    spool.log(SWEEP, 2, {"train/recon": 2.0, "val/recon": 3.0})
+    spool.log(SWEEP, 10, {"val/recon": 4.0})
+    assert spool.history(SWEEP) == [
+        {"epoch": 2, "train/recon": 2.0, "val/recon": 3.0},
+        {"epoch": 10, "train/recon": 1.0, "val/recon": 4.0},
+    ]
+    assert spool.last(SWEEP) == {"epoch": 10, "train/recon": 1.0, "val/recon": 4.0}
+
+
+def test_no_history_is_empty(spool: Spool) -> None:
+    assert spool.history(SWEEP) == []
+    assert spool.last(SWEEP) == {}
+
+
+def test_a_repeated_epoch_keeps_its_value_and_its_time(spool: Spool) -> None:
+    spool.log(SWEEP, 1, {"val/recon": 1.0})
+    (first,) = spool.pending_metrics(SWEEP, 10)
+    spool.log(SWEEP, 1, {"val/recon": 2.0})
+    assert spool.pending_metrics(SWEEP, 10) == [first]
+
+
+def test_what_is_not_finite_stays_here(spool: Spool) -> None:
+    spool.log(SWEEP, 1, {"a": math.nan, "b": math.inf, "c": 1.0})
+    assert spool.history(SWEEP) == [
+        {"epoch": 1, "a": pytest.approx(math.nan, nan_ok=True), "b": math.inf, "c": 1.0}
+    ]
+    spool.forget()
+    assert [metric.name for metric in spool.pending_metrics(SWEEP, 10)] == ["c"]
+
+
+def test_opening_again_keeps_params_and_start_and_renews_tags(spool: Spool) -> None:
+    open_run(spool, TRIAL, SWEEP, params={"lr": 0.1}, tags={"attempt": 0, "stage": "search"})
+    before = get(spool, TRIAL)
+    spool.close_run(TRIAL, "KILLED")
+    assert get(spool, TRIAL).status == "KILLED"
+    open_run(spool, TRIAL, SWEEP, params={"lr": 9, "code_dim": 8}, tags={"attempt": 1})
+    after = get(spool, TRIAL)
+    assert after.params == {"lr": "0.1", "code_dim": "8"}
+    assert after.tags == {"attempt": "1", "stage": "search"}
+    assert (after.status, after.end_ms, after.start_ms) == ("RUNNING", None, before.start_ms)
+
+
+def test_tags_are_replaced_and_params_are_not(spool: Spool) -> None:
+    for value in (1, 2):
+        spool.set_tags(SWEEP, {"best": value})
+        spool.set_params(SWEEP, {"data": value})
+    assert get(spool, SWEEP).tags == {"best": "2"}
+    assert get(spool, SWEEP).params == {"data": "1"}
+
+
+def test_unknown_runs_are_refused(spool: Spool) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        spool.log("nobody", 1, {"a": 1.0})
+    with pytest.raises(sqlite3.IntegrityError):
+        open_run(spool, TRIAL, "nobody")
+
+
+def test_parents_are_pending_before_their_children(spool: Spool) -> None:
+    open_run(spool, TRIAL, SWEEP)
+    spool.set_tags(SWEEP, {"later": True})
+    assert [run.key for run in spool.pending_runs()] == [SWEEP, TRIAL]
+
+
+def test_unsynced_counts_runs_metrics_and_artifacts_of_one_sweep(
+    spool: Spool, tmp_path: Path
+) -> None:
+    open_run(spool, "other-00000000")
+    spool.log(SWEEP, 1, {"a": 1.0, "b": math.nan})
+    (tmp_path / "config.json").write_text("{}")
+    spool.attach(SWEEP, tmp_path / "config.json")
+    assert spool.unsynced(SWEEP) == 3
+    assert spool.unsynced() == 4
+    settle(spool)
+    assert spool.unsynced() == 0
+
+
+def test_a_change_while_sending_stays_pending(spool: Spool) -> None:
+    (sent,) = spool.pending_runs()
+    spool.set_tags(SWEEP, {"best": 1})
+    spool.note_run(sent)
+    assert spool.unsynced() == 1
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_an_artifact_is_pending_again_once_it_changed(
+    spool: Spool, tmp_path: Path, folder: bool
+) -> None:
+    target = tmp_path / "checkpoint"
+    file = target / "manifest.json" if folder else target
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("1")
+    spool.attach(SWEEP, target)
+    settle(spool)
+    spool.attach(SWEEP, target)
+    assert spool.pending_artifacts() == []
+    file.write_text("12")
+    spool.attach(SWEEP, target)
+    assert len(spool.pending_artifacts()) == 1
+
+
+def test_forgetting_spares_what_the_kept_store_has(spool: Spool) -> None:
+    open_run(spool, "other-00000000")
+    for key, store in ((SWEEP, "here"), ("other-00000000", "there")):
+        spool.log(key, 1, {"a": 1.0})
+        spool.note_created(key, store=store, experiment_id="1", run_id=key)
+    settle(spool)
+    spool.forget(keep="here")
+    assert spool.run_ids(SWEEP) == {SWEEP: SWEEP}
+    assert spool.run_ids("other-00000000") == {}
+    assert spool.unsynced(SWEEP) == 0
+    assert spool.unsynced() == 2
+
+
+def test_a_reader_creates_nothing(tmp_path: Path) -> None:
+    with Spool(tmp_path / "absent" / "spool.db", read_only=True) as reader:
+        assert reader.runs() == []
+        assert reader.unsynced() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_follows_the_driver_and_may_not_write(spool: Spool) -> None:
+    with Spool(spool.path, read_only=True) as reader:
+        spool.log(SWEEP, 1, {"a": 1.0})
+        assert reader.history(SWEEP) == [{"epoch": 1, "a": 1.0}]
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader.log(SWEEP, 2, {"a": 1.0})
+
+
+def test_rows_outlive_the_driver(spool: Spool) -> None:
+    spool.log(SWEEP, 1, {"a": 1.0})
+    spool.close()
+    with Spool(spool.path, read_only=True) as reader:
+        assert reader.last(SWEEP) == {"epoch": 1, "a": 1.0}
+        assert reader.id == spool.id
+
+
+def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    path.write_bytes(b"not a database " * 100)
+    with pytest.raises(EnvironmentUnusable, match="moved aside"):
+        Spool(path)
+
+
+def test_threads_share_one_spool(spool: Spool) -> None:
+    def log(thread: int) -> None:
+        for epoch in range(1, 51):
+            spool.log(SWEEP, epoch, {f"m{thread}": 1.0, "shared": 1.0})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(log, range(4)))
+    assert [len(row) for row in spool.history(SWEEP)] == [6] * 50
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from orchestrator.spool import Spool
+with Spool(Path(sys.argv[1])) as spool:
+    spool.open_run(sys.argv[2], sweep_id=sys.argv[2], experiment="e", name="n")
+    for epoch in range(1, 51):
+        spool.log(sys.argv[2], epoch, {"a": 1.0, "b": 2.0})
+"""
+
+
+def test_drivers_share_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    command = [sys.executable, "-c", DRIVER, str(path)]
+    drivers = [subprocess.Popen([*command, f"sweep-{i}"]) for i in range(4)]
+    assert [driver.wait() for driver in drivers] == [0] * 4
+    with Spool(path, read_only=True) as reader:
+        assert reader.unsynced() == 4 * (1 + 50 * 2)

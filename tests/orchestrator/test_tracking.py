@@ -1,0 +1,392 @@
+"""MLflow ends up with what the spool says: nothing lost, nothing doubled, whatever broke."""
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.settings import Settings
+from orchestrator.spool import Spool
+from orchestrator.tracking import RUN_KEY_TAG, MlflowWriter, ui_command, ui_url
+
+# MLflow's own, with SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+SWEEP = "digits-1a2b3c4d"
+TRIAL = f"{SWEEP}/search/3"
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home")
+    return Settings.from_environment({"AAE_HOME": str(home)})
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings) -> MlflowClient:
+    return MlflowClient(settings.tracking_uri)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with Spool(tmp_path / "spool.db") as spool:
+        yield spool
+
+
+@pytest.fixture
+def writer(spool: Spool, settings: Settings) -> MlflowWriter:
+    return new_writer(spool, settings)
+
+
+def new_writer(spool: Spool, settings: Settings, uri: str | None = None) -> MlflowWriter:
+    return MlflowWriter(spool, uri or settings.tracking_uri, settings.mlflow_artifacts, SWEEP)
+
+
+def open_sweep(spool: Spool, sweep_id: str = SWEEP) -> None:
+    """A sweep and one of its trials, in an experiment of this spool's own."""
+    experiment = f"digits {spool.id}"
+    spool.open_run(sweep_id, sweep_id=sweep_id, experiment=experiment, name="digits")
+    spool.open_run(
+        f"{sweep_id}/search/3",
+        sweep_id=sweep_id,
+        experiment=experiment,
+        name="search-0003",
+        parent=sweep_id,
+        params={"model.code_dim": 8, "note": "x" * 7000},
+        tags={"aae.stage": "search"},
+    )
+
+
+def log_epochs(spool: Spool, first: int, last: int, metrics: int = 3) -> None:
+    for epoch in range(first, last + 1):
+        spool.log(TRIAL, epoch, {f"val/m{i}": epoch + i / 10 for i in range(metrics)})
+
+
+def runs_by_key(client: MlflowClient, spool: Spool) -> dict[str, Run]:
+    """What MLflow has; fails when a key is there twice."""
+    experiment = client.get_experiment_by_name(f"digits {spool.id}")
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id]))
+    by_key = {run.data.tags[RUN_KEY_TAG]: run for run in runs}
+    assert len(by_key) == len(runs)
+    return by_key
+
+
+def assert_same(client: MlflowClient, spool: Spool) -> None:
+    """Run for run, point for point, MLflow has what the spool has."""
+    runs = runs_by_key(client, spool)
+    assert set(runs) == {run.key for run in spool.runs()}
+    for run in spool.runs():
+        points = {
+            (name, row["epoch"]): value
+            for row in spool.history(run.key)
+            for name, value in row.items()
+            if name != "epoch" and math.isfinite(value)
+        }
+        stored = [
+            ((metric.key, metric.step), metric.value)
+            for name in runs[run.key].data.metrics
+            for metric in client.get_metric_history(run.run_id or "", name)
+        ]
+        assert len(stored) == len(points)
+        assert dict(stored) == points
+        assert runs[run.key].info.status == run.status
+
+
+def test_runs_arrive_nested_with_params_tags_and_metrics(
+    spool: Spool, writer: MlflowWriter, client: MlflowClient
+) -> None:
+    open_sweep(spool)
+    log_epochs(spool, 1, 2)
+    spool.log(TRIAL, 3, {"val/m0": math.nan, "val/m1": math.inf})
+    spool.close_run(TRIAL, "FINISHED")
+    assert writer.sync_once() == 2 + 2 * 3
+    assert_same(client, spool)
+    trial, sweep = (runs_by_key(client, spool)[key] for key in (TRIAL, SWEEP))
+    assert trial.data.tags["mlflow.parentRunId"] == sweep.info.run_id
+    assert trial.data.tags["aae.stage"] == "search"
+    assert trial.data.params == {"model.code_dim": "8", "note": "x" * 6000}
+    assert trial.info.run_name == "search-0003"
+    noted = spool.run(TRIAL)
+    assert noted is not None
+    assert (trial.info.start_time, trial.info.end_time) == (noted.start_ms, noted.end_ms)
+    assert spool.run_ids(SWEEP) == {SWEEP: sweep.info.run_id, TRIAL: trial.info.run_id}
+    assert writer.sync_once() == 0
+
+
+def test_a_run_taken_up_again_is_the_same_run(
+    spool: Spool, writer: MlflowWriter, client: MlflowClient
+) -> None:
+    open_sweep(spool)
+    log_epochs(spool, 1, 3)
+    spool.close_run(TRIAL, "KILLED")
+    writer.sync_once()
+    open_sweep(spool)
+    spool.set_tags(TRIAL, {"aae.attempt": 1})
+    log_epochs(spool, 2, 5)
+    writer.sync_once()
+    assert_same(client, spool)
+    assert runs_by_key(client, spool)[TRIAL].data.tags["aae.attempt"] == "1"
+
+
+def test_more_of_everything_than_one_batch_takes(
+    spool: Spool, writer: MlflowWriter, client: MlflowClient
+) -> None:
+    open_sweep(spool)
+    spool.set_params(TRIAL, {f"p{i}": i for i in range(205)})
+    spool.set_tags(TRIAL, {f"t{i}": i for i in range(105)})
+    log_epochs(spool, 1, 30, metrics=40)
+    writer.sync_once()
+    assert_same(client, spool)
+    trial = runs_by_key(client, spool)[TRIAL]
+    assert len(trial.data.params) == 205 + 2
+    assert {f"t{i}" for i in range(105)} <= trial.data.tags.keys()
+
+
+def crash(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("note", ["note_created", "note_metrics", "note_run", "note_artifact"])
+def test_a_crash_between_sending_and_noting_doubles_nothing(
+    spool: Spool,
+    settings: Settings,
+    client: MlflowClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    note: str,
+) -> None:
+    open_sweep(spool)
+    log_epochs(spool, 1, 3)
+    (tmp_path / "config.json").write_text("{}")
+    spool.attach(TRIAL, tmp_path / "config.json", "config")
+    spool.close_run(TRIAL, "FINISHED")
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, note, crash)
+        with pytest.raises(KeyboardInterrupt):
+            new_writer(spool, settings).sync_once()
+    time.sleep(0.01)  # a later clock must not show in what is sent again
+    new_writer(spool, settings).sync_once()
+    assert spool.unsynced() == 0
+    assert_same(client, spool)
+
+
+def test_artifacts_are_uploaded_and_again_once_they_changed(
+    spool: Spool, writer: MlflowWriter, client: MlflowClient, tmp_path: Path
+) -> None:
+    open_sweep(spool)
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    config = tmp_path / "config.json"
+    for text in ("one", "other"):
+        config.write_text(text)
+        (checkpoint / "manifest.json").write_text(text)
+        spool.attach(TRIAL, config, "config")
+        spool.attach(TRIAL, checkpoint)
+        writer.sync_once()
+        root = artifact_root(runs_by_key(client, spool)[TRIAL])
+        assert (root / "config" / "config.json").read_text() == text
+        assert (root / "checkpoint" / "manifest.json").read_text() == text
+
+
+def artifact_root(run: Run) -> Path:
+    return Path(run.info.artifact_uri.removeprefix("file://"))
+
+
+def test_a_file_that_is_gone_holds_nothing_up(
+    spool: Spool, writer: MlflowWriter, tmp_path: Path
+) -> None:
+    open_sweep(spool)
+    picture = tmp_path / "samples.png"
+    picture.touch()
+    spool.attach(TRIAL, picture)
+    picture.unlink()
+    writer.sync_once()
+    assert spool.unsynced() == 0
+
+
+def test_what_mlflow_refuses_keeps_nothing_else_back(
+    spool: Spool, writer: MlflowWriter, client: MlflowClient
+) -> None:
+    open_sweep(spool)
+    spool.log(SWEEP, 1, {"no@name": 1.0})
+    log_epochs(spool, 1, 2)
+    with pytest.raises(EnvironmentUnusable, match=f"{SWEEP}: .*no@name"):
+        writer.sync_once()
+    assert len(client.get_metric_history(spool.run_ids(SWEEP)[TRIAL], "val/m0")) == 2
+    assert spool.unsynced() == 1 + 1  # the run and its metric
+
+
+def test_a_writer_minds_its_own_sweep(
+    spool: Spool, settings: Settings, writer: MlflowWriter, client: MlflowClient
+) -> None:
+    open_sweep(spool)
+    open_sweep(spool, "other-00000000")
+    writer.sync_once()
+    assert set(runs_by_key(client, spool)) == {SWEEP, TRIAL}
+    MlflowWriter(spool, settings.tracking_uri, settings.mlflow_artifacts).sync_once()
+    assert len(runs_by_key(client, spool)) == 4
+
+
+def test_two_processes_create_a_run_once(
+    spool: Spool, settings: Settings, client: MlflowClient
+) -> None:
+    open_sweep(spool)
+    log_epochs(spool, 1, 3)
+
+    def sync(_: int) -> None:
+        with Spool(spool.path) as own:
+            new_writer(own, settings).sync_once()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(sync, range(4)))
+    assert_same(client, spool)
+
+
+def test_another_or_emptied_store_is_filled_anew(
+    spool: Spool, writer: MlflowWriter, client: MlflowClient
+) -> None:
+    open_sweep(spool)
+    log_epochs(spool, 1, 3)
+    writer.sync_once()
+    for run in spool.runs():  # as if noted from a store since emptied
+        stale = (run.run_id or "")[::-1]
+        spool.note_created(run.key, store=run.store or "", experiment_id="1", run_id=stale)
+    log_epochs(spool, 4, 4)
+    writer.sync_once()
+    assert_same(client, spool)
+
+
+def test_the_thread_follows_the_driver(
+    spool: Spool, writer: MlflowWriter, client: MlflowClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    writer.start()
+    open_sweep(spool)
+    log_epochs(spool, 1, 5)
+    assert writer.flush(30)
+    log_epochs(spool, 4, 9)
+    spool.close_run(TRIAL, "FINISHED")
+    spool.close_run(SWEEP, "FINISHED")
+    assert writer.stop(30)
+    assert writer.error is None
+    assert_same(client, spool)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("bug"), ValueError("odd")])
+def test_no_failure_ends_the_thread(
+    spool: Spool, writer: MlflowWriter, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    open_sweep(spool)
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "make_durable", fail)
+        writer.start()
+        assert not writer.flush(0.8)
+        assert writer.error == f"{type(error).__name__}: {error}"
+    assert writer.flush(30)
+    assert writer.error is None
+    assert writer.stop(30)
+
+
+def test_without_a_server_nobody_waits_and_nothing_is_lost(
+    spool: Spool, settings: Settings, client: MlflowClient
+) -> None:
+    open_sweep(spool)
+    writer = new_writer(spool, settings, NOWHERE.replace("//", "//user:secret@"))
+    with pytest.raises(EnvironmentUnusable, match="aae-sweep sync") as raised:
+        writer.sync_once()
+    assert "secret" not in str(raised.value)
+    writer.start()
+    began = time.monotonic()
+    log_epochs(spool, 1, 100)
+    assert time.monotonic() - began < 5
+    assert not writer.stop(10)
+    assert writer.error is not None
+    assert "secret" not in writer.error
+    assert spool.unsynced(SWEEP) == 2 + 300
+    new_writer(spool, settings).sync_once()
+    assert_same(client, spool)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def server(settings: Settings, port: int) -> Iterator[None]:
+    """The server of `ui_command`; killed at the end, not stopped."""
+    command, environment = ui_command(settings, port)
+    with subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_server_that_comes_and_goes_misses_nothing(
+    spool: Spool, settings: Settings, client: MlflowClient, tmp_path: Path
+) -> None:
+    port = free_port()
+    writer = new_writer(spool, settings, ui_url(settings, port))
+    writer.start()
+    open_sweep(spool)
+    log_epochs(spool, 1, 10)
+    eventually(lambda: writer.error is not None)
+
+    (tmp_path / "config.json").write_text("served")
+    spool.attach(TRIAL, tmp_path / "config.json")
+    with server(settings, port):
+        eventually(lambda: spool.unsynced() == 0)
+        assert_same(client, spool)
+        run_id = spool.run_ids(SWEEP)[TRIAL]
+        url = f"{ui_url(settings, port)}/get-artifact?run_uuid={run_id}&path=config.json"
+        with urllib.request.urlopen(url) as answer:
+            assert answer.read() == b"served"
+        log_epochs(spool, 11, 20)  # the server dies in the middle of these
+
+    log_epochs(spool, 21, 30)
+    spool.close_run(TRIAL, "FINISHED")
+    assert not writer.flush(0.5)
+    with server(settings, port):
+        eventually(lambda: spool.unsynced() == 0)
+        assert writer.stop(30)
+    assert_same(client, spool)
+
+
+def test_a_tracking_server_has_pages_of_its_own(settings: Settings) -> None:
+    remote = {"MLFLOW_TRACKING_URI": "https://user:secret@mlflow.example"}
+    assert ui_url(Settings.from_environment(remote)) == "https://mlflow.example"
+    assert ui_url(settings, 5001) == "http://127.0.0.1:5001"
