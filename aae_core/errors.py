@@ -11,8 +11,11 @@ class ConfigError(AAEError, ValueError):
     """A setting cannot be right; whoever wrote the configuration edits it."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {message}" for name, message in problems.items()))
+        super().__init__(dict(problems))
         self.problems = dict(problems)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{name}: {message}" for name, message in self.problems.items())
 
 
 class DataError(AAEError):

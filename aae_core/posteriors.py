@@ -49,6 +49,7 @@ class Gaussian(nn.Module):
         self.body = MLP(dim, hidden, 2 * code_dim, init_std=init_std, generator=generator)
 
     def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
+        mean: Tensor
         mean, log_variance = self.body(x).chunk(2, dim=-1)
         if noise is None:
             return mean
@@ -94,8 +95,9 @@ def build_posterior(
     shape = (dim, hidden, code_dim)
     if config.kind == "universal":
         return Universal(*shape, noise_dim=config.noise_dim, init_std=init_std, generator=generator)
-    kind = {"deterministic": Deterministic, "gaussian": Gaussian}[config.kind]
-    return kind(*shape, init_std=init_std, generator=generator)
+    if config.kind == "gaussian":
+        return Gaussian(*shape, init_std=init_std, generator=generator)
+    return Deterministic(*shape, init_std=init_std, generator=generator)
 
 
 def _standard_normal(shape: torch.Size, noise: torch.Generator) -> Tensor:

@@ -3,8 +3,6 @@
 import hashlib
 import json
 
-import torch
-
 
 def stream_seed(seed: int, *path: str | int) -> int:
     """A 63-bit seed for the stream named by `path`, e.g. `stream_seed(0, "block", 17)`.
@@ -13,7 +11,3 @@ def stream_seed(seed: int, *path: str | int) -> int:
     """
     name = json.dumps([seed, *path]).encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
-
-
-def generator(seed: int, *path: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    return torch.Generator(device).manual_seed(stream_seed(seed, *path))

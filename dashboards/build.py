@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from dashboards import page
-from dashboards.sections import Sweep, hero, sections
+from dashboards.sections import hero, sections
+from dashboards.sweep import Sweep
 from dashboards.tables import duration
 from dashboards.verdict import verdict
 
@@ -75,7 +76,7 @@ def _article(sweep: Sweep, id: str) -> str:
 def _overview(sweeps: Sequence[Sweep]) -> str:
     frame = pd.DataFrame(
         {
-            "sweep": _name(sweep),
+            "sweep": sweep.view.status["id"],
             "data": sweep.view.spec["data"]["name"],
             "verdict": str(verdict(sweep.view)),
             "trials": sum(sweep.view.status["trials"].values()),
@@ -85,7 +86,7 @@ def _overview(sweeps: Sequence[Sweep]) -> str:
         for sweep in sweeps
     )
     links = page.contents(
-        page.Section(f"sweep{i}", _name(sweep), "") for i, sweep in enumerate(sweeps, 1)
+        page.Section(f"sweep{i}", sweep.view.status["id"], "") for i, sweep in enumerate(sweeps, 1)
     )
     return page.table(frame, "What each sweep found.", right=["time"]) + links
 

@@ -104,7 +104,7 @@ def table(
     paged = f' data-page="{page_size}"' if page_size else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}">'
-        f"<table{paged}><caption>{text(caption)}</caption>"
+        f"<table{paged}><caption><span>{text(caption)}</span></caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -131,11 +131,12 @@ def tiles(entries: Iterable[tuple[str, str]]) -> str:
     return f'<div class="tiles">{"".join(items)}</div>'
 
 
-def picture(path: Path, title: str, alt: str) -> str:
+def picture(path: Path, title: str, description: str) -> str:
+    """A PNG file, carried inside the page."""
     encoded = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<figure class="picture"><img src="data:image/png;base64,{encoded}" alt="{text(alt)}">'
-        f"<figcaption>{text(title)}</figcaption></figure>"
+        f'<figure class="picture"><img src="data:image/png;base64,{encoded}" alt="{text(title)}">'
+        f"<figcaption><strong>{text(title)}.</strong> {text(description)}</figcaption></figure>"
     )
 
 

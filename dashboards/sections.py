@@ -5,93 +5,22 @@ A section with nothing to show says why in a sentence, or returns "" and is left
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dashboards import comparison, figures, page, paper, tables
-from dashboards.verdict import figure, unit, verdict, winner
+from dashboards import comparison, curves, figures, page, paper, tables
+from dashboards.parallel import parallel_figure
+from dashboards.sweep import Sweep
+from dashboards.verdict import figure, is_test_goal, unit, verdict, winner
 
 if TYPE_CHECKING:
-    from orchestrator.history import Picture, SweepView
+    from orchestrator.history import Picture
 
 FEWEST_FOR_IMPORTANCE = 10  # finished trials
 PICTURE_BUDGET = 6 * 2**20  # bytes a sweep; base64 adds a third
 ROWS_A_PAGE = 15
 RESERVED = {"stage", "trial", "state", "epochs", "seed", "attempts", "seconds", "reason"}
-GLYPHS = dict(zip(figures.SYMBOLS, "●◆■▲✚✖", strict=True))
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A view, with what several sections need worked out once."""
-
-    view: "SweepView"
-
-    @cached_property
-    def objective(self) -> figures.Objective:
-        objective = self.view.status["objective"]
-        metric = objective["metric"]
-        return figures.Objective(metric, unit(metric), objective["direction"])
-
-    @cached_property
-    def group_by(self) -> str | None:
-        """The parameter that the sweep compares: what it confirms per, or balances."""
-        spec = self.view.spec
-        per = (spec.get("confirm") or {}).get("per") or (spec.get("search") or {}).get("balance")
-        return str(per) if per else None
-
-    @cached_property
-    def trials(self) -> pd.DataFrame:
-        return tables.trials_frame(self.view.trials, self.objective.metric, self.group_by)
-
-    @cached_property
-    def search(self) -> pd.DataFrame:
-        return self.trials[self.trials["stage"] == "search"]
-
-    @cached_property
-    def finished(self) -> pd.DataFrame:
-        return tables.finished(self.search)
-
-    @cached_property
-    def parameters(self) -> pd.DataFrame:
-        return tables.parameters_frame(self.view.trials)
-
-    @cached_property
-    def names(self) -> dict[str, str]:
-        return tables.short_names(tables.columns(self.parameters))
-
-    @cached_property
-    def searched(self) -> list[str]:
-        """Parameters that took more than one value among finished search trials."""
-        values = self.parameters.loc[self.finished.index]
-        return [path for path in tables.columns(values) if values[path].nunique() > 1]
-
-    @cached_property
-    def logarithmic(self) -> list[str]:
-        return [path for path, entry in self.view.space.items() if entry.get("log")]
-
-    @cached_property
-    def confirmed(self) -> pd.DataFrame:
-        return tables.confirmed_frame(self.view.best, self.group_by)
-
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        return tables.parzen_frame(self.view.evaluation)
-
-    @cached_property
-    def looks(self) -> dict[str, figures.Look]:
-        groups = [*self.trials["group"], *self.confirmed["group"], *self.scores["group"]]
-        return figures.looks(list(dict.fromkeys(groups)))
-
-    @property
-    def legend(self) -> str:
-        named = [
-            (look.colour, GLYPHS[look.symbol], name) for name, look in self.looks.items() if name
-        ]
-        return page.legend(named) if len(named) > 1 else ""
 
 
 def hero(sweep: Sweep) -> str:
@@ -115,9 +44,8 @@ def leaderboard(sweep: Sweep) -> str:
     board = pd.DataFrame({"candidate": main["label"], "seeds": main["values"].map(len)})
     board[objective.metric] = _means(main)
     board["95 % interval"] = [tables.interval(r["low"], r["high"]) for r in tables.records(main)]
-    for metric in sweep.confirmed["metric"].unique():
-        if metric.startswith("test/"):
-            board[metric] = board["candidate"].map(_by_label(sweep, metric)).fillna(tables.MISSING)
+    for metric in filter(is_test_goal, sweep.confirmed["metric"].unique()):
+        board[metric] = board["candidate"].map(_by_label(sweep, metric)).fillna(tables.MISSING)
     first = board.index[board["candidate"] == winner(best)]
     compared = f" of each {sweep.group_by}" if sweep.group_by else ""
     return page.table(
@@ -141,7 +69,7 @@ def all_trials(sweep: Sweep) -> str:
         return page.paragraph("No trial has started.")
     names = {"stage": "stage", "number": "trial", "state": "state", "value": sweep.objective.metric}
     names |= {"epochs": "epochs"}
-    shown = trials[list(names)].rename(columns=names)
+    shown = trials[list(names)].rename(columns=names).astype({"trial": str})
     titles = {}
     for path, name in sweep.names.items():
         column = path if name in RESERVED else name
@@ -150,6 +78,7 @@ def all_trials(sweep: Sweep) -> str:
     return page.table(
         shown,
         f"All {len(shown)} trials. Select a column's head to sort by it.",
+        right=["trial", "seed"],
         titles=titles,
         page_size=ROWS_A_PAGE,
     )
@@ -205,7 +134,7 @@ def parallel(sweep: Sweep) -> str:
         return ""
     width = 110 * (len(sweep.searched) + 1)
     return page.chart(
-        figures.parallel_figure(
+        parallel_figure(
             sweep.search,
             sweep.parameters[sweep.searched],
             sweep.names,
@@ -248,24 +177,10 @@ def slices(sweep: Sweep) -> str:
 
 
 def learning_curves(sweep: Sweep) -> str:
-    charts = []
-    for stage, rows in sweep.trials.groupby("stage", sort=False):
-        drawn = figures.drawn_trials(rows, sweep.view.curves, sweep.objective)
-        if drawn.empty:
-            continue
-        share = (
-            f"{len(drawn)} trials"
-            if len(drawn) == len(rows)
-            else f"{len(drawn)} of {len(rows)} trials"
-        )
-        charts.append(
-            page.chart(
-                figures.curves_figure(sweep.view.curves, rows, sweep.looks, sweep.objective),
-                f"{sweep.objective.metric} over epochs, {stage}, {share}.",
-                f"{str(stage).capitalize()}: {share}. Grey: pruned, or cut short otherwise.",
-            )
-        )
-    return "".join(charts)
+    return "".join(
+        _curves_of(sweep, str(stage), rows)
+        for stage, rows in sweep.trials.groupby("stage", sort=False)
+    )
 
 
 def timeline(sweep: Sweep) -> str:
@@ -306,7 +221,7 @@ def parzen(sweep: Sweep) -> str:
     ) + page.table(
         scored,
         "Every scored model: log-likelihood in nats ± standard error over test points.",
-        right=["log-likelihood", "on the strict grid", "σ"],
+        right=["seed", "log-likelihood", "on the strict grid", "σ"],
     )
 
 
@@ -407,6 +322,20 @@ def _beside_ours(sweep: Sweep, table: paper.PublishedTable) -> str:
         page.table(frame, caption, right=list(frame.columns[1:]), marked=ours)
         + page.paragraph("What differs between the two protocols:", "quiet")
         + page.bullets(comparison.differences(table, sweep.confirmed, sweep.scores))
+    )
+
+
+def _curves_of(sweep: Sweep, stage: str, trials: pd.DataFrame) -> str:
+    drawn = curves.drawn_trials(trials, sweep.view.curves, sweep.objective)
+    if drawn.empty:
+        return ""
+    picked = f" of {len(trials)}, evenly through their ranking" if len(drawn) < len(trials) else ""
+    told = f"{stage.capitalize()}: curves of {len(drawn)} trials{picked}."
+    grey = " Grey: pruned, or cut short otherwise." if any(drawn["state"] != "complete") else ""
+    return page.chart(
+        curves.curves_figure(sweep.view.curves, trials, sweep.looks, sweep.objective),
+        f"{sweep.objective.metric} over epochs. {told}",
+        told + grey,
     )
 
 

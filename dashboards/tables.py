@@ -28,7 +28,7 @@ def trials_frame(
             "group": [str(t.params[group_by]) if group_by in t.params else "" for t in trials],
             "value": numbers(t.metrics.get(metric) for t in trials),
             "epochs": [t.epochs for t in trials],
-            "seed": [t.seed for t in trials],
+            "seed": [str(t.seed) for t in trials],  # a name: 63 bits do not fit a float
             "attempts": [t.attempts for t in trials],
             "seconds": numbers(t.seconds for t in trials),
             "started": pd.to_datetime(
@@ -119,7 +119,7 @@ def scored_frame(evaluation: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "group": _group(model),
-            "seed": model["seed"],
+            "seed": str(model["seed"]),
             "samples": model["n_samples"],
             "log-likelihood": plus_minus(model["log_likelihood"], model["standard_error"]),
             "on the strict grid": number(model["log_likelihood_grid"]),

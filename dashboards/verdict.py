@@ -38,6 +38,12 @@ def unit(metric: str) -> str:
     return METRICS[metric].unit if metric in METRICS else ""
 
 
+def is_test_goal(metric: str) -> bool:
+    """Whether this is a figure on the test set that is better one way, and no mere diagnosis."""
+    diagnosis = metric in METRICS and METRICS[metric].better == "none"
+    return metric.startswith("test/") and not diagnosis
+
+
 def figure(summary: Mapping[str, Any]) -> str:
     return plus_minus(summary["mean"], summary["se"])
 

@@ -12,6 +12,7 @@ from orchestrator.settings import Settings
 from orchestrator.spec import ResourcesSpec
 
 _ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune prints nothing of its own
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
@@ -66,9 +67,9 @@ def usable_cpus() -> int:
 
 def share(resources: ResourcesSpec) -> Share:
     """What each trial gets of this cluster; `gpu: auto` is a whole GPU where there are any."""
-    have = resources()
+    has = capacity()
     gpu = resources.gpu
-    wanted = Share(resources.cpu, (1.0 if have["gpu"] else 0.0) if gpu == "auto" else float(gpu))
+    wanted = Share(resources.cpu, (1.0 if has["gpu"] else 0.0) if gpu == "auto" else float(gpu))
     biggest = _biggest_node()
     problems = [
         f"a trial asks for {want:g} {unit} and no node has more than {most:g}: "
@@ -86,17 +87,17 @@ def share(resources: ResourcesSpec) -> Share:
 
 def slots(wanted: Share) -> int:
     """How many trials of this share the cluster can run at once, as it stands now."""
-    have = resources()
-    fits = [have["cpu"] / wanted.cpu]
+    has = capacity()
+    fits = [has["cpu"] / wanted.cpu]
     if wanted.gpu:
-        fits.append(have["gpu"] / wanted.gpu)
+        fits.append(has["gpu"] / wanted.gpu)
     return max(1, math.floor(min(fits)))
 
 
-def resources() -> dict[str, float]:
+def capacity() -> dict[str, float]:
     import ray
 
-    return _cpu_gpu(ray.clusterresources())
+    return _cpu_gpu(ray.cluster_resources())
 
 
 def _biggest_node() -> dict[str, float]:

@@ -114,7 +114,7 @@ class History:
         run_ids = self._spool.run_ids(sweep)
         found = []
         for each in ("search", "confirm") if stage is None else (stage,):
-            ledger = Ledger.read(self._storage, sweep, each)  # type: ignore[arg-type]
+            ledger = Ledger.read(self._storage, sweep, each)
             for record in ledger.records() if ledger else []:
                 key = run_key(sweep, record.stage, record.number)
                 metrics = self._spool.last(key)
@@ -235,7 +235,8 @@ class History:
         if not ended:
             return None
         elapsed: float = search.attribute("elapsed", 0.0)
-        return elapsed / ended * max(planned - ended, 0)
+        left: int = max(planned - ended, 0)
+        return elapsed / ended * left
 
 
 PICTURES = (

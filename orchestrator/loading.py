@@ -5,6 +5,7 @@ of every key, sees a repeated one, and never builds an object that the file asks
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -56,7 +57,9 @@ def parse_sweep(
         draft.override(override)
     draft.anchor_data_path(folder or Path.cwd())
     spec, messages = _validate(draft.document)
-    found = draft.problems + [draft.problem(path, message) for path, message in messages.items()]
+    unread = {problem.path for problem in draft.problems}  # wrong in every other way too
+    wrong = [draft.problem(path, message) for path, message in messages.items()]
+    found = draft.problems + [problem for problem in wrong if problem.path not in unread]
     if spec is None or found:
         raise SpecError(source, sorted(found, key=lambda p: (p.line is None, p.line or 0)))
     return spec
@@ -99,7 +102,7 @@ class _Draft:
         path = path.strip()
         try:
             tree = _Tree(value)
-            self._set(_keys(path), tree.value)
+            self._set(_keys(path), tree.value, text)
         except _UnreadableError as error:
             self.problems.append(Problem(path, None, _blame(error.message, text)))
             return
@@ -108,16 +111,16 @@ class _Draft:
             del self.origins[known]
         self.origins[path] = text
 
-    def _set(self, keys: list[str], value: Any) -> None:
+    def _set(self, keys: list[str], value: Any, text: str) -> None:
         group = self.document
         for depth, key in enumerate(keys[:-1], start=1):
+            path = ".".join(keys[:depth])
             if group.get(key) is None:
                 group[key] = {}
+                self.origins[path] = text
             group = group[key]
             if not isinstance(group, dict):
-                raise _UnreadableError(
-                    None, f"`{'.'.join(keys[:depth])}` is no mapping; set it whole"
-                )
+                raise _UnreadableError(None, f"`{path}` is no mapping; set it whole")
         group[keys[-1]] = value
 
     def anchor_data_path(self, folder: Path) -> None:
@@ -125,7 +128,8 @@ class _Draft:
         if isinstance(data, dict) and isinstance(data.get("path"), str):
             overridden = isinstance(self._origin("data.path"), str)
             start = Path.cwd() if overridden else folder.absolute()
-            data["path"] = str(start / Path(data["path"]).expanduser())
+            path = os.path.expanduser(data["path"])  # noqa: PTH111 - an unknown ~user may stay
+            data["path"] = str(start / path)
 
     def problem(self, path: str, message: str) -> Problem:
         origin = self._origin(path)

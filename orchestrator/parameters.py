@@ -193,14 +193,14 @@ def contradictions(
         **_idle_conditions(space, sound),
         **_circle(sound),
         **(_no_grid(sound, balance) if sampler == "grid" else {}),
-        **(_no_category("search.balance", balance, space) if balance else {}),
-        **(_no_category("confirm.per", per, space) if per else {}),
+        **(_no_category("search.balance", balance, space) if balance is not None else {}),
+        **(_no_category("confirm.per", per, space) if per is not None else {}),
     }
 
 
 def _no_setting(path: str) -> str:
     if path.partition(".")[0] in ("data", "seed"):
-        return f"`{path}` cannot be searched: trials are compared on the same data"
+        return f"`{path}` cannot be searched: all trials share their data, none its seed"
     return f"no setting of a trial; {nearest(path, SETTINGS)}"
 
 

@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from aae_core.evaluation.latent import project_2d
-from aae_core.evaluation.samples import sample_grid
-from orchestrator.pictures import save_grid, save_scatter
 
 import aae_core
 from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, unit_interval
+from aae_core.evaluation.latent import basis_2d, project_2d
 from aae_core.evaluation.parzen import ArraySource, ParzenResult, in_process, run_protocol
+from aae_core.evaluation.samples import sample_grid
 from aae_core.evaluation.scores import test_metrics
 from aae_core.models import AAE
-from aae_core.seeding import generator, stream_seed
+from aae_core.seeding import stream_seed
+from aae_core.streams import generator
 from aae_core.training.loop import resident
 from orchestrator.cluster import usable_cpus
 from orchestrator.parzen_job import CheckpointSamples, score_samples
+from orchestrator.pictures import save_grid, save_scatter
 from orchestrator.records import RunRecord
 from orchestrator.selection import Candidate
 from orchestrator.spec import ParzenSpec
@@ -135,7 +136,7 @@ def _samples_canvas(model: AAE, seed: int, data: TrainingData) -> np.ndarray:
     rows, columns = _GRID
     samples = model.sample(rows * columns, generator=generator(seed, "pictures"))
     train = unit_interval(resident(data.x_train, _CPU))
-    return sample_grid(samples, train, data.image_shape, rows=rows, columns=columns)
+    return sample_grid(samples, train, rows, columns, data.image_shape)
 
 
 def _draw_codes(model: AAE, seed: int, data: TrainingData, path: Path) -> None:
@@ -144,7 +145,8 @@ def _draw_codes(model: AAE, seed: int, data: TrainingData, path: Path) -> None:
     codes = model.encode(x, generator=stream)
     prior = model.prior.sample(len(codes), generator=stream)
     labels = None if data.y_valid is None else data.y_valid[:_CODES]
-    points, reference = project_2d(codes, codes), project_2d(prior, codes)
+    basis = basis_2d(codes)
+    points, reference = project_2d(codes, basis), project_2d(prior, basis)
     save_scatter(points.numpy(), labels, reference.numpy(), path, title="validation codes")
 
 

@@ -41,8 +41,13 @@ def train(
             metrics = epoch.metrics
             yield {"event": "epoch", **asdict(epoch)}
     except TrialDiverged as diverged:
-        end = {"event": "end", "state": "diverged", "reason": str(diverged)}
-        yield end | {"metrics": metrics, "checkpoint": None}
+        yield {
+            "event": "end",
+            "state": "diverged",
+            "reason": str(diverged),
+            "metrics": metrics,
+            "checkpoint": None,
+        }
         return
     folder = settings.home / "train" / f"{spec.name}-{config.config_hash}-seed{seed}"
     checkpoint = _save(state, folder)
@@ -50,8 +55,12 @@ def train(
         test = load_test_data(config.data, settings.data)
         x_valid, x_test = resident(data.x_valid, device), resident(test.x, device)
         metrics = metrics | test_metrics(state.model, x_valid, x_test, seed, state.epoch)
-    end = {"event": "end", "state": "complete", "metrics": metrics}
-    yield end | {"checkpoint": str(checkpoint)}
+    yield {
+        "event": "end",
+        "state": "complete",
+        "metrics": metrics,
+        "checkpoint": str(checkpoint),
+    }
 
 
 def _save(state: TrainState, folder: Path) -> Path:

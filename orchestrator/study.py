@@ -1,8 +1,8 @@
 """The ledger: two Optuna studies per sweep, and the only truth about its trials.
 
-`<sweep>/search` asks the sampler; `<sweep>/confirm` is a queue of (winner, fresh seed) pairs that no
-sampler ever sees.  Every start, epoch and end of a trial is written here first, so that whoever
-starts the sweep again finds what was lost and from which checkpoint it goes on.
+`<sweep>/search` asks the sampler; `<sweep>/confirm` is a queue of (winner, fresh seed) pairs that
+no sampler ever sees.  Every start, epoch and end of a trial is written here, so that whoever starts
+the sweep again finds what was lost and from which checkpoint it goes on.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -72,6 +72,10 @@ class StageDriver:
         self._draining = draining
         self._capacity = (0.0, 1)  # when it was asked, how many trials fit
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles what it holds, to restore it; we start again from the study instead."""
+        return {}
+
     # -- Tune asks ---------------------------------------------------------------------------
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -167,7 +171,7 @@ class _Searcher(Searcher):
         super().__init__()
         self._driver = driver
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         return self._driver.suggest(trial_id)
 
     def on_trial_complete(

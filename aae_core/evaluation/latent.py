@@ -20,7 +20,7 @@ def mmd2(z: Tensor, p: Tensor) -> float:
     z, p = z.double(), p.double()
     c = 2 * float(p.var(0).sum())
     same = _mean_off_diagonal(_kernel(z, z, c)) + _mean_off_diagonal(_kernel(p, p, c))
-    return float(same - 2 * _kernel(z, p, c).mean())
+    return float(same - 2 * _kernel(z, p, c).mean(dtype=torch.float64))
 
 
 def relative_std(z: Tensor, std: float) -> float:
@@ -33,7 +33,7 @@ def basis_2d(z: Tensor) -> Tensor:
     dim = z.shape[1]
     if dim <= 2:
         return torch.eye(dim, 2, dtype=z.dtype, device=z.device)
-    _, axes = torch.linalg.eigh(z.double().T.cov())  # ascending
+    axes: Tensor = torch.linalg.eigh(z.double().T.cov()).eigenvectors  # ascending
     plane = axes[:, -2:].flip(1)
     largest = plane.gather(0, plane.abs().argmax(0, keepdim=True))
     return (plane * largest.sign()).to(z.dtype)  # the same sign on every machine
@@ -45,10 +45,13 @@ def project_2d(z: Tensor, basis: Tensor) -> Tensor:
 
 
 def _kernel(x: Tensor, y: Tensor, c: float) -> Tensor:
-    d2 = torch.cdist(x, y).square_()
-    return sum((0.5 * s * c / (s * c + d2) for s in _SCALES), torch.zeros_like(d2)) / len(_SCALES)
+    d2 = torch.cdist(x, y).square_().float()  # single precision is enough from here, and faster
+    total = torch.zeros_like(d2)
+    for s in _SCALES:
+        total += (d2 + s * c).reciprocal_().mul_(0.5 * s * c / len(_SCALES))
+    return total
 
 
 def _mean_off_diagonal(k: Tensor) -> Tensor:
     n = len(k)
-    return (k.sum() - k.trace()) / (n * (n - 1))
+    return (k.sum(dtype=torch.float64) - k.trace()) / (n * (n - 1))

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aae_core import seeding
+from aae_core import streams
 from aae_core.errors import DataError
 from aae_core.evaluation.kernel_sums import (
     block_log_sums,
@@ -80,7 +80,7 @@ class ModelSource:
 
     def block(self, index: int) -> Tensor:
         size = min(BLOCK, self.n_samples - index * BLOCK)
-        stream = seeding.generator(self.seed, "parzen", index)
+        stream = streams.generator(self.seed, "parzen", index)
         return self.model.sample(size, generator=stream).double()
 
 
@@ -102,23 +102,24 @@ def block_count(n_samples: int) -> int:
     return math.ceil(n_samples / BLOCK)
 
 
-def score_block(
-    source: SampleSource, index: int, points: Tensor, sigmas: Sequence[float]
-) -> Tensor:
-    """`block_log_sums` of one block of the source: the same bits in every process."""
-    with _one_thread(), torch.no_grad():
-        return block_log_sums(points, source.block(index), sigmas)
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """A matrix product split over threads would round differently."""
+    """Products and sums split over threads would round differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@_one_thread()
+@torch.no_grad()
+def score_block(
+    source: SampleSource, index: int, points: Tensor, sigmas: Sequence[float]
+) -> Tensor:
+    """`block_log_sums` of one block of the source: the same bits in every process."""
+    return block_log_sums(points, source.block(index), sigmas)
 
 
 def in_process(source: SampleSource) -> Runner:
@@ -196,6 +197,7 @@ class ParzenResult:
         return {k: v for k, v in vars(self).items() if k not in ("per_point", "curve")}
 
 
+@_one_thread()
 def run_protocol(
     runner: Runner,
     n_samples: int,

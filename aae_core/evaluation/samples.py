@@ -17,7 +17,7 @@ _GAP = 128  # grey, since the images' own background is mostly black or white
 
 def nearest(x: Tensor, train: Tensor) -> Tensor:
     """Index of the training image at the least Euclidean distance: (n, D), (m, D) -> (n,)."""
-    return torch.cat([_nearest(unit_interval(tile), train) for tile in x.split(_TILE)])
+    return torch.cat([_nearest(unit_interval(tile), train) for tile in torch.split(x, _TILE)])
 
 
 def sample_grid(
@@ -35,19 +35,22 @@ def sample_grid(
             f"samples: {tuple(samples.shape)}; a grid of {rows} x {columns} images of "
             f"{image_shape} takes at least ({rows * columns}, {math.prod(image_shape)})"
         )
-    drawn = unit_interval(samples[: rows * columns]).unflatten(0, (rows, columns))
+    drawn = unit_interval(samples[: rows * columns]).reshape(rows, columns, -1)
     neighbours = unit_interval(train[nearest(drawn[:, -1], train)])
     images = torch.cat([drawn, neighbours[:, None]], dim=1)
     return _canvas(_to_bytes(images).reshape(rows, columns + 1, *_height_width(image_shape)))
 
 
 def _nearest(x: Tensor, train: Tensor) -> Tensor:
-    distances, indices = zip(
-        *(torch.cdist(x, unit_interval(tile)).min(1) for tile in train.split(_TILE)), strict=True
-    )
-    best = torch.stack(distances).argmin(0)  # the tile, by sample
-    offsets = torch.stack(indices).gather(0, best[None])[0]
-    return best * _TILE + offsets
+    per_tile = [_distances(x, tile).min(1) for tile in torch.split(train, _TILE)]
+    best = torch.stack([distance for distance, _ in per_tile]).argmin(0)  # which tile, by sample
+    within = torch.stack([index for _, index in per_tile]).gather(0, best[None])[0]
+    return best * _TILE + within
+
+
+def _distances(x: Tensor, tile: Tensor) -> Tensor:
+    # by differences: the product form cannot tell near duplicates apart
+    return torch.cdist(x, unit_interval(tile), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _height_width(image_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,9 +1,11 @@
 """The metrics of a model on a split: validation after every epoch, test once at the end."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from aae_core import seeding
+from aae_core import streams
 from aae_core.data import unit_interval
 from aae_core.evaluation import parzen
 from aae_core.evaluation.latent import mmd2, relative_std
@@ -13,16 +15,23 @@ from aae_core.phases import reconstruction_cost
 PARZEN_SAMPLES = 10_000  # of the published protocol
 _LATENT_POINTS = 2_000
 _CHUNK = 2_000  # images a forward pass
+_LARGEST = 1e30  # of a pixel, beyond which a linear output has diverged
 
 
 @torch.no_grad()
 def validation_metrics(model: AAE, x_valid: Tensor, seed: int, epoch: int) -> dict[str, float]:
-    """`val/…` after `epoch`, whose draws depend on (seed, epoch) alone."""
+    """`val/…` after `epoch`, whose draws depend on (seed, epoch) alone; NaN once diverged."""
     stream = _stream(seed, epoch, x_valid)
     recon, codes = _encode_decode(model, x_valid, stream)
     prior = model.prior.sample(min(len(codes), _LATENT_POINTS), generator=stream)
     scale = model.prior.std
-    scores = parzen.validation_score(_samples(model, stream), unit_interval(x_valid))
+    samples = _samples(model, stream)
+    diverged = not bool((samples.abs() <= _LARGEST).all())
+    scores = (
+        {"parzen_ll": math.nan}
+        if diverged
+        else parzen.validation_score(samples, unit_interval(x_valid))
+    )
     return {
         "val/recon": recon,
         "val/latent_mmd": mmd2(codes[:_LATENT_POINTS] / scale, prior / scale),
@@ -45,7 +54,7 @@ def test_metrics(
 
 
 def _stream(seed: int, epoch: int, x: Tensor) -> torch.Generator:
-    return seeding.generator(seed, "evaluate", epoch, device=x.device)
+    return streams.generator(seed, "evaluate", epoch, device=x.device)
 
 
 def _samples(model: AAE, stream: torch.Generator) -> Tensor:

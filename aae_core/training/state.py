@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
-from aae_core import checkpoint, seeding
+from aae_core import checkpoint, streams
 from aae_core.config import OptimizerConfig, TrialConfig
 from aae_core.errors import CheckpointError
 from aae_core.models import AAE, build_model
@@ -40,7 +40,7 @@ class TrainState:
         device: torch.device | str = "cpu",
     ) -> "TrainState":
         device = torch.device(device)
-        init = seeding.generator(config.seed, "init")  # on the CPU: one start for every device
+        init = streams.generator(config.seed, "init")  # on the CPU: one start for every device
         dim = int(torch.Size(image_shape).numel())
         model = build_model(config.model, dim, generator=init).to(device)
         optimizers = {
@@ -49,7 +49,7 @@ class TrainState:
             )
             for name, (group, nets) in model.objectives().items()
         }
-        streams = {name: seeding.generator(config.seed, name, device=device) for name in _STREAMS}
+        streams = {name: streams.generator(config.seed, name, device=device) for name in _STREAMS}
         return cls(config, image_shape, data_sha256, device, model, optimizers, streams)
 
     def set_rates(self, multiplier: float) -> dict[str, float]:

@@ -50,7 +50,7 @@ function key(row, column) {
 }
 
 const absent = (value) => value === "" || value === "–";
-const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
+const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true }));
 
 function makePaged(table) {
   const size = Number(table.dataset.page);

@@ -18,9 +18,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (running, reading, models, environment):
-    for command in module.COMMANDS:
-        app.command()(command)
+for command in (
+    *running.COMMANDS,
+    *reading.COMMANDS,
+    *models.COMMANDS,
+    *environment.COMMANDS,
+):
+    app.command()(command)
 app.add_typer(environment.data, name="data")
 
 

@@ -158,19 +158,21 @@ def _studies() -> str:
 
 
 def _tracking() -> str:
-    from orchestrator.tracking import check_store
+    from orchestrator.spool import Spool
+    from orchestrator.tracking import MlflowWriter
 
     settings = common.settings()
-    check_store(settings.tracking_uri)
-    return "MLflow answers"
+    with Spool(settings.spool) as spool:
+        sent = MlflowWriter(spool, settings.tracking_uri, settings.mlflow_artifacts).sync_once()
+    return f"MLflow answers; {sent} records that it missed were sent"
 
 
 def _ray() -> str:
     from orchestrator import cluster
 
     with cluster.connected(common.settings()):
-        have = cluster.resources()
-    return f"{have['cpu']:g} CPUs, {have['gpu']:g} GPUs"
+        has = cluster.capacity()
+    return f"{has['cpu']:g} CPUs, {has['gpu']:g} GPUs"
 
 
 def _accelerator() -> str:

@@ -125,7 +125,7 @@ def sample(
     import torch
 
     import aae_core
-    from aae_core.seeding import generator
+    from aae_core.streams import generator
 
     net = aae_core.load(common.checkpoint_of(model))
     images = _new_array(out, (n, net.dim))
@@ -152,7 +152,7 @@ def encode(
 
     import aae_core
     from aae_core.data import unit_interval
-    from aae_core.seeding import generator
+    from aae_core.streams import generator
     from orchestrator.parzen_job import open_array
 
     net = aae_core.load(common.checkpoint_of(model))

@@ -2,7 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aae_core.seeding import generator, stream_seed
+from aae_core.seeding import stream_seed
+from aae_core.streams import generator
 
 names = st.lists(st.one_of(st.text(), st.integers(0, 2**31)), max_size=3)
 

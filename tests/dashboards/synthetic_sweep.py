@@ -4,7 +4,7 @@ import math
 import random
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,7 +12,8 @@ from typing import Any
 
 import optuna
 
-from orchestrator.records import RunRecord
+from orchestrator.history import Picture, SweepView
+from orchestrator.records import TRIAL_STATES, RunRecord
 
 ENCODERS = ("deterministic", "gaussian", "universal")
 BEST_REACHED = {"deterministic": 321.0, "gaussian": 326.5, "universal": 325.8}
@@ -30,27 +31,6 @@ SPACE: dict[str, Any] = {
     "training.adversarial.lr": {"float": [1e-2, 3e-1], "log": True},
     "training.schedule.kind": {"choice": ["constant", "step", "cosine"]},
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    path: Path
-    title: str
-    alt: str
-
-
-@dataclass(frozen=True)
-class SweepView:
-    status: dict[str, Any]
-    trials: list[RunRecord]
-    curves: dict[tuple[str, int], list[dict[str, float]]]
-    best: dict[str, Any] | None
-    evaluation: dict[str, Any] | None
-    study: Any | None
-    pictures: list[Picture]
-    spec: dict[str, Any]
-    spec_text: str
-    space: dict[str, Any]
 
 
 def make_view(folder: Path, n_search: int = 24, epochs: int = 30) -> SweepView:
@@ -96,8 +76,7 @@ def without_results(view: SweepView, **changes: Any) -> SweepView:
 
 
 def count_states(trials: list[RunRecord]) -> dict[str, int]:
-    states = ("complete", "pruned", "diverged", "failed", "running", "waiting")
-    return {state: sum(trial.state == state for trial in trials) for state in states}
+    return {state: sum(trial.state == state for trial in trials) for state in TRIAL_STATES}
 
 
 def _suggest(number: int, rng: random.Random) -> dict[str, Any]:
@@ -106,8 +85,8 @@ def _suggest(number: int, rng: random.Random) -> dict[str, Any]:
         "model.encoder.kind": encoder,
         "model.prior.std": round(10 ** rng.uniform(-0.3, 1.3), 3),
         "model.code_dim": rng.randint(4, 16),
-        "training.reconstruction.lr": 10 ** rng.uniform(-3, -1.52),
-        "training.adversarial.lr": 10 ** rng.uniform(-2, -0.52),
+        "training.reconstruction.lr": 10 ** rng.uniform(-2.9, -1.55),
+        "training.adversarial.lr": 10 ** rng.uniform(-1.9, -0.55),
         "training.schedule.kind": rng.choice(["constant", "step", "cosine"]),
     }
     return params | (

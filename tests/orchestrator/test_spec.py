@@ -182,4 +182,4 @@ def test_a_parameter_wrong_in_itself_still_counts_as_there() -> None:
 
 def test_a_sweep_is_frozen() -> None:
     with pytest.raises(ValidationError):
-        sweep().name = "other"  # type: ignore[misc]
+        sweep().name = "other"

@@ -1,0 +1,83 @@
+"""A sweep as the sections see it: its view, and what several of them need worked out once."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from dashboards import page, style, tables
+from dashboards.verdict import unit
+
+if TYPE_CHECKING:
+    from orchestrator.history import SweepView
+
+GLYPHS = dict(zip(style.SYMBOLS, "●◆■▲✚✖", strict=True))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    view: "SweepView"
+
+    @cached_property
+    def objective(self) -> style.Objective:
+        objective = self.view.status["objective"]
+        metric = objective["metric"]
+        return style.Objective(metric, unit(metric), objective["direction"])
+
+    @cached_property
+    def group_by(self) -> str | None:
+        """The parameter that the sweep compares: what it confirms per, or balances."""
+        spec = self.view.spec
+        per = (spec.get("confirm") or {}).get("per") or (spec.get("search") or {}).get("balance")
+        return str(per) if per else None
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        return tables.trials_frame(self.view.trials, self.objective.metric, self.group_by)
+
+    @cached_property
+    def search(self) -> pd.DataFrame:
+        return self.trials[self.trials["stage"] == "search"]
+
+    @cached_property
+    def finished(self) -> pd.DataFrame:
+        return tables.finished(self.search)
+
+    @cached_property
+    def parameters(self) -> pd.DataFrame:
+        return tables.parameters_frame(self.view.trials)
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        return tables.short_names(tables.columns(self.parameters))
+
+    @cached_property
+    def searched(self) -> list[str]:
+        """Parameters that took more than one value among finished search trials."""
+        values = self.parameters.loc[self.finished.index]
+        return [path for path in tables.columns(values) if values[path].nunique() > 1]
+
+    @cached_property
+    def logarithmic(self) -> list[str]:
+        return [path for path, entry in self.view.space.items() if entry.get("log")]
+
+    @cached_property
+    def confirmed(self) -> pd.DataFrame:
+        return tables.confirmed_frame(self.view.best, self.group_by)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        return tables.parzen_frame(self.view.evaluation)
+
+    @cached_property
+    def looks(self) -> dict[str, style.Look]:
+        groups = [*self.trials["group"], *self.confirmed["group"], *self.scores["group"]]
+        return style.looks(list(dict.fromkeys(groups)))
+
+    @property
+    def legend(self) -> str:
+        named = [
+            (look.colour, GLYPHS[look.symbol], name) for name, look in self.looks.items() if name
+        ]
+        return page.legend(named) if len(named) > 1 else ""

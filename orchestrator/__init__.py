@@ -1,0 +1,1 @@
+"""The platform: sweeps over adversarial autoencoders, on Ray, Optuna and MLflow."""

@@ -1,0 +1,59 @@
+"""Small idx sets of their own sizes and checksums, since the published ones are large."""
+
+import gzip
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aae_core.data.mnist import IdxFile, IdxSet, IdxSplit, Published
+
+N_TRAIN, N_VALID, N_TEST, SIDE = 50, 10, 20, 6
+
+Files = dict[str, bytes]  # decompressed, by name
+
+
+@pytest.fixture(scope="session")
+def idx_bytes() -> Files:
+    random = np.random.default_rng(0)
+    contents = {}
+    for prefix, n in [("train", N_TRAIN), ("test", N_TEST)]:
+        images = random.integers(0, 256, (n, SIDE, SIDE), np.uint8)
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        for name, array in [(f"{prefix}-images", images), (f"{prefix}-labels", labels)]:
+            header = IdxFile(name, array.shape, "").header
+            contents[name] = header + array.tobytes()
+    return contents
+
+
+@pytest.fixture(scope="session")
+def published(idx_bytes: Files) -> Published:
+    def file(name: str, *shape: int) -> IdxFile:
+        return IdxFile(name, shape, hashlib.sha256(idx_bytes[name]).hexdigest())
+
+    def split(prefix: str, n: int) -> IdxSplit:
+        return IdxSplit(file(f"{prefix}-images", n, SIDE, SIDE), file(f"{prefix}-labels", n))
+
+    train, test = split("train", N_TRAIN), split("test", N_TEST)
+    return Published("tiny", train, test, N_VALID, mirrors=(), source="noise", licence="none")
+
+
+@pytest.fixture
+def idx_set(tmp_path: Path, idx_bytes: Files, published: Published) -> IdxSet:
+    """All four files there, gzipped."""
+    (tmp_path / "tiny").mkdir()
+    for name, content in idx_bytes.items():
+        (tmp_path / "tiny" / f"{name}.gz").write_bytes(gzip.compress(content))
+    return IdxSet(published, tmp_path)
+
+
+@pytest.fixture
+def save_npz(tmp_path: Path) -> Callable[..., Path]:
+    def save(**members: np.ndarray) -> Path:
+        path = tmp_path / "own.npz"
+        np.savez(path, **members)
+        return path
+
+    return save

@@ -1,0 +1,125 @@
+"""What every data set must hold to."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aae_core.config import DataConfig
+from aae_core.data import DataSet, TrainingData, open_data_set, unit_interval
+from aae_core.data.arrays import Arrays
+from aae_core.data.digits import Digits
+from aae_core.data.mnist import IdxSet
+
+Sizes = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    data_set: DataSet
+    sizes: Sizes  # train, valid, test
+    image_shape: tuple[int, ...]
+    labelled: bool = True
+
+
+def _images(n: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(n).random((n, *shape))
+
+
+def _arrays_given(save: Callable[..., Path]) -> Case:
+    sizes = {"train": 30, "valid": 8, "test": 9}
+    x = {f"x_{split}": _images(n, 4, 5, 3) for split, n in sizes.items()}
+    y = {f"y_{split}": np.arange(n) % 3 for split, n in sizes.items()}
+    return Case(Arrays(save(**x, **y)), (30, 8, 9), (4, 5, 3))
+
+
+def _arrays_split(save: Callable[..., Path]) -> Case:
+    path = save(x_train=(_images(50, 7) * 255).astype(np.uint8), x_test=_images(9, 7))
+    return Case(Arrays(path), (45, 5, 9), (7,), labelled=False)
+
+
+def _mnist() -> Case:
+    root = Path(os.environ.get("AAE_DATA", "")).absolute()
+    if not (root / "mnist").is_dir():
+        pytest.skip("no mnist/ in AAE_DATA")
+    return Case(open_data_set(DataConfig("mnist"), root), (50_000, 10_000, 10_000), (28, 28))
+
+
+@pytest.fixture(
+    params=[
+        "digits",
+        "idx",
+        "arrays_given",
+        "arrays_split",
+        pytest.param("mnist", marks=pytest.mark.mnist),
+    ]
+)
+def case(request: pytest.FixtureRequest, save_npz: Callable[..., Path], idx_set: IdxSet) -> Case:
+    cases: dict[str, Callable[[], Case]] = {
+        "digits": lambda: Case(Digits(), (1_197, 300, 300), (8, 8)),
+        "idx": lambda: Case(idx_set, (40, 10, 20), (6, 6)),
+        "arrays_given": lambda: _arrays_given(save_npz),
+        "arrays_split": lambda: _arrays_split(save_npz),
+        "mnist": _mnist,
+    }
+    return cases[request.param]()
+
+
+def _splits(case: Case) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    training, test = case.data_set.training(), case.data_set.test()
+    return [
+        (training.x_train, training.y_train),
+        (training.x_valid, training.y_valid),
+        (test.x, test.y),
+    ]
+
+
+def test_images_are_rows_of_bytes_or_of_floats_in_the_unit_interval(case: Case) -> None:
+    training = case.data_set.training()
+    assert training.image_shape == case.image_shape
+    assert training.dim == np.prod(case.image_shape)
+    for (x, _), n in zip(_splits(case), case.sizes, strict=True):
+        assert x.shape == (n, training.dim)
+        assert x.dtype in (np.uint8, np.float32)
+        assert x.flags.c_contiguous
+        if x.dtype == np.float32:
+            assert 0 <= x.min() <= x.max() <= 1
+
+
+def test_labels_are_int64_and_count_from_zero(case: Case) -> None:
+    for (_, y), n in zip(_splits(case), case.sizes, strict=True):
+        assert (y is not None) == case.labelled
+        if y is not None:
+            assert y.shape == (n,)
+            assert y.dtype == np.int64
+            assert y.min() == 0
+
+
+def test_no_image_is_in_two_splits(case: Case) -> None:
+    splits = [{row.tobytes() for row in unit_interval(x)} for x, _ in _splits(case)]
+    assert tuple(map(len, splits)) == case.sizes  # nor twice in one
+    assert len(set.union(*splits)) == sum(case.sizes)
+
+
+def test_the_same_data_have_the_same_checksum(case: Case) -> None:
+    assert case.data_set.training().sha256 == case.data_set.training().sha256
+    assert case.data_set.test().sha256 == case.data_set.test().sha256
+    assert case.data_set.training().sha256 != case.data_set.test().sha256
+
+
+def test_description_agrees_with_the_arrays(case: Case) -> None:
+    described = case.data_set.describe()
+    assert tuple(described.sizes.values()) == case.sizes
+    assert list(described.sizes) == ["train", "valid", "test"]
+    assert described.files
+    assert not described.missing
+    assert all(verdict.ok for verdict in case.data_set.verify())
+
+
+def test_training_data_have_no_test_member() -> None:
+    assert {field.name for field in fields(TrainingData)} == {
+        "name", "image_shape", "x_train", "y_train", "x_valid", "y_valid", "sha256",
+    }  # fmt: skip

@@ -1,0 +1,156 @@
+"""Downloads, from a server on the loopback."""
+
+import gzip
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from aae_core.data.fetch import fetch_files
+from aae_core.data.mnist import IdxSet, Published
+from aae_core.data.sets import TrainingData
+from aae_core.errors import DataError
+
+
+@dataclass
+class Server:
+    url: str  # of the folder `files`, ending in a slash
+    files: Path
+    requests: list[str] = field(default_factory=list)
+
+    def mirror(self, name: str) -> str:
+        (self.files / name).mkdir(exist_ok=True)
+        return f"{self.url}{name}/"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    files = tmp_path / "served"
+    files.mkdir()
+    requests: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            requests.append(self.path)
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(files)))
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield Server(f"http://127.0.0.1:{httpd.server_port}/", files, requests)
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.fixture
+def good(server: Server, idx_bytes: dict[str, bytes]) -> str:
+    mirror = server.mirror("good")
+    for name, content in idx_bytes.items():
+        (server.files / "good" / f"{name}.gz").write_bytes(gzip.compress(content))
+    return mirror
+
+
+def _set(published: Published, root: Path, *mirrors: str) -> IdxSet:
+    return IdxSet(replace(published, mirrors=mirrors), root)
+
+
+def _fetch_and_read(data_set: IdxSet) -> TrainingData:
+    data_set.fetch("train")
+    return data_set.training()
+
+
+def test_only_the_files_of_the_split_are_fetched(
+    server: Server, good: str, published: Published, tmp_path: Path
+) -> None:
+    data_set = _set(published, tmp_path / "root", good)
+    data_set.fetch("train")
+    assert sorted(server.requests) == ["/good/train-images.gz", "/good/train-labels.gz"]
+    data_set.fetch()
+    assert len(server.requests) == 4
+    data_set.fetch()
+    assert len(server.requests) == 4
+    assert all(verdict.ok for verdict in data_set.verify())
+    assert not list(data_set.folder.glob("*.part"))
+
+
+def test_the_next_mirror_helps_out(
+    server: Server, good: str, published: Published, tmp_path: Path
+) -> None:
+    unreachable, empty, wrong = (
+        "http://127.0.0.1:1/",
+        server.mirror("empty"),
+        server.mirror("wrong"),
+    )
+    for name in ("train-images.gz", "train-labels.gz"):
+        (server.files / "wrong" / name).write_bytes(gzip.compress(b"\0\0\x08\x01 other bytes"))
+    data = _fetch_and_read(_set(published, tmp_path / "root", unreachable, empty, wrong, good))
+    assert data.x_train.shape == (40, 36)
+
+
+def test_every_failure_is_named(server: Server, published: Published, tmp_path: Path) -> None:
+    mirrors = "http://127.0.0.1:1/", server.mirror("empty"), server.mirror("wrong")
+    (server.files / "wrong" / "train-images.gz").write_bytes(b"<html>")
+    data_set = _set(published, tmp_path / "root", *mirrors)
+    with pytest.raises(DataError) as caught:
+        data_set.fetch("train")
+    first, unreachable, not_found, wrong, advice = str(caught.value).splitlines()
+    assert first == f"train-images.gz, train-labels.gz: not in {data_set.folder}"
+    assert unreachable.strip() == "http://127.0.0.1:1/train-images.gz: ConnectionError"
+    assert not_found.strip() == f"{mirrors[1]}train-images.gz: HTTP status 404"
+    assert "wrong content: " in wrong
+    assert "begins with 0x3c68746d" in wrong
+    assert "AAE_DATA" in advice
+    assert "sweeps/quickstart.yaml" in advice
+    assert [path.name for path in data_set.folder.iterdir() if path.name != ".lock"] == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(published: Published, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    data_set = _set(published, tmp_path / "file", "http://127.0.0.1:1/")
+    with pytest.raises(
+        DataError, match=r"train-images\.gz, .*\n  the folder cannot be written: Not"
+    ):
+        data_set.fetch()
+
+
+def test_threads_fetch_once(
+    server: Server, good: str, published: Published, tmp_path: Path
+) -> None:
+    data_set = _set(published, tmp_path / "root", good)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(_fetch_and_read, [data_set] * 4))
+    assert len({data.sha256 for data in read}) == 1
+    assert sorted(server.requests) == ["/good/train-images.gz", "/good/train-labels.gz"]
+
+
+def test_processes_fetch_once(
+    server: Server, good: str, published: Published, tmp_path: Path
+) -> None:
+    data_set = _set(published, tmp_path / "root", good)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        read = list(pool.map(_fetch_and_read, [data_set] * 2))
+    assert len({data.sha256 for data in read}) == 1
+    assert sorted(server.requests) == ["/good/train-images.gz", "/good/train-labels.gz"]
+
+
+def test_a_torn_download_of_a_killed_process_is_overwritten(good: str, tmp_path: Path) -> None:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    (folder / ".train-images.gz.part").write_bytes(b"torn" * 10_000)
+    fetch_files(["train-images.gz"], folder, [good], check=lambda path, name: None)
+    assert (folder / "train-images.gz").read_bytes()[:2] == b"\x1f\x8b"
+    assert not (folder / ".train-images.gz.part").exists()
+
+
+def test_nothing_is_printed(
+    good: str, published: Published, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _set(published, tmp_path / "root", good).fetch()
+    assert capfd.readouterr() == ("", "")

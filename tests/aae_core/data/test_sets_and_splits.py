@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aae_core.config import DataConfig
+from aae_core.data import catalogue, load_test_data, load_training_data, unit_interval
+from aae_core.data.digits import Digits
+from aae_core.data.sets import fingerprint
+from aae_core.data.splits import class_balanced, last_tenth
+
+# Whoever changes one of these changes what every earlier result was measured on.
+DIGITS_TRAINING = "4e7d29dcc1eb684dd339652e2b30c671498f8ac8500fa0c4d8a62b20c7c2358b"
+DIGITS_TEST = "9298191acdcbdd6bec13a5cb352b9580d9376729b73df97c635fb5a867835088"
+
+
+def test_the_split_of_the_digits_is_fixed_for_ever(tmp_path: Path) -> None:
+    assert load_training_data(DataConfig("digits"), tmp_path).sha256 == DIGITS_TRAINING
+    assert load_test_data(DataConfig("digits"), tmp_path).sha256 == DIGITS_TEST
+    assert not list(tmp_path.iterdir())
+
+
+def test_digits_are_class_balanced() -> None:
+    training, test = Digits().training(), Digits().test()
+    assert training.y_train is not None
+    for held_out in (training.y_valid, test.y):
+        assert held_out is not None
+        assert np.bincount(held_out).tolist() == [30] * 10
+    assert set(np.bincount(training.y_train)) <= set(range(114, 124))
+
+
+def test_the_catalogue_needs_no_files(tmp_path: Path) -> None:
+    digits, mnist, fashion = catalogue(tmp_path)
+    assert [described.name for described in (digits, mnist, fashion)] == [
+        "digits", "mnist", "fashion_mnist",
+    ]  # fmt: skip
+    assert not digits.missing
+    assert mnist.missing == tuple(
+        tmp_path / "mnist" / f"{split}-{kind}-ubyte.gz"
+        for split in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    assert mnist.sizes == {"train": 50_000, "valid": 10_000, "test": 10_000}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bytes_are_scaled_and_floats_only_cast(dtype: str) -> None:
+    pixels = np.array([[0, 51, 255]], np.uint8)
+    for x in (pixels, torch.from_numpy(pixels)):
+        scaled = unit_interval(x, dtype)  # type: ignore[call-overload]
+        assert str(scaled.dtype).removeprefix("torch.") == dtype
+        np.testing.assert_array_equal(scaled, (pixels.astype(dtype) / 255))
+    for x in (scaled, scaled.numpy()):
+        np.testing.assert_array_equal(unit_interval(x, dtype), x)  # type: ignore[call-overload]
+
+
+def test_arrays_and_tensors_are_scaled_to_the_same_bits() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(unit_interval(every), unit_interval(torch.from_numpy(every)))
+
+
+def test_the_checksum_sees_bytes_types_shapes_and_places() -> None:
+    x = np.arange(6, dtype=np.uint8)
+    variants = [
+        (x, None),
+        (None, x),
+        (x + 1, None),
+        (x.reshape(2, 3), None),
+        (x.astype(np.int64), None),
+        (x.view(np.int8), None),
+        (x, x),
+    ]
+    assert len({fingerprint(*variant) for variant in variants}) == len(variants)
+    assert fingerprint(x[::2]) == fingerprint(x[::2].copy())
+
+
+@pytest.mark.parametrize(("n", "n_valid"), [(4, 2), (19, 2), (20, 2), (50, 5), (99, 9)])
+def test_last_tenth_is_a_partition(n: int, n_valid: int) -> None:
+    kept, held_out = last_tenth(n)
+    assert len(held_out) == n_valid
+    assert sorted([*kept, *held_out]) == list(range(n))
+
+
+def test_class_balanced_parts_are_a_partition() -> None:
+    y = np.array([0] * 9 + [1] * 7 + [2] * 8)
+    first, second, rest = class_balanced(y, 6, 9)
+    assert np.bincount(y[first]).tolist() == [2, 2, 2]
+    assert np.bincount(y[second]).tolist() == [3, 3, 3]
+    assert sorted([*first, *second, *rest]) == list(range(len(y)))

@@ -1,0 +1,143 @@
+"""fit(): resumed equals uninterrupted, everything depends on the seed alone, divergence is loud."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import aae_core
+from aae_core.config import (
+    AdversarialConfig,
+    EncoderConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrialConfig,
+)
+from aae_core.data import TrainingData
+from aae_core.errors import CheckpointError, TrialDiverged
+from aae_core.training import EpochMetrics, TrainState, fit
+
+KINDS = ("deterministic", "gaussian", "universal")
+
+
+def config(kind: str = "deterministic", optimizer: str = "sgd", **training: object) -> TrialConfig:
+    return TrialConfig(
+        model=ModelConfig(EncoderConfig(kind, 3), code_dim=2, hidden=(12,), init_std=0.3),
+        training=TrainConfig(
+            epochs=4,
+            batch_size=20,
+            reconstruction=OptimizerConfig(optimizer, 1e-3, 0.9),
+            adversarial=AdversarialConfig(optimizer, 1e-3, 0.5),
+            schedule=ScheduleConfig("step", (2,), 0.5),
+            **training,
+        ),
+        seed=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainingData:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 16), dtype=np.uint8)
+    return TrainingData.of("random", (4, 4), (pixels[:70], None), (pixels[70:], None))
+
+
+def start(trial: TrialConfig, data: TrainingData) -> TrainState:
+    return TrainState.create(trial, data.image_shape, data.sha256)
+
+
+def numbers(epochs: list[EpochMetrics]) -> list[tuple[int, dict[str, float]]]:
+    return [(epoch.epoch, epoch.metrics) for epoch in epochs]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumed_equals_uninterrupted(
+    kind: str, optimizer: str, data: TrainingData, tmp_path: Path
+) -> None:
+    trial = config(kind, optimizer)
+    whole = start(trial, data)
+    want = list(fit(whole, data))
+
+    state = start(trial, data)
+    running = fit(state, data)
+    got = [next(running), next(running)]
+    state.save(tmp_path / "checkpoint")
+    state = TrainState.load(tmp_path / "checkpoint")
+    got += list(fit(state, data))
+
+    assert numbers(got) == numbers(want)
+    assert state.history == whole.history
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(state.model.state_dict()[name], value), name
+
+
+def test_numbers_depend_on_configuration_and_seed_alone(data: TrainingData) -> None:
+    first, second = (numbers(list(fit(start(config(), data), data))) for _ in range(2))
+    assert first == second
+    other = numbers(list(fit(start(replace(config(), seed=6), data), data)))
+    assert other != first
+
+
+def test_rates_follow_the_schedule(data: TrainingData) -> None:
+    rates = [epoch.lr["reconstruction"] for epoch in fit(start(config(), data), data)]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
+
+
+def test_an_epoch_s_metrics_are_all_there(data: TrainingData) -> None:
+    (epoch, *_) = fit(start(config(), data), data)
+    assert {"train/recon", "train/disc_z", "train/gen_z", "val/recon"} < set(epoch.metrics)
+    assert {"val/parzen_ll", "val/latent_mmd", "val/latent_std"} < set(epoch.metrics)
+    assert epoch.samples_per_second > 0
+    assert epoch.seconds > 0
+    json.dumps(epoch.metrics, allow_nan=False)
+
+
+def test_training_reconstructs(data: TrainingData) -> None:
+    trial = replace(config("deterministic", "adam"), training=replace(config().training, epochs=30))
+    trial = replace(
+        trial, training=replace(trial.training, reconstruction=OptimizerConfig("adam", 0.02, 0.9))
+    )
+    epochs = list(fit(start(trial, data), data))
+    assert epochs[-1].metrics["train/recon"] < 0.9 * epochs[0].metrics["train/recon"]
+
+
+def test_divergence_is_raised_at_once(data: TrainingData) -> None:
+    training = replace(config().training, reconstruction=OptimizerConfig("sgd", 1e18, 0.9))
+    trial = replace(config(), model=replace(config().model, output="linear"), training=training)
+    with pytest.raises(TrialDiverged, match="not finite in epoch 1"):
+        list(fit(start(trial, data), data))
+
+
+def test_a_batch_larger_than_the_data_is_the_data(data: TrainingData) -> None:
+    trial = replace(config(), training=replace(config().training, batch_size=1000))
+    assert len(list(fit(start(trial, data), data))) == 4
+
+
+def test_a_checkpoint_gives_back_its_model(data: TrainingData, tmp_path: Path) -> None:
+    state = start(config("gaussian"), data)
+    list(fit(state, data))
+    state.save(tmp_path / "checkpoint")
+    model = aae_core.load(tmp_path / "checkpoint")
+    draws = [
+        net.sample(5, generator=torch.Generator().manual_seed(0)) for net in (model, state.model)
+    ]
+    assert torch.equal(*draws)
+    x = torch.rand(3, 16, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(model.encode(x), state.model.encode(x))
+    assert model.decode(model.encode(x)).shape == (3, 16)
+
+
+def test_a_checkpoint_of_another_version_says_so(data: TrainingData, tmp_path: Path) -> None:
+    from aae_core import checkpoint
+
+    start(config(), data).save(tmp_path / "good")
+    tensors, document = checkpoint.load(tmp_path / "good")
+    document["config"]["model"]["novelty"] = 1
+    checkpoint.save(tmp_path / "other", tensors, document)
+    with pytest.raises(CheckpointError, match="another version"):
+        aae_core.load(tmp_path / "other")

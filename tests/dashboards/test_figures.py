@@ -1,0 +1,163 @@
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from synthetic_sweep import ENCODERS, METRIC, make_view
+
+from dashboards import curves, figures, style
+from dashboards.parallel import parallel_figure
+from dashboards.sweep import Sweep
+from orchestrator.history import SweepView
+
+LL = style.Objective(METRIC, "nats", "maximize")
+COST = style.Objective("val/recon", "", "minimize")
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> SweepView:
+    return make_view(tmp_path)
+
+
+@pytest.fixture
+def sweep(view: SweepView) -> Sweep:
+    return Sweep(view)
+
+
+def named(figure: go.Figure) -> Mapping[str, go.Scatter]:
+    return {trace.name: trace for trace in figure.data}
+
+
+def trials(*values: float, state: str = "complete") -> pd.DataFrame:
+    n = len(values)
+    return pd.DataFrame(
+        {"number": range(n), "stage": "search", "state": state, "group": "", "value": values}
+    )
+
+
+def test_groups_differ_by_colour_and_by_marker() -> None:
+    looks = style.looks(["a", "b", "c", "d", "e", "f"]).values()
+    assert len({look.colour for look in looks}) == len({look.symbol for look in looks}) == 6
+
+
+def test_markup_in_names_is_text() -> None:
+    assert style.safe("<b>%{x}") == "&lt;b&gt;%\u200b{x}"
+
+
+def test_history_shows_each_group_and_the_best_so_far(sweep: Sweep) -> None:
+    traces = named(figures.history_figure(sweep.search, sweep.looks, LL))
+    assert set(traces) == {"pruned", *ENCODERS, "best so far"}
+    assert traces["best so far"].y[-1] == sweep.finished["value"].max()
+    assert len(traces["pruned"].x) == 6
+    assert sum(len(traces[encoder].x) for encoder in ENCODERS) == len(sweep.finished) == 16
+
+
+def test_value_axis_ignores_the_worst_tenth() -> None:
+    values = pd.Series([-1e6, *range(100, 120)], dtype=float)
+    low, high = style.value_axis(values, LL)["range"]
+    assert 90 < low < 105
+    assert high > 119
+    low, high = style.value_axis(-values, COST)["range"]
+    assert low < -119
+    assert -105 < high < -90
+
+
+def test_value_axis_of_equal_or_few_values_is_left_to_plotly() -> None:
+    assert "range" not in style.value_axis(pd.Series([1.0] * 20), LL)
+    assert "range" not in style.value_axis(pd.Series([1.0, 2.0]), LL)
+
+
+def test_importance_is_drawn_largest_first() -> None:
+    (bars,) = figures.importance_figure({"std": 0.75, "lr": 0.25}).data
+    assert list(bars.y) == ["std", "lr"]
+    assert list(bars.text) == ["75%", "25%"]
+
+
+def test_confirmed_figure_spans_the_interval(sweep: Sweep) -> None:
+    main = sweep.confirmed[sweep.confirmed["metric"] == METRIC]
+    figure = figures.confirmed_figure(main, sweep.looks, METRIC)
+    mean = figure.data[1]
+    assert mean.x[0] + mean.error_x.array[0] == pytest.approx(main["high"].iloc[0])
+    assert mean.x[0] - mean.error_x.arrayminus[0] == pytest.approx(main["low"].iloc[0])
+    assert list(figure.layout.yaxis.ticktext) == list(main["label"])
+
+
+def test_parallel_figure_keeps_trials_of_every_branch(sweep: Sweep) -> None:
+    figure = parallel_figure(
+        sweep.search,
+        sweep.parameters[sweep.searched],
+        sweep.names,
+        sweep.logarithmic,
+        sweep.looks,
+        LL,
+    )
+    lines = sum(int(np.isnan(trace.y).sum()) for trace in figure.data)
+    assert lines == len(sweep.finished)
+    heights = np.concatenate([trace.y for trace in figure.data])
+    assert np.nanmin(heights) == 0.0
+    assert np.nanmax(heights) == 1.0
+    assert "none" in [annotation.text for annotation in figure.layout.annotations]
+
+
+def test_slice_over_a_category_puts_groups_side_by_side() -> None:
+    frame = trials(1.0, 2.0, 3.0, 4.0).assign(group=["a", "b", "a", "b"])
+    chosen = pd.Series(["x", "x", "y", "y"], dtype=object)
+    figure = figures.slice_figure(frame, chosen, "kind", False, style.looks(["a", "b"]), LL)
+    a, b = (trace.x for trace in figure.data)
+    assert a[0] < b[0] < 0.5 < a[1] < b[1]
+    assert list(figure.layout.xaxis.ticktext) == ["x", "y"]
+
+
+def test_slice_over_a_logarithmic_number_leaves_out_other_branches() -> None:
+    frame = trials(1.0, 2.0, 3.0)
+    chosen = pd.Series([0.001, None, 0.1], dtype=object)
+    figure = figures.slice_figure(frame, chosen, "lr", True, style.looks([""]), LL)
+    assert figure.layout.xaxis.type == "log"
+    assert list(figure.data[0].x) == [0.001, 0.1]
+
+
+def test_curves_fade_what_was_cut_short(sweep: Sweep, view: SweepView) -> None:
+    traces = named(curves.curves_figure(view.curves, sweep.search, sweep.looks, LL))
+    assert set(traces) == {"cut short", *ENCODERS}
+    assert traces["cut short"].opacity < 0.5
+    assert np.isnan(traces["cut short"].y).sum() == 8  # pruned 6, diverged 1, failed 1
+
+
+def test_long_and_many_curves_are_thinned_and_keep_their_ends() -> None:
+    many = trials(*np.linspace(0, 1, 500))
+    points = [{"epoch": e, METRIC: 1.0 / e} for e in range(1, 5001)]
+    every = {("search", n): points for n in range(500)}
+    drawn = curves.drawn_trials(many, every, LL)
+    assert len(drawn) == curves.MOST_CURVES
+    assert {0, 499} <= set(drawn["number"])
+    (line,) = curves.curves_figure(every, many, style.looks([""]), LL).data
+    assert len(line.x) <= curves.MOST_CURVES * (curves.MOST_POINTS + 2)
+    assert np.nanmax(line.x) == 5000
+    assert np.nanmin(line.x) == 1
+
+
+def test_timeline_has_a_bar_a_started_trial(sweep: Sweep) -> None:
+    traces = named(figures.timeline_figure(sweep.trials))
+    assert set(traces) == {"complete", "pruned", "diverged", "failed"}
+    assert sum(len(trace.x) for trace in traces.values()) == 33
+    assert traces["diverged"].base[0].startswith("2026-03-01 09:09:00")
+    (width,) = traces["diverged"].x
+    assert width == pytest.approx(1000 * sweep.trials.loc[6, "seconds"])
+
+
+def test_parzen_figure_shows_models_paper_and_controls(sweep: Sweep) -> None:
+    figure = figures.parzen_figure(
+        sweep.scores, sweep.looks, {"kmeans": 238.94}, {10_000: 340.0, 10**7: 427.0}
+    )
+    assert len(figure.data) == 3 + 1
+    assert list(figure.data[0].x) == [10**4, 10**5, 10**6, 10**7]
+    assert [a.text for a in figure.layout.annotations] == ["k-means centroids as samples: 238.9"]
+
+
+def test_no_figure_carries_more_than_its_data(sweep: Sweep) -> None:
+    figure = figures.history_figure(sweep.search, sweep.looks, LL)
+    assert len(figure.to_json()) < 10_000
+    assert not math.isnan(figure.layout.height)

@@ -1,0 +1,258 @@
+"""The whole page: what stands in it, that nothing gets out of it, and that it always builds."""
+
+import base64
+import hashlib
+import json
+import re
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_sweep import ENCODERS, METRIC, count_states, make_view, without_results
+
+from dashboards import build_report, write_report
+from dashboards.sections import SECTIONS
+from orchestrator.history import SweepView
+from orchestrator.records import RunRecord
+
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Elements, their attributes, and the text of scripts; fails where tags do not match."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.scripts: list[str] = []
+        self.figures: list[dict[str, Any]] = []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            is_data = self.elements[-1][1].get("type") == "application/json"
+            (self.figures.append(json.loads(data)) if is_data else self.scripts.append(data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def ids(self) -> list[str]:
+        return [str(a["id"]) for _, a in self.elements if "id" in a]
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> SweepView:
+    return make_view(tmp_path)
+
+
+def test_every_section_is_there(view: SweepView) -> None:
+    page = Page(build_report([view]))
+    assert [a["id"] for a in page.all("section")] == [id for id, _, _ in SECTIONS]
+    assert len(page.figures) == 1 + 1 + 1 + 1 + 7 + 2 + 1 + 1  # slices: 7, curves: 2
+    assert len(page.all("img")) == 2
+
+
+def test_it_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> None:
+    report = build_report([view])
+    assert view.best is not None
+    assert '<p class="verdict"><strong>gaussian</strong> wins: val/parzen_ll' in report
+    assert report.index("wins:") < report.index("Confirmed results")
+
+
+def test_nothing_is_fetched_and_only_its_own_scripts_may_run(view: SweepView) -> None:
+    page = Page(build_report([view]))
+    policy = str(page.all("meta")[1]["content"])
+    assert policy.startswith("default-src 'none'; img-src data: blob:;")
+    assert len(page.scripts) == 2
+    for script in page.scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert page.all("link") == []
+    for _, attributes in page.elements:
+        assert not str(attributes.get("src", "data:")).startswith(("http", "//", "/"))
+        assert str(attributes.get("href", "#")).startswith("#")
+        assert not [name for name in attributes if name.startswith("on")]
+
+
+def test_plotly_is_carried_once_and_the_file_stays_small(view: SweepView) -> None:
+    report = build_report([view, view])
+    assert report.count("plotly.js v") == 1
+    assert len(report.encode()) < 6_000_000
+
+
+def rename(document: Any) -> Any:
+    text = json.dumps(document).replace('"gaussian"', json.dumps(HOSTILE))
+    return json.loads(text.replace("prior.std", "<b>p"))
+
+
+def test_hostile_names_stay_text(view: SweepView) -> None:
+    assert view.best is not None
+    assert view.evaluation is not None
+    hostile = replace(
+        view,
+        status={**view.status, "sweep": HOSTILE, "id": HOSTILE, "resume": HOSTILE},
+        trials=[replace(t, params=rename(t.params), reason=HOSTILE) for t in view.trials],
+        best=rename(view.best),
+        evaluation=rename(view.evaluation),
+        study=None,
+        pictures=[replace(p, title=HOSTILE, alt=HOSTILE) for p in view.pictures],
+        spec_text=HOSTILE,
+        spec={**view.spec, "name": HOSTILE},
+    )
+    report = build_report([hostile, view])
+    page = Page(report)
+    assert len(page.scripts) == 2
+    assert "<script>alert" not in report
+    assert "<img src=x" not in report
+    markup = re.compile(r"<(?!/?extra>)")  # plotly's own, in what we write for a hover
+    assert not any(markup.search(json.dumps(figure)) for figure in page.figures)
+
+
+def test_readable_by_keyboard_and_screen_reader(view: SweepView) -> None:
+    page = Page(build_report([view]))
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("h1")) == 1
+    plots = [a for a in page.all("div") if a.get("class") == "plot"]
+    assert all(a["role"] == "img" and a["aria-label"] for a in plots)
+    assert all(a["alt"] for a in page.all("img"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(a["scope"] in ("col", "row") for a in page.all("th"))
+    assert len(set(page.ids)) == len(page.ids)
+    targets = {str(a["href"])[1:] for a in page.all("a")}
+    assert targets <= set(page.ids)
+
+
+def test_several_sweeps_stand_side_by_side(view: SweepView) -> None:
+    other = without_results(view, status={**view.status, "id": "other", "trials": {}})
+    page = Page(build_report([view, other]))
+    assert len(page.all("article")) == 2
+    assert len(set(page.ids)) == len(page.ids)
+    assert {str(a["href"])[1:] for a in page.all("a")} <= set(page.ids)
+
+
+def test_the_paper_stands_beside_its_own_data_alone(view: SweepView) -> None:
+    assert "340 ± 2" in build_report([view])
+    digits = replace(view, spec={**view.spec, "data": {"name": "digits", "path": None}})
+    report = build_report([digits])
+    assert "340 ± 2" not in report
+    assert "The paper gives no figure for data set digits in val/parzen_ll." in report
+    assert "the paper&#x27;s AAE" not in report
+    assert "the paper's AAE" not in report
+
+
+def running(trial: RunRecord) -> RunRecord:
+    return replace(trial, state="running", metrics={}, seconds=None, reason=None)
+
+
+def diverged(trial: RunRecord) -> RunRecord:
+    return replace(trial, state="diverged", metrics={}, reason="train/recon is not finite")
+
+
+def waiting(trial: RunRecord) -> RunRecord:
+    return replace(running(trial), state="waiting", started=None)
+
+
+@pytest.mark.parametrize("state", ["done", "running", "failed", "interrupted", "stopped"])
+@pytest.mark.parametrize("change", [running, diverged, waiting])
+@pytest.mark.parametrize("count", [0, 1, 24])
+def test_a_sweep_without_results_builds(
+    view: SweepView, count: int, change: Any, state: str
+) -> None:
+    trials = [change(trial) for trial in view.trials[:count]]
+    status = {**view.status, "state": state, "best": None, "trials": count_states(trials)}
+    bare = replace(without_results(view), status=status, trials=trials)
+    page = Page(build_report([bare]))
+    assert all(figure["data"] for figure in page.figures)
+
+
+@pytest.mark.parametrize("finished", [1, 2, 9, 12])
+def test_a_young_sweep_builds_and_shows_no_empty_chart(view: SweepView, finished: int) -> None:
+    complete = [t for t in view.trials if t.stage == "search" and t.state == "complete"]
+    young = replace(view, trials=complete[:finished], best=None, evaluation=None)
+    report = build_report([young])
+    page = Page(report)
+    assert all(figure["data"] for figure in page.figures)
+    told = f"needs 10 finished search trials, there are {finished}"
+    assert (told in report) == (finished < 10)
+
+
+def test_trials_that_all_agree_need_no_importance(view: SweepView) -> None:
+    first = view.trials[0]
+    same = [replace(first, number=n) for n in range(12)]
+    report = build_report([replace(view, trials=same)])
+    assert "do not differ in parameters and result" in report
+
+
+def test_a_sweep_without_groups_builds(view: SweepView) -> None:
+    plain = {**view.spec, "search": None, "confirm": {"top": 1, "per": None, "seeds": 3}}
+    assert view.best is not None
+    alone = [{**view.best["groups"][0], "by": None, "value": None}]
+    best = {**view.best, "groups": alone, "tied_with": []}
+    page = Page(build_report([replace(view, spec=plain, best=best, evaluation={"models": []})]))
+    assert all(figure["data"] for figure in page.figures)
+
+
+def test_pictures_too_large_to_carry_are_named(view: SweepView, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(7 * 2**20))
+    report = build_report([replace(view, pictures=[replace(view.pictures[0], path=large)])])
+    assert f"too large to carry along, see {large}" in report
+    assert len(report) < 6_000_000
+
+
+def test_a_thousand_trials_take_seconds(tmp_path: Path) -> None:
+    large = make_view(tmp_path, n_search=1000, epochs=50)
+    began = time.perf_counter()
+    report = build_report([large])
+    assert time.perf_counter() - began < 20
+    assert len(report.encode()) < 15_000_000
+
+
+def test_it_is_the_same_file_every_time(view: SweepView) -> None:
+    assert build_report([view]) == build_report([view])
+
+
+def test_it_is_written_whole_or_not_at_all(
+    view: SweepView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_report([view], tmp_path / "reports" / "report.html")
+    before = path.read_bytes()
+    assert before == build_report([view]).encode()
+
+    def no_space(_: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="no space"):
+        write_report([view], path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_sweep_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one sweep"):
+        build_report([])
+
+
+def test_metrics_and_groups_stand_in_the_leaderboard(view: SweepView) -> None:
+    report = build_report([view])
+    board = re.search(r'<section id="confirmed".*?</table>', report, re.DOTALL)
+    assert board is not None
+    for word in (*ENCODERS, METRIC, "test/parzen_ll", "95 % interval"):
+        assert word in board[0]

@@ -1,0 +1,141 @@
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_sweep import METRIC, make_view
+
+from dashboards import tables
+from orchestrator.records import RunRecord
+
+
+def record(number: int, value: float | None = None, **params: object) -> RunRecord:
+    metrics = {} if value is None else {METRIC: value}
+    return RunRecord(number, "search", "complete", 7, "c0ffee", params, metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "text"),
+    [
+        (123.4349, 1.234, "123.4 ± 1.2"),
+        (1909.2, 66.0, "1909 ± 66"),
+        (-0.01234, 0.00056, "−0.01234 ± 0.00056"),
+        (2.0, None, "2"),
+        (325.604, 0.0, "325.6"),
+        (325.604, math.nan, "325.6"),
+        (None, 1.0, "–"),
+    ],
+)
+def test_plus_minus_keeps_two_digits_of_the_error(
+    mean: float | None, error: float | None, text: str
+) -> None:
+    assert tables.plus_minus(mean, error) == text
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [(1000, "1,000"), (0.000123456, "0.0001235"), (-3.5, "−3.5"), (12345.6, "12,346"),
+     (math.nan, "–"), (math.inf, "–"), (None, "–")],
+)  # fmt: skip
+def test_number(x: float | None, text: str) -> None:
+    assert tables.number(x) == text
+
+
+def test_interval_has_the_decimals_that_its_width_deserves() -> None:
+    assert tables.interval(318.81234, 332.0) == "318.8 to 332.0"
+    assert tables.interval(math.nan, math.nan) == "–"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.25, "4.2 s"), (3540.0, "59 min"), (7860.0, "2 h 11 min"), (None, "–")],
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    assert tables.duration(seconds) == text
+
+
+def test_short_names_are_the_shortest_that_differ() -> None:
+    paths = ["model.encoder.kind", "training.schedule.kind", "model.prior.std", "std.kind"]
+    assert list(tables.short_names(paths).values()) == [
+        "encoder.kind",
+        "schedule.kind",
+        "std",
+        "std.kind",
+    ]
+
+
+def test_short_name_of_a_path_that_ends_another_is_the_whole_path() -> None:
+    assert tables.short_names(["a.std", "std"]) == {"a.std": "a.std", "std": "std"}
+
+
+def test_trials_frame_takes_no_infinity_for_a_value() -> None:
+    frame = tables.trials_frame([record(0, math.inf), record(1, 2.5), record(2)], METRIC)
+    assert frame["value"].isna().tolist() == [True, False, True]
+
+
+def test_parameters_frame_keeps_branches_apart() -> None:
+    frame = tables.parameters_frame([record(0, lr=0.1), record(1, drops=[3, 5], flag=True)])
+    assert frame["lr"].tolist() == [0.1, None]
+    assert frame["drops"].tolist() == [None, "[3, 5]"]
+    assert frame["flag"].tolist() == [None, "True"]
+
+
+def test_best_so_far_never_gets_worse() -> None:
+    values = pd.Series([3.0, 1.0, 2.0, 5.0])
+    assert tables.best_so_far(values, "maximize").tolist() == [3, 3, 3, 5]
+    assert tables.best_so_far(values, "minimize").tolist() == [3, 1, 1, 1]
+
+
+def test_candidates_of_one_group_are_told_apart_by_their_hash() -> None:
+    groups = [
+        {"value": "gaussian", "config_hash": "aa"},
+        {"value": "gaussian", "config_hash": "bb"},
+        {"value": "universal", "config_hash": "cc"},
+        {"value": None, "config_hash": "dd"},
+    ]
+    assert tables.candidate_labels({"groups": groups}) == {
+        "aa": "gaussian (aa)",
+        "bb": "gaussian (bb)",
+        "cc": "universal",
+        "dd": "Configuration dd",
+    }
+
+
+def test_confirmed_frame_has_a_row_a_candidate_and_metric(tmp_path: Path) -> None:
+    best = make_view(tmp_path).best
+    assert best is not None
+    frame = tables.confirmed_frame(best, "model.encoder.kind")
+    assert len(frame) == 3 * 2
+    assert frame["mean"].iloc[0] == best["metrics"][METRIC]["mean"]
+    assert tables.confirmed_frame({**best, "confirmed": False}, None).empty
+
+
+def test_group_scores_give_an_error_over_seeds_alone() -> None:
+    scores = pd.DataFrame(
+        {
+            "group": ["a", "a", "b"],
+            "n_samples": [10_000.0, 10_000.0, 10_000.0],
+            "log_likelihood": [100.0, 104.0, 90.0],
+        }
+    )
+    assert tables.group_scores(scores) == {
+        ("a", 10_000): (102.0, pytest.approx(2.0)),
+        ("b", 10_000): (90.0, None),
+    }
+
+
+def test_parzen_frame_ends_a_curve_at_the_final_score(tmp_path: Path) -> None:
+    evaluation = make_view(tmp_path).evaluation
+    assert evaluation is not None
+    model = {**evaluation["models"][0], "curve": evaluation["models"][0]["curve"][:2]}
+    frame = tables.parzen_frame({"models": [model]})
+    assert frame["n_samples"].tolist() == [10_000, 100_000, 10_000_000]
+    assert frame["log_likelihood"].iloc[-1] == model["log_likelihood"]
+
+
+def test_controls_may_be_figures_or_documents() -> None:
+    controls = {"train_images": {"log_likelihood": 182.0}, "kmeans": 238.0, "other": None}
+    assert tables.controls({"models": [{"controls": controls}]}) == {
+        "train_images": 182.0,
+        "kmeans": 238.0,
+    }

@@ -1,0 +1,70 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_sweep import METRIC, make_view, without_results
+
+from dashboards.verdict import verdict
+from orchestrator.history import SweepView
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> SweepView:
+    return make_view(tmp_path)
+
+
+def best_of(view: SweepView, **changes: Any) -> SweepView:
+    assert view.best is not None
+    metrics = {METRIC: {"mean": 123.4349, "se": 1.234, "ci95": None, "values": [1.0, 2.0, 3.0]}}
+    return replace(view, best={**view.best, "metrics": metrics, **changes})
+
+
+def test_the_winner_with_its_error_bar_and_those_it_ties_with(view: SweepView) -> None:
+    assert str(verdict(best_of(view))) == (
+        "gaussian wins: val/parzen_ll 123.4 ± 1.2 nats (3 seeds); "
+        "not distinguishable from: universal."
+    )
+
+
+def test_a_clear_winner(view: SweepView) -> None:
+    told = str(verdict(best_of(view, tied_with=[])))
+    assert told.endswith("(3 seeds); distinguishable from every other candidate.")
+
+
+def test_a_single_candidate_has_nobody_to_beat(view: SweepView) -> None:
+    assert view.best is not None
+    alone = {**view.best["groups"][0], "value": None}
+    told = verdict(best_of(view, groups=[alone], tied_with=[]))
+    assert str(told) == f"Configuration {alone['config_hash']} reaches: " + (
+        "val/parzen_ll 123.4 ± 1.2 nats (3 seeds)."
+    )
+
+
+def test_one_seed_has_no_error_bar(view: SweepView) -> None:
+    metrics = {METRIC: {"mean": 123.4349, "se": None, "ci95": None, "values": [123.4349]}}
+    told = verdict(best_of(view, metrics=metrics))
+    assert "wins: val/parzen_ll 123.4 nats (1 seed)" in told.statement
+    assert told.remark.startswith("One seed has no error bar.")
+
+
+def test_a_search_leader_is_not_called_a_winner(view: SweepView) -> None:
+    told = str(verdict(best_of(view, confirmed=False)))
+    assert told == "gaussian leads the search: val/parzen_ll 123.4 ± 1.2 nats, not confirmed yet."
+
+
+@pytest.mark.parametrize(
+    ("counts", "statement", "remark"),
+    [
+        ({"complete": 0}, "No trial has started.", "once the first trials finish"),
+        ({"running": 2, "diverged": 1}, "still at work", "2 running, 1 diverged"),
+        ({"diverged": 4, "failed": 1}, "not one trial finished", "4 diverged, 1 failed"),
+    ],
+)
+def test_without_a_result_it_says_why(
+    view: SweepView, counts: dict[str, int], statement: str, remark: str
+) -> None:
+    told = verdict(without_results(view, status={**view.status, "trials": counts}))
+    assert told.subject == ""
+    assert statement in told.statement
+    assert remark in told.remark
