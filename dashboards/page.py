@@ -110,7 +110,7 @@ def table(
 
 
 def chart(figure: go.Figure, label: str, caption: str = "", min_width: int = 0) -> str:
-    """A figure as JSON, drawn by the page's script when it comes into view.
+    """A figure as JSON, drawn by the page's script.
 
     label: what a screen reader says.  min_width: pixels below which the chart scrolls sideways.
     """

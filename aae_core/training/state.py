@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
-from aae_core import checkpoint, streams
+from aae_core import checkpoint
 from aae_core.config import OptimizerConfig, TrialConfig
 from aae_core.errors import CheckpointError
 from aae_core.models import AAE, build_model
+from aae_core.streams import generator
 
 _STREAMS = ("batches", "noise", "prior")
 
@@ -40,7 +41,7 @@ class TrainState:
         device: torch.device | str = "cpu",
     ) -> "TrainState":
         device = torch.device(device)
-        init = streams.generator(config.seed, "init")  # on the CPU: one start for every device
+        init = generator(config.seed, "init")  # on the CPU: one start for every device
         dim = int(torch.Size(image_shape).numel())
         model = build_model(config.model, dim, generator=init).to(device)
         optimizers = {
@@ -49,7 +50,7 @@ class TrainState:
             )
             for name, (group, nets) in model.objectives().items()
         }
-        streams = {name: streams.generator(config.seed, name, device=device) for name in _STREAMS}
+        streams = {name: generator(config.seed, name, device=device) for name in _STREAMS}
         return cls(config, image_shape, data_sha256, device, model, optimizers, streams)
 
     def set_rates(self, multiplier: float) -> dict[str, float]:

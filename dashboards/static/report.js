@@ -1,6 +1,7 @@
 "use strict";
 
-// Charts: drawn when they come near the screen, in the page's colours, again when those change.
+// Charts: drawn in the page's colours, again when those change. All at once, so that a printed or
+// photographed page has no gaps.
 const plots = [...document.querySelectorAll(".plot")];
 const style = getComputedStyle(document.documentElement);
 const touch = matchMedia("(pointer: coarse)").matches;
@@ -19,7 +20,6 @@ function inColours(template) {
 
 function draw(plot) {
   const source = plot.querySelector("script");
-  if (!source) return;
   const { data, layout } = JSON.parse(source.textContent);
   source.remove();
   layout.template = inColours(layout.template);
@@ -28,19 +28,11 @@ function draw(plot) {
 }
 
 function recolour() {
-  for (const plot of plots.filter((drawn) => drawn.layout))
+  for (const plot of plots)
     Plotly.relayout(plot, { template: inColours(structuredClone(plot.layout.template)) });
 }
 
-const watcher = new IntersectionObserver(
-  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
-    watcher.unobserve(entry.target);
-    draw(entry.target);
-  }),
-  { rootMargin: "400px" },
-);
-plots.forEach((plot) => watcher.observe(plot));
-addEventListener("beforeprint", () => plots.forEach(draw));
+plots.forEach(draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 
 // Tables: sorted by a click on a column's head, a page at a time.
