@@ -22,5 +22,8 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: setup
+	$(BIN)/python benchmarks/train_step.py
+
 clean:
 	rm -rf .venv build *.egg-info

@@ -1,11 +1,9 @@
 """A published table with this sweep's figures below it, and what differs between the two."""
 
-import math
-
 import pandas as pd
 
 from dashboards.paper import PublishedTable
-from dashboards.tables import group_scores, plus_minus, records
+from dashboards.tables import group_scores, plus_minus, records, samples_label
 
 TEST_SAMPLES = 10_000  # behind test/parzen_ll, and the paper's smaller column
 OURS = "this sweep"
@@ -36,14 +34,6 @@ def differences(table: PublishedTable, confirmed: pd.DataFrame, scores: pd.DataF
     return told
 
 
-def samples_label(samples: int) -> str:
-    """10000 -> 10K, 2500000 -> 2.5M."""
-    for size, letter in ((1_000_000, "M"), (1_000, "K")):
-        if samples >= size:
-            return f"{samples / size:g}{letter}"
-    return str(samples)
-
-
 def _our_cells(
     table: PublishedTable, confirmed: pd.DataFrame, scores: pd.DataFrame
 ) -> dict[str, dict[str, str]]:
@@ -69,13 +59,13 @@ def _parzen_differences(table: PublishedTable, scores: pd.DataFrame) -> list[str
         "Scored models: σ is refined between the grid's points; the figure on the strict grid, "
         "the published protocol's, stands in the table of scored models."
     ]
-    if scores.groupby("group")["seed"].nunique().max() == 1:
-        told.append("One model a group was scored beyond 10K samples: no error over seeds there.")
     largest = int(scores["n_samples"].max())
-    wanted = max((c.samples or 0 for c in table.columns), default=math.inf)
+    if not scores[scores["n_samples"] == largest].duplicated("group").any():
+        told.append(f"At {samples_label(largest)} one model a group: no error over seeds there.")
+    wanted = max(column.samples or 0 for column in table.columns)
     if largest < wanted:
         told.append(
             f"Ours stops at {samples_label(largest)} samples; the figure grows with their number, "
-            f"so it is not comparable with the paper's {samples_label(int(wanted))}."
+            f"so it is not comparable with the paper's {samples_label(wanted)}."
         )
     return told

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from dashboards.style import GREY, Look, Objective, safe, styled, value_axis
 from dashboards.tables import Curves, records
 
-MOST_CURVES = 150  # drawn at once; more hide each other
+MOST_CURVES = 60  # drawn at once; more hide each other
 MOST_POINTS = 200  # along one curve
 
 

@@ -1,13 +1,14 @@
 """Frames to plotly figures. Pure: each function returns a new figure and reads nothing else."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.style import GREY, OKABE_ITO, Look, Objective, is_numeric, safe, styled, value_axis
-from dashboards.tables import best_so_far, finished, number, records
+from dashboards.tables import best_so_far, finished, number, records, samples_label
 
 STATE_COLOURS = {
     "complete": "#009E73",
@@ -18,7 +19,8 @@ STATE_COLOURS = {
     "running": "#56B4E9",
     "waiting": "#B9BEC6",
 }
-CONTROLS = {"train_images": "training images as samples", "kmeans": "k-means centroids as samples"}
+CROWD = 100  # points of one kind that still have room
+CONTROLS = {"train_images": "training images", "kmeans": "k-means centroids"}  # as samples
 
 
 def confirmed_figure(confirmed: pd.DataFrame, style: Mapping[str, Look], x_title: str) -> go.Figure:
@@ -122,7 +124,7 @@ def slice_figure(
     figure = go.Figure()
     axis: dict[str, Any] = {"title": {"text": safe(name)}}
     if is_numeric(chosen):
-        axis |= _number_axis(chosen.astype(float), logarithmic)
+        axis |= _log_axis(chosen.astype(float)) if logarithmic else {}
     else:
         categories = sorted(set(chosen))
         complete["parameter"] = chosen.map(categories.index) + _offsets(chosen, complete["group"])
@@ -143,43 +145,49 @@ def slice_figure(
 
 
 def timeline_figure(trials: pd.DataFrame) -> go.Figure:
-    """A bar a started trial, from its start over its seconds, coloured by how it ended."""
+    """A bar a started trial, from its start over its seconds, those that ran at once in lanes."""
     figure = go.Figure()
-    started = trials[trials["started"].notna() & trials["seconds"].notna()].reset_index(drop=True)
+    timed = trials[trials["started"].notna() & trials["seconds"].notna()].sort_values("started")
+    ends = timed["started"] + pd.to_timedelta(timed["seconds"], unit="s")
+    timed = timed.assign(lane=lanes(timed["started"].tolist(), ends.tolist()))
     for state, colour in STATE_COLOURS.items():
-        rows = started[started["state"] == state]
+        rows = timed[timed["state"] == state]
         if rows.empty:
             continue
         figure.add_bar(
             base=rows["started"].dt.strftime("%Y-%m-%d %H:%M:%S.%f").tolist(),
             x=(1000 * rows["seconds"]).to_numpy(),  # milliseconds, plotly's unit for dates
-            y=rows.index.to_numpy(),
+            y=rows["lane"].to_numpy(),
             orientation="h",
-            width=0.76,
+            width=0.8,
             marker={"color": colour, "line": {"width": 0}},
             name=state,
-            customdata=[
-                f"{row['stage']} {row['number']}, {row['seconds']:.4g} s" for row in records(rows)
-            ],
+            customdata=[f"{r['stage']} {r['number']}, {r['seconds']:.4g} s" for r in records(rows)],
             hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
         )
-    return styled(figure, min(640, 160 + 10 * len(started))).update_layout(
+    return styled(figure, min(640, 130 + 30 * timed["lane"].nunique())).update_layout(
         barmode="overlay",
         showlegend=True,
         xaxis={"type": "date", "title": {"text": "UTC"}},
-        yaxis={
-            "title": {"text": "trials, by start"},
-            "autorange": "reversed",
-            "showgrid": False,
-            "showticklabels": False,
-        },
+        yaxis={"autorange": "reversed", "showgrid": False, "showticklabels": False},
     )
+
+
+def lanes(starts: Sequence[Any], ends: Sequence[Any]) -> list[int]:
+    """For intervals by start, the first lane that is free again: as many as ever ran at once."""
+    free: list[Any] = []  # when each lane is free again
+    taken = []
+    for start, end in zip(starts, ends, strict=True):
+        lane = next((i for i, since in enumerate(free) if since <= start), len(free))
+        free[lane : lane + 1] = [end]
+        taken.append(lane)
+    return taken
 
 
 def parzen_figure(
     scores: pd.DataFrame,
     style: Mapping[str, Look],
-    controls: Mapping[str, float],
+    controls: Mapping[str, Mapping[str, Any]],
     published: Mapping[int, float],
 ) -> go.Figure:
     """Log-likelihood over the number of samples, a line a model; controls and the paper beside."""
@@ -206,11 +214,12 @@ def parzen_figure(
             name="the paper's AAE",
             hovertemplate="%{y} nats<extra>the paper's AAE</extra>",
         )
-    for name, score in controls.items():
+    for name, control in controls.items():
+        score, size = control["log_likelihood"], samples_label(control["n_samples"])
         figure.add_hline(
             score,
             line={"color": GREY, "dash": "dash", "width": 1.5},
-            annotation={"text": safe(f"{CONTROLS.get(name, name)}: {number(score)}")},
+            annotation={"text": safe(f"{size} {CONTROLS.get(name, name)}: {number(score)}")},
             annotation_position="top left",
         )
     return styled(figure, 380).update_layout(
@@ -231,6 +240,7 @@ def _points(
 ) -> None:
     if rows.empty:
         return
+    size = size if len(rows) <= CROWD else size - 3
     figure.add_scatter(
         x=rows[x].to_numpy(dtype=float),
         y=rows["value"].to_numpy(),
@@ -242,10 +252,13 @@ def _points(
     )
 
 
-def _number_axis(values: pd.Series, logarithmic: bool) -> dict[str, Any]:
-    if not logarithmic:
-        return {}
-    return {"type": "log", "dtick": 1 if values.max() > 30 * values.min() else "D2"}
+def _log_axis(values: pd.Series) -> dict[str, Any]:
+    """Ticks at 1, 2 and 5 times powers of ten, or at the powers alone where that gives enough."""
+    low, high = math.log10(values.min()), math.log10(values.max())
+    steps = (1,) if high - low > 2 else (1, 2, 5)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _offsets(categories: pd.Series, groups: pd.Series) -> pd.Series:

@@ -11,6 +11,8 @@ import plotly.graph_objects as go
 from dashboards.style import GREY, Look, Objective, is_numeric, safe, styled
 from dashboards.tables import columns, finished, number
 
+MOST_BEST = 20  # lines in colour; more hide what they have in common
+MOST_OTHERS = 300
 _TICK = {"showarrow": False, "font": {"size": 11}}
 
 
@@ -22,7 +24,7 @@ def parallel_figure(
     style: Mapping[str, Look],
     objective: Objective,
 ) -> go.Figure:
-    """One line a finished trial through all its parameters to its value; the best quarter by group.
+    """One line a finished trial through all its parameters to its value; the best ones by group.
 
     Optuna's own plot leaves out every trial that misses a parameter, and so all but one branch
     of a conditional space; here such a trial passes through "none". Drawn without WebGL, which
@@ -35,13 +37,14 @@ def parallel_figure(
     ]
     scales.append(_scale(objective.metric, complete["value"].astype(object), logarithmic=False))
     heights = pd.DataFrame({i: scale.heights for i, scale in enumerate(scales)})
-    ranks = complete["value"].rank(ascending=objective.direction == "minimize", pct=True)
+    ranks = complete["value"].rank(ascending=objective.direction == "minimize", method="first")
+    best = complete[ranks <= best_shown(len(complete))]
+    others = heights.drop(best.index)[:MOST_OTHERS]
     figure = go.Figure()
-    _threads(figure, heights[ranks > 0.25], "other trials", GREY, width=1, opacity=0.3)
-    best = complete[ranks <= 0.25]
+    _threads(figure, others, "other trials", GREY, width=1, opacity=0.3)
     for group, look in style.items():
         members = heights.loc[best.index[best["group"] == group]]
-        _threads(figure, members, group or "best quarter", look.colour, width=2.2, opacity=0.95)
+        _threads(figure, members, group or "best trials", look.colour, width=2.2, opacity=0.95)
     for i, scale in enumerate(scales):
         figure.add_vline(i, line={"color": GREY, "width": 1})
         for height, tick in scale.ticks:
@@ -59,6 +62,11 @@ def parallel_figure(
         },
         yaxis={"visible": False, "range": [-0.06, 1.06], "fixedrange": True},
     )
+
+
+def best_shown(finished: int) -> int:
+    """How many of the finished trials are drawn in colour."""
+    return min(math.ceil(finished / 4), MOST_BEST)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dashboards import comparison, curves, figures, page, paper, tables
-from dashboards.parallel import parallel_figure
+from dashboards.parallel import best_shown, parallel_figure
 from dashboards.sweep import Sweep
 from dashboards.verdict import figure, is_test_goal, unit, verdict, winner
 
@@ -144,8 +144,8 @@ def parallel(sweep: Sweep) -> str:
         ),
         f"{len(sweep.finished)} finished search trials as lines through "
         f"{len(sweep.searched)} parameters and {sweep.objective.metric}.",
-        "A line a finished trial, the best quarter in colour. Select a name below to hide its "
-        "lines. “none”: the trial's branch has no such parameter.",
+        f"A line a finished trial, the best {best_shown(len(sweep.finished))} in colour. Select a "
+        "name to hide its lines. “none”: the trial's branch has no such parameter.",
         min_width=width,
     )
 
@@ -191,7 +191,7 @@ def timeline(sweep: Sweep) -> str:
     return page.chart(
         figures.timeline_figure(sweep.trials),
         f"When {len(timed)} trials ran, {spent} of training in all.",
-        f"{spent} of training in all, trials that ran side by side counted each.",
+        f"A bar a trial, one above the other where they ran at once: {spent} of training in all.",
     )
 
 
@@ -349,7 +349,7 @@ def _published_aae(sweep: Sweep) -> dict[int, float]:
     }
 
 
-def _controls_told(controls: Mapping[str, float]) -> str:
+def _controls_told(controls: Mapping[str, Any]) -> str:
     if not controls:
         return ""
     return (

@@ -145,13 +145,11 @@ def group_scores(scores: pd.DataFrame) -> dict[tuple[str, int], tuple[float, flo
     }
 
 
-def controls(evaluation: Mapping[str, Any] | None) -> dict[str, float]:
-    """Log-likelihood of the control rows: plain numbers, or documents like a model's."""
-    found: dict[str, float] = {}
-    for model in (evaluation or {"models": []})["models"]:
-        for name, score in (model.get("controls") or {}).items():
-            if score is not None:
-                found[name] = score["log_likelihood"] if isinstance(score, Mapping) else score
+def controls(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The Parzen documents of the control rows, which every model of an evaluation carries."""
+    found: dict[str, dict[str, Any]] = next(
+        (model["controls"] for model in evaluation["models"] if model.get("controls")), {}
+    )
     return found
 
 
@@ -186,6 +184,14 @@ def number(x: float | None) -> str:
         return MISSING
     text = f"{x:,.0f}" if float(x).is_integer() or 1e4 <= abs(x) < 1e9 else f"{x:.4g}"
     return text.replace("-", "−")
+
+
+def samples_label(samples: int) -> str:
+    """10000 -> 10K, 2500000 -> 2.5M."""
+    for size, letter in ((1_000_000, "M"), (1_000, "K")):
+        if samples >= size:
+            return f"{samples / size:g}{letter}"
+    return str(samples)
 
 
 def plus_minus(mean: float | None, error: float | None) -> str:

@@ -88,7 +88,7 @@ class History:
             "id": sweep,
             "config_hash": sweep.rsplit("-", 1)[-1],
             "stage": "done" if done else search.attribute("stage", "search"),
-            "state": "running" if running else search.attribute("state", "interrupted"),
+            "state": _state(search, done, running),
             "trials": counts,
             "planned": search.attribute("planned", {}),
             "objective": self.objective(sweep),
@@ -237,6 +237,14 @@ class History:
         elapsed: float = search.attribute("elapsed", 0.0)
         left: int = max(planned - ended, 0)
         return elapsed / ended * left
+
+
+def _state(search: Ledger, done: bool, running: bool) -> str:
+    """A driver that was killed could not say so: what it left as running was interrupted."""
+    if done or running:
+        return "done" if done else "running"
+    noted: str = search.attribute("state", "interrupted")
+    return "interrupted" if noted == "running" else noted
 
 
 PICTURES = (

@@ -31,7 +31,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
         checkpoint_bytes = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
 
     trials = spec.search.trials if spec.search else 0
-    confirmations = spec.confirm.seeds * _candidates(spec)
+    confirmations = spec.confirmations
     epochs = (trials + confirmations) * spec.max_epochs
     parallel = max(1, math.floor(usable_cpus() / share.cpu))
     seconds = epochs * epoch.seconds / parallel
@@ -50,11 +50,3 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
         "checkpoint_bytes": checkpoint_bytes,
         "disk_bytes": checkpoint_bytes * _KEPT_CHECKPOINTS * (trials + confirmations),
     }
-
-
-def _candidates(spec: SweepSpec) -> int:
-    if spec.search is None:
-        return 1
-    per = spec.confirm.per
-    groups = len(spec.search.space[per].ends) if per else 1
-    return spec.confirm.top * groups

@@ -188,6 +188,15 @@ class SweepSpec(TrialSpec):
         return int(max(varied.ends)) if varied else self.training.epochs
 
     @property
+    def confirmations(self) -> int:
+        """Trainings that `confirm` asks for, if every group has its winners."""
+        if self.search is None:
+            return self.confirm.seeds
+        per = self.confirm.per
+        groups = len(self.search.space[per].ends) if per else 1
+        return self.confirm.seeds * self.confirm.top * groups
+
+    @property
     def pruner(self) -> PrunerSpec:
         """As the file says, its grace period no longer than the longest trial."""
         pruner = self.search.pruner if self.search else NoPrunerSpec()

@@ -22,7 +22,7 @@ from aae_core.data import TestData, TrainingData, load_test_data, load_training_
 from aae_core.errors import DataError
 from orchestrator import cluster, selection
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError
-from orchestrator.history import evaluation_path, run_key
+from orchestrator.history import History, evaluation_path, run_key
 from orchestrator.records import RunRecord, Stage, TrialState
 from orchestrator.scoring import Scorer, draw_pictures, planned_samples, write_json
 from orchestrator.settings import Settings
@@ -108,9 +108,13 @@ def is_done(settings: Settings, spec: SweepSpec) -> bool:
 
 
 def run(
-    request: Request, settings: Settings, observer: Observer, draining: threading.Event
+    request: Request,
+    settings: Settings,
+    observer: Observer,
+    draining: threading.Event,
+    write_report: Callable[[str], Path],
 ) -> None:
-    """Carry the sweep to its end, from wherever it stands.
+    """Carry the sweep to its end, from wherever it stands; `write_report` is the last step.
 
     Raises EnvironmentUnusable, SweepHeld, and Interrupted once `draining` was set.
     """
@@ -125,6 +129,7 @@ def run(
                 _confirm(sweep, data, share)
                 _evaluate(sweep, data)
             sweep.note(done=digest(spec.resolved()), state="done")
+            _show(sweep, write_report)
 
 
 @contextmanager
@@ -171,7 +176,7 @@ def _describe(sweep: Sweep) -> None:
     spec = sweep.spec
     planned = {
         "search": spec.search.trials if spec.search else 0,
-        "confirm": sweep.search.attribute("planned", {}).get("confirm", spec.confirm.seeds),
+        "confirm": spec.confirmations,
     }
     sweep.note(
         name=spec.name,
@@ -386,6 +391,18 @@ def _evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
     write_json(path, document)
     sweep.spool.attach(sweep.id, path)
     return document
+
+
+def _show(sweep: Sweep, write_report: Callable[[str], Path]) -> None:
+    """The sweep's own run in MLflow carries the winner's figures and the report."""
+    best = History(sweep.settings).best(sweep.id)
+    assert best is not None
+    trials = sweep.search.count_ended() + sweep.confirm.count_ended()
+    sweep.spool.log(sweep.id, trials, {name: m["mean"] for name, m in best["metrics"].items()})
+    sweep.note_time()
+    report = write_report(sweep.id)
+    sweep.note(report=str(report))
+    sweep.spool.attach(sweep.id, report)
 
 
 def _test_data(sweep: Sweep) -> TestData:

@@ -224,7 +224,7 @@ class Ledger:
         resumed = live.attributes.get("resumed_from", [])
         if resumed_epoch is not None:
             resumed = [*resumed, resumed_epoch]
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         live.note(node=node, resumed_from=resumed, started=live.attributes.get("started", now))
 
     def epoch(
@@ -310,9 +310,7 @@ def confirm_seed(seed: int, index: int) -> int:
 def _record(stage: Stage, trial: FrozenTrial, metric: str) -> RunRecord:
     a = trial.user_attrs
     progress = a.get("progress", {})
-    finished = trial.datetime_complete or datetime.now()
     running = trial.state == OptunaState.RUNNING and "node" in a
-    started = trial.datetime_start
     return RunRecord(
         number=trial.number,
         stage=stage,
@@ -331,8 +329,17 @@ def _record(stage: Stage, trial: FrozenTrial, metric: str) -> RunRecord:
         checkpoint=progress.get("checkpoint"),
         node=a.get("node"),
         started=a.get("started"),
-        seconds=(finished - started).total_seconds() if started and "node" in a else None,
+        seconds=_seconds(trial),
     )
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    """From its first worker's start to its end, or to now."""
+    started = trial.user_attrs.get("started")
+    if started is None:
+        return None
+    ended = trial.datetime_complete or datetime.now()
+    return (ended.astimezone(UTC) - datetime.fromisoformat(started)).total_seconds()
 
 
 def _sampler(spec: SweepSpec, number: int) -> BaseSampler:

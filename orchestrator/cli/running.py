@@ -29,6 +29,9 @@ def run(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  #
     from orchestrator.cli.panel import watching
     from orchestrator.cli.report import build_report
 
+    def write_report(sweep: str) -> Path:
+        return build_report([sweep], None)
+
     spec = _load(file, set_)
     settings = common.settings()
     resume = shlex.join(["aae-sweep", "run", str(file), *(f"--set={o}" for o in set_)])
@@ -37,14 +40,13 @@ def run(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  #
     else:
         request = stages.Request(spec, file.read_text(encoding="utf-8"), resume)
         with _draining() as draining, watching(spec) as observer:
-            stages.run(request, settings, observer, draining)
-    report = build_report([spec.sweep_id], None)
+            stages.run(request, settings, observer, draining, write_report)
     reader = common.history()
     status = reader.status(spec.sweep_id)
     if json:
         common.emit(status)
     else:
-        _summarise(status, reader.best(spec.sweep_id), reader.evaluation(spec.sweep_id), report)
+        _summarise(status, reader.best(spec.sweep_id), reader.evaluation(spec.sweep_id))
     if status["trials"]["failed"]:
         raise typer.Exit(3)
 
@@ -156,7 +158,6 @@ def _summarise(
     status: dict[str, Any],
     best: dict[str, Any] | None,
     evaluation: dict[str, Any] | None,
-    report: Path,
 ) -> None:
     from orchestrator.tracking import ui_url
 
@@ -166,7 +167,7 @@ def _summarise(
     if best is not None:
         lines += _winner(status, best, evaluation)
     lines += [
-        f"  report  {report}",
+        f"  report  {status['report']}",
         f"  MLflow  aae-sweep ui  ({ui_url(common.settings())})",
         f"  again   {status['resume']}",
     ]

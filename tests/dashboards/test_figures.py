@@ -148,13 +148,25 @@ def test_timeline_has_a_bar_a_started_trial(sweep: Sweep) -> None:
     assert width == pytest.approx(1000 * sweep.trials.loc[6, "seconds"])
 
 
+def test_lanes_hold_what_ran_at_once() -> None:
+    assert figures.lanes([0, 1, 2, 5], [5, 2, 9, 6]) == [0, 1, 1, 0]
+
+
+def test_parallel_figure_of_many_trials_stays_legible() -> None:
+    many = trials(*np.linspace(0, 1, 1000))
+    chosen = pd.DataFrame({"lr": pd.Series(np.linspace(0.1, 1, 1000), dtype=object)})
+    figure = parallel_figure(many, chosen, {"lr": "lr"}, [], style.looks([""]), LL)
+    drawn = {trace.name: int(np.isnan(trace.y).sum()) for trace in figure.data}
+    assert drawn == {"other trials": 300, "best trials": 20}
+    assert np.nanmin(figure.data[1].y) > 0.97
+
+
 def test_parzen_figure_shows_models_paper_and_controls(sweep: Sweep) -> None:
-    figure = figures.parzen_figure(
-        sweep.scores, sweep.looks, {"kmeans": 238.94}, {10_000: 340.0, 10**7: 427.0}
-    )
+    kmeans = {"kmeans": {"n_samples": 10_000, "log_likelihood": 238.94}}
+    figure = figures.parzen_figure(sweep.scores, sweep.looks, kmeans, {10_000: 340.0, 10**7: 427.0})
     assert len(figure.data) == 3 + 1
     assert list(figure.data[0].x) == [10**4, 10**5, 10**6, 10**7]
-    assert [a.text for a in figure.layout.annotations] == ["k-means centroids as samples: 238.9"]
+    assert [a.text for a in figure.layout.annotations] == ["10K k-means centroids: 238.9"]
 
 
 def test_no_figure_carries_more_than_its_data(sweep: Sweep) -> None:

@@ -62,10 +62,3 @@ def test_without_figures_of_ours_the_published_ones_stand_alone() -> None:
     frame = comparison.beside(table, NO_CONFIRMED, NO_SCORES)
     assert list(frame["method"]) == list(table.rows)
     assert frame.set_index("method").loc["DBN", "MNIST 10M"] is None
-
-
-@pytest.mark.parametrize(
-    ("samples", "text"), [(500, "500"), (10_000, "10K"), (2_500_000, "2.5M"), (10**7, "10M")]
-)
-def test_samples_label(samples: int, text: str) -> None:
-    assert comparison.samples_label(samples) == text

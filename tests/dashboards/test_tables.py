@@ -133,9 +133,14 @@ def test_parzen_frame_ends_a_curve_at_the_final_score(tmp_path: Path) -> None:
     assert frame["log_likelihood"].iloc[-1] == model["log_likelihood"]
 
 
-def test_controls_may_be_figures_or_documents() -> None:
-    controls = {"train_images": {"log_likelihood": 182.0}, "kmeans": 238.0, "other": None}
-    assert tables.controls({"models": [{"controls": controls}]}) == {
-        "train_images": 182.0,
-        "kmeans": 238.0,
-    }
+def test_controls_are_the_same_for_every_model() -> None:
+    kmeans = {"kmeans": {"n_samples": 10_000, "log_likelihood": 238.0}}
+    assert tables.controls({"models": [{"controls": None}, {"controls": kmeans}]}) == kmeans
+    assert tables.controls({"models": []}) == {}
+
+
+@pytest.mark.parametrize(
+    ("samples", "text"), [(500, "500"), (10_000, "10K"), (2_500_000, "2.5M"), (10**7, "10M")]
+)
+def test_samples_label(samples: int, text: str) -> None:
+    assert tables.samples_label(samples) == text
