@@ -1,7 +1,6 @@
 """One or several sweeps -> one self-contained HTML file."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,15 +31,15 @@ def write_report(views: Sequence["SweepView"], path: Path) -> Path:
     """Writes the report whole or not at all: a reader never meets half a file."""
     report = build_report(views)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
             file.write(report)
             file.flush()
             os.fsync(file.fileno())
-        Path(unfinished).replace(path)
+        unfinished.replace(path)
     except BaseException:
-        Path(unfinished).unlink()
+        unfinished.unlink(missing_ok=True)
         raise
     return path
 

@@ -192,6 +192,7 @@ def parzen_figure(
 ) -> go.Figure:
     """Log-likelihood over the number of samples, a line a model; controls and the paper beside."""
     figure = go.Figure()
+    first = ~scores.duplicated("group")
     for (group, seed), rows in scores.groupby(["group", "seed"], sort=False):
         look = style[str(group)]
         figure.add_scatter(
@@ -201,9 +202,11 @@ def parzen_figure(
             mode="lines+markers",
             marker={"color": look.colour, "symbol": look.symbol, "size": 9},
             line={"color": look.colour},
-            name=safe(f"{group} seed {seed}".strip()),
-            customdata=rows["sigma"].to_numpy(),
-            hovertemplate="%{y:.5g} nats, σ %{customdata:.4g}<extra>%{fullData.name}</extra>",
+            name=safe(str(group)) or "models",
+            legendgroup=safe(str(group)),
+            showlegend=bool(first[rows.index[0]]),
+            customdata=[f"σ {sigma:.4g}, seed {seed}" for sigma in rows["sigma"]],
+            hovertemplate="%{y:.5g} nats, %{customdata}<extra>%{fullData.name}</extra>",
         )
     if published:
         figure.add_scatter(
@@ -214,6 +217,7 @@ def parzen_figure(
             name="the paper's AAE",
             hovertemplate="%{y} nats<extra>the paper's AAE</extra>",
         )
+    sizes = sorted({*scores["n_samples"].astype(int), *published})
     for name, control in controls.items():
         score, size = control["log_likelihood"], samples_label(control["n_samples"])
         figure.add_hline(
@@ -224,7 +228,12 @@ def parzen_figure(
         )
     return styled(figure, 380).update_layout(
         showlegend=True,
-        xaxis={"type": "log", "dtick": 1, "title": {"text": "samples"}},
+        xaxis={
+            "type": "log",
+            "tickvals": sizes,
+            "ticktext": [samples_label(size) for size in sizes],
+            "title": {"text": "samples"},
+        },
         yaxis={"title": {"text": "log-likelihood (nats)"}},
     )
 

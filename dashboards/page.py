@@ -37,6 +37,11 @@ def text(value: object) -> str:
     return html.escape(str(value))
 
 
+def unbroken(value: str) -> str:
+    """Text in which no line ends between a figure and its error."""
+    return text(value).replace(" ± ", "&nbsp;±&nbsp;")
+
+
 def paragraph(content: object, kind: str = "") -> str:
     return f'<p class="{kind}">{text(content)}</p>' if kind else f"<p>{text(content)}</p>"
 
@@ -46,7 +51,7 @@ def bullets(items: Iterable[str]) -> str:
 
 
 def code(content: str) -> str:
-    return f'<pre tabindex="0"><code>{text(content)}</code></pre>'
+    return f"<pre><code>{text(content)}</code></pre>"
 
 
 def details(summary: str, content: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from dashboards import comparison, curves, figures, page, paper, tables
 from dashboards.parallel import best_shown, parallel_figure
 from dashboards.sweep import Sweep
-from dashboards.verdict import figure, is_test_goal, unit, verdict, winner
+from dashboards.verdict import is_test_goal, score, unit, verdict, winner
 
 if TYPE_CHECKING:
     from orchestrator.history import Picture
@@ -27,7 +27,7 @@ def hero(sweep: Sweep) -> str:
     found = verdict(sweep.view)
     subject = f"<strong>{page.text(found.subject)}</strong> " if found.subject else ""
     return (
-        f'<p class="verdict">{subject}{page.text(found.statement)}</p>'
+        f'<p class="verdict">{subject}{page.unbroken(found.statement)}</p>'
         + page.paragraph(found.remark, "quiet")
         + _state_notice(sweep.view.status)
         + page.key_numbers(_key_numbers(sweep))
@@ -98,12 +98,14 @@ def against_the_paper(sweep: Sweep) -> str:
 def history(sweep: Sweep) -> str:
     if sweep.finished.empty:
         return page.paragraph("No search trial has finished.")
+    figure = figures.history_figure(sweep.search, sweep.looks, sweep.objective)
+    zoomed = " The axis spans the better nine tenths; double-click to see all."
     return page.chart(
-        figures.history_figure(sweep.search, sweep.looks, sweep.objective),
+        figure,
         f"{sweep.objective.metric} of {len(sweep.finished)} finished search trials by number; "
         f"the best reached {tables.number(_best_value(sweep))}.",
-        "Crosses: pruned, at the last value that they reported. The axis spans the better nine "
-        "tenths; double-click to see all.",
+        "Crosses: pruned, at the last value that they reported."
+        + (zoomed if figure.layout.yaxis.range else ""),
     )
 
 
@@ -288,7 +290,7 @@ def _key_numbers(sweep: Sweep) -> list[tuple[str, str, str]]:
     summaries = sweep.view.best["metrics"] if sweep.view.best else {}
     test = sweep.objective.metric.replace("val/", "test/", 1)
     cards = [
-        (metric, figure(summaries[metric]), unit(metric))
+        (metric, score(summaries[metric]), unit(metric))
         for metric in (sweep.objective.metric, test)
         if metric in summaries
     ]

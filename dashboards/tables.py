@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def scored_frame(evaluation: Mapping[str, Any]) -> pd.DataFrame:
             "on the strict grid": number(model["log_likelihood_grid"]),
             "σ": number(model["sigma"]) + (" (edge of the grid)" if model["sigma_at_edge"] else ""),
             "test points": model["n_test"],
-            "checkpoint": model["checkpoint"],
+            "checkpoint": "/".join(Path(model["checkpoint"]).parts[-3:]),
         }
         for model in evaluation["models"]
     )
@@ -187,11 +188,11 @@ def number(x: float | None) -> str:
 
 
 def samples_label(samples: int) -> str:
-    """10000 -> 10K, 2500000 -> 2.5M."""
+    """10000 -> 10K, 2500000 -> 2.5M, but 1197 -> 1,197."""
     for size, letter in ((1_000_000, "M"), (1_000, "K")):
-        if samples >= size:
+        if samples >= size and samples % (size // 100) == 0:
             return f"{samples / size:g}{letter}"
-    return str(samples)
+    return f"{samples:,}"
 
 
 def plus_minus(mean: float | None, error: float | None) -> str:

@@ -44,14 +44,14 @@ def is_test_goal(metric: str) -> bool:
     return metric.startswith("test/") and not diagnosis
 
 
-def figure(summary: Mapping[str, Any]) -> str:
+def score(summary: Mapping[str, Any]) -> str:
     return plus_minus(summary["mean"], summary["se"])
 
 
 def _confirmed(best: Mapping[str, Any], metric: str) -> tuple[str, str]:
     seeds = len(best["metrics"][metric]["values"])
     verb = "wins" if len(best["groups"]) > 1 else "reaches"
-    statement = f"{verb}: {_score(best, metric)} ({seeds} seed{'s' if seeds > 1 else ''})"
+    statement = f"{verb}: {_told(best, metric)} ({seeds} seed{'s' if seeds > 1 else ''})"
     error = "± is the standard error over seeds." if seeds > 1 else "One seed has no error bar."
     return (
         f"{statement}{_rivals(best)}.",
@@ -61,21 +61,21 @@ def _confirmed(best: Mapping[str, Any], metric: str) -> tuple[str, str]:
 
 def _rivals(best: Mapping[str, Any]) -> str:
     if best["tied_with"]:
-        labels = candidate_labels(best)
-        rivals = ", ".join(labels.get(rival, str(rival)) for rival in best["tied_with"])
-        return f"; not distinguishable from: {rivals}"
+        labels = candidate_labels(best)  # in the order of the ranking
+        rivals = [label for rival, label in labels.items() if rival in best["tied_with"]]
+        return f"; not distinguishable from: {', '.join(rivals)}"
     return "; distinguishable from every other candidate" if len(best["groups"]) > 1 else ""
 
 
 def _from_search(best: Mapping[str, Any], metric: str) -> tuple[str, str]:
     return (
-        f"leads the search: {_score(best, metric)}, not confirmed yet.",
+        f"leads the search: {_told(best, metric)}, not confirmed yet.",
         "One lucky seed may lead a search: confirm trains the leaders again with fresh seeds.",
     )
 
 
-def _score(best: Mapping[str, Any], metric: str) -> str:
-    return f"{metric} {figure(best['metrics'][metric])} {unit(metric)}".strip()
+def _told(best: Mapping[str, Any], metric: str) -> str:
+    return f"{metric} {score(best['metrics'][metric])} {unit(metric)}".strip()
 
 
 def _nothing_yet(trials: Mapping[str, int]) -> tuple[str, str]:

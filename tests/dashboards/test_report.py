@@ -72,6 +72,7 @@ def test_it_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> None:
     report = build_report([view])
     assert view.best is not None
     assert '<p class="verdict"><strong>gaussian</strong> wins: val/parzen_ll' in report
+    assert "&nbsp;±&nbsp;" in report
     assert report.index("wins:") < report.index("Confirmed results")
 
 

@@ -140,7 +140,8 @@ def test_controls_are_the_same_for_every_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "text"), [(500, "500"), (10_000, "10K"), (2_500_000, "2.5M"), (10**7, "10M")]
+    ("samples", "text"),
+    [(500, "500"), (1197, "1,197"), (10_000, "10K"), (2_500_000, "2.5M"), (10**7, "10M")],
 )
 def test_samples_label(samples: int, text: str) -> None:
     assert tables.samples_label(samples) == text

@@ -27,6 +27,13 @@ def test_the_winner_with_its_error_bar_and_those_it_ties_with(view: SweepView) -
     )
 
 
+def test_ties_are_told_in_the_order_of_the_ranking(view: SweepView) -> None:
+    assert view.best is not None
+    _, second, third = (group["config_hash"] for group in view.best["groups"])
+    told = str(verdict(best_of(view, tied_with=[third, second])))
+    assert told.endswith("not distinguishable from: universal, deterministic.")
+
+
 def test_a_clear_winner(view: SweepView) -> None:
     told = str(verdict(best_of(view, tied_with=[])))
     assert told.endswith("(3 seeds); distinguishable from every other candidate.")
