@@ -2,10 +2,14 @@
 
 import math
 import os
+import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings
@@ -35,11 +39,24 @@ class Share:
         return max(1, math.floor(self.cpu))
 
 
+def prepare(settings: Settings) -> None:
+    """Set the environment that Ray reads when it is imported; afterwards it is too late.
+
+    A Ray of our own listens on every interface of the machine, whatever address it is given, so
+    it gets a token that only this process and its children know.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if settings.ray_address is None and "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 @contextmanager
 def connected(settings: Settings) -> Iterator[None]:
     """Ray for the length of a `with`: the cluster of RAY_ADDRESS, or one on this machine."""
-    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
-    import ray  # only after its environment is set
+    prepare(settings)
+    import ray
 
     if ray.is_initialized():
         yield
@@ -65,24 +82,37 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def preflight(settings: Settings, resources: ResourcesSpec) -> None:
+    """Where Ray will be this machine, refuse what it cannot hold before anything is started.
+
+    Raises EnvironmentUnusable.
+    """
+    if settings.ray_address is None:
+        here = {"cpu": float(usable_cpus()), "gpu": float(torch.cuda.device_count())}
+        _require_room(_wanted(resources, here), here, "this machine has no more than")
+
+
 def share(resources: ResourcesSpec) -> Share:
     """What each trial gets of this cluster; `gpu: auto` is a whole GPU where there are any."""
-    has = capacity()
+    wanted = _wanted(resources, capacity())
+    _require_room(wanted, _biggest_node(), "no node has more than")
+    return wanted
+
+
+def _wanted(resources: ResourcesSpec, has: dict[str, float]) -> Share:
     gpu = resources.gpu
-    wanted = Share(resources.cpu, (1.0 if has["gpu"] else 0.0) if gpu == "auto" else float(gpu))
-    biggest = _biggest_node()
+    return Share(resources.cpu, (1.0 if has["gpu"] else 0.0) if gpu == "auto" else float(gpu))
+
+
+def _require_room(wanted: Share, room: dict[str, float], but: str) -> None:
     problems = [
-        f"a trial asks for {want:g} {unit} and no node has more than {most:g}: "
+        f"a trial asks for {want:g} {unit} and {but} {room[name]:g}: "
         f"lower resources.{name}, or use a larger cluster (RAY_ADDRESS)"
-        for name, unit, want, most in (
-            ("cpu", "CPUs", wanted.cpu, biggest["cpu"]),
-            ("gpu", "GPUs", wanted.gpu, biggest["gpu"]),
-        )
-        if want > most
+        for name, unit, want in (("cpu", "CPUs", wanted.cpu), ("gpu", "GPUs", wanted.gpu))
+        if want > room[name]
     ]
     if problems:
         raise EnvironmentUnusable("\n".join(problems))
-    return wanted
 
 
 def slots(wanted: Share) -> int:

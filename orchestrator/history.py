@@ -11,11 +11,13 @@ from typing import Any
 
 from optuna import Study
 
+from aae_core.config import digest
 from orchestrator import selection
 from orchestrator.errors import UsageError
 from orchestrator.records import TRIAL_STATES, RunRecord, Stage
 from orchestrator.selection import Candidate
 from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
 from orchestrator.spool import Spool
 from orchestrator.study import Ledger, is_held, open_storage, sweep_ids
 
@@ -48,7 +50,7 @@ class History:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._storage = open_storage(settings)
+        self._storage = open_storage(settings, read_only=True)
         self._spool = Spool(settings.spool, read_only=True)
 
     def sweeps(self) -> list[str]:
@@ -59,10 +61,7 @@ class History:
         """The sweep meant by an id, a prefix of one, a sweep's name (its latest), or `latest`."""
         known = self.sweeps()
         if not known:
-            raise UsageError(
-                f"no sweep has been run in {self.settings.home}; "
-                "begin with: aae-sweep run sweeps/quickstart.yaml"
-            )
+            raise UsageError(nothing_yet(self.settings))
         if name == "latest":
             return max(known, key=lambda sweep: self._search(sweep).attribute("touched", ""))
         if name in known:
@@ -75,6 +74,11 @@ class History:
             return begun[0]
         told = ", ".join(begun or known)
         raise UsageError(f"`{name}` names {'several sweeps' if begun else 'no sweep'}: {told}")
+
+    def is_done(self, spec: SweepSpec) -> bool:
+        """Whether the same file has been run to its end."""
+        ledger = Ledger.read(self._storage, spec.sweep_id, "search")
+        return ledger is not None and ledger.attribute("done") == digest(spec.resolved())
 
     def status(self, sweep: str) -> dict[str, Any]:
         search = self._search(sweep)
@@ -260,6 +264,13 @@ PICTURES = (
         "Two principal axes of the code space: validation codes by label over draws of the prior",
     ),
 )
+
+
+def nothing_yet(settings: Settings) -> str:
+    return (
+        f"no sweep has been run in {settings.home}; "
+        "begin with: aae-sweep run sweeps/quickstart.yaml"
+    )
 
 
 def run_key(sweep: str, stage: str, number: int) -> str:

@@ -85,8 +85,13 @@ def open_array(path: Path) -> np.ndarray:
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: no .npy of numbers, or a damaged one; numpy.save an array (n, D) of uint8 "
+            "or floats"
+        ) from error
     if not isinstance(array, np.ndarray) or array.ndim != 2:
         raise DataError(f"{path}: give a .npy that holds one array (n, D)")
     return array

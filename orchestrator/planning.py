@@ -30,7 +30,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
         state.save(Path(folder) / "epoch-1")
         checkpoint_bytes = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
 
-    trials = spec.search.trials if spec.search else 0
+    trials = spec.search.planned if spec.search else 0
     confirmations = spec.confirmations
     epochs = (trials + confirmations) * spec.max_epochs
     parallel = max(1, math.floor(usable_cpus() / share.cpu))

@@ -78,15 +78,17 @@ def tied_with_best(ranked: Sequence[Candidate], metric: str) -> list[Candidate]:
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """Mean over seeds with its error; with one value the errors are unknown, hence null."""
-    mean = fmean(values)
-    if len(values) < 2:
-        return {"mean": mean, "std": None, "se": None, "ci95": None, "values": list(values)}
+    """Mean over seeds with its error; what is unknown is null: of one value the errors, and all
+    where a value is not finite."""
+    known = [value if math.isfinite(value) else None for value in values]
+    mean = None if None in known else fmean(values)
+    if mean is None or len(values) < 2:
+        return {"mean": mean, "std": None, "se": None, "ci95": None, "values": known}
     std = stdev(values)
     se = std / math.sqrt(len(values))
     half = _t_quantile(len(values) - 1) * se
     ci95 = [mean - half, mean + half]
-    return {"mean": mean, "std": std, "se": se, "ci95": ci95, "values": list(values)}
+    return {"mean": mean, "std": std, "se": se, "ci95": ci95, "values": known}
 
 
 def _differ(a: dict[int, float], b: dict[int, float]) -> bool:

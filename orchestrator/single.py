@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from aae_core.data import load_test_data, load_training_data
+from aae_core.data import load_test_data, load_training_data, open_data_set
 from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import test_metrics
 from aae_core.training import TrainState, fit
@@ -25,6 +25,8 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = spec.trial_config({}, seed)
     data = load_training_data(config.data, settings.data)
+    if evaluate:  # files that cannot be had are missed now, not after the training
+        open_data_set(config.data, settings.data).fetch("test")
     state = TrainState.create(config, data.image_shape, data.sha256, device)
     yield {
         "event": "start",

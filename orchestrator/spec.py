@@ -4,6 +4,7 @@ Wherever a setting is meant, its path is dotted, as in `model.prior.std`. A wron
 pydantic's ValidationError; `loading` turns it into lines of the file.
 """
 
+import math
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -11,7 +12,15 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from aae_core.config import digest
 from aae_core.errors import ConfigError
-from orchestrator.parameters import Count, Parameter, Spec, TrialSpec, contradictions
+from orchestrator.parameters import (
+    Choice,
+    Count,
+    FloatRange,
+    Parameter,
+    Spec,
+    TrialSpec,
+    contradictions,
+)
 from orchestrator.records import METRICS, Direction
 from orchestrator.wording import nearest
 
@@ -119,6 +128,18 @@ class SearchSpec(Spec):
     balance: str | None = None  # a parameter of which every choice gets the same share of trials
     budget: BudgetSpec | None = None
 
+    @property
+    def planned(self) -> int:
+        """Trials at most: a grid ends with its last combination."""
+        if self.sampler.kind != "grid":
+            return self.trials
+        return min(self.trials, self._combinations)
+
+    @property
+    def _combinations(self) -> int:
+        varied = [p for p in self.space.values() if not isinstance(p, FloatRange)]
+        return math.prod(len(p.choices if isinstance(p, Choice) else p.values) for p in varied)
+
 
 class ConfirmSpec(Spec):
     """Which winners are trained again, and how often."""
@@ -208,12 +229,19 @@ class SweepSpec(TrialSpec):
     @property
     def notes(self) -> list[str]:
         """What the author should hear, though nothing is wrong."""
-        if self.search is None or self.search.pruner == self.pruner:
+        if self.search is None:
             return []
-        return [
-            "search.pruner.grace_epochs: longer than any trial; "
-            f"clamped to {self.max_epochs} epochs, so nothing is pruned"
-        ]
+        found = []
+        if self.search.pruner != self.pruner:
+            found.append(
+                "search.pruner.grace_epochs: longer than any trial; "
+                f"clamped to {self.max_epochs} epochs, so nothing is pruned"
+            )
+        if self.search.planned < self.search.trials:
+            found.append(
+                f"search.trials: the grid ends after its {self.search.planned} combinations"
+            )
+        return found
 
     @property
     def config_hash(self) -> str:

@@ -5,14 +5,14 @@ validation, and written down, before the test split is opened.
 """
 
 import json
-import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ from orchestrator.records import RunRecord, Stage, TrialState
 from orchestrator.scoring import Scorer, draw_pictures, planned_samples, write_json
 from orchestrator.settings import Settings
 from orchestrator.spec import EvaluateSpec, ParzenSpec, SweepSpec
-from orchestrator.spool import Spool
+from orchestrator.spool import EndStatus, Spool
 from orchestrator.study import Assignment, Ledger, confirm_seed, held, open_storage
 from orchestrator.tracking import MlflowWriter
 from orchestrator.trainable import Report
@@ -39,7 +39,7 @@ _MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED
 class Observer(Protocol):
     """Who watches a sweep; the terminal, mostly."""
 
-    def stage_began(self, stage: str, planned: int, ended: int) -> None: ...
+    def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None: ...
 
     def trial_started(self, assignment: Assignment) -> None: ...
 
@@ -101,12 +101,6 @@ class Sweep:
         self.note(elapsed=elapsed, touched=_now())
 
 
-def is_done(settings: Settings, spec: SweepSpec) -> bool:
-    """Whether the same file has been run to its end."""
-    ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
-    return ledger is not None and ledger.attribute("done") == digest(spec.resolved())
-
-
 def run(
     request: Request,
     settings: Settings,
@@ -119,9 +113,11 @@ def run(
     Raises EnvironmentUnusable, SweepHeld, and Interrupted once `draining` was set.
     """
     spec = request.spec
+    cluster.preflight(settings, spec.resources)
+    data = _training_data(settings, spec)
     with held(settings, spec.sweep_id), _opened(request, settings, observer, draining) as sweep:
+        _require_same_data(sweep, data)
         _describe(sweep)
-        data = _training_data(sweep)
         with _tracked(sweep):
             with cluster.connected(settings):
                 share = cluster.share(spec.resources)
@@ -145,7 +141,7 @@ def _tracked(sweep: Sweep) -> Iterator[None]:
     except BaseException as error:
         interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
         sweep.note(state="interrupted" if interrupted else "failed")
-        sweep.spool.close_run(sweep.id, "KILLED" if interrupted else "FAILED")
+        _close_runs(sweep, "KILLED" if interrupted else "FAILED")
         raise
     finally:
         sweep.note_time()
@@ -154,6 +150,13 @@ def _tracked(sweep: Sweep) -> Iterator[None]:
                 f"MLflow has not everything yet ({writer.error or 'it is slow'}); "
                 "nothing is lost, the next run sends the rest"
             )
+
+
+def _close_runs(sweep: Sweep, status: EndStatus) -> None:
+    """Also of the trials under way: MLflow would show them as running for ever."""
+    for run in sweep.spool.runs(sweep.id):
+        if run.status == "RUNNING":
+            sweep.spool.close_run(run.key, status)
 
 
 # -- opening ---------------------------------------------------------------------------------
@@ -175,7 +178,7 @@ def _opened(
 def _describe(sweep: Sweep) -> None:
     spec = sweep.spec
     planned = {
-        "search": spec.search.trials if spec.search else 0,
+        "search": spec.search.planned if spec.search else 0,
         "confirm": spec.confirmations,
     }
     sweep.note(
@@ -201,11 +204,14 @@ def _describe(sweep: Sweep) -> None:
     sweep.spool.attach(sweep.id, file)
 
 
-def _training_data(sweep: Sweep) -> TrainingData:
+def _training_data(settings: Settings, spec: SweepSpec) -> TrainingData:
     try:
-        data = load_training_data(sweep.spec.data, sweep.settings.data)
+        return load_training_data(spec.data, settings.data)
     except DataError as error:
         raise EnvironmentUnusable(str(error)) from error
+
+
+def _require_same_data(sweep: Sweep, data: TrainingData) -> None:
     known = sweep.search.attribute("data_sha256")
     if known is not None and known != data.sha256:
         raise EnvironmentUnusable(
@@ -213,7 +219,6 @@ def _training_data(sweep: Sweep) -> TrainingData:
             f"then {known[:12]}…; put the old files back, or give the sweep another name"
         )
     sweep.note(data_sha256=data.sha256)
-    return data
 
 
 # -- search and confirm ----------------------------------------------------------------------
@@ -226,11 +231,11 @@ def _search(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
 
     def next_trial() -> Assignment | None:
         out_of_time = search.budget is not None and _hours(sweep) >= search.budget.hours
-        if out_of_time or len(sweep.search.records()) >= search.trials:
+        if out_of_time or sweep.search.asked() >= search.planned:
             return None
         return sweep.search.ask(spec)
 
-    _train(sweep, "search", search.trials, data, share, next_trial)
+    _train(sweep, "search", search.planned, data, share, next_trial)
 
 
 def _confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
@@ -270,8 +275,9 @@ def _train(
 ) -> None:
     ledger = sweep.ledger(stage)
     sweep.note(stage=stage)
-    sweep.observer.stage_began(stage, planned, ledger.count_ended())
-    if ledger.count_ended() >= planned:
+    ledger.settle(sweep.spec)
+    sweep.observer.stage_began(stage, planned, ledger.records())
+    if ledger.count_ended() >= planned and not ledger.unfinished():
         return
     driver = StageDriver(
         sweep.spec,
@@ -282,10 +288,14 @@ def _train(
         next_assignment,
         sweep.draining,
     )
-    scratch = sweep.settings.sweep_folder(sweep.id) / f".tune-{os.getpid()}"
+    scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
     run_stage(driver, data, share, scratch)
     if sweep.draining.is_set():
-        raise Interrupted(f"{sweep.id} was interrupted; carry on with: {sweep.request.resume}")
+        raise _interrupted(sweep)
+
+
+def _interrupted(sweep: Sweep) -> Interrupted:
+    return Interrupted(f"{sweep.id} was interrupted; carry on with: {sweep.request.resume}")
 
 
 @dataclass
@@ -350,7 +360,8 @@ def evaluate(
     request = Request(spec, search.attribute("spec_text"), search.attribute("resume"))
     never = threading.Event()
     with held(settings, sweep), _opened(request, settings, observer, never) as opened:
-        data = _training_data(opened)
+        data = _training_data(settings, spec)
+        _require_same_data(opened, data)
         with _tracked(opened), cluster.connected(settings):
             return _evaluate(opened, data)
 
@@ -366,9 +377,9 @@ def _evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
     sweep.note(stage="evaluate")
     test = _test_data(sweep)
     folder = sweep.settings.sweep_folder(sweep.id)
-    scorer = Scorer(data, test, folder / "evaluation", sweep.observer.scoring)
+    scorer = Scorer(data, test, folder / "evaluation", partial(_scoring, sweep))
     planned = list(planned_samples(ranked, sweep.spec.evaluate.parzen))
-    sweep.observer.stage_began("evaluate", len(planned), 0)
+    sweep.observer.stage_began("evaluate", len(planned), ())
     models = []
     for run, samples in planned:
         scored = scorer.score(run, samples)
@@ -403,6 +414,12 @@ def _show(sweep: Sweep, write_report: Callable[[str], Path]) -> None:
     report = write_report(sweep.id)
     sweep.note(report=str(report))
     sweep.spool.attach(sweep.id, report)
+
+
+def _scoring(sweep: Sweep, what: str, done: int, total: int) -> None:
+    if sweep.draining.is_set():
+        raise _interrupted(sweep)
+    sweep.observer.scoring(what, done, total)
 
 
 def _test_data(sweep: Sweep) -> TestData:

@@ -5,10 +5,12 @@ no sampler ever sees.  Every start, epoch and end of a trial is written here, so
 the sweep again finds what was lost and from which checkpoint it goes on.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +18,7 @@ from urllib.parse import urlsplit
 import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.pruners import (
     BasePruner,
     HyperbandPruner,
@@ -65,15 +67,18 @@ class Assignment:
     resume: Path | None  # the last good checkpoint of an earlier attempt
 
 
-def open_storage(settings: Settings) -> RDBStorage:
+def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
+    """The database of all studies. A reader creates no file: one not there reads as empty."""
     uri = settings.study_uri
     if not uri.startswith("sqlite"):
         arguments: dict[str, Any] = {"pool_pre_ping": True}
     else:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        if not read_only:
+            settings.home.mkdir(parents=True, exist_ok=True)
         arguments = {"connect_args": {"timeout": 60}}
     try:
-        storage = RDBStorage(uri, engine_kwargs=arguments)
+        absent = read_only and _is_absent(uri)
+        storage = RDBStorage("sqlite://" if absent else uri, engine_kwargs=arguments)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         where = urlsplit(uri)._replace(netloc=urlsplit(uri).hostname or "").geturl()
         raise EnvironmentUnusable(
@@ -86,13 +91,18 @@ def open_storage(settings: Settings) -> RDBStorage:
     return storage
 
 
+def _is_absent(uri: str) -> bool:
+    url = sqlalchemy.engine.make_url(uri)
+    return url.get_backend_name() == "sqlite" and not Path(url.database or "").exists()
+
+
 @contextmanager
 def held(settings: Settings, sweep_id: str) -> Iterator[None]:
     """Hold the sweep against other drivers; the lock dies with its holder."""
     folder = settings.sweep_folder(sweep_id)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / "driver.lock", timeout=0):
+        with FileLock(folder / "driver.lock", timeout=1):  # `is_held` may just be looking
             yield
     except Timeout:
         raise SweepHeld(
@@ -178,17 +188,24 @@ class Ledger:
         """Trials that some earlier driver started and never ended, oldest first."""
         return [t.number for t in self._trials(OptunaState.RUNNING)]
 
+    def settle(self, spec: SweepSpec) -> None:
+        """Finish what an earlier driver died in the middle of: to ask for a trial, or to end it."""
+        for trial in self._trials(OptunaState.RUNNING):
+            known = trial.user_attrs
+            if "end" in known:
+                self.end(trial.number, known["end"], _last_value(trial), known.get("reason"))
+            elif "seed" not in known:
+                self._suggest(spec, trial.number, partial(self._asked_again, trial))
+
+    def asked(self) -> int:
+        """How many trials have ever been asked for."""
+        return len(self.study.get_trials(deepcopy=False)) - len(self._trials(OptunaState.WAITING))
+
     def ask(self, spec: SweepSpec) -> Assignment:
         """Let the sampler suggest the next trial; it depends on the file's seed and the number
         alone (and, for samplers that learn, on the trials told so far)."""
-        assert spec.search is not None
         number = self._next_number(spec)
-        self.study.sampler = _sampler(spec, number)
-        trial = self.study.ask()
-        params = space.suggest(trial, spec.search.space)
-        self.study.sampler = RandomSampler(seed=0)  # the grid sampler's `tell` raises
-        self._open[number] = _Live(trial)
-        self._open[number].note(params=params, seed=search_seed(spec.seed, number))
+        self._suggest(spec, number, self.study.ask)
         return self.next_attempt(number, spec)
 
     def enqueue(self, entries: Iterable[Mapping[str, Any]]) -> None:
@@ -244,10 +261,11 @@ class Ledger:
             live.trial.report(objective, epoch)
 
     def should_prune(self, number: int) -> bool:
-        return self._live(number).trial.should_prune()
+        return bool(self._live(number).trial.should_prune())  # numpy's, from some pruners
 
-    def attempts(self, number: int) -> int:
-        return int(self._live(number).attributes.get("attempts", 0))
+    def epochs(self, number: int) -> int:
+        """The last epoch heard of, in any attempt."""
+        return int(self._live(number).progress.get("epochs", 0))
 
     def end(self, number: int, state: TrialState, value: float | None, reason: str | None) -> None:
         self._live(number).note(end=state, reason=reason)
@@ -269,6 +287,20 @@ class Ledger:
 
     def set_attribute(self, name: str, value: Any) -> None:
         self.study.set_user_attr(name, value)
+
+    def _suggest(self, spec: SweepSpec, number: int, ask: Callable[[], Trial]) -> None:
+        assert spec.search is not None
+        self.study.sampler = _sampler(spec, number)
+        trial = ask()
+        params = space.suggest(trial, spec.search.space)
+        self.study.sampler = RandomSampler(seed=0)  # the grid sampler's `tell` raises
+        self._open[number] = _Live(trial)
+        self._open[number].note(params=params, seed=search_seed(spec.seed, number))
+
+    def _asked_again(self, trial: FrozenTrial) -> Trial:
+        """What was suggested already stays."""
+        self.study.sampler.before_trial(self.study, trial)
+        return Trial(self.study, trial._trial_id)
 
     def _next_number(self, spec: SweepSpec) -> int:
         """Where the search is balanced, the next trial's share is fixed by its number."""
@@ -311,6 +343,7 @@ def _record(stage: Stage, trial: FrozenTrial, metric: str) -> RunRecord:
     a = trial.user_attrs
     progress = a.get("progress", {})
     running = trial.state == OptunaState.RUNNING and "node" in a
+    last = _last_value(trial)
     return RunRecord(
         number=trial.number,
         stage=stage,
@@ -323,14 +356,17 @@ def _record(stage: Stage, trial: FrozenTrial, metric: str) -> RunRecord:
         epochs=progress.get("epochs", 0),
         epochs_computed=progress.get("epochs_computed", 0),
         resumed_from=a.get("resumed_from", []),
-        metrics={metric: trial.intermediate_values[max(trial.intermediate_values)]}
-        if trial.intermediate_values
-        else {},
+        metrics={} if last is None else {metric: last},
         checkpoint=progress.get("checkpoint"),
         node=a.get("node"),
         started=a.get("started"),
         seconds=_seconds(trial),
     )
+
+
+def _last_value(trial: FrozenTrial) -> float | None:
+    values = trial.intermediate_values
+    return values[max(values)] if values else None
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
@@ -340,6 +376,25 @@ def _seconds(trial: FrozenTrial) -> float | None:
         return None
     ended = trial.datetime_complete or datetime.now()
     return (ended.astimezone(UTC) - datetime.fromisoformat(started)).total_seconds()
+
+
+class _Sequence(QMCSampler):
+    """Every parameter has its own coordinate from the first trial on, conditional ones too.
+
+    Optuna's takes the space from the first trial that ends: until then, and for parameters that
+    trial did not have, it would draw at random, by the same seed in every trial.
+    """
+
+    def __init__(self, distributions: Mapping[str, BaseDistribution], seed: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            super().__init__(scramble=True, seed=seed)
+        self._space = {path: d for path, d in distributions.items() if not d.single()}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._space
 
 
 def _sampler(spec: SweepSpec, number: int) -> BaseSampler:
@@ -356,9 +411,14 @@ def _sampler(spec: SweepSpec, number: int) -> BaseSampler:
                 seed=seed,
             )
         case "gp":
-            return GPSampler(n_startup_trials=sampler.startup_trials, seed=seed)
+            return GPSampler(
+                n_startup_trials=sampler.startup_trials,
+                seed=seed,
+                warn_independent_sampling=False,  # conditional parameters are meant to be
+            )
         case "qmc":  # one sequence: its position is the study's, its scrambling the file's
-            return QMCSampler(scramble=True, seed=stream_seed(spec.seed, "qmc") % 2**32)
+            seed = stream_seed(spec.seed, "qmc") % 2**32
+            return _Sequence(space.distributions(spec.search.space), seed)
         case "grid":
             return GridSampler(space.grid(spec.search.space), seed=spec.seed % 2**32)
         case "random":

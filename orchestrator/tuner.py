@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from orchestrator.spec import SweepSpec
 from orchestrator.study import Assignment, Ledger
 from orchestrator.trainable import Report, Work, train
 
-MAX_ATTEMPTS = 4  # of a trial whose worker is lost
+MAX_LOSSES = 4  # of a trial's worker at the same epoch: then the trial is taken for the cause
 _CAPACITY_SECONDS = 5.0  # how often the cluster is asked what it has
 
 
@@ -65,6 +65,7 @@ class StageDriver:
         self.ledger = ledger
         self.live: dict[str, Live] = {}
         self.lost: deque[int] = deque(ledger.unfinished())
+        self._losses: Counter[tuple[int, int]] = Counter()  # by trial and the epoch it had reached
         self._folder_of = folder_of
         self._share = share
         self._listener = listener
@@ -118,19 +119,18 @@ class StageDriver:
         if live is None or "report" not in result:
             return True  # ended already: Tune repeats the last report of a function that returns
         report = Report(**json.loads(result["report"]))
+        self._hear_of_start(live, report)
         if report.end in ("diverged", "failed"):
-            self._end(trial_id, report.end, None, report.reason)  # type: ignore[arg-type]
-            return True
+            return self._stop(trial_id, report.end, None, report.reason)  # type: ignore[arg-type]
         if report.epoch <= live.last_epoch:
             return False
         self._hear(live, report)
         objective = report.metrics[self.spec.objective.metric]
         if report.end == "complete":
-            self._end(trial_id, "complete", objective, None)
-            return True
+            return self._stop(trial_id, "complete", objective, None)
         if live.assignment.stage == "search" and self.ledger.should_prune(report.number):
-            self._end(trial_id, "pruned", None, f"behind its peers after epoch {report.epoch}")
-            return True
+            reason = f"behind its peers after epoch {report.epoch}"
+            return self._stop(trial_id, "pruned", None, reason)
         return self._draining.is_set()
 
     def tune_ended(self, trial_id: str) -> None:
@@ -139,17 +139,23 @@ class StageDriver:
         if live is None or self._draining.is_set():
             return
         number = live.assignment.number
-        if live.assignment.attempt < MAX_ATTEMPTS:
+        epoch = self.ledger.epochs(number)
+        self._losses[number, epoch] += 1
+        if self._losses[number, epoch] < MAX_LOSSES:
             self.lost.append(number)
         else:
-            reason = f"its worker was lost {MAX_ATTEMPTS} times"
-            self.ledger.end(number, "failed", None, reason)
-            self._listener.trial_ended(live.assignment.stage, number, "failed", reason)
+            reason = (
+                f"its worker was lost {MAX_LOSSES} times after epoch {epoch}, "
+                "often for want of memory: see Ray's logs"
+            )
+            self._end(live, "failed", None, reason)
 
-    def _hear(self, live: Live, report: Report) -> None:
+    def _hear_of_start(self, live: Live, report: Report) -> None:
         if not live.started:
             live.started = True
             self.ledger.started(report.number, report.node, report.resumed_from)
+
+    def _hear(self, live: Live, report: Report) -> None:
         live.last_epoch = report.epoch
         self._listener.trial_epoch(live.assignment.stage, report)  # metrics first: they may repeat
         objective = report.metrics[self.spec.objective.metric]
@@ -157,13 +163,17 @@ class StageDriver:
             report.number, report.epoch, objective, report.checkpoint, trained=report.trained
         )
 
-    def _end(
+    def _stop(
         self, trial_id: str, state: TrialState, value: float | None, reason: str | None
-    ) -> None:
-        live = self.live.pop(trial_id)
+    ) -> bool:
+        self._end(self.live.pop(trial_id), state, value, reason)
+        return True
+
+    def _end(self, live: Live, state: TrialState, value: float | None, reason: str | None) -> None:
+        """The ledger last: a driver that dies in between ends the trial again."""
         number = live.assignment.number
-        self.ledger.end(number, state, value, reason)
         self._listener.trial_ended(live.assignment.stage, number, state, reason)
+        self.ledger.end(number, state, value, reason)
 
 
 class _Searcher(Searcher):
@@ -210,7 +220,8 @@ class _Reconcile(tune.Callback):
 
 
 def run_stage(driver: StageDriver, data: TrainingData, share: cluster.Share, scratch: Path) -> None:
-    """Run until there is nothing left to suggest. `scratch` is Tune's own, emptied at the end."""
+    """Run until there is nothing left to suggest. `scratch` is Tune's own, gone at the end."""
+    shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     trainable = tune.with_resources(
         tune.with_parameters(train, data=data), {"cpu": share.cpu, "gpu": share.gpu}

@@ -161,11 +161,15 @@ class IdxSet:
         return [self._verdict(file) for file in self._files()]
 
     def _verdict(self, file: IdxFile) -> Verdict:
+        path = self._path(file)
+        if not path.exists():
+            fetch = f"`aae-sweep data fetch {self.published.name}`"
+            return Verdict(path, f"{path}: is not there; {fetch} downloads it")
         try:
             self._read_file(file)
         except DataError as error:
-            return Verdict(self._path(file), str(error))
-        return Verdict(self._path(file), None)
+            return Verdict(path, str(error))
+        return Verdict(path, None)
 
     def _files(self, *splits: Split) -> list[IdxFile]:
         chosen = {"train": self.published.train, "test": self.published.test}

@@ -1,6 +1,7 @@
 """What the commands share: options, ways to print, the sweep or checkpoint that is meant."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the file; repeatable."),
 ]
+_PIPE_WIDTH = 1000  # no row is broken where a program reads it
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 
 
@@ -66,14 +68,24 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         sheet.add_column(header, overflow="fold")
     for row in rows:
         sheet.add_row(*("" if cell is None else _text(cell) for cell in row))
-    Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty(), highlight=False).print(sheet)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(file=sys.stdout, width=width, highlight=False).print(sheet, crop=False)
 
 
 def number(value: float | None, error: float | None = None) -> str:
-    """312.4 ± 1.9; a dash where there is none."""
+    """312.4 ± 1.9, to the error's second digit; a dash where there is none."""
     if value is None:
         return "–"
-    return f"{value:.5g}" if error is None else f"{value:.5g} ± {error:.2g}"
+    if not error:
+        return f"{value:.5g}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def setting(path: str, value: Any) -> str:
+    """A parameter in few words: `prior.std 2.15`."""
+    short = path.removeprefix("model.").removeprefix("training.")
+    return f"{short} {value:.3g}" if isinstance(value, float) else f"{short} {value}"
 
 
 def duration(seconds: float | None) -> str:

@@ -69,7 +69,7 @@ def verify(name: DataName, json: AsJson = False) -> None:
         common.emit([{"file": str(v.path), "ok": v.ok, "problem": v.problem} for v in verdicts])
     else:
         for v in verdicts:
-            print(f"{v.path}: {v.problem or 'ok'}")
+            print(v.problem or f"{v.path}: ok")
     if not all(v.ok for v in verdicts):
         raise typer.Exit(4)
 
@@ -94,15 +94,16 @@ def doctor(json: AsJson = False) -> None:
     checks = []
     for name, check in _CHECKS.items():
         try:
-            checks.append({"check": name, "ok": True, "detail": check()})
+            ok, detail = True, check()
         except Exception as error:
-            checks.append({"check": name, "ok": False, "detail": str(error)})
+            ok, detail = False, str(error)
+        checks.append({"check": name, "ok": ok, "detail": detail})
+        if not json:
+            print(f"{'ok  ' if ok else 'FAIL'}  {name}: {detail}", flush=True)
+    healthy = all(c["ok"] for c in checks)
     if json:
-        common.emit({"ok": all(c["ok"] for c in checks), "checks": checks})
-    else:
-        for c in checks:
-            print(f"{'ok  ' if c['ok'] else 'FAIL'}  {c['check']}: {c['detail']}")
-    if not all(c["ok"] for c in checks):
+        common.emit({"ok": healthy, "checks": checks})
+    if not healthy:
         raise typer.Exit(4)
 
 
@@ -154,7 +155,7 @@ def _data() -> str:
 def _studies() -> str:
     from orchestrator.study import open_storage, sweep_ids
 
-    return f"{len(sweep_ids(open_storage(common.settings())))} sweeps"
+    return f"{len(sweep_ids(open_storage(common.settings(), read_only=True)))} sweeps"
 
 
 def _tracking() -> str:

@@ -1,5 +1,6 @@
 """evaluate, parzen, sample, encode: what is done with trained models, or with anyone's samples."""
 
+import math
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,9 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Score a sweep's confirmed models on the test split; what is known is not computed again."""
+    from orchestrator import cluster
+
+    cluster.prepare(common.settings())  # before anything imports Ray
     from orchestrator import stages
     from orchestrator.cli.panel import watching
     from orchestrator.spec import SweepSpec
@@ -84,10 +88,17 @@ def parzen(
     """
     import numpy as np
 
+    from orchestrator import cluster
+
+    cluster.prepare(common.settings())  # before anything imports Ray
     from orchestrator.parzen_job import open_array
 
     if (valid is None) == (sigma is None):
         raise UsageError("give either --valid, to choose sigma, or --sigma")
+    if sigma is not None and not 0 < sigma < math.inf:
+        raise UsageError(f"--sigma {sigma:g}: give a positive, finite number")
+    if per_point is not None:
+        _require_npy(per_point)
     result = _score(
         samples.resolve(),
         None if valid is None else open_array(valid),
@@ -121,7 +132,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Draw images from a model, pixels in [0, 1]."""
+    """Draw images from a model, pixels in [0, 1]; the first are the same for any number."""
     import torch
 
     import aae_core
@@ -133,7 +144,7 @@ def sample(
     with torch.no_grad():
         for start in range(0, n, _CHUNK):
             chunk = images[start : start + _CHUNK]
-            chunk[:] = net.sample(len(chunk), generator=stream).numpy()
+            chunk[:] = net.sample(_CHUNK, generator=stream)[: len(chunk)].numpy()
     images.flush()
     print(out)
 
@@ -199,7 +210,11 @@ def _score(
 def _new_array(path: Path, shape: tuple[int, int]) -> "np.memmap[Any, Any]":
     from numpy.lib.format import open_memmap
 
-    if path.suffix != ".npy" or not path.parent.is_dir():
-        raise UsageError(f"{path}: give a .npy file in a folder that exists")
+    _require_npy(path)
     array: np.memmap[Any, Any] = open_memmap(path, mode="w+", dtype="float32", shape=shape)
     return array
+
+
+def _require_npy(path: Path) -> None:
+    if path.suffix != ".npy" or not path.parent.is_dir():
+        raise UsageError(f"{path}: give a .npy file in a folder that exists")

@@ -1,76 +1,110 @@
 """What the person at the terminal sees of a running sweep: a live panel, or plain lines."""
 
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from orchestrator.cli.common import duration, number
-from orchestrator.records import Direction, Stage, TrialState
+from orchestrator import selection
+from orchestrator.cli.common import duration, number, setting
+from orchestrator.records import Direction, RunRecord, Stage, TrialState
+from orchestrator.selection import Candidate
 from orchestrator.spec import SweepSpec
 from orchestrator.study import Assignment
 from orchestrator.trainable import Report
 
+_TICK_SECONDS = 0.25
+
 
 @dataclass
 class Standing:
-    """The state of a stage, kept up to date by what the driver tells."""
+    """How a stage stands, kept up to date by what the driver tells."""
 
     metric: str
     direction: Direction
     stage: str = ""
     planned: int = 0
-    ended: Counter[str] = field(default_factory=Counter)
-    live: dict[tuple[str, int], tuple[Assignment, Report | None]] = field(default_factory=dict)
-    best: float | None = None
-    best_trial: str = ""
-    began: float = field(default_factory=time.monotonic)
-    ended_before: int = 0
+    ended: dict[int, RunRecord] = field(default_factory=dict)
+    live: dict[int, tuple[Assignment, Report | None]] = field(default_factory=dict)
+    leader: Candidate | None = None  # as `selection` ranks: by its mean, where there are seeds
+    began: float = 0.0
+    paced: tuple[float, float] | None = None  # when the first epoch was heard of, and work by then
 
-    def stage_began(self, stage: str, planned: int, ended: int) -> None:
-        self.stage, self.planned, self.ended_before = stage, planned, ended
-        self.ended, self.live, self.began = Counter(), {}, time.monotonic()
-        self.best, self.best_trial = None, ""
+    def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None:
+        self.stage, self.planned, self.live = stage, planned, {}
+        self.ended = {r.number: r for r in known if r.state not in ("running", "waiting")}
+        self.began, self.paced = time.monotonic(), None
+        self._rank()
 
     def trial_started(self, assignment: Assignment) -> None:
-        self.live[assignment.stage, assignment.number] = (assignment, None)
+        self.live[assignment.number] = (assignment, None)
 
-    def trial_epoch(self, stage: Stage, report: Report) -> None:
-        assignment, _ = self.live[stage, report.number]
-        self.live[stage, report.number] = (assignment, report)
+    def trial_epoch(self, report: Report) -> None:
+        assignment, _ = self.live[report.number]
+        self.live[report.number] = (assignment, report)
+        if self.paced is None:
+            self.paced = (time.monotonic(), self.work)
 
-    def trial_ended(self, stage: Stage, number: int, state: TrialState) -> float | None:
-        """The trial's last value of the objective."""
-        _, report = self.live.pop((stage, number))
-        self.ended[state] += 1
-        value = report.metrics.get(self.metric) if report else None
-        if value is not None and state == "complete" and self._better(value):
-            self.best, self.best_trial = value, f"{stage}-{number}"
-        return value
+    def trial_ended(
+        self, stage: Stage, number: int, state: TrialState, reason: str | None
+    ) -> RunRecord:
+        assignment, report = self.live.pop(number)
+        record = RunRecord(
+            number=number,
+            stage=stage,
+            state=state,
+            seed=assignment.config.seed,
+            config_hash=assignment.config.config_hash,
+            params={},
+            reason=reason,
+            metrics=report.metrics if report else {},
+        )
+        self.ended[number] = record
+        self._rank()
+        return record
 
     @property
-    def done(self) -> int:
-        return self.ended_before + self.ended.total()
+    def work(self) -> float:
+        """Trials done, those under way by their share of epochs."""
+        under_way = [
+            report.epoch / assignment.config.training.epochs
+            for assignment, report in self.live.copy().values()
+            if report is not None
+        ]
+        return len(self.ended) + sum(under_way)
 
     @property
     def left(self) -> float | None:
-        """Seconds, at the pace so far."""
-        if not self.ended:
+        """Seconds to the end of the stage, at the pace since the first epoch."""
+        if self.paced is None or self.work <= self.paced[1]:
             return None
-        pace = (time.monotonic() - self.began) / self.ended.total()
-        return pace * max(self.planned - self.done, 0)
+        then, work = self.paced
+        pace = (time.monotonic() - then) / (self.work - work)
+        return pace * max(self.planned - self.work, 0)
 
-    def _better(self, value: float) -> bool:
-        if self.best is None:
-            return True
-        return value > self.best if self.direction == "maximize" else value < self.best
+    @property
+    def best(self) -> str:
+        """The leader's value, with its error over seeds where it has several."""
+        if self.leader is None:
+            return "none yet"
+        figures = selection.summarise(list(self.leader.values(self.metric).values()))
+        seeds = len(self.leader.runs)
+        whose = f"trial {self.leader.runs[0].number}" if seeds == 1 else f"{seeds} seeds"
+        return f"{number(figures['mean'], figures['se'])} ({whose})"
+
+    def _rank(self) -> None:
+        found = selection.candidates(self.ended.values())
+        ranked = selection.rank(found, self.metric, self.direction)
+        self.leader = ranked[0] if ranked else None
 
 
 class Lines:
@@ -81,98 +115,173 @@ class Lines:
         self.console = console
         self._scored = ""
 
-    def stage_began(self, stage: str, planned: int, ended: int) -> None:
-        self.standing.stage_began(stage, planned, ended)
-        already = f", {ended} done already" if ended else ""
-        self._print(f"{stage}: {planned} {'models' if stage == 'evaluate' else 'trials'}{already}")
+    def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None:
+        self.standing.stage_began(stage, planned, known)
+        what = _several(planned, "model" if stage == "evaluate" else "trial")
+        done = len(self.standing.ended)
+        already = f", {done} done already" if done else ""
+        self._print(f"{stage}: {what}{already}")
 
     def trial_started(self, assignment: Assignment) -> None:
         self.standing.trial_started(assignment)
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
-        self.standing.trial_epoch(stage, report)
+        self.standing.trial_epoch(report)
 
-    def trial_ended(
-        self, stage: Stage, number_: int, state: TrialState, reason: str | None
-    ) -> None:
-        standing = self.standing
-        value = standing.trial_ended(stage, number_, state)
-        why = f": {reason}" if reason else ""
-        self._print(
-            f"{stage} {standing.done}/{standing.planned}  trial {number_} {state}{why}  "
-            f"{standing.metric} {number(value)}  best {number(standing.best)}  "
-            f"left {duration(standing.left)}"
-        )
+    def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
+        record = self.standing.trial_ended(stage, number, state, reason)
+        self._print(self._ending(record), self._style(record))
 
     def scoring(self, what: str, done: int, total: int) -> None:
         if done == total and what != self._scored:
             self._scored = what
-            self._print(f"evaluate: {what}")
+            self._print(f"evaluate  {what} scored")
 
     def note(self, message: str) -> None:
         self._print(message)
 
-    def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+    def _ending(self, record: RunRecord) -> str:
+        standing = self.standing
+        ahead = f"  best {standing.best}  left {duration(standing.left)}"
+        return self._outcome(record, ahead)
+
+    def _outcome(self, record: RunRecord, ahead: str = "") -> str:
+        width = len(str(self.standing.planned))
+        done = f"{len(self.standing.ended):>{width}}/{self.standing.planned}"
+        value = number(record.metrics.get(self.standing.metric))
+        why = f"  {record.reason}" if record.reason else ""
+        return (
+            f"{record.stage} {done}  trial {record.number:<{width}}  {record.state:<8}  "
+            f"{self.standing.metric} {value:>8}{ahead}{why}"
+        )
+
+    def _style(self, record: RunRecord) -> str:
+        leads = self.standing.leader is not None and record in self.standing.leader.runs
+        return {"complete": "bold" if leads else "", "pruned": "dim"}.get(record.state, "red")
+
+    def _print(self, line: str, style: str = "") -> None:
+        self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 class Panel(Lines):
-    """The same, with what runs now drawn below the lines."""
+    """The same, with how all stands and what runs now drawn below the lines."""
 
-    def __init__(self, standing: Standing, console: Console, live: Live) -> None:
+    def __init__(self, standing: Standing, console: Console, sweep_id: str) -> None:
         super().__init__(standing, console)
-        self._live = live
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[rest]}"),
-            console=console,
-        )
-        self._task = self._bar.add_task("starting", total=None, rest="")
-
-    def stage_began(self, stage: str, planned: int, ended: int) -> None:
-        super().stage_began(stage, planned, ended)
-        self._bar.update(self._task, description=stage, total=planned, completed=ended, rest="")
-        self._draw()
-
-    def trial_started(self, assignment: Assignment) -> None:
-        super().trial_started(assignment)
-        self._draw()
-
-    def trial_epoch(self, stage: Stage, report: Report) -> None:
-        super().trial_epoch(stage, report)
-        self._draw()
-
-    def trial_ended(
-        self, stage: Stage, number_: int, state: TrialState, reason: str | None
-    ) -> None:
-        super().trial_ended(stage, number_, state, reason)
-        self._draw()
+        self._sweep_id = sweep_id
+        self._drawing = threading.Lock()
+        self._scoring: tuple[str, int, int] = ("", 0, 0)
+        self._scoring_began = 0.0
 
     def scoring(self, what: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description="evaluate", total=total, completed=done, rest=what)
-        self._live.update(self._bar)
+        if what != self._scoring[0]:
+            self._scoring_began = time.monotonic()
+        self._scoring = (what, done, total)
+        super().scoring(what, done, total)
 
-    def _draw(self) -> None:
+    def __rich__(self) -> RenderableType:
+        """What is drawn, by the ticker's thread too."""
+        match self.standing.stage:
+            case "":
+                return Text(f"{self._sweep_id}  starting Ray …", style="dim")
+            case "evaluate":
+                return self._evaluation()
+            case _:
+                return Group(self._head(), "", self._running())
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Keep the panel on the screen, its clock ticking.
+
+        Rich's own ticker may draw amid a line being printed, and so erase another.
+        """
+        ended = threading.Event()
+        with Live(self, console=self.console, auto_refresh=False, transient=True) as live:
+
+            def tick() -> None:
+                while not ended.wait(_TICK_SECONDS):
+                    with self._drawing:
+                        live.refresh()
+
+            ticker = threading.Thread(target=tick, daemon=True)
+            ticker.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                ticker.join()
+
+    def _print(self, line: str, style: str = "") -> None:
+        with self._drawing:
+            super()._print(line, style)
+
+    def _ending(self, record: RunRecord) -> str:
+        return self._outcome(record)  # the rest is below
+
+    def _head(self) -> Table:
         standing = self.standing
-        best = f"best {number(standing.best)} ({standing.best_trial})" if standing.best else ""
-        counts = ", ".join(f"{n} {state}" for state, n in standing.ended.items())
-        rest = "  ".join(part for part in (counts, best, f"left {duration(standing.left)}") if part)
-        self._bar.update(self._task, completed=standing.done, rest=rest)
-        running = Table(box=None, pad_edge=False)
-        for header in ("trial", "epoch", standing.metric, "images/s"):
-            running.add_column(header, header_style="dim")
-        for (_, trial), (assignment, report) in list(standing.live.items()):
-            if report is not None:
-                running.add_row(
-                    str(trial),
-                    f"{report.epoch}/{assignment.config.training.epochs}",
-                    number(report.metrics.get(standing.metric)),
-                    f"{report.samples_per_second:,.0f}",
-                )
-        self._live.update(Group(self._bar, running))
+        done, gone = len(standing.ended), time.monotonic() - standing.began
+        counts = Counter(record.state for record in standing.ended.copy().values())
+        head = self._bar(standing.work, standing.planned, f"{done}/{standing.planned} trials")
+        head.add_row(
+            standing.metric,
+            Text(f"best {standing.best}", style="bold" if standing.leader else "dim"),
+            ", ".join(f"{n} {state}" for state, n in counts.items()),
+        )
+        head.add_row("time", f"{duration(gone)}, left {_about(standing.left)}", "")
+        return head
+
+    def _running(self) -> Table:
+        running = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+        for header in ("trial", "epoch", self.standing.metric, "images/s"):
+            running.add_column(header, justify="right")
+        running.add_column("", style="dim", no_wrap=True)
+        for trial, (assignment, report) in sorted(self.standing.live.copy().items()):
+            epochs = assignment.config.training.epochs
+            model = _model(assignment)
+            if report is None:
+                running.add_row(str(trial), f"–/{epochs}", "waiting", "", model, style="dim")
+                continue
+            running.add_row(
+                str(trial),
+                f"{report.epoch}/{epochs}",
+                number(report.metrics.get(self.standing.metric)),
+                f"{report.samples_per_second:,.0f}",
+                model,
+            )
+        return running
+
+    def _evaluation(self) -> RenderableType:
+        what, done, total = self._scoring
+        if not total:
+            return self._bar(0, None, _several(self.standing.planned, "model"))
+        gone = time.monotonic() - self._scoring_began
+        left = gone / done * (total - done) if done else None
+        head = self._bar(done, total, f"{done}/{total} blocks")
+        head.add_row("scoring", what, "")
+        head.add_row("time", f"{duration(gone)}, left {_about(left)}", "")
+        return head
+
+    def _bar(self, done: float, total: int | None, rest: str) -> Table:
+        head = Table.grid(padding=(0, 2))
+        for _ in range(3):
+            head.add_column(no_wrap=True)
+        bar = ProgressBar(total, done, width=40, pulse=total is None)
+        head.add_row(Text(f"{self._sweep_id} {self.standing.stage}", style="bold"), bar, rest)
+        return head
+
+
+def _about(seconds: float | None) -> str:
+    return "unknown yet" if seconds is None else f"about {duration(seconds)}"
+
+
+def _several(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _model(assignment: Assignment) -> str:
+    model = assignment.config.model
+    return f"{model.encoder.kind}, code {model.code_dim}, {setting('std', model.prior.std)}"
 
 
 @contextmanager
@@ -183,5 +292,6 @@ def watching(spec: SweepSpec) -> Iterator[Lines]:
     if not console.is_terminal:
         yield Lines(standing, console)
         return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield Panel(standing, console, live)
+    panel = Panel(standing, console, spec.sweep_id)
+    with panel.drawn():
+        yield panel

@@ -1,6 +1,5 @@
 """status, ls, show, best, export, report: they look, and write nothing of a sweep's."""
 
-import json as json_module
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,37 +19,43 @@ def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
         common.emit(document)
         return
     counts = ", ".join(f"{n} {state}" for state, n in document["trials"].items() if n)
-    best = document["best"]
-    leader = f"{best['metric']} {number(best['value'], best['se'])}" if best else "none yet"
+    time = common.duration(document["elapsed_seconds"])
+    if document["eta_seconds"]:
+        time += f", left about {common.duration(document['eta_seconds'])}"
+    done = document["state"] == "done"
+    state = "done" if done else f"{document['state']}, stage {document['stage']}"
     print(
-        f"{document['id']}  {document['state']}, stage {document['stage']}\n"
-        f"  trials   {counts or 'none yet'}\n"
-        f"  best     {leader}\n"
-        f"  time     {common.duration(document['elapsed_seconds'])}, "
-        f"left {common.duration(document['eta_seconds'])}\n"
-        f"  report   {document['report'] or f'aae-sweep report {sweep}'}\n"
-        f"  carry on {document['resume']}"
+        f"{document['id']}  {state}\n"
+        f"  trials    {counts or 'none yet'}\n"
+        f"  best      {_leader(document['best'])}\n"
+        f"  time      {time}\n"
+        f"  report    {document['report'] or f'aae-sweep report {sweep}'}\n"
+        f"  {'again   ' if done else 'carry on'}  {document['resume']}"
     )
 
 
 def ls(json: AsJson = False) -> None:
     """List the sweeps, oldest first."""
+    from orchestrator.history import nothing_yet
+
     reader = common.history()
     documents = [reader.status(sweep) for sweep in reader.sweeps()]
     if json:
         keys = ("sweep", "id", "stage", "state", "trials", "best", "elapsed_seconds")
         common.emit([{key: document[key] for key in keys} for document in documents])
         return
+    if not documents:
+        say(nothing_yet(reader.settings))
+        return
     common.table(
-        ("sweep", "state", "stage", "done", "best", "value", "time"),
+        ("sweep", "state", "stage", "trials", "best", "time"),
         (
             (
                 d["id"],
                 d["state"],
                 d["stage"],
-                sum(n for state, n in d["trials"].items() if state not in ("running", "waiting")),
-                (d["best"] or {}).get("metric"),
-                (d["best"] or {}).get("value"),
+                f"{_ended(d['trials'])}/{sum(d['planned'].values())}",
+                _leader(d["best"]),
                 common.duration(d["elapsed_seconds"]),
             )
             for d in documents
@@ -77,9 +82,7 @@ def show(
         if json:
             common.emit({"sweep": name, **as_document(record), "history": history})
         else:
-            print(json_module.dumps(as_document(record), indent=2, default=str))
-            columns = sorted({key for row in history for key in row} - {"epoch"})
-            common.table(("epoch", *columns), ((r["epoch"], *map(r.get, columns)) for r in history))
+            _print_trial(as_document(record), history)
         return
     if json:
         common.emit({"sweep": name, "trials": [as_document(r) for r in records]})
@@ -112,18 +115,28 @@ def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
     if json:
         common.emit(document)
         return
-    if not document["confirmed"]:
-        say("not confirmed yet: one seed, no error")
-    metrics = sorted(m for m in document["metrics"] if m.startswith(("val/", "test/")))
     groups = document["groups"]
+    objective = reader.objective(name)["metric"]
+    others = sorted(
+        metric
+        for metric in document["metrics"]
+        if metric.startswith(("val/", "test/")) and metric != objective
+    )
     common.table(
         ("", *(str(group["value"] or group["config_hash"]) for group in groups)),
         [
-            (metric, *(_figure(group["metrics"].get(metric)) for group in groups))
-            for metric in metrics
+            *(
+                (metric, *(_figure(group["metrics"].get(metric)) for group in groups))
+                for metric in (objective, *others)
+            ),
+            ("seeds", *(len(group["seeds"]) for group in groups)),
+            *(
+                (path, *(group["params"].get(path) for group in groups))
+                for path in sorted({path for group in groups for path in group["params"]})
+            ),
         ],
     )
-    print(json_module.dumps(document["params"], indent=2))
+    print(f"\n{_verdict(document)}\ncheckpoint  {document['checkpoints'][0]}")
 
 
 def export(
@@ -169,8 +182,40 @@ def _build(names: list[str], out: Path | None) -> Path:
     return build_report(names, out)
 
 
+def _leader(best: dict[str, Any] | None) -> str:
+    if best is None:
+        return "none yet"
+    whose = "confirmed" if best["confirmed"] else f"trial {best['trial']}, one seed"
+    return f"{best['metric']} {number(best['value'], best['se'])} ({whose})"
+
+
+def _ended(trials: dict[str, int]) -> int:
+    return sum(n for state, n in trials.items() if state not in ("running", "waiting"))
+
+
+def _verdict(best: dict[str, Any]) -> str:
+    if not best["confirmed"]:
+        return "Not confirmed yet: one seed, hence no error."
+    words = "The first column is the winner's; ± is the standard error over seeds."
+    tied = len(best["tied_with"])
+    if tied:
+        others = "one other column" if tied == 1 else f"{tied} other columns"
+        words += f" It cannot be told apart from {others}."
+    return words
+
+
 def _figure(figures: dict[str, Any] | None) -> str:
     return number(figures["mean"], figures["se"]) if figures else ""
+
+
+def _print_trial(record: dict[str, Any], curve: list[Any]) -> None:
+    params = record.pop("params")
+    del record["metrics"]  # the curve ends with them
+    facts = {**record, **params}
+    common.table(("", ""), ((k, v) for k, v in facts.items() if v not in (None, [])))
+    columns = sorted({key for row in curve for key in row} - {"epoch"})
+    print()
+    common.table(("epoch", *columns), ((row["epoch"], *map(row.get, columns)) for row in curve))
 
 
 def _pick(records: list[Any], wanted: str) -> Any:
@@ -178,4 +223,6 @@ def _pick(records: list[Any], wanted: str) -> Any:
     for record in records:
         if digits == str(record.number) and (stage or "search") == record.stage:
             return record
-    raise UsageError(f"no trial `{wanted}`; give a number of the search, or confirm-<number>")
+    raise UsageError(
+        f"no trial `{wanted}`; give a number of the search, or confirm-<number>: aae-sweep show"
+    )

@@ -25,22 +25,12 @@ def run(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  #
     The same file is the same sweep. Ctrl-C once finishes the epochs under way and saves; twice
     leaves at once; the same command carries on.
     """
-    from orchestrator import stages
-    from orchestrator.cli.panel import watching
-    from orchestrator.cli.report import build_report
-
-    def write_report(sweep: str) -> Path:
-        return build_report([sweep], None)
-
     spec = _load(file, set_)
-    settings = common.settings()
-    resume = shlex.join(["aae-sweep", "run", str(file), *(f"--set={o}" for o in set_)])
-    if stages.is_done(settings, spec):
+    if common.history().is_done(spec):
         say(f"{spec.sweep_id} is done; nothing to run")
     else:
-        request = stages.Request(spec, file.read_text(encoding="utf-8"), resume)
-        with _draining() as draining, watching(spec) as observer:
-            stages.run(request, settings, observer, draining, write_report)
+        resume = shlex.join(["aae-sweep", "run", str(file), *(f"--set={o}" for o in set_)])
+        _carry_out(spec, file.read_text(encoding="utf-8"), resume)
     reader = common.history()
     status = reader.status(spec.sweep_id)
     if json:
@@ -89,7 +79,7 @@ def plan(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  
         f"{document['epoch_seconds']:.2f} s an epoch, {document['parallel']} trials at once: "
         f"at most {common.duration(document['seconds'])} of training\n"
         f"{document['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint: "
-        f"at most {document['disk_bytes'] / 1e9:.2f} GB on disk"
+        f"at most {document['disk_bytes'] / 1e6:,.0f} MB on disk"
     )
 
 
@@ -135,6 +125,20 @@ def _load(file: Path, overrides: list[str]) -> "SweepSpec":
     return spec
 
 
+def _carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
+    from orchestrator import cluster
+
+    settings = common.settings()
+    cluster.prepare(settings)  # before anything imports Ray
+    from orchestrator import stages
+    from orchestrator.cli.panel import watching
+    from orchestrator.cli.report import build_report
+
+    request = stages.Request(spec, text, resume)
+    with _draining() as draining, watching(spec) as observer:
+        stages.run(request, settings, observer, draining, lambda sweep: build_report([sweep], None))
+
+
 @contextmanager
 def _draining() -> Iterator[threading.Event]:
     """Set by the first SIGINT or SIGTERM; the second leaves at once."""
@@ -177,17 +181,13 @@ def _summarise(
 def _winner(
     status: dict[str, Any], best: dict[str, Any], evaluation: dict[str, Any] | None
 ) -> list[str]:
-    params = ", ".join(
-        f"{path.removeprefix('model.').removeprefix('training.')} "
-        f"{f'{value:.3g}' if isinstance(value, float) else value}"
-        for path, value in best["params"].items()
-    )
+    params = ", ".join(common.setting(*item) for item in best["params"].items())
     lines = [f"  winner  {params or 'the configuration of the file'}"]
     for metric in (status["objective"]["metric"], "test/parzen_ll", "test/recon"):
         if metric in best["metrics"]:
             figures = best["metrics"][metric]
             seeds = len(figures["values"])
-            error = f"(± over {seeds} seeds)" if seeds > 1 else "(one seed, no error)"
+            error = f"(over {seeds} seeds)" if seeds > 1 else "(one seed, no error)"
             lines.append(
                 f"          {metric} {common.number(figures['mean'], figures['se'])} {error}"
             )
@@ -195,7 +195,7 @@ def _winner(
         lines.append(
             f"          Parzen with {model['n_samples']:,} samples: "
             f"{common.number(model['log_likelihood'], model['standard_error'])} nats "
-            f"(± over {model['n_test']:,} test images)"
+            f"(over {model['n_test']:,} test images)"
         )
     if best["tied_with"]:
         lines.append(f"          not told apart from {len(best['tied_with'])} other candidates")

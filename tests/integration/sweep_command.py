@@ -1,0 +1,131 @@
+"""`aae-sweep` as a user starts it: a process of its own, with a home of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.history import History
+from orchestrator.records import RunRecord
+from orchestrator.settings import Settings
+from orchestrator.spool import Spool
+
+COMMAND = Path(sys.executable).with_name("aae-sweep")
+PATIENCE = 240.0  # seconds, on a busy machine
+
+
+class Bench:
+    """A folder with one sweep file and its home."""
+
+    def __init__(self, folder: Path, sweep_file: str) -> None:
+        self.folder = folder
+        self.file = folder / "sweep.yaml"
+        self.file.write_text(sweep_file)
+        self.settings = Settings.from_environment(
+            {"AAE_HOME": str(folder / "home"), "AAE_DATA": str(folder / "no-data")}
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AAE_", "MLFLOW_", "RAY_"))
+        }
+        return kept | {"AAE_HOME": str(self.settings.home), "AAE_DATA": str(self.settings.data)}
+
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+        """A sweep under way, in a process group of its own, as a shell would start it."""
+        with subprocess.Popen(
+            [COMMAND, "run", str(self.file), "--json", *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        with self.started(*arguments) as process:
+            out, err = process.communicate(timeout=PATIENCE)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def ask(self, *arguments: str) -> Any:
+        """What a reading verb answers with --json."""
+        command = [COMMAND, *arguments, "--json"]
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    @property
+    def sweep(self) -> str:
+        return History(self.settings).resolve("latest")
+
+    def trials(self) -> list[RunRecord]:
+        """As they stand; none while the driver has not got that far."""
+        if not (self.settings.home / "spool.db").exists():
+            return []
+        reader = History(self.settings)
+        return reader.trials(self.sweep) if reader.sweeps() else []
+
+    def curve(self, record: RunRecord) -> list[dict[str, float]]:
+        return History(self.settings).curve(self.sweep, record)
+
+    def mlflow_states(self) -> dict[str, str]:
+        """What MLflow was told of every run, by its key."""
+        with Spool(self.settings.spool, read_only=True) as spool:
+            return {run.key: run.status for run in spool.runs(self.sweep)}
+
+    def wait_for(
+        self, process: "subprocess.Popen[str]", what: Callable[[list[RunRecord]], bool]
+    ) -> None:
+        """Until the trials are so, while the process lives."""
+        deadline = time.monotonic() + PATIENCE
+        while not what(self.trials()):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, self.trials()
+            time.sleep(0.1)
+
+
+def workers_of(process: "subprocess.Popen[str]") -> list[int]:
+    """The processes in which Ray trains for it."""
+    return [
+        pid
+        for pid, parent in _parents()
+        if _command(pid).startswith(b"ray::ImplicitFunc") and process.pid in _ancestors(parent)
+    ]
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        yield pid, _parent(pid)
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):  # it has just gone
+        return 0
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        yield pid
+        pid = _parent(pid)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

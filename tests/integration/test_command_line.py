@@ -1,0 +1,346 @@
+"""One tiny sweep by the command line, and what every reading command makes of it."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.cli import main
+
+HUGE = 10**12  # units that no machine has memory for
+SWEEP = f"""\
+name: tiny
+data: {{name: digits}}
+model: {{code_dim: 4, prior: {{std: 2.0}}, init_std: 0.15}}
+training:
+  epochs: 2
+  reconstruction: {{optimizer: adam, lr: 5e-3}}
+  adversarial: {{optimizer: adam, lr: 1e-3}}
+search:
+  trials: 3
+  sampler: {{kind: grid}}
+  space:
+    model.hidden: {{choice: [[32], [48], [{HUGE}]]}}
+confirm: {{seeds: 2}}
+evaluate: {{parzen: {{samples: 2_000, screen_samples: 1_000}}}}
+resources: {{cpu: 1, gpu: 0}}
+"""
+MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
+
+
+def start(home: Path, *arguments: object) -> subprocess.Popen[str]:
+    environ = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "AAE_STUDY_URI")}
+    return subprocess.Popen(
+        [*MAIN, *map(str, arguments)],
+        env=environ | {"AAE_HOME": str(home), "AAE_DATA": str(home / "data")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def aae(home: Path, *arguments: object) -> tuple[int, str, str]:
+    process = start(home, *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("command_line")
+
+
+@pytest.fixture(scope="module")
+def file(home: Path) -> Path:
+    (home / "tiny.yaml").write_text(SWEEP)
+    return home / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def ran(home: Path, file: Path) -> tuple[int, str, str]:
+    return aae(home, "run", file, "--json")
+
+
+@pytest.fixture(scope="module")
+def sweep(ran: tuple[int, str, str]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(ran[1])
+    return document
+
+
+def aae_here(home: Path, *arguments: object) -> tuple[int, str, str]:
+    """The same in this process, which has imported everything already."""
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("AAE_HOME", str(home))
+        patch.setattr(sys, "argv", ["aae-sweep", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0), out.getvalue(), err.getvalue()
+    return 0, out.getvalue(), err.getvalue()
+
+
+def read(home: Path, *arguments: object) -> Any:
+    code, out, err = aae_here(home, *arguments, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def told(home: Path, *arguments: object) -> str:
+    code, out, err = aae_here(home, *arguments)
+    assert (code, err) == (0, "")
+    return out
+
+
+# -- run -------------------------------------------------------------------------------------
+
+
+def test_run_prints_one_document_and_exits_with_3_for_failed_trials(
+    ran: tuple[int, str, str], sweep: dict[str, Any], file: Path
+) -> None:
+    code, out, err = ran
+    assert code == 3
+    assert out.count("\n") == 1
+    assert (sweep["sweep"], sweep["stage"], sweep["state"]) == ("tiny", "done", "done")
+    assert sweep["id"] == f"tiny-{sweep['config_hash']}"
+    ends = {"complete": 4, "pruned": 0, "diverged": 0, "failed": 1, "running": 0, "waiting": 0}
+    assert sweep["trials"] == ends
+    assert sweep["objective"] == {"metric": "val/parzen_ll", "direction": "maximize"}
+    assert sweep["best"]["metric"] == "val/parzen_ll"
+    assert isinstance(sweep["best"]["trial"], int)
+    assert sweep["elapsed_seconds"] > 0
+    assert sweep["unsynced"] == 0
+    assert all(sweep["mlflow"][key] for key in ("experiment_id", "run_id"))
+    assert Path(sweep["report"]).exists()
+    assert sweep["resume"] == f"aae-sweep run {file}"
+    stages = [line for line in err.splitlines() if line.endswith(("trials", "models"))]
+    assert stages == ["search: 3 trials", "confirm: 2 trials", "evaluate: 2 models"]
+    assert "can't allocate memory" in err
+
+
+def test_the_same_again_has_nothing_to_do(home: Path, file: Path, sweep: dict[str, Any]) -> None:
+    code, out, err = aae(home, "run", file)
+    assert code == 3
+    assert err == f"{sweep['id']} is done; nothing to run\n"
+    first, *_, again = out.splitlines()
+    assert first.startswith(f"{sweep['id']}: done after ")
+    assert again.split() == ["again", *sweep["resume"].split()]
+    assert read(home, "status", "tiny") == sweep
+
+
+def test_interrupted_exits_with_130_and_says_how_to_carry_on(home: Path, file: Path) -> None:
+    process = start(home / "stopped", "run", file, "--set", "training.epochs=1000000")
+    assert process.stderr is not None
+    assert process.stderr.readline() == "search: 3 trials\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1].endswith(
+        f"carry on with: aae-sweep run {file} --set=training.epochs=1000000"
+    )
+    assert read(home / "stopped", "status")["state"] == "interrupted"
+
+
+# -- read ------------------------------------------------------------------------------------
+
+
+def test_status_and_ls_agree(home: Path, sweep: dict[str, Any]) -> None:
+    for name in ("latest", "tiny", sweep["id"], sweep["id"][:-3]):
+        assert read(home, "status", name) == sweep
+    (listed,) = read(home, "ls")
+    assert listed.items() <= sweep.items()
+    assert {"sweep", "id", "stage", "state", "trials", "best"} <= listed.keys()
+    assert told(home, "status").startswith(f"{sweep['id']}  done\n")
+    header, row = told(home, "ls").splitlines()
+    assert header.split() == ["sweep", "state", "stage", "trials", "best", "time"]
+    assert row.split()[:4] == [sweep["id"], "done", "done", "5/5"]
+
+
+def test_show_lists_every_trial(home: Path, sweep: dict[str, Any]) -> None:
+    document = read(home, "show", "tiny")
+    assert document["sweep"] == sweep["id"]
+    trials = document["trials"]
+    assert [(t["stage"], t["number"]) for t in trials] == [
+        *(("search", n) for n in range(3)),
+        *(("confirm", n) for n in range(2)),
+    ]
+    for trial in trials:
+        failed = trial["params"]["model.hidden"] == [HUGE]
+        assert trial["state"] == ("failed" if failed else "complete")
+        assert (trial["attempts"], trial["resumed_from"]) == (1, [])
+        assert trial["epochs"] == trial["epochs_computed"] == (0 if failed else 2)
+        assert trial["run_id"]
+        assert trial["node"]
+        assert trial["started"]
+        if failed:
+            assert "allocate" in trial["reason"]
+        else:
+            assert Path(trial["checkpoint"], "manifest.json").exists()
+            assert math.isfinite(trial["metrics"]["val/parzen_ll"])
+    seeds = [t["seed"] for t in trials]
+    assert len(set(seeds)) == len(seeds)
+    searched = [name for t in trials if t["stage"] == "search" for name in t["metrics"]]
+    assert not any(name.startswith("test/") for name in searched)
+
+    one = read(home, "show", "tiny", "confirm-0")
+    history = one.pop("history")
+    assert one == {"sweep": sweep["id"], **trials[3]}
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert history[-1]["val/parzen_ll"] == trials[3]["metrics"]["val/parzen_ll"]
+    assert len(told(home, "show").splitlines()) == 6
+    assert "val/parzen_ll" in told(home, "show", "tiny", "confirm-0")
+
+
+def test_best_has_its_error(home: Path, sweep: dict[str, Any]) -> None:
+    best = read(home, "best", "tiny")
+    assert best["confirmed"] is True
+    assert len(best["seeds"]) == len(best["checkpoints"]) == len(best["run_ids"]) == 2
+    assert best["params"].keys() == {"model.hidden"}
+    assert len(best["data_sha256"]) == 64
+    assert best["code_version"]
+    assert best["tied_with"] == []
+    assert [group["config_hash"] for group in best["groups"]] == [best["config_hash"]]
+    for metric in ("val/parzen_ll", "test/parzen_ll", "test/recon"):
+        figures = best["metrics"][metric]
+        a, b = figures["values"]
+        assert figures["mean"] == pytest.approx((a + b) / 2)
+        assert figures["std"] == pytest.approx(abs(a - b) / math.sqrt(2))
+        assert figures["se"] == pytest.approx(abs(a - b) / 2)
+        low, high = figures["ci95"]
+        assert high - low == pytest.approx(2 * 12.7062 * figures["se"], rel=1e-4)
+    assert best["metrics"]["val/parzen_ll"]["mean"] == sweep["best"]["value"]
+    assert "± is the standard error over seeds" in told(home, "best")
+
+
+def test_export_and_report_write_files(home: Path, sweep: dict[str, Any]) -> None:
+    out = home / "exported"
+    document = read(home, "export", "tiny", "--out", out)
+    assert document["sweep"] == sweep["id"]
+    assert set(document["files"]) <= {path.name for path in out.iterdir()}
+    assert json.loads((out / "best.json").read_text()) == read(home, "best")
+    with (out / "trials.csv").open() as trials:
+        assert len(list(csv.DictReader(trials))) == 5
+    assert (out / "checkpoint" / "manifest.json").exists()
+    assert (out / "report.html").exists()
+    code, _, err = aae_here(home, "export", "tiny", "--out", out)
+    assert code == 2
+    assert err == f"{out} exists; name a new folder with --out\n"
+    page = home / "page.html"
+    assert read(home, "report", "tiny", "--out", page) == {"report": str(page)}
+    assert "</html>" in page.read_text()
+
+
+def test_evaluate_is_a_parzen_document_per_seed(home: Path, sweep: dict[str, Any]) -> None:
+    code, out, _ = aae(home, "evaluate", "tiny", "--parzen-samples", 2_000, "--json")
+    assert code == 0
+    models = json.loads(out)["models"]
+    assert [model["checkpoint"] for model in models] == read(home, "best")["checkpoints"]
+    for model in models:
+        assert (model["n_samples"], model["n_test"], model["dim"]) == (2_000, 300, 64)
+        (point,) = model["curve"]
+        assert {"n_samples", "log_likelihood", "standard_error", "sigma"} <= point.keys()
+        assert point["log_likelihood"] == pytest.approx(model["log_likelihood"])
+        for control in ("train_images", "kmeans"):
+            assert math.isfinite(model["controls"][control]["log_likelihood"])
+
+
+@pytest.mark.parametrize("command", ["status", "show", "best", "export", "report", "evaluate"])
+@pytest.mark.usefixtures("sweep")
+def test_unknown_names_are_answered_with_the_known(
+    home: Path, sweep: dict[str, Any], command: str
+) -> None:
+    assert aae_here(home, command, "nope") == (2, "", f"`nope` names no sweep: {sweep['id']}\n")
+
+
+@pytest.mark.usefixtures("sweep")
+def test_an_unknown_trial_is_named(home: Path) -> None:
+    for trial in ("77", "confirm-9", "junk"):
+        code, out, err = aae_here(home, "show", "tiny", trial)
+        assert (code, out) == (2, "")
+        assert f"no trial `{trial}`" in err
+
+
+@pytest.mark.usefixtures("sweep")
+def test_the_winner_can_be_sampled_by_the_sweeps_name(home: Path) -> None:
+    out = home / "samples.npy"
+    assert told(home, "sample", "tiny", "-n", 25, "--out", out) == f"{out}\n"
+    assert np.load(out).shape == (25, 64)
+
+
+@pytest.mark.usefixtures("sweep")
+def test_doctor_finds_all_well(home: Path) -> None:
+    code, out, _ = aae(home, "doctor", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["ok"] is True
+    checks = {check["check"]: check["detail"] for check in document["checks"]}
+    assert checks["study storage"] == "1 sweeps"
+    assert "CPUs" in checks["Ray"]
+
+
+# -- parzen ----------------------------------------------------------------------------------
+
+
+def test_the_number_of_actors_changes_no_bit(home: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, n in (("s", 20_500), ("v", 20), ("t", 30)):
+        np.save(home / f"{name}.npy", rng.random((n, 30), np.float32))
+    found, points = [], []
+    for actors in (1, 2, 3):
+        files = (home / "s.npy", "--test", home / "t.npy", "--valid", home / "v.npy")
+        out = home / f"points-{actors}.npy"
+        common = ("--actors", actors, "--per-point", out, "--json")
+        code, told, err = aae(home, "parzen", *files, *common)
+        assert (code, err) == (0, "")
+        document = json.loads(told)
+        del document["seconds"]
+        found.append(document)
+        points.append(np.load(out).tobytes())
+    assert found[0]["blocks"] > 2
+    assert found[0] == found[1] == found[2]
+    assert points[0] == points[1] == points[2]
+
+
+# -- start-up --------------------------------------------------------------------------------
+
+
+def imported(home: Path, *arguments: str) -> set[str]:
+    """The packages in memory when a command has ended."""
+    script = f"""
+import sys
+sys.argv = {["aae-sweep", *arguments]!r}
+from orchestrator.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+print(*sys.modules, file=sys.stderr)
+"""
+    environ = os.environ | {"AAE_HOME": str(home)}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in ended.stderr.split()}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("validate", "x.yaml")])
+def test_help_imports_nothing_slow(home: Path, arguments: tuple[str, ...]) -> None:
+    slow = {"torch", "ray", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly"}
+    assert imported(home, *arguments).isdisjoint(slow)
+
+
+@pytest.mark.usefixtures("sweep")
+def test_status_needs_neither_torch_nor_ray(home: Path) -> None:
+    for command in ("status", "ls", "show", "best"):
+        assert imported(home, command).isdisjoint({"torch", "ray", "mlflow"})

@@ -1,0 +1,163 @@
+"""A sweep whose worker is killed, which is interrupted, whose driver is killed: the same numbers."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from sweep_command import PATIENCE, Bench, workers_of
+
+from aae_core.config import TrialConfig
+from aae_core.data import load_training_data
+from aae_core.training import TrainState, fit
+from orchestrator.loading import load_sweep
+from orchestrator.records import RunRecord
+from orchestrator.study import Ledger, open_storage
+
+EPOCHS = 14
+FAULTS = f"""
+name: faults
+seed: 5
+data: {{name: digits}}
+model: {{hidden: [500, 500], code_dim: 4, init_std: 0.05}}
+training:
+  epochs: {EPOCHS}
+  batch_size: 25
+  reconstruction: {{optimizer: adam, lr: 1e-3}}
+  adversarial: {{optimizer: sgd, lr: 1e-2}}
+search:
+  sampler: {{kind: random}}
+  objective: {{metric: val/recon}}
+  trials: 4
+  space:
+    model.prior.std: {{float: [0.5, 4], log: true}}
+    model.encoder.kind: {{choice: [deterministic, gaussian, universal]}}
+confirm: {{seeds: 1}}
+evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
+"""
+
+
+def under_way(records: list[RunRecord]) -> bool:
+    """Whether one is in the middle of its training."""
+    return any(r.state == "running" and 2 <= r.epochs < EPOCHS - 4 for r in records)
+
+
+def resumptions(records: list[RunRecord]) -> int:
+    return sum(len(r.resumed_from) for r in records)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("faults"), FAULTS)
+
+
+@pytest.fixture(scope="module")
+def _killed_worker_then_interrupted(bench: Bench) -> None:
+    with bench.started() as process:
+        bench.wait_for(process, under_way)
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        bench.wait_for(process, lambda records: resumptions(records) == 1)
+        bench.wait_for(process, under_way)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, err
+    assert f"carry on with: aae-sweep run {bench.file}" in err
+    status = bench.ask("status", "faults")
+    assert status["state"] == "interrupted"
+    assert status["resume"] == f"aae-sweep run {bench.file}"
+    assert "RUNNING" not in bench.mlflow_states().values()
+
+
+@pytest.fixture(scope="module")
+def _killed_driver(bench: Bench, _killed_worker_then_interrupted: None) -> None:
+    before = resumptions(bench.trials())
+    with bench.started() as process:
+        bench.wait_for(process, lambda records: resumptions(records) > before)
+        bench.wait_for(process, under_way)
+        workers = workers_of(process)
+        process.kill()
+    assert workers
+    assert bench.ask("status", "faults")["state"] == "interrupted"
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):  # Ray dies with its driver
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def records(bench: Bench, _killed_driver: None) -> list[RunRecord]:
+    """Of the sweep that was disturbed three times, at its end."""
+    done = bench.run()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "done"
+    return bench.trials()
+
+
+def test_it_ends_with_exactly_the_planned_trials(records: list[RunRecord]) -> None:
+    assert [(r.stage, r.number) for r in records] == [
+        *(("search", n) for n in range(4)),
+        ("confirm", 0),
+    ]
+    assert {r.state for r in records} == {"complete"}
+    assert {r.epochs for r in records} == {EPOCHS}
+
+
+def test_the_trials_are_those_of_an_undisturbed_search(
+    bench: Bench, records: list[RunRecord], tmp_path: Path
+) -> None:
+    spec = load_sweep(bench.file)
+    storage = open_storage(replace(bench.settings, study_uri=f"sqlite:///{tmp_path / 'other.db'}"))
+    undisturbed = Ledger.create(storage, spec, "search")
+    asked = [undisturbed.ask(spec).config for _ in range(4)]
+    assert [spec.trial_config(r.params, r.seed) for r in records[:4]] == asked
+
+
+def test_lost_trials_went_on_from_their_checkpoints(records: list[RunRecord]) -> None:
+    resumed = [r for r in records if r.attempts > 1]
+    assert max(r.attempts for r in resumed) >= 3
+    for record in resumed:
+        assert all(1 <= epoch < EPOCHS for epoch in record.resumed_from)
+        repeated = record.epochs_computed - EPOCHS
+        assert 0 <= repeated < EPOCHS
+    assert any(r.resumed_from for r in resumed)
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """What a trial of one CPU has: another number of threads adds in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_no_number_is_other_than_without_the_faults(bench: Bench, records: list[RunRecord]) -> None:
+    """Each trial once more, here, without Ray, from its start to its end."""
+    spec = load_sweep(bench.file)
+    data = load_training_data(spec.data, bench.settings.data)
+    for record in records:
+        config: TrialConfig = spec.trial_config(record.params, record.seed)
+        state = TrainState.create(config, data.image_shape, data.sha256, "cpu")
+        undisturbed = [{"epoch": e.epoch, **e.metrics} for e in fit(state, data)]
+        found = [
+            {name: value for name, value in row.items() if not name.startswith("test/")}
+            for row in bench.curve(record)
+        ]
+        assert found == undisturbed, record
+
+
+def test_mlflow_shows_every_run_as_finished(bench: Bench, records: list[RunRecord]) -> None:
+    assert set(bench.mlflow_states().values()) == {"FINISHED"}
+    assert len(bench.mlflow_states()) == 1 + len(records)
+    assert bench.ask("status", "faults")["unsynced"] == 0
+
+
+def test_nothing_of_tunes_is_left(bench: Bench, records: list[RunRecord]) -> None:
+    folder = bench.settings.sweep_folder(bench.sweep)
+    assert not (folder / ".tune").exists()

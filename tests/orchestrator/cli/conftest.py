@@ -1,0 +1,89 @@
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.cli import main
+
+SWEEP = """\
+name: tiny
+data: {name: digits}
+model: {code_dim: 4, prior: {std: 2.0}, hidden: [32], init_std: 0.15}
+training:
+  epochs: 2
+  reconstruction: {optimizer: adam, lr: 5e-3}
+  adversarial: {optimizer: adam, lr: 1e-3}
+search:
+  trials: 3
+  sampler: {kind: random}
+  space:
+    model.prior.std: {float: [0.5, 8], log: true}
+confirm: {seeds: 2}
+resources: {cpu: 1, gpu: 0}
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Not made yet: a command that starts nothing leaves it so."""
+    for name in ("AAE_STUDY_URI", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AAE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AAE_DATA", str(tmp_path / "data"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def aae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line, in this process."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["aae-sweep", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        else:
+            code = 0
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """`train` sets this process's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,190 @@
+"""An environment that does not do is told with the way out, exits with 4, and starts nothing."""
+
+import gzip
+import os
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aae_core.data import fetch
+from aae_core.data.mnist import MNIST
+
+IMAGES = "train-images-idx3-ubyte"
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """A folder that holds four files with sound headers, and nothing behind them."""
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    for split in (MNIST.train, MNIST.test):
+        for file in (split.images, split.labels):
+            (folder / file.name).write_bytes(file.header)
+    return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str, path: Path) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(fetch, "_download", refuse)
+
+
+def header(*dimensions: int, magic: int = 0x0803) -> bytes:
+    return struct.pack(f">I{len(dimensions)}I", magic, *dimensions)
+
+
+DAMAGED = {
+    "truncated": (header(60_000, 28, 28) + bytes(1000), "only 1000 bytes of data"),
+    "wrong magic": (header(60_000, 28, 28, magic=0xDEADBEEF), "begins with 0xdeadbeef"),
+    "absurd dimensions": (header(2**32 - 1, 2**32 - 1, 28), "dimensions [4294967295, 4294967295"),
+    "too much": (gzip.compress(header(60_000, 28, 28) + bytes(48_000_000)), "bytes of data"),
+    "other pixels": (gzip.compress(header(60_000, 28, 28) + bytes(47_040_000)), "sha256"),
+    "empty": (b"", "begins with"),
+}
+
+
+@pytest.mark.parametrize("command", ["train", "run", "plan"])
+@pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_file_is_named(
+    aae: Callable[..., Any],
+    sweep_file: Path,
+    mnist: Path,
+    home: Path,
+    command: str,
+    content: bytes,
+    words: str,
+) -> None:
+    (mnist / IMAGES).write_bytes(content)
+    ended = aae(command, sweep_file, "--set", "data.name=mnist")
+    assert (ended.code, ended.out) == (4, "")
+    assert str(mnist / IMAGES) in ended.err
+    assert words in ended.err
+    assert "aae-sweep data fetch mnist" in ended.err
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("command", ["train", "run", "plan"])
+@pytest.mark.usefixtures("no_network")
+def test_without_data_and_network_the_ways_out_are_named(
+    aae: Callable[..., Any], sweep_file: Path, tmp_path: Path, home: Path, command: str
+) -> None:
+    ended = aae(command, sweep_file, "--set", "data.name=mnist")
+    assert (ended.code, ended.out) == (4, "")
+    for word in (f"{IMAGES}.gz", str(tmp_path / "data" / "mnist"), "AAE_DATA", "digits"):
+        assert word in ended.err
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(("unit", "wanted"), [("cpu", 10_000), ("gpu", 1000)])
+def test_more_than_the_machine_has_is_refused_before_ray_starts(
+    aae: Callable[..., Any], sweep_file: Path, home: Path, unit: str, wanted: int
+) -> None:
+    ended = aae("run", sweep_file, "--set", f"resources.{unit}={wanted}")
+    assert (ended.code, ended.out) == (4, "")
+    assert f"a trial asks for {wanted} {unit.upper()}s" in ended.err
+    assert f"lower resources.{unit}" in ended.err
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("command", ["status", "show", "best", "export", "report", "evaluate"])
+def test_an_empty_home_says_how_to_begin(aae: Callable[..., Any], home: Path, command: str) -> None:
+    ended = aae(command, "--json")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        f"no sweep has been run in {home}; begin with: aae-sweep run sweeps/quickstart.yaml\n"
+    )
+    assert not home.exists()
+
+
+def test_ls_of_an_empty_home_is_empty(aae: Callable[..., Any], home: Path) -> None:
+    assert aae("ls", "--json").document == []
+    ended = aae("ls")
+    assert (ended.code, ended.out) == (0, "")
+    assert "aae-sweep run sweeps/quickstart.yaml" in ended.err
+    assert not home.exists()
+
+
+def test_data_list_tells_what_is_there(aae: Callable[..., Any], mnist: Path) -> None:
+    sets = {described["name"]: described for described in aae("data", "list", "--json").document}
+    assert sets["digits"]["present"]
+    assert sets["digits"]["sizes"] == {"train": 1197, "valid": 300, "test": 300}
+    assert sets["mnist"]["present"]  # verify looks inside
+    assert not sets["fashion_mnist"]["present"]
+    table = aae("data", "list").out.splitlines()
+    assert [row.split()[:2] for row in table[1:]] == [
+        ["digits", "yes"],
+        ["mnist", "yes"],
+        ["fashion_mnist", "no"],
+    ]
+
+
+def test_data_verify_names_each_file(aae: Callable[..., Any], mnist: Path) -> None:
+    assert aae("data", "verify", "digits", "--json").code == 0
+    ended = aae("data", "verify", "mnist", "--json")
+    assert ended.code == 4
+    assert [verdict["ok"] for verdict in ended.document] == [False] * 4
+    for path in mnist.iterdir():
+        path.unlink()
+    ended = aae("data", "verify", "mnist")
+    assert ended.code == 4
+    assert ended.out.count("`aae-sweep data fetch mnist` downloads it") == 4
+
+
+@pytest.mark.usefixtures("no_network")
+def test_data_fetch_needs_no_network_for_what_is_there(aae: Callable[..., Any]) -> None:
+    assert aae("data", "fetch", "digits").code == 0
+    assert aae("data", "fetch", "fashion_mnist").code == 4
+    ended = aae("data", "fetch", "mnits")
+    assert ended.code == 2
+    assert "digits, mnist, fashion_mnist" in ended.err
+
+
+def test_ui_serves_this_home_to_this_machine(
+    aae: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr(os, "execvpe", lambda *call: called.append(call))
+    ended = aae("ui", "--port", "5123")
+    assert (ended.code, ended.out) == (0, "")
+    assert "http://127.0.0.1:5123" in ended.err
+    ((program, command, environment),) = called
+    assert program == sys.executable
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "5123"
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{home / 'mlflow.db'}"
+    assert not any("sqlite" in argument for argument in command)
+
+
+def test_ui_of_a_server_is_its_address(
+    aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@mlflow:5000")
+    assert aae("ui").out == "http://mlflow:5000\n"
+
+
+def test_an_unexpected_error_keeps_its_traceback(
+    aae: Callable[..., Any], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("orchestrator.loading.load_sweep", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        aae("validate", sweep_file)
+
+
+def test_an_interruption_exits_with_130(
+    aae: Callable[..., Any], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.single.train", interrupt)
+    assert aae("train", sweep_file).code == 130

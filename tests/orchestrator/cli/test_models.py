@@ -1,0 +1,312 @@
+"""train, and what is done with its checkpoint: sample, encode, parzen."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from aae_core.config import DataConfig
+from aae_core.data import load_test_data, load_training_data, unit_interval
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+
+@pytest.fixture
+def checkpoint(aae: Callable[..., Any], sweep_file: Path) -> Path:
+    return Path(aae("train", sweep_file, "--json").lines[-1]["checkpoint"])
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Callable[..., Path]:
+    def save(name: str, array: Any) -> Path:
+        np.save(tmp_path / f"{name}.npy", array)
+        return tmp_path / f"{name}.npy"
+
+    return save
+
+
+def brute_force(samples: np.ndarray, x: np.ndarray, sigma: float) -> np.ndarray:
+    """log p(x) of an isotropic Gaussian on every sample, as written in the books."""
+    squares = ((x[:, None].astype(float) - samples[None].astype(float)) ** 2).sum(-1)
+    n, dim = samples.shape
+    norm = math.log(n) + dim * math.log(sigma * math.sqrt(2 * math.pi))
+    return logsumexp(-squares / (2 * sigma**2), axis=1) - norm
+
+
+def metrics(ended: Any) -> list[dict[str, float]]:
+    return [event["metrics"] for event in ended.lines if "metrics" in event]
+
+
+# -- train -----------------------------------------------------------------------------------
+
+
+def test_train_tells_start_epochs_and_end(
+    aae: Callable[..., Any], sweep_file: Path, home: Path
+) -> None:
+    ended = aae("train", sweep_file, "--seed", 5, "--threads", 1, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    start, *epochs, end = ended.lines
+    assert [event["event"] for event in ended.lines] == ["start", "epoch", "epoch", "end"]
+    assert (start["seed"], start["threads"], start["labelled_indices"]) == (5, 1, None)
+    assert [event["epoch"] for event in epochs] == [1, 2]
+    for event in epochs:
+        assert {"train/recon", "val/recon", "val/parzen_ll"} <= event["metrics"].keys()
+        assert event["lr"] == {"reconstruction": 5e-3, "adversarial": 1e-3}
+        assert event["seconds"] > 0
+        assert event["samples_per_second"] > 0
+    assert end["state"] == "complete"
+    assert end["metrics"] == epochs[-1]["metrics"]
+    assert Path(end["checkpoint"]).is_relative_to(home)
+    assert not any(name.startswith("test/") for found in metrics(ended) for name in found)
+
+
+def test_the_seed_alone_decides_the_numbers(aae: Callable[..., Any], sweep_file: Path) -> None:
+    first, again, other = (
+        metrics(aae("train", sweep_file, "--json", "--threads", 1, "--seed", seed))
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_only_evaluate_opens_the_test_split(aae: Callable[..., Any], sweep_file: Path) -> None:
+    plain = metrics(aae("train", sweep_file, "--json"))
+    *epochs, end = metrics(aae("train", sweep_file, "--json", "--evaluate"))
+    assert epochs == plain[:-1]
+    tested = {name for name in end if name.startswith("test/")}
+    assert {"test/recon", "test/parzen_ll"} <= tested
+    assert {k: v for k, v in end.items() if k not in tested} == plain[-1]
+
+
+def test_a_diverged_model_is_a_result(aae: Callable[..., Any], sweep_file: Path) -> None:
+    ended = aae(
+        "train", sweep_file, "--json", "--set", "training.reconstruction={optimizer: sgd, lr: 1e38}"
+    )
+    assert ended.code == 0
+    assert "NaN" not in ended.out
+    assert "Infinity" not in ended.out
+    end = ended.lines[-1]
+    assert (end["state"], end["checkpoint"]) == ("diverged", None)
+    assert "not finite" in end["reason"]
+
+
+def test_train_speaks_to_people_too(aae: Callable[..., Any], sweep_file: Path) -> None:
+    shown = aae("train", sweep_file, "--evaluate", "--seed", 3).out.splitlines()
+    assert shown[0].startswith("seed 3 on ")
+    assert [line.split()[:2] for line in shown[1:3]] == [["epoch", "1"], ["epoch", "2"]]
+    assert shown[3] == "complete"
+    assert any(line.startswith("test/parzen_ll ") for line in shown[4:])
+    assert (Path(shown[-1]) / "manifest.json").exists()
+
+
+def test_plan_bounds_what_a_sweep_costs(aae: Callable[..., Any], sweep_file: Path) -> None:
+    ended = aae("plan", sweep_file, "--json")
+    document = ended.document
+    assert (document["trials"], document["confirmations"], document["epochs"]) == (3, 2, 10)
+    assert 0 < document["seconds"] <= 10 * document["epoch_seconds"]
+    assert document["disk_bytes"] >= 5 * document["checkpoint_bytes"] > 0
+    assert "3 trials to search, 2 to confirm" in aae("plan", sweep_file).out
+
+
+# -- sample and encode -----------------------------------------------------------------------
+
+
+def test_samples_are_pixels_and_come_back(
+    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
+) -> None:
+    def draw(name: str, seed: int, n: int = 10_007) -> np.ndarray:
+        out = tmp_path / f"{name}.npy"
+        ended = aae("sample", checkpoint, "-n", n, "--seed", seed, "--out", out)
+        assert (ended.code, ended.out) == (0, f"{out}\n")
+        drawn: np.ndarray = np.load(out)
+        return drawn
+
+    first = draw("first", 1)
+    assert first.shape == (10_007, 64)
+    assert first.dtype == np.float32
+    assert 0 <= first.min() < first.max() <= 1
+    np.testing.assert_array_equal(first, draw("again", 1))
+    np.testing.assert_array_equal(first[:3], draw("few", 1, n=3))
+    assert not np.array_equal(first, draw("other", 2))
+
+
+def test_codes_are_one_per_image(
+    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path, arrays: Callable[..., Path]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 64), dtype=np.uint8)
+    scaled = (pixels / 255).astype(np.float32)
+    codes = []
+    for name, images in (("bytes", pixels), ("floats", scaled)):
+        out = tmp_path / f"codes-{name}.npy"
+        ended = aae("encode", checkpoint, "--data", arrays(name, images), "--out", out)
+        assert ended.code == 0
+        codes.append(np.load(out))
+    assert codes[0].shape == (20, 4)
+    assert codes[0].dtype == np.float32
+    np.testing.assert_allclose(codes[0], codes[1], rtol=1e-5)
+    wrong = arrays("wrong", pixels[:, :7])
+    ended = aae("encode", checkpoint, "--data", wrong, "--out", tmp_path / "z.npy")
+    assert ended.code == 2
+    assert "7 pixels an image, the model has 64" in ended.err
+
+
+@pytest.mark.parametrize("name", ["nothing/here", "nothing"])
+def test_a_model_that_is_not_there_is_named(
+    aae: Callable[..., Any], tmp_path: Path, arrays: Callable[..., Path], name: str
+) -> None:
+    out = ("--out", tmp_path / "out.npy")
+    for arguments in (
+        ("sample", name, *out),
+        ("encode", name, "--data", arrays("x", [[0.0]]), *out),
+    ):
+        ended = aae(*arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.count("\n") == 1
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_a_damaged_checkpoint_is_named(
+    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
+) -> None:
+    (checkpoint / "tensors.safetensors").write_bytes(b"torn")
+    ended = aae("sample", checkpoint, "--out", tmp_path / "x.npy")
+    assert ended.code == 4
+    assert str(checkpoint) in ended.err
+
+
+def test_arrays_go_to_npy_files_alone(
+    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
+) -> None:
+    for out in (tmp_path / "x.png", tmp_path / "missing" / "x.npy"):
+        ended = aae("sample", checkpoint, "--out", out)
+        assert (ended.code, ended.err) == (2, f"{out}: give a .npy file in a folder that exists\n")
+
+
+# -- parzen ----------------------------------------------------------------------------------
+
+
+def test_parzen_is_the_formula(
+    aae: Callable[..., Any], arrays: Callable[..., Path], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    samples, valid, test = (rng.random((n, 6)).astype(np.float32) for n in (300, 25, 40))
+    common = ("parzen", arrays("s", samples), "--test", arrays("t", test), "--actors", 1, "--json")
+    points = tmp_path / "points.npy"
+    fixed = aae(*common, "--sigma", 0.3, "--per-point", points).document
+    want = brute_force(samples, test, 0.3)
+    np.testing.assert_allclose(np.load(points), want, atol=1e-6)
+    assert np.load(points).dtype == np.float64
+    assert fixed["log_likelihood"] == pytest.approx(want.mean(), abs=1e-6)
+    assert fixed["standard_error"] == pytest.approx(want.std(ddof=1) / math.sqrt(40), abs=1e-6)
+    assert fixed["max_abs_error_bound"] < 1e-6
+
+    chosen = aae(*common, "--valid", arrays("v", valid)).document
+    grid = [brute_force(samples, valid, sigma).mean() for sigma in chosen["sigmas"]]
+    np.testing.assert_allclose(chosen["valid_ll"], grid, atol=1e-6)
+    at_grid = brute_force(samples, test, chosen["sigmas"][int(np.argmax(grid))]).mean()
+    assert chosen["log_likelihood_grid"] == pytest.approx(at_grid, abs=1e-6)
+    refined = brute_force(samples, test, chosen["sigma"]).mean()
+    assert chosen["log_likelihood"] == pytest.approx(refined, abs=1e-6)
+    sizes = {"n_samples": 300, "n_valid": 25, "n_test": 40, "dim": 6, "blocks": 1}
+    assert sizes.items() <= chosen.items()
+    assert {"sigma_at_edge", "blocks_repeated", "pairs_scored", "seconds"} <= chosen.keys()
+
+
+def test_parzen_scales_bytes(aae: Callable[..., Any], arrays: Callable[..., Path]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 6), dtype=np.uint8)
+    found = [
+        aae(
+            "parzen",
+            arrays(f"s{i}", x[:30]),
+            "--test",
+            arrays(f"t{i}", x[30:]),
+            "--sigma",
+            0.2,
+            "--actors",
+            1,
+            "--json",
+        ).document["log_likelihood"]
+        for i, x in enumerate((pixels, pixels / 255))
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("samples", "test", "sigma", "code", "words"),
+    [
+        ("good", "good", None, 2, "give either --valid"),
+        ("good", "good", 0, 2, "give a positive, finite number"),
+        ("good", "good", "nan", 2, "give a positive, finite number"),
+        ("good", "narrow", 1, 4, "6 pixels an image where others have 5"),
+        ("good", "nan", 1, 4, "test images: some pixels are not finite"),
+        ("nan", "good", 1, 4, "samples: some pixels are not finite"),
+        ("good", "empty", 1, 4, "test images: shape (0, 6)"),
+        ("good", "flat", 1, 4, "holds one array (n, D)"),
+        ("good", "integers", 1, 4, "give uint8, float32 or float64"),
+        ("good", "pickled", 1, 4, "no .npy of numbers"),
+        ("pickled", "good", 1, 4, "no .npy of numbers"),
+        ("good", "missing", 1, 4, "missing.npy: cannot be read: No such file"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(
+    aae: Callable[..., Any],
+    arrays: Callable[..., Path],
+    tmp_path: Path,
+    samples: str,
+    test: str,
+    sigma: object,
+    code: int,
+    words: str,
+) -> None:
+    good = np.zeros((9, 6))
+    arrays("good", good)
+    arrays("narrow", good[:, :5])
+    arrays("nan", np.where(good == 0, np.nan, 0))
+    arrays("empty", good[:0])
+    arrays("flat", good[0])
+    arrays("integers", good.astype(np.int64))
+    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
+    files = (tmp_path / f"{samples}.npy", "--test", tmp_path / f"{test}.npy")
+    width = () if sigma is None else ("--sigma", sigma)
+    ended = aae("parzen", *files, *width, "--actors", 1)
+    assert (ended.code, ended.out) == (code, "")
+    assert words in ended.err
+
+
+def test_per_point_must_have_a_place(
+    aae: Callable[..., Any], arrays: Callable[..., Path], tmp_path: Path
+) -> None:
+    x = arrays("x", np.zeros((3, 2)))
+    out = tmp_path / "missing" / "x.npy"
+    ended = aae("parzen", x, "--test", x, "--sigma", 1, "--actors", 1, "--per-point", out)
+    assert ended.code == 2
+    assert str(out) in ended.err
+
+
+def test_drawn_samples_score_as_training_said(
+    aae: Callable[..., Any], sweep_file: Path, arrays: Callable[..., Path], tmp_path: Path
+) -> None:
+    end = aae("train", sweep_file, "--json", "--evaluate").lines[-1]
+    aae("sample", end["checkpoint"], "-n", 10_000, "--seed", 9, "--out", tmp_path / "s.npy")
+    digits = DataConfig("digits")
+    valid = unit_interval(load_training_data(digits, tmp_path).x_valid)
+    test = unit_interval(load_test_data(digits, tmp_path).x)
+    scored = aae(
+        "parzen",
+        tmp_path / "s.npy",
+        "--test",
+        arrays("t", test),
+        "--valid",
+        arrays("v", valid),
+        "--actors",
+        1,
+        "--json",
+    ).document
+    told = end["metrics"]
+    assert scored["sigmas"].count(told["test/parzen_sigma"]) == 1
+    error = math.hypot(scored["standard_error"], told["test/parzen_se"])
+    assert abs(scored["log_likelihood_grid"] - told["test/parzen_ll"]) < 3 * error

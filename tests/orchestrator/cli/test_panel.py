@@ -1,0 +1,252 @@
+"""What is told of a running sweep, on a terminal and elsewhere."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.cli import panel
+from orchestrator.cli.common import duration, number, setting
+from orchestrator.cli.panel import Lines, Panel, Standing, watching
+from orchestrator.loading import load_sweep
+from orchestrator.records import RunRecord, Stage
+from orchestrator.spec import SweepSpec
+from orchestrator.study import Assignment
+from orchestrator.trainable import Report
+
+METRIC = "val/parzen_ll"
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(panel, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def spec(sweep_file: Path) -> SweepSpec:
+    return load_sweep(sweep_file, ["training.epochs=10"])
+
+
+@pytest.fixture
+def standing(clock: Clock) -> Standing:
+    return Standing(METRIC, "maximize")
+
+
+@pytest.fixture
+def start(spec: SweepSpec) -> Callable[..., Assignment]:
+    """Of one configuration where `std` is the same."""
+
+    def start(number: int, seed: int = 0, std: float = 1.0, stage: Stage = "search") -> Assignment:
+        return Assignment(stage, number, 1, spec.trial_config({"model.prior.std": std}, seed), None)
+
+    return start
+
+
+def report(number: int, epoch: int, value: float) -> Report:
+    return Report(number, 1, "node", epoch, {METRIC: value}, samples_per_second=12_345.6)
+
+
+def console(*, terminal: bool = False) -> Console:
+    return Console(file=StringIO(), force_terminal=terminal, width=100, no_color=True)
+
+
+def printed(console: Console) -> list[str]:
+    assert isinstance(console.file, StringIO)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+    return [line.rstrip() for line in plain.splitlines()]
+
+
+def drawn(panel: Panel) -> list[str]:
+    sheet = console(terminal=True)
+    sheet.print(panel)
+    return printed(sheet)
+
+
+def test_each_end_is_one_aligned_line(
+    standing: Standing, clock: Clock, start: Callable[..., Assignment]
+) -> None:
+    out = console()
+    lines = Lines(standing, out)
+    lines.stage_began("search", 10, ())
+    for number_, value in ((0, -20.0), (1, -10.0), (2, -30.0)):
+        lines.trial_started(start(number_, std=1.0 + number_))
+        lines.trial_epoch("search", report(number_, 1, value))
+        clock.now += 9
+        lines.trial_epoch("search", report(number_, 10, value))
+    lines.trial_ended("search", 1, "complete", None)
+    lines.trial_ended("search", 0, "pruned", "behind its peers")
+    lines.trial_ended("search", 2, "diverged", None)
+    lines.note("MLflow is slow")
+    assert printed(out) == [
+        "search: 10 trials",
+        "search  1/10  trial 1   complete  val/parzen_ll      -10  best -10 (trial 1)  "
+        "left 1 min 05 s",
+        "search  2/10  trial 0   pruned    val/parzen_ll      -20  best -10 (trial 1)  "
+        "left 1 min 05 s  behind its peers",
+        "search  3/10  trial 2   diverged  val/parzen_ll      -30  best -10 (trial 1)  "
+        "left 1 min 05 s",
+        "MLflow is slow",
+    ]
+
+
+def test_the_best_of_a_confirmation_is_a_mean_with_its_error(
+    standing: Standing, start: Callable[..., Assignment]
+) -> None:
+    """Never the luckiest seed."""
+    lines = Lines(standing, console())
+    lines.stage_began("confirm", 5, ())
+    runs = [(0, 7, 1.0, 10.0), (1, 9, 1.0, 14.0), (2, 7, 5.0, 11.0), (3, 9, 5.0, 11.5)]
+    for number_, seed, std, value in runs:
+        lines.trial_started(start(number_, seed, std, "confirm"))
+        lines.trial_epoch("confirm", report(number_, 10, value))
+        lines.trial_ended("confirm", number_, "complete", None)
+    assert standing.best == "12.0 ± 2.0 (2 seeds)"
+
+
+def test_less_is_better_where_it_is(clock: Clock, start: Callable[..., Assignment]) -> None:
+    lines = Lines(Standing("val/recon", "minimize"), console())
+    lines.stage_began("search", 2, ())
+    for number_, value in ((0, 3.0), (1, 2.0)):
+        lines.trial_started(start(number_, std=1.0 + number_))
+        epoch = replace(report(number_, 10, 0.0), metrics={"val/recon": value})
+        lines.trial_epoch("search", epoch)
+        lines.trial_ended("search", number_, "complete", None)
+    assert lines.standing.best == "2 (trial 1)"
+
+
+def test_a_resumed_stage_knows_what_was_done(standing: Standing) -> None:
+    def known(number: int, state: str, value: float) -> RunRecord:
+        return RunRecord(number, "search", state, 0, f"h{number}", {}, metrics={METRIC: value})  # type: ignore[arg-type]
+
+    out = console()
+    lines = Lines(standing, out)
+    records = [known(0, "complete", 1.0), known(1, "complete", 2.0), known(2, "running", 9.0)]
+    lines.stage_began("search", 3, records)
+    assert printed(out) == ["search: 3 trials, 2 done already"]
+    assert standing.best == "2 (trial 1)"
+    assert standing.left is None
+
+
+def test_the_time_left_counts_epochs_under_way(
+    standing: Standing, clock: Clock, start: Callable[..., Assignment]
+) -> None:
+    standing.stage_began("search", 2, ())
+    clock.now += 60  # Ray starts
+    standing.trial_started(start(0))
+    standing.trial_epoch(report(0, 1, 0.0))
+    assert standing.left is None
+    clock.now += 4
+    standing.trial_epoch(report(0, 5, 0.0))
+    assert standing.left == pytest.approx(15)  # one second an epoch, 5 + 10 to go
+
+
+def test_the_panel_shows_how_all_stands_and_what_runs(
+    standing: Standing, clock: Clock, start: Callable[..., Assignment]
+) -> None:
+    live = Panel(standing, console(), "tiny-1234")
+    assert drawn(live) == ["tiny-1234  starting Ray …"]
+    live.stage_began("search", 4, ())
+    for number_ in range(3):
+        live.trial_started(start(number_, std=2.0))
+    live.trial_epoch("search", report(0, 10, -8.25))
+    live.trial_ended("search", 0, "complete", None)
+    live.trial_epoch("search", report(1, 5, -9.5))
+    clock.now += 30
+    head, best, time, _, header, first, second = drawn(live)
+    assert head.startswith("tiny-1234 search  ━")
+    assert head.endswith("1/4 trials")
+    assert best.split() == [METRIC, "best", "-8.25", "(trial", "0)", "1", "complete"]
+    assert time.split("  ")[-1] == "30.0 s, left about 2 min 30 s"
+    assert header.split() == ["trial", "epoch", METRIC, "images/s"]
+    assert first.split()[:4] == ["1", "5/10", "-9.5", "12,346"]
+    assert first.endswith("deterministic, code 4, std 2")
+    assert second.split()[:3] == ["2", "–/10", "waiting"]
+
+
+def test_the_panel_shows_the_evaluation(standing: Standing, clock: Clock) -> None:
+    out = console()
+    live = Panel(standing, out, "tiny-1234")
+    live.stage_began("evaluate", 1, ())
+    assert drawn(live)[0].endswith("1 model")
+    live.scoring("confirm-0: 1,000 samples", 0, 4)
+    clock.now += 10
+    live.scoring("confirm-0: 1,000 samples", 1, 4)
+    head, what, time = drawn(live)
+    assert head.endswith("1/4 blocks")
+    assert "confirm-0: 1,000 samples" in what
+    assert "10.0 s, left about 30.0 s" in time
+    for _ in range(2):
+        live.scoring("confirm-0: 1,000 samples", 4, 4)
+    assert printed(out) == ["evaluate: 1 model", "evaluate  confirm-0: 1,000 samples scored"]
+
+
+def test_lines_above_the_panel_stay_whole(
+    standing: Standing, start: Callable[..., Assignment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panel, "_TICK_SECONDS", 0.001)
+    out = console(terminal=True)
+    live = Panel(standing, out, "tiny-1234")
+    with live.drawn():
+        live.stage_began("search", 50, ())
+        for number_ in range(50):
+            live.trial_started(start(number_, std=2.0))
+            live.trial_ended("search", number_, "failed", "no reason [bold]")
+    shown = printed(out)
+    assert sum(line.endswith("no reason [bold]") for line in shown) == 50
+
+
+def test_without_a_terminal_there_are_lines(
+    spec: SweepSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with watching(spec) as observer:
+        assert type(observer) is Lines
+        observer.note("hello")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (None, None, "–"),
+        (312.4321, None, "312.43"),
+        (312.4321, 1.94, "312.4 ± 1.9"),
+        (312.4321, 19.4, "312 ± 19"),
+        (-0.012341, 0.00067, "-0.01234 ± 0.00067"),
+        (5.0, 0.0, "5"),
+    ],
+)
+def test_numbers_end_with_their_error(value: float | None, error: float | None, shown: str) -> None:
+    assert number(value, error) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "–"),
+        (0.04, "0.0 s"),
+        (59.97, "1 min 00 s"),
+        (61, "1 min 01 s"),
+        (3599.9, "1 h 00 min"),
+        (7320, "2 h 02 min"),
+    ],
+)
+def test_durations_are_read_at_a_glance(seconds: float | None, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_settings_are_short() -> None:
+    assert setting("model.prior.std", 2.1534) == "prior.std 2.15"
+    assert setting("training.schedule.kind", "step") == "schedule.kind step"

@@ -1,0 +1,267 @@
+"""What the reader says of homes in every state, without Ray and without torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import UsageError
+from orchestrator.history import History, as_document, run_key
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.spool import Spool
+from orchestrator.study import Ledger, confirm_seed, held, open_storage
+
+KINDS = ["gaussian", "universal"]
+STATUS_KEYS = {
+    "sweep",
+    "id",
+    "config_hash",
+    "stage",
+    "state",
+    "trials",
+    "objective",
+    "best",
+    "elapsed_seconds",
+    "eta_seconds",
+    "unsynced",
+    "mlflow",
+    "report",
+    "resume",
+}
+BEST_KEYS = {
+    "params",
+    "config_hash",
+    "seeds",
+    "confirmed",
+    "metrics",
+    "groups",
+    "tied_with",
+    "checkpoints",
+    "run_ids",
+    "data_sha256",
+    "code_version",
+}
+TRIAL_KEYS = {
+    "number",
+    "stage",
+    "state",
+    "reason",
+    "attempts",
+    "epochs",
+    "epochs_computed",
+    "resumed_from",
+    "config_hash",
+    "params",
+    "seed",
+    "metrics",
+    "checkpoint",
+    "node",
+    "run_id",
+    "started",
+    "seconds",
+}
+
+
+def spec_of(name: str, seed: int = 0) -> SweepSpec:
+    return SweepSpec.model_validate_json(
+        json.dumps(
+            {
+                "name": name,
+                "seed": seed,
+                "search": {
+                    "trials": 4,
+                    "sampler": {"kind": "random"},
+                    "balance": "model.encoder.kind",
+                    "space": {"model.encoder.kind": {"choice": KINDS}},
+                },
+                "confirm": {"per": "model.encoder.kind", "seeds": 2},
+            }
+        )
+    )
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
+
+
+def begin(settings: Settings, spec: SweepSpec, touched: str) -> Ledger:
+    search = Ledger.create(open_storage(settings), spec, "search")
+    attributes = {
+        "name": spec.name,
+        "spec": spec.resolved(),
+        "spec_text": "name: …",
+        "resume": f"aae-sweep run {spec.name}.yaml",
+        "planned": {"search": 4, "confirm": 4},
+        "touched": touched,
+        "state": "running",
+        "data_sha256": "0" * 64,
+        "code_version": "1",
+    }
+    for name, value in attributes.items():
+        search.set_attribute(name, value)
+    with Spool(settings.spool) as spool:
+        spool.open_run(spec.sweep_id, sweep_id=spec.sweep_id, experiment="e", name="n")
+    return search
+
+
+def train(settings: Settings, ledger: Ledger, spec: SweepSpec, number: int, value: float) -> None:
+    ledger.started(number, "here", None)
+    ledger.epoch(number, 1, value, "/checkpoints/1", trained=True)
+    ledger.end(number, "complete", value, None)
+    key = run_key(spec.sweep_id, ledger.stage, number)
+    with Spool(settings.spool) as spool:
+        spool.open_run(key, sweep_id=spec.sweep_id, experiment="e", name="n", parent=spec.sweep_id)
+        spool.log(key, 1, {"val/parzen_ll": value, "train/recon": float("inf")})
+
+
+@pytest.fixture
+def spec() -> SweepSpec:
+    return spec_of("one")
+
+
+@pytest.fixture
+def searched(settings: Settings, spec: SweepSpec) -> History:
+    """Four trials at 0, 1, 2, 3 nats."""
+    ledger = begin(settings, spec, "2030")
+    for value in range(4):
+        train(settings, ledger, spec, ledger.ask(spec).number, float(value))
+    return History(settings)
+
+
+@pytest.fixture
+def confirmed(settings: Settings, spec: SweepSpec, searched: History) -> History:
+    """Each encoder's best again, by two seeds: 10 and 12, 20 and 22 nats."""
+    queue = Ledger.create(open_storage(settings), spec, "confirm")
+    queue.enqueue(
+        {"params": {"model.encoder.kind": kind}, "seed": confirm_seed(0, seed)}
+        for seed in range(2)
+        for kind in KINDS
+    )
+    for value in (10.0, 20.0, 12.0, 22.0):
+        assignment = queue.pop(spec)
+        assert assignment is not None
+        train(settings, queue, spec, assignment.number, value)
+    return searched
+
+
+def test_an_empty_home_says_how_to_begin(settings: Settings) -> None:
+    reader = History(settings)
+    assert reader.sweeps() == []
+    for name in ("latest", "anything"):
+        with pytest.raises(UsageError, match="begin with: aae-sweep run") as caught:
+            reader.resolve(name)
+        assert str(settings.home) in str(caught.value)
+    with pytest.raises(UsageError, match="`gone` names no sweep"):
+        reader.status("gone")
+
+
+def test_sweeps_are_found_by_what_one_remembers(settings: Settings) -> None:
+    old, new, other = spec_of("one", 0), spec_of("one", 1), spec_of("other")
+    for touched, each in (("2031", other), ("2029", old), ("2030", new)):
+        begin(settings, each, touched)
+    reader = History(settings)
+    assert reader.resolve(old.sweep_id) == old.sweep_id
+    assert reader.resolve("one") == new.sweep_id
+    assert reader.resolve("latest") == other.sweep_id
+    assert reader.resolve("ot") == other.sweep_id
+    assert reader.resolve(old.sweep_id[:-1]) == old.sweep_id
+    with pytest.raises(UsageError, match="names several sweeps"):
+        reader.resolve("on")
+    with pytest.raises(UsageError, match="names no sweep") as caught:
+        reader.resolve("two")
+    assert other.sweep_id in str(caught.value)
+
+
+def test_status_keeps_its_contract_before_the_first_trial(
+    settings: Settings, spec: SweepSpec
+) -> None:
+    begin(settings, spec, "2030")
+    status = History(settings).status(spec.sweep_id)
+    assert status.keys() >= STATUS_KEYS
+    assert status["best"] is None
+    assert status["eta_seconds"] is None
+    assert set(status["trials"].values()) == {0}
+    assert History(settings).best(spec.sweep_id) is None
+
+
+def test_status_says_who_runs_and_who_was_killed(settings: Settings, spec: SweepSpec) -> None:
+    search = begin(settings, spec, "2030")
+    reader = History(settings)
+    with held(settings, spec.sweep_id):
+        assert reader.status(spec.sweep_id)["state"] == "running"
+    assert reader.status(spec.sweep_id)["state"] == "interrupted"
+    search.set_attribute("state", "failed")
+    assert reader.status(spec.sweep_id)["state"] == "failed"
+
+
+def test_status_of_a_search(searched: History, spec: SweepSpec) -> None:
+    status = searched.status(spec.sweep_id)
+    assert status.keys() >= STATUS_KEYS
+    assert status["trials"].keys() >= {"complete", "pruned", "diverged", "failed", "running"}
+    assert status["trials"]["complete"] == 4
+    assert status["objective"] == {"metric": "val/parzen_ll", "direction": "maximize"}
+    assert (status["best"]["trial"], status["best"]["value"]) == (3, 3.0)
+    assert status["best"]["confirmed"] is False
+    assert status["unsynced"] > 0
+    assert status["mlflow"] == {"experiment_id": None, "run_id": None}
+    json.dumps(status, allow_nan=False)
+
+
+def test_best_of_a_search_is_not_confirmed(searched: History, spec: SweepSpec) -> None:
+    best: Any = searched.best(spec.sweep_id)
+    assert best.keys() >= BEST_KEYS
+    assert best["confirmed"] is False
+    assert best["metrics"]["val/parzen_ll"]["mean"] == 3.0
+    assert best["metrics"]["val/parzen_ll"]["se"] is None
+
+
+def test_best_of_the_confirmed_has_groups_and_errors(confirmed: History, spec: SweepSpec) -> None:
+    best: Any = confirmed.best(spec.sweep_id)
+    assert best.keys() >= BEST_KEYS
+    assert best["confirmed"] is True
+    assert best["params"] == {"model.encoder.kind": "universal"}
+    assert best["seeds"] == [confirm_seed(0, 0), confirm_seed(0, 1)]
+    figures = best["metrics"]["val/parzen_ll"]
+    assert (figures["mean"], figures["se"], figures["values"]) == (21.0, 1.0, [20.0, 22.0])
+    assert [(g["by"], g["value"], g["trials"]) for g in best["groups"]] == [
+        ("model.encoder.kind", "universal", [1, 3]),
+        ("model.encoder.kind", "gaussian", [0, 2]),
+    ]
+    assert best["groups"][1]["metrics"]["val/parzen_ll"]["mean"] == 11.0
+    assert best["checkpoints"] == ["/checkpoints/1"] * 2
+
+
+def test_a_trials_document_keeps_its_contract(confirmed: History, spec: SweepSpec) -> None:
+    records = confirmed.trials(spec.sweep_id)
+    assert [(r.stage, r.number) for r in records] == [
+        (stage, n) for stage in ("search", "confirm") for n in range(4)
+    ]
+    document = as_document(records[0])
+    assert document.keys() >= TRIAL_KEYS
+    assert document["metrics"] == {"val/parzen_ll": 0.0, "train/recon": None}
+    json.dumps(document, allow_nan=False)
+    [row] = confirmed.curve(spec.sweep_id, records[0])
+    assert (row["epoch"], row["val/parzen_ll"]) == (1, 0.0)
+
+
+def test_a_view_shows_the_whole_sweep(confirmed: History, spec: SweepSpec) -> None:
+    view = confirmed.view(spec.sweep_id)
+    assert len(view.trials) == len(view.curves) == 8
+    assert view.evaluation is None
+    assert view.study is not None
+    assert view.space.keys() == {"model.encoder.kind"}
+    assert view.pictures == []
+
+
+def test_looking_needs_neither_ray_nor_torch() -> None:
+    program = (
+        "import sys, orchestrator.history; "
+        "print(sorted({'ray', 'torch', 'mlflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

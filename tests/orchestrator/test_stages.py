@@ -1,0 +1,305 @@
+"""search -> confirm -> evaluate with a Tune of straw: what is seen when, and where it may stop."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aae_core.data import TestData, TrainingData, load_training_data
+from aae_core.evaluation.parzen import in_process, run_protocol
+from orchestrator import scoring, stages, trainable
+from orchestrator.cluster import Share
+from orchestrator.errors import EnvironmentUnusable, Interrupted
+from orchestrator.history import History
+from orchestrator.records import Stage
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.stages import Request
+from orchestrator.study import Assignment, Ledger, open_storage
+from orchestrator.trainable import Report
+from orchestrator.tuner import StageDriver
+
+
+class Watcher:
+    """An observer that may act at what it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.act: Callable[[str], None] = lambda _: None
+
+    def _see(self, what: str) -> None:
+        self.seen.append(what)
+        self.act(what)
+
+    def stage_began(self, stage: str, planned: int, ended: int) -> None:
+        self._see(f"{stage} {ended}/{planned}")
+
+    def trial_started(self, assignment: Assignment) -> None:
+        self._see(f"{assignment.stage} {assignment.number} started")
+
+    def trial_epoch(self, stage: Stage, report: Report) -> None:
+        self._see(f"{stage} {report.number} epoch {report.epoch}")
+
+    def trial_ended(self, stage: Stage, number: int, state: Any, reason: str | None) -> None:
+        self._see(f"{stage} {number} {state}")
+
+    def scoring(self, what: str, done: int, total: int) -> None:
+        self._see(f"scoring {what}")
+
+    def note(self, message: str) -> None:
+        self._see(message)
+
+
+class NoMlflow:
+    error = None
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def start(self) -> None: ...
+
+    def stop(self, timeout: float) -> bool:
+        return True
+
+
+def straw_stage(driver: StageDriver, data: TrainingData, share: Share, scratch: Path) -> None:
+    """Tune's part: one trial at a time, in this process."""
+    while isinstance(work := driver.suggest("t"), dict):
+        stopped = [False]
+
+        def report(result: dict[str, Any], stopped: list[bool] = stopped) -> None:
+            stopped[0] = driver.should_stop("t", result)
+            if stopped[0]:
+                raise SystemExit
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainable.tune, "report", report)
+            try:
+                trainable.train(work, data)
+            except SystemExit:
+                driver.tune_ended("t")
+
+
+@contextmanager
+def _no_ray(settings: Settings) -> Iterator[None]:
+    yield
+
+
+@pytest.fixture(autouse=True)
+def _straw(monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(samples: Any, x_valid: Any, x_test: Any, *, curve: Any, **_: Any) -> Any:
+        runner = in_process(samples.open())
+        return run_protocol(runner, samples.n_samples, x_valid, x_test, curve=curve)
+
+    monkeypatch.setattr(stages, "run_stage", straw_stage)
+    monkeypatch.setattr(stages, "MlflowWriter", NoMlflow)
+    monkeypatch.setattr(stages.cluster, "connected", _no_ray)
+    monkeypatch.setattr(stages.cluster, "share", lambda _: Share(1.0, 0.0))
+    monkeypatch.setattr(StageDriver, "capacity", lambda _: 1)
+    monkeypatch.setattr(scoring, "score_samples", score)
+    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
+
+
+def images(path: Path, *, test: bool) -> Path:
+    random = np.random.default_rng(0)
+    members = {"x_train": random.random((60, 9), dtype=np.float32)}
+    if test:
+        members["x_test"] = random.random((10, 9), dtype=np.float32)
+    np.savez(path, **members)  # type: ignore[arg-type]
+    return path
+
+
+def sweep(path: Path, **changes: Any) -> SweepSpec:
+    search = {
+        "sampler": {"kind": "random"},
+        "objective": {"metric": "val/recon"},
+        "trials": changes.pop("trials", 3),
+        "space": {"model.prior.std": {"float": [0.5, 4]}},
+    }
+    document: dict[str, Any] = {
+        "name": "straw",
+        "data": {"name": "arrays", "path": str(path)},
+        "model": {"hidden": [4], "code_dim": 2, "init_std": 0.2},
+        "training": {"epochs": 2, "batch_size": 9},
+        "search": search | changes.pop("search", {}),
+        "confirm": {"seeds": 2},
+        "evaluate": {"parzen": {"samples": 200, "screen_samples": 200}},
+    }
+    return SweepSpec.model_validate_json(json.dumps(document | changes))
+
+
+def run(
+    settings: Settings,
+    spec: SweepSpec,
+    watcher: Watcher | None = None,
+    draining: threading.Event | None = None,
+) -> History:
+    def write_report(sweep: str) -> Path:
+        report = settings.sweep_folder(sweep) / "report.html"
+        report.write_text("<html></html>")
+        return report
+
+    stages.run(
+        Request(spec, "name: straw", "aae-sweep run straw.yaml"),
+        settings,
+        watcher or Watcher(),
+        draining or threading.Event(),
+        write_report,
+    )
+    return History(settings)
+
+
+def numbers(reader: History, spec: SweepSpec) -> list[Any]:
+    return [
+        (r.stage, r.number, r.params, r.seed, reader.curve(spec.sweep_id, r)[0])
+        for r in reader.trials(spec.sweep_id)
+    ]
+
+
+# -- the first promise -----------------------------------------------------------------------
+
+
+def test_what_search_is_handed_has_no_test_member(tmp_path: Path) -> None:
+    assert [field.name for field in fields(TrainingData)] == [
+        "name",
+        "image_shape",
+        "x_train",
+        "y_train",
+        "x_valid",
+        "y_valid",
+        "sha256",
+    ]
+    with_test, without = (
+        sweep(images(tmp_path / f"{test}.npz", test=test)).data for test in (True, False)
+    )
+    ours, theirs = (load_training_data(data, tmp_path) for data in (with_test, without))
+    assert ours.sha256 == theirs.sha256
+    assert not any("test" in name for name in vars(ours))
+
+
+def test_search_and_confirm_are_the_same_with_and_without_a_test_split(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with_test = sweep(images(tmp_path / "with.npz", test=True))
+    without = sweep(images(tmp_path / "without.npz", test=False))
+    reader = run(settings, with_test)
+    with pytest.raises(EnvironmentUnusable, match="search and confirm are done and kept"):
+        run(settings, without)
+    assert numbers(reader, with_test) == numbers(reader, without)
+    assert reader.status(without.sweep_id)["stage"] == "evaluate"
+
+
+def test_the_test_split_is_opened_once_the_winner_is_written_down(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    watcher, opened = Watcher(), []
+    load = stages.load_test_data
+
+    def spy(*arguments: Any) -> TestData:
+        confirm = Ledger.read(open_storage(settings), spec.sweep_id, "confirm")
+        assert confirm is not None
+        assert {r.state for r in confirm.records()} == {"complete"}
+        opened.append((confirm.attribute("winner"), list(watcher.seen)))
+        return load(*arguments)
+
+    monkeypatch.setattr(stages, "load_test_data", spy)
+    best = run(settings, spec, watcher).best(spec.sweep_id)
+    assert best is not None
+    [(winner, seen)] = opened
+    assert winner == best["config_hash"]
+    assert "confirm 1 complete" in seen
+    assert not any(what.startswith(("evaluate", "scoring")) for what in seen)
+
+
+# -- where it may stop, and how it goes on ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "moment", ["search 1 started", "search 1 epoch 1", "search 2 complete", "confirm 0 epoch 1"]
+)
+def test_an_interrupted_sweep_goes_on_to_the_same_end(
+    moment: str, settings: Settings, tmp_path: Path
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    spec, draining, watcher = sweep(path), threading.Event(), Watcher()
+    watcher.act = lambda what: draining.set() if what == moment else None
+    with pytest.raises(Interrupted, match="carry on with: aae-sweep run straw.yaml"):
+        run(settings, spec, watcher, draining)
+    reader = History(settings)
+    assert reader.status(spec.sweep_id)["state"] == "interrupted"
+    assert "RUNNING" not in {run.status for run in stages.Spool(settings.spool).runs()}
+    run(settings, spec)
+    other = Settings.from_environment({"AAE_HOME": str(tmp_path / "undisturbed")})
+    assert numbers(reader, spec) == numbers(run(other, spec), spec)
+    assert reader.status(spec.sweep_id)["state"] == "done"
+
+
+def test_an_evaluation_can_be_interrupted(settings: Settings, tmp_path: Path) -> None:
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    draining, watcher = threading.Event(), Watcher()
+    watcher.act = lambda what: draining.set() if what.startswith("scoring") else None
+    with pytest.raises(Interrupted):
+        run(settings, spec, watcher, draining)
+    assert History(settings).status(spec.sweep_id)["stage"] == "evaluate"
+    again = Watcher()
+    run(settings, spec, again)
+    assert not any("started" in what for what in again.seen)
+
+
+def test_a_sweep_done_is_extended_by_more_trials_and_seeds(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    small, large = sweep(path), sweep(path, trials=5, confirm={"seeds": 3})
+    assert small.sweep_id == large.sweep_id
+    reader = run(settings, small)
+    before = numbers(reader, small)
+    assert stages.is_done(settings, small)
+    assert not stages.is_done(settings, large)
+    run(settings, large)
+    after = numbers(reader, large)
+    assert [n for n in after if n[0] == "search"][:3] == before[:3]
+    assert sum(n[0] == "search" for n in after) == 5
+    best = reader.best(large.sweep_id)
+    assert best is not None
+    assert len(best["seeds"]) == 3
+    assert reader.status(large.sweep_id)["state"] == "done"
+
+
+def test_when_the_time_is_up_no_trial_starts_and_the_rest_is_done(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = sweep(
+        images(tmp_path / "i.npz", test=True), trials=50, search={"budget": {"hours": 1.0}}
+    )
+    hours, watcher = [0.0], Watcher()
+    monkeypatch.setattr(stages, "_hours", lambda _: hours[0])
+
+    def late(what: str) -> None:
+        if what == "search 1 epoch 1":
+            hours[0] = 2.0
+
+    watcher.act = late
+    status = run(settings, spec, watcher).status(spec.sweep_id)
+    assert status["trials"]["complete"] == 2 + 2
+    assert status["state"] == "done"
+
+
+def test_other_data_are_refused(settings: Settings, tmp_path: Path) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    spec = sweep(path)
+    run(settings, spec)
+    np.savez(path, x_train=np.zeros((60, 9), np.float32), x_test=np.zeros((5, 9), np.float32))
+    with pytest.raises(EnvironmentUnusable, match="not those that straw-"):
+        run(settings, spec)

@@ -1,0 +1,426 @@
+"""The ledger: what it suggests survives restarts, and no start, epoch or end is lost or doubled."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import EnvironmentUnusable, SweepHeld
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.study import (
+    Assignment,
+    Ledger,
+    confirm_seed,
+    held,
+    is_held,
+    open_storage,
+    search_seed,
+    sweep_ids,
+)
+
+KINDS = ["deterministic", "gaussian", "universal"]
+SPACE = {
+    "model.encoder.kind": {"choice": KINDS},
+    "model.encoder.noise_dim": {"int": [2, 64], "when": {"model.encoder.kind": "universal"}},
+    "model.prior.std": {"float": [0.5, 20], "log": True},
+    "model.code_dim": {"int": [4, 16]},
+}
+GRID = {"model.encoder.kind": {"choice": KINDS}, "model.code_dim": {"int": [4, 8], "step": 4}}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "random": {"kind": "random"},
+    "tpe": {"kind": "tpe", "startup_trials": 3},
+    "gp": {"kind": "gp", "startup_trials": 2},
+    "qmc": {"kind": "qmc"},
+    "grid": {"kind": "grid"},
+}
+
+
+def sweep(sampler: str = "random", **search: Any) -> SweepSpec:
+    document = {
+        "name": "small",
+        "training": {"epochs": 9},
+        "search": {
+            "trials": 6,
+            "space": GRID if sampler == "grid" else SPACE,
+            "sampler": SAMPLERS[sampler],
+            **search,
+        },
+    }
+    return SweepSpec.model_validate_json(json.dumps(document))
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To be copied: making the tables takes Optuna half a second."""
+    home = tmp_path_factory.mktemp("empty")
+    open_storage(Settings.from_environment({"AAE_HOME": str(home)})).engine.dispose()
+    return home / "studies.db"
+
+
+@pytest.fixture
+def new_home(empty_database: Path, tmp_path: Path) -> Callable[[str], Settings]:
+    def make(name: str) -> Settings:
+        settings = Settings.from_environment({"AAE_HOME": str(tmp_path / name)})
+        settings.home.mkdir()
+        shutil.copy(empty_database, settings.home)
+        return settings
+
+    return make
+
+
+@pytest.fixture
+def settings(new_home: Callable[[str], Settings]) -> Settings:
+    return new_home("home")
+
+
+def opened(settings: Settings, spec: SweepSpec, stage: Any = "search") -> Ledger:
+    """As a driver does that has just been started: nothing is remembered but what is stored."""
+    return Ledger.create(open_storage(settings), spec, stage)
+
+
+def end(ledger: Ledger, assignment: Assignment, value: float = 1.0) -> None:
+    ledger.started(assignment.number, "here", None)
+    ledger.epoch(assignment.number, 1, value, None, trained=True)
+    ledger.end(assignment.number, "complete", value, None)
+
+
+def value_of(assignment: Assignment) -> float:
+    return float(assignment.config.model.code_dim)
+
+
+def suggestions(settings: Settings, spec: SweepSpec, restart_at: int | None = None) -> list[Any]:
+    ledger = opened(settings, spec)
+    for n in range(6):
+        if n == restart_at:
+            ledger = opened(settings, spec)
+        assignment = ledger.ask(spec)
+        end(ledger, assignment, value_of(assignment))
+    return [(r.params, r.seed) for r in ledger.records()]
+
+
+# -- suggestions -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_suggestions_survive_a_restart(sampler: str, new_home: Callable[[str], Settings]) -> None:
+    spec = sweep(sampler)
+    found = suggestions(new_home("undisturbed"), spec)
+    assert suggestions(new_home("restarted"), spec, restart_at=4) == found
+    assert len({str(params) for params, _ in found}) == 6
+    assert len({seed for _, seed in found}) == 6
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "grid"])
+def test_who_does_not_learn_does_not_mind_the_order_of_the_ends(
+    sampler: str, new_home: Callable[[str], Settings]
+) -> None:
+    spec = sweep(sampler)
+    all_asked_first = opened(new_home("a"), spec)
+    for _ in range(6):
+        all_asked_first.ask(spec)
+    one_by_one = suggestions(new_home("b"), spec)
+    assert [(r.params, r.seed) for r in all_asked_first.records()] == one_by_one
+
+
+def test_a_quasi_random_sequence_covers_every_parameter(settings: Settings) -> None:
+    spec = sweep("qmc", trials=16)
+    ledger = opened(settings, spec)
+    params = [ledger.ask(spec) and ledger.records()[-1].params for _ in range(16)]
+    stds = sorted(p["model.prior.std"] for p in params)
+    by_quarter = Counter(sum(std >= 0.5 * 40 ** (k / 4) for k in (1, 2, 3)) for std in stds)
+    assert by_quarter == {0: 4, 1: 4, 2: 4, 3: 4}  # Sobol' numbers balance every power of two
+    noise = [p["model.encoder.noise_dim"] for p in params if "model.encoder.noise_dim" in p]
+    assert len(noise) == len(set(noise)) > 3
+
+
+def test_the_samplers_say_nothing(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    for sampler in SAMPLERS:
+        suggestions(settings, sweep(sampler))
+    assert capfd.readouterr().err == ""
+
+
+def test_another_seed_suggests_something_else(settings: Settings) -> None:
+    other = sweep().model_copy(update={"seed": 1})
+    assert suggestions(settings, sweep()) != suggestions(settings, other)
+
+
+def test_a_parameter_exists_where_its_condition_holds(settings: Settings) -> None:
+    for params, _ in suggestions(settings, sweep(balance="model.encoder.kind")):
+        universal = params["model.encoder.kind"] == "universal"
+        assert ("model.encoder.noise_dim" in params) == universal
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp", "qmc"])
+def test_balance_gives_every_encoder_its_share(sampler: str, settings: Settings) -> None:
+    found = suggestions(settings, sweep(sampler, balance="model.encoder.kind"), restart_at=2)
+    assert [params["model.encoder.kind"] for params, _ in found] == KINDS * 2
+
+
+def test_a_grid_visits_every_combination_once_and_plans_no_more(settings: Settings) -> None:
+    spec = sweep("grid", trials=50)
+    assert spec.search is not None
+    assert spec.search.planned == 6
+    assert spec.notes == ["search.trials: the grid ends after its 6 combinations"]
+    found = {
+        (params["model.encoder.kind"], params["model.code_dim"])
+        for params, _ in suggestions(settings, spec, restart_at=5)
+    }
+    assert found == set(product(KINDS, (4, 8)))
+    fewer = sweep("grid", trials=2)
+    assert fewer.search is not None
+    assert (fewer.search.planned, fewer.notes) == (2, [])
+
+
+def test_no_confirmation_repeats_a_seed_of_the_search() -> None:
+    searched = {search_seed(0, n) for n in range(1000)}
+    confirmed = {confirm_seed(0, n) for n in range(1000)}
+    assert len(searched) == len(confirmed) == 1000
+    assert all(seed % 2 == 0 and 0 <= seed < 2**63 for seed in searched)
+    assert all(seed % 2 == 1 and 0 <= seed < 2**63 for seed in confirmed)
+
+
+# -- loss and return -------------------------------------------------------------------------
+
+
+def test_a_lost_trial_comes_back_as_it_was(settings: Settings) -> None:
+    spec = sweep()
+    driver = opened(settings, spec)
+    done, lost = driver.ask(spec), driver.ask(spec)
+    driver.started(lost.number, "here", None)
+    driver.epoch(lost.number, 1, 0.5, None, trained=True)
+    driver.epoch(lost.number, 2, 0.6, "/home/epoch-000002", trained=True)
+    driver.epoch(lost.number, 3, 0.7, None, trained=True)
+    end(driver, done)
+
+    again = opened(settings, spec)
+    again.settle(spec)
+    assert again.unfinished() == [lost.number]
+    assignment = again.next_attempt(lost.number, spec)
+    assert (assignment.attempt, assignment.config) == (2, lost.config)
+    assert assignment.resume == Path("/home/epoch-000002")
+    assert lost.resume is None
+
+
+def test_a_repeated_epoch_is_counted_and_keeps_its_first_value(settings: Settings) -> None:
+    spec = sweep()
+    ledger = opened(settings, spec)
+    number = ledger.ask(spec).number
+    ledger.started(number, "there", None)
+    for epoch, value in ((1, 0.1), (2, 0.2)):
+        ledger.epoch(number, epoch, value, None, trained=True)
+    ledger.next_attempt(number, spec)
+    ledger.started(number, "here", 1)
+    for epoch, value in ((2, 9.9), (3, 0.3)):
+        ledger.epoch(number, epoch, value, None, trained=True)
+    ledger.epoch(number, 3, 0.3, None, trained=False)
+    [record] = ledger.records()
+    assert (record.epochs, record.epochs_computed, record.attempts) == (3, 4, 2)
+    assert (record.resumed_from, record.node) == ([1], "here")
+    assert record.metrics == {"val/parzen_ll": 0.3}
+    [trial] = ledger.study.get_trials()
+    assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
+
+
+def test_a_driver_that_dies_while_it_asks_loses_no_trial(settings: Settings) -> None:
+    """Killed after the sampler's trial is there, but before all of it is known."""
+    for sampler in SAMPLERS:
+        spec = sweep(sampler)
+        torn = opened(settings, spec)
+        torn.study.ask()
+        again = opened(settings, spec)
+        again.settle(spec)
+        assignment = again.next_attempt(*again.unfinished(), spec)
+        assert assignment.config.seed == search_seed(spec.seed, 0)
+        assert again.ask(spec).number == 1
+        [first, second] = [r.params for r in again.records()]
+        assert first.keys() >= {"model.encoder.kind", "model.code_dim"}
+        assert first != second
+
+
+def test_a_driver_that_dies_over_a_balanced_ask_loses_no_trial(settings: Settings) -> None:
+    spec = sweep(balance="model.encoder.kind", trials=1)
+    torn = opened(settings, spec)
+    torn.study.enqueue_trial({"model.encoder.kind": "deterministic"})
+    again = opened(settings, spec)
+    assert again.asked() == 0
+    assert again.ask(spec).number == 0
+    assert again.asked() == len(again.records()) == 1
+
+
+@pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
+def test_a_driver_that_dies_over_an_end_has_ended_the_trial(
+    state: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = sweep()
+    torn = opened(settings, spec)
+    number = torn.ask(spec).number
+    torn.epoch(number, 1, 0.25, None, trained=True)
+    monkeypatch.setattr(torn.study, "tell", lambda *_: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        torn.end(number, state, 0.25, "why")
+    again = opened(settings, spec)
+    again.settle(spec)
+    assert again.unfinished() == []
+    assert [(r.state, r.reason) for r in again.records()] == [(state, "why")]
+    assert again.count_ended() == 1
+    if state == "complete":
+        assert again.study.best_value == 0.25
+
+
+@pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
+def test_a_told_trial_never_comes_back(state: Any, settings: Settings) -> None:
+    spec = sweep()
+    ledger = opened(settings, spec)
+    number = ledger.ask(spec).number
+    ledger.end(number, state, 0.0 if state == "complete" else None, None)
+    again = opened(settings, spec)
+    again.settle(spec)
+    assert again.unfinished() == []
+    assert again.ask(spec).number == 1
+
+
+def test_a_record_says_where_its_trial_is(settings: Settings) -> None:
+    spec = sweep()
+    ledger = opened(settings, spec)
+    assignments = [ledger.ask(spec) for _ in range(6)]
+    ends = ("complete", "pruned", "diverged", "failed")
+    for state, assignment in zip(ends, assignments, strict=False):
+        ledger.started(assignment.number, "here", None)
+        ledger.epoch(assignment.number, 1, 1.5, None, trained=True)
+        reason = None if state == "complete" else f"it {state}"
+        ledger.end(assignment.number, state, 1.5 if state == "complete" else None, reason)  # type: ignore[arg-type]
+    ledger.started(4, "here", None)
+    records = opened(settings, spec).records()
+    assert [r.state for r in records] == [*ends, "running", "waiting"]
+    assert [r.reason for r in records[:4]] == [None, "it pruned", "it diverged", "it failed"]
+    assert all(r.metrics == {"val/parzen_ll": 1.5} for r in records[:4])
+    assert all(r.seconds is not None and 0 <= r.seconds < 60 for r in records[:5])
+    assert records[5].seconds is None
+    assert [r.config_hash for r in records] == [a.config.config_hash for a in assignments]
+
+
+# -- confirm ---------------------------------------------------------------------------------
+
+
+def entries() -> list[dict[str, Any]]:
+    return [
+        {"params": {"model.code_dim": dim}, "seed": confirm_seed(0, index)}
+        for index in range(2)
+        for dim in (4, 5)
+    ]
+
+
+def test_the_confirm_queue_is_first_in_first_out_and_queues_once(settings: Settings) -> None:
+    spec = sweep()
+    queue = opened(settings, spec, "confirm")
+    queue.enqueue(entries())
+    queue.enqueue(entries())
+    first = queue.pop(spec)
+    assert first is not None
+    end(queue, first)
+    again = opened(settings, spec, "confirm")
+    again.enqueue(entries())
+    rest = [again.pop(spec) for _ in range(4)]
+    assert rest[-1] is None
+    popped = [first, *filter(None, rest)]
+    assert [{"params": r.params, "seed": r.seed} for r in again.records()] == entries()
+    assert [a.config.seed for a in popped] == [entry["seed"] for entry in entries()]
+    assert [a.config.model.code_dim for a in popped] == [4, 5, 4, 5]
+    again.enqueue([*entries(), {"params": {"model.code_dim": 6}, "seed": 1}])
+    assert len(again.records()) == 5
+
+
+# -- pruning ---------------------------------------------------------------------------------
+
+
+def prunes(settings: Settings, pruner: dict[str, Any]) -> list[bool]:
+    """Three good trials run to their end; then, epoch by epoch: is a bad one pruned?"""
+    spec = sweep(pruner=pruner)
+    ledger = opened(settings, spec)
+    for _ in range(3):
+        number = ledger.ask(spec).number
+        for epoch in range(1, 10):
+            ledger.epoch(number, epoch, 10.0, None, trained=True)
+            ledger.should_prune(number)
+        ledger.end(number, "complete", 10.0, None)
+    bad = ledger.ask(spec).number
+    found = []
+    for epoch in range(1, 10):
+        ledger.epoch(bad, epoch, -10.0, None, trained=True)
+        found.append(ledger.should_prune(bad))
+    return found
+
+
+def test_what_is_behind_is_pruned_once_the_grace_is_over(settings: Settings) -> None:
+    median = {"kind": "median", "grace_epochs": 4, "startup_trials": 2}
+    assert prunes(settings, median).index(True) == 3
+    halving = {"kind": "successive_halving", "grace_epochs": 2, "reduction_factor": 2}
+    hyperband = {"kind": "hyperband", "grace_epochs": 2, "reduction_factor": 2}
+    assert not prunes(settings, hyperband)[0]  # of its brackets some never prune
+    assert prunes(settings, halving).index(True) == 1
+    assert not any(prunes(settings, {"kind": "none"}))
+
+
+# -- storage and lock ------------------------------------------------------------------------
+
+
+def test_reading_finds_what_was_written_and_makes_nothing(settings: Settings) -> None:
+    spec, storage = sweep(), open_storage(settings)
+    assert Ledger.read(storage, spec.sweep_id, "search") is None
+    assert sweep_ids(storage) == []
+    opened(settings, spec)
+    found = Ledger.read(storage, spec.sweep_id, "search")
+    assert found is not None
+    assert found.records() == []
+    assert sweep_ids(storage) == [spec.sweep_id]
+
+
+def test_a_storage_out_of_reach_is_named_without_its_password(tmp_path: Path) -> None:
+    uri = "mysql+nothing://somebody:secret@nowhere.invalid/studies"
+    settings = Settings.from_environment({"AAE_HOME": str(tmp_path), "AAE_STUDY_URI": uri})
+    with pytest.raises(EnvironmentUnusable, match="AAE_STUDY_URI") as caught:
+        open_storage(settings)
+    assert "secret" not in str(caught.value)
+    assert "nowhere.invalid" in str(caught.value)
+
+
+def test_a_sweep_has_one_driver(settings: Settings) -> None:
+    assert not is_held(settings, "a")
+    with held(settings, "a"):
+        assert is_held(settings, "a")
+        assert not is_held(settings, "b")
+        with pytest.raises(SweepHeld, match="aae-sweep status a"), held(settings, "a"):
+            pass
+    assert not is_held(settings, "a")
+
+
+def test_the_lock_dies_with_its_holder(settings: Settings) -> None:
+    program = (
+        "import sys; from orchestrator.settings import Settings; from orchestrator.study import held"
+        "\nwith held(Settings.from_environment({'AAE_HOME': sys.argv[1]}), 'a'):"
+        "\n    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(settings.home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert is_held(settings, "a")
+        with pytest.raises(SweepHeld), held(settings, "a"):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert not is_held(settings, "a")
+    with held(settings, "a"):
+        pass

@@ -1,0 +1,200 @@
+"""The worker's part, without Ray: from which checkpoint an attempt goes on, and what it keeps."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aae_core import checkpoint
+from aae_core.config import ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+from aae_core.data import TrainingData
+from aae_core.training import TrainState
+from orchestrator import trainable
+from orchestrator.trainable import Report, Work, begin, train, train_with_checkpoints
+
+EPOCHS = 5
+CONFIG = TrialConfig(
+    model=ModelConfig(hidden=(8,), code_dim=2, init_std=0.1),
+    training=TrainConfig(epochs=EPOCHS, batch_size=10),
+    seed=4,
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainingData:
+    pixels = np.random.default_rng(0).random((60, 9), dtype=np.float32)
+    return TrainingData.of("noise", (3, 3), (pixels[:40], None), (pixels[40:], None))
+
+
+@pytest.fixture(autouse=True)
+def _every_epoch_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+
+
+def work(folder: Path, resume: Path | None = None, config: TrialConfig = CONFIG) -> Work:
+    attempt = 1 if resume is None else 2
+    return Work(
+        stage="search",
+        number=7,
+        attempt=attempt,
+        config=json.loads(json.dumps(config.to_dict())),
+        folder=str(folder / str(attempt)),
+        resume=str(resume) if resume else None,
+        threads=1,
+        gpu=False,
+    )
+
+
+def told(job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list[Report]:
+    """What `train` tells the driver."""
+    reports: list[Report] = []
+
+    def report(metrics: dict[str, Any]) -> None:
+        reports.append(Report(**json.loads(metrics["report"])))
+
+    monkeypatch.setattr(trainable.tune, "report", report)
+    train(asdict(job), data)
+    return reports
+
+
+def stopped_after(epoch: int, folder: Path, data: TrainingData) -> list[Path]:
+    """The checkpoints of an attempt that was lost after `epoch`."""
+    state = begin(work(folder), data)
+    epochs: Iterator[Any] = train_with_checkpoints(state, data, folder / "1")
+    return [saved for _, (_, saved) in zip(range(epoch), epochs, strict=False)]
+
+
+def figures(reports: list[Report]) -> dict[int, dict[str, float]]:
+    return {r.epoch: r.metrics for r in reports}
+
+
+def test_a_trial_reports_every_epoch_and_its_end(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = told(work(tmp_path), data, monkeypatch)
+    assert [r.epoch for r in reports] == [1, 2, 3, 4, 5]
+    assert [r.end for r in reports] == [None] * 4 + ["complete"]
+    assert all((r.number, r.attempt, r.trained) == (7, 1, True) for r in reports)
+    assert all(r.resumed_from is None and r.history is None for r in reports)
+    assert reports[-1].checkpoint == str(tmp_path / "1" / "epoch-000005")
+
+
+def test_the_two_newest_checkpoints_are_kept(tmp_path: Path, data: TrainingData) -> None:
+    stopped_after(4, tmp_path, data)
+    kept = sorted(p.name for p in (tmp_path / "1").iterdir())
+    assert kept == ["epoch-000003", "epoch-000004"]
+
+
+def test_short_epochs_share_a_checkpoint_and_the_last_has_its_own(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 3600.0)
+    saved = stopped_after(EPOCHS, tmp_path, data)
+    assert saved == [None] * 4 + [tmp_path / "1" / "epoch-000005"]
+
+
+@pytest.mark.parametrize("lost_after", [1, 2, 4])
+def test_a_resumed_trial_is_an_uninterrupted_one(
+    lost_after: int, tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = told(work(tmp_path / "whole"), data, monkeypatch)
+    *_, newest = stopped_after(lost_after, tmp_path, data)
+    resumed = told(work(tmp_path, newest), data, monkeypatch)
+    assert [r.epoch for r in resumed] == list(range(lost_after + 1, EPOCHS + 1))
+    assert all(figures(whole)[r.epoch] == r.metrics for r in resumed)
+    assert all(r.resumed_from == lost_after for r in resumed)
+    ours, theirs = (checkpoint.load(Path(str(r[-1].checkpoint))) for r in (resumed, whole))
+    assert all(ours[0][name].equal(theirs[0][name]) for name in theirs[0])
+    assert ours[1]["history"] == theirs[1]["history"]
+
+
+def test_the_first_report_carries_what_was_before(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = figures(told(work(tmp_path / "whole"), data, monkeypatch))
+    *_, newest = stopped_after(3, tmp_path, data)
+    first, *others = told(work(tmp_path, newest), data, monkeypatch)
+    assert first.history == [{"epoch": e, **whole[e]} for e in (1, 2, 3)]
+    assert all(r.history is None for r in others)
+
+
+def test_a_trial_lost_after_its_last_epoch_only_says_so(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = told(work(tmp_path / "whole"), data, monkeypatch)
+    *_, newest = stopped_after(EPOCHS, tmp_path, data)
+    [report] = told(work(tmp_path, newest), data, monkeypatch)
+    assert (report.epoch, report.end, report.trained) == (EPOCHS, "complete", False)
+    assert report.metrics == whole[-1].metrics
+    assert report.checkpoint == str(newest)
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    damage: str, tmp_path: Path, data: TrainingData
+) -> None:
+    *_, newest = stopped_after(3, tmp_path, data)
+    if damage == "gone":
+        shutil.rmtree(newest)
+    else:
+        (newest / "tensors.safetensors").write_bytes(b"torn")
+    assert begin(work(tmp_path, newest), data).epoch == 2
+
+
+def test_without_a_whole_checkpoint_a_trial_begins_again(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = told(work(tmp_path / "whole"), data, monkeypatch)
+    *_, newest = stopped_after(3, tmp_path, data)
+    for folder in (tmp_path / "1").iterdir():
+        (folder / "manifest.json").unlink()
+    assert begin(work(tmp_path, newest), data).epoch == 0
+    again = told(work(tmp_path, newest), data, monkeypatch)
+    assert figures(again) == figures(whole)
+    assert again[0].resumed_from is None
+
+
+def test_two_attempts_do_not_share_a_folder(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, newest = stopped_after(2, tmp_path, data)
+    before = sorted((tmp_path / "1").rglob("*"))
+    told(work(tmp_path, newest), data, monkeypatch)
+    assert sorted((tmp_path / "1").rglob("*")) == before
+    assert (tmp_path / "2" / "epoch-000005").is_dir()
+
+
+def test_divergence_is_a_result(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wild = replace(CONFIG.training, reconstruction=OptimizerConfig(lr=1e18))
+    model = replace(CONFIG.model, output="linear")
+    job = work(tmp_path, config=replace(CONFIG, training=wild, model=model))
+    *_, last = told(job, data, monkeypatch)
+    assert last.end == "diverged"
+    assert last.reason is not None
+    assert f"epoch {last.epoch}" in last.reason
+
+
+def test_an_error_ends_its_trial_with_a_reason(
+    tmp_path: Path,
+    data: TrainingData,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "1").write_text("a file where the attempt's folder should be")
+    *_, last = told(work(tmp_path), data, monkeypatch)
+    assert (last.end, last.epoch) == ("failed", 1)
+    assert last.reason is not None
+    assert last.reason.startswith("FileExistsError")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_state_is_of_the_data_it_was_trained_on(tmp_path: Path, data: TrainingData) -> None:
+    *_, newest = stopped_after(1, tmp_path, data)
+    assert TrainState.load(newest).data_sha256 == data.sha256

@@ -1,0 +1,270 @@
+"""The driver between ledger and Tune, with a Tune of straw: every order of events that it may meet."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from orchestrator.cluster import Share
+from orchestrator.records import Stage, TrialState
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.study import Assignment, Ledger, open_storage
+from orchestrator.trainable import Report
+from orchestrator.tuner import MAX_LOSSES, StageDriver
+
+EPOCHS = 3
+SPEC = SweepSpec.model_validate_json(
+    json.dumps(
+        {
+            "name": "straw",
+            "training": {"epochs": EPOCHS},
+            "search": {
+                "trials": 3,
+                "sampler": {"kind": "random"},
+                "pruner": {"kind": "median", "grace_epochs": 1, "startup_trials": 1},
+                "objective": {"metric": "val/recon"},
+                "space": {"model.prior.std": {"float": [0.5, 5]}},
+            },
+        }
+    )
+)
+
+
+class Straw:
+    """A listener, and what Tune does to a driver."""
+
+    def __init__(self, tmp_path: Path, trials: int = 3) -> None:
+        self.settings = Settings.from_environment({"AAE_HOME": str(tmp_path)})
+        self.trials = trials
+        self.heard: list[tuple[Any, ...]] = []
+        self.killed_at: Callable[[tuple[Any, ...]], bool] = lambda _: False
+        self.start()
+
+    def start(self) -> None:
+        """A new driver on the same storage."""
+        self.ledger = Ledger.create(open_storage(self.settings), SPEC, "search")
+        self.ledger.settle(SPEC)
+        self.draining = threading.Event()
+
+        def next_trial() -> Assignment | None:
+            return self.ledger.ask(SPEC) if self.ledger.asked() < self.trials else None
+
+        self.driver = StageDriver(
+            SPEC,
+            self.ledger,
+            lambda a: Path("/trials") / str(a.number) / str(a.attempt),
+            Share(1.0, 0.0),
+            self,
+            next_trial,
+            self.draining,
+        )
+        self.driver.capacity = lambda: 2  # type: ignore[method-assign]
+
+    def trial_started(self, assignment: Assignment) -> None:
+        self._hear("started", assignment.number, assignment.attempt)
+
+    def trial_epoch(self, stage: Stage, report: Report) -> None:
+        self._hear("epoch", report.number, report.epoch)
+
+    def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
+        self._hear("ended", number, state)
+
+    def _hear(self, *event: Any) -> None:
+        self.heard.append(event)
+        if self.killed_at(event):
+            raise SystemExit
+
+    def report(self, trial_id: str, work: Any, epoch: int, value: float = 1.0, **rest: Any) -> bool:
+        last = {"end": "complete"} if epoch == EPOCHS else {}
+        checkpoint = f"{work['folder']}/epoch-{epoch:06d}"
+        report = Report(
+            work["number"],
+            work["attempt"],
+            "here",
+            epoch,
+            {"val/recon": value},
+            **{"checkpoint": checkpoint, **last, **rest},
+        )
+        return self.driver.should_stop(trial_id, {"report": json.dumps(asdict(report))})
+
+    def ends(self) -> list[tuple[int, str]]:
+        return [(number, state) for what, number, state in self.heard if what == "ended"]
+
+    def states(self) -> list[str]:
+        return [r.state for r in self.ledger.records()]
+
+
+@pytest.fixture
+def straw(tmp_path: Path) -> Straw:
+    return Straw(tmp_path)
+
+
+def run_through(straw: Straw, trial_id: str, work: Any, first: int = 1) -> None:
+    for epoch in range(first, EPOCHS + 1):
+        assert straw.report(trial_id, work, epoch) == (epoch == EPOCHS)
+    assert straw.report(trial_id, work, EPOCHS)  # Tune repeats it
+    straw.driver.tune_ended(trial_id)
+
+
+def test_a_stage_runs_to_its_end(straw: Straw) -> None:
+    for trial_id in "abc":
+        work = straw.driver.suggest(trial_id)
+        run_through(straw, trial_id, work)
+    assert straw.driver.suggest("d") == Searcher.FINISHED
+    assert straw.ends() == [(n, "complete") for n in range(3)]
+    assert [(r.epochs, r.epochs_computed, r.attempts) for r in straw.ledger.records()] == [
+        (3, 3, 1)
+    ] * 3
+
+
+def test_one_more_than_fit_is_staged_and_then_it_waits(straw: Straw) -> None:
+    straw.trials = 10
+    assert all(isinstance(straw.driver.suggest(t), dict) for t in "abc")
+    assert straw.driver.suggest("d") is None
+    assert straw.ledger.asked() == 3
+
+
+def test_it_is_not_finished_while_a_trial_lives(straw: Straw) -> None:
+    straw.trials = 1
+    work = straw.driver.suggest("a")
+    assert straw.driver.suggest("b") is None
+    run_through(straw, "a", work)
+    assert straw.driver.suggest("b") == Searcher.FINISHED
+
+
+def test_a_lost_worker_is_followed_by_another_attempt_from_the_last_checkpoint(
+    straw: Straw,
+) -> None:
+    first: Any = straw.driver.suggest("a")
+    straw.report("a", first, 1)
+    straw.report("a", first, 2, checkpoint=None)
+    straw.driver.tune_ended("a")
+    straw.driver.tune_ended("a")  # Tune and the reconciling callback may both say so
+    second: Any = straw.driver.suggest("b")
+    assert (second["number"], second["attempt"]) == (0, 2)
+    assert second["config"] == first["config"]
+    assert second["resume"] == f"{first['folder']}/epoch-000001"
+    assert second["folder"] != first["folder"]
+    assert straw.report("a", first, 3)  # the first one was not dead after all
+    for epoch in (2, 3):
+        straw.report("b", second, epoch, resumed_from=1)
+    [record] = straw.ledger.records()
+    assert (record.epochs_computed, record.resumed_from, record.state) == (4, [1], "complete")
+    assert Counter(straw.ends()) == {(0, "complete"): 1}
+
+
+def test_a_trial_whose_worker_never_gets_further_fails(straw: Straw) -> None:
+    straw.trials = 1
+    for loss in range(MAX_LOSSES):
+        work: Any = straw.driver.suggest(f"t{loss}")
+        assert work["attempt"] == loss + 1
+        straw.report(f"t{loss}", work, 1)
+        straw.driver.tune_ended(f"t{loss}")
+    assert straw.driver.suggest("u") == Searcher.FINISHED
+    [record] = straw.ledger.records()
+    assert (record.state, record.attempts) == ("failed", MAX_LOSSES)
+    assert record.reason is not None
+    assert "lost 4 times after epoch 1" in record.reason
+
+
+def test_a_trial_that_gets_further_may_lose_any_number_of_workers(straw: Straw) -> None:
+    straw.trials = 1
+    losses = 0
+    for epoch in (1, 2):
+        for _ in range(MAX_LOSSES - 1):
+            work = straw.driver.suggest(f"t{losses}")
+            straw.report(f"t{losses}", work, epoch)
+            straw.driver.tune_ended(f"t{losses}")
+            losses += 1
+    work = straw.driver.suggest("last")
+    assert straw.report("last", work, 3)
+    assert straw.states() == ["complete"]
+
+
+def test_interruptions_are_no_losses(straw: Straw) -> None:
+    straw.trials = 1
+    for restart in range(MAX_LOSSES + 1):
+        work: Any = straw.driver.suggest("a")
+        assert work["attempt"] == restart + 1
+        straw.report("a", work, 1)
+        straw.draining.set()
+        straw.driver.tune_ended("a")
+        straw.start()
+    straw.driver.suggest("a")
+    straw.driver.tune_ended("a")
+    assert isinstance(straw.driver.suggest("b"), dict)
+
+
+def test_draining_stops_at_the_next_epoch_and_starts_nothing(straw: Straw) -> None:
+    running, staged = straw.driver.suggest("a"), straw.driver.suggest("b")
+    assert not straw.report("a", running, 1)
+    straw.draining.set()
+    assert straw.driver.suggest("c") is None
+    assert straw.report("a", running, 2)
+    straw.driver.tune_ended("a")
+    assert straw.report("b", staged, 1)
+    straw.driver.tune_ended("b")
+    assert straw.driver.suggest("c") == Searcher.FINISHED
+    assert straw.ends() == []
+    straw.start()
+    again: list[Any] = [straw.driver.suggest(t) for t in "ab"]
+    assert [(w["number"], w["attempt"]) for w in again] == [(0, 2), (1, 2)]
+    assert again[0]["resume"].endswith("0/1/epoch-000002")
+
+
+def test_a_trial_that_ends_while_draining_has_ended(straw: Straw) -> None:
+    work = straw.driver.suggest("a")
+    straw.draining.set()
+    assert straw.report("a", work, EPOCHS)
+    straw.driver.tune_ended("a")
+    assert straw.states() == ["complete"]
+
+
+@pytest.mark.parametrize("end", ["diverged", "failed"])
+def test_a_bad_end_is_a_result_with_its_reason(end: str, straw: Straw) -> None:
+    work = straw.driver.suggest("a")
+    assert straw.report("a", work, 1, end=end, reason="because")
+    straw.driver.tune_ended("a")
+    [record] = straw.ledger.records()
+    assert (record.state, record.reason, record.node) == (end, "because", "here")
+    assert record.started is not None
+    assert straw.driver.lost == type(straw.driver.lost)()
+
+
+def test_what_is_behind_is_pruned_in_search(straw: Straw) -> None:
+    run_through(straw, "a", straw.driver.suggest("a"))
+    work = straw.driver.suggest("b")
+    assert straw.report("b", work, 1, value=9.0)
+    straw.driver.tune_ended("b")
+    assert straw.states() == ["complete", "pruned"]
+    assert straw.ledger.records()[1].reason == "behind its peers after epoch 1"
+
+
+@pytest.mark.parametrize("event", ["started", "epoch", "ended"])
+def test_a_driver_killed_anywhere_carries_on(event: str, straw: Straw) -> None:
+    """Dead right after it told of an event, before the ledger has it."""
+    straw.trials = 2
+    straw.killed_at = lambda heard: heard[:2] == (event, 1)
+    run_through(straw, "a", straw.driver.suggest("a"))
+    with pytest.raises(SystemExit):
+        run_through(straw, "b", straw.driver.suggest("b"))
+    straw.killed_at = lambda _: False
+    straw.start()
+    assert list(straw.driver.lost) == [1]
+    work: Any = straw.driver.suggest("c")
+    assert (work["number"], work["attempt"]) == (1, 2)
+    epoch = straw.ledger.epochs(1)
+    run_through(straw, "c", work, first=min(epoch + 1, EPOCHS))
+    assert straw.driver.suggest("d") == Searcher.FINISHED
+    assert straw.states() == ["complete", "complete"]
+
+
+def test_a_driver_has_no_state_for_tune_to_restore(straw: Straw) -> None:
+    assert straw.driver.__getstate__() == {}
