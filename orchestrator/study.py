@@ -5,7 +5,6 @@ no sampler ever sees.  Every start, epoch and end of a trial is written here, so
 the sweep again finds what was lost and from which checkpoint it goes on.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,22 +17,8 @@ from urllib.parse import urlsplit
 import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-    SuccessiveHalvingPruner,
-)
-from optuna.samplers import (
-    BaseSampler,
-    GPSampler,
-    GridSampler,
-    QMCSampler,
-    RandomSampler,
-    TPESampler,
-)
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
@@ -43,8 +28,9 @@ from aae_core.seeding import stream_seed
 from orchestrator import space
 from orchestrator.errors import EnvironmentUnusable, SweepHeld
 from orchestrator.records import RunRecord, Stage, TrialState
+from orchestrator.samplers import build_pruner, build_sampler
 from orchestrator.settings import Settings
-from orchestrator.spec import PrunerSpec, SamplerSpec, SweepSpec
+from orchestrator.spec import SweepSpec
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -165,7 +151,7 @@ class Ledger:
             study_name=f"{spec.sweep_id}/{stage}",
             direction=spec.objective.direction,
             sampler=RandomSampler(seed=0),
-            pruner=_pruner(spec),
+            pruner=build_pruner(spec),
             load_if_exists=True,
         )
         study.set_user_attr("objective", spec.objective.metric)
@@ -290,7 +276,7 @@ class Ledger:
 
     def _suggest(self, spec: SweepSpec, number: int, ask: Callable[[], Trial]) -> None:
         assert spec.search is not None
-        self.study.sampler = _sampler(spec, number)
+        self.study.sampler = build_sampler(spec, number)
         trial = ask()
         params = space.suggest(trial, spec.search.space)
         self.study.sampler = RandomSampler(seed=0)  # the grid sampler's `tell` raises
@@ -376,69 +362,3 @@ def _seconds(trial: FrozenTrial) -> float | None:
         return None
     ended = trial.datetime_complete or datetime.now()
     return (ended.astimezone(UTC) - datetime.fromisoformat(started)).total_seconds()
-
-
-class _Sequence(QMCSampler):
-    """Every parameter has its own coordinate from the first trial on, conditional ones too.
-
-    Optuna's takes the space from the first trial that ends: until then, and for parameters that
-    trial did not have, it would draw at random, by the same seed in every trial.
-    """
-
-    def __init__(self, distributions: Mapping[str, BaseDistribution], seed: int) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            super().__init__(scramble=True, seed=seed)
-        self._space = {path: d for path, d in distributions.items() if not d.single()}
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._space
-
-
-def _sampler(spec: SweepSpec, number: int) -> BaseSampler:
-    """A fresh one per ask: what it suggests survives a restart of the driver."""
-    assert spec.search is not None
-    sampler: SamplerSpec = spec.search.sampler
-    seed = stream_seed(spec.seed, "sampler", number) % 2**32
-    match sampler.kind:
-        case "tpe":
-            return TPESampler(
-                n_startup_trials=sampler.startup_trials,
-                multivariate=True,
-                constant_liar=True,
-                seed=seed,
-            )
-        case "gp":
-            return GPSampler(
-                n_startup_trials=sampler.startup_trials,
-                seed=seed,
-                warn_independent_sampling=False,  # conditional parameters are meant to be
-            )
-        case "qmc":  # one sequence: its position is the study's, its scrambling the file's
-            seed = stream_seed(spec.seed, "qmc") % 2**32
-            return _Sequence(space.distributions(spec.search.space), seed)
-        case "grid":
-            return GridSampler(space.grid(spec.search.space), seed=spec.seed % 2**32)
-        case "random":
-            return RandomSampler(seed=seed)
-
-
-def _pruner(spec: SweepSpec) -> BasePruner:
-    pruner: PrunerSpec = spec.pruner
-    match pruner.kind:
-        case "successive_halving":
-            return SuccessiveHalvingPruner(
-                min_resource=pruner.grace_epochs, reduction_factor=pruner.reduction_factor
-            )
-        case "hyperband":
-            return HyperbandPruner(
-                min_resource=pruner.grace_epochs,
-                max_resource=spec.max_epochs,
-                reduction_factor=pruner.reduction_factor,
-            )
-        case "median":
-            return MedianPruner(pruner.startup_trials, n_warmup_steps=pruner.grace_epochs)
-        case "none":
-            return NopPruner()

@@ -1,4 +1,4 @@
-"""A sweep whose worker is killed, which is interrupted, whose driver is killed: the same numbers."""
+"""Its worker is killed, it is interrupted, its driver is killed: the numbers stay the same."""
 
 import json
 import os

@@ -405,7 +405,9 @@ def test_a_sweep_has_one_driver(settings: Settings) -> None:
 
 def test_the_lock_dies_with_its_holder(settings: Settings) -> None:
     program = (
-        "import sys; from orchestrator.settings import Settings; from orchestrator.study import held"
+        "import sys"
+        "\nfrom orchestrator.settings import Settings"
+        "\nfrom orchestrator.study import held"
         "\nwith held(Settings.from_environment({'AAE_HOME': sys.argv[1]}), 'a'):"
         "\n    print('held', flush=True); sys.stdin.read()"
     )

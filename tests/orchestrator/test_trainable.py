@@ -13,7 +13,6 @@ import pytest
 from aae_core import checkpoint
 from aae_core.config import ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData
-from aae_core.training import TrainState
 from orchestrator import trainable
 from orchestrator.trainable import Report, Work, begin, train, train_with_checkpoints
 
@@ -193,8 +192,3 @@ def test_an_error_ends_its_trial_with_a_reason(
     assert last.reason is not None
     assert last.reason.startswith("FileExistsError")
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_a_state_is_of_the_data_it_was_trained_on(tmp_path: Path, data: TrainingData) -> None:
-    *_, newest = stopped_after(1, tmp_path, data)
-    assert TrainState.load(newest).data_sha256 == data.sha256

@@ -1,4 +1,4 @@
-"""The driver between ledger and Tune, with a Tune of straw: every order of events that it may meet."""
+"""The driver between ledger and Tune, with a Tune of straw: every order of events it may meet."""
 
 import json
 import threading
