@@ -90,8 +90,7 @@ def _no_ray(settings: Settings) -> Iterator[None]:
     yield
 
 
-@pytest.fixture(autouse=True)
-def _straw(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def score(samples: Any, x_valid: Any, x_test: Any, *, curve: Any, **_: Any) -> Any:
         runner = in_process(samples.open())
         return run_protocol(runner, samples.n_samples, x_valid, x_test, curve=curve)
@@ -103,6 +102,11 @@ def _straw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StageDriver, "capacity", lambda _: 1)
     monkeypatch.setattr(scoring, "score_samples", score)
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _straw(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_ray(monkeypatch)
 
 
 @pytest.fixture
@@ -225,14 +229,25 @@ def test_the_test_split_is_opened_once_the_winner_is_written_down(
 # -- where it may stop, and how it goes on ---------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The numbers of a sweep that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    spec = sweep(images(folder / "i.npz", test=True))
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch)
+        settings = Settings.from_environment({"AAE_HOME": str(folder / "home")})
+        return numbers(run(settings, spec), spec)
+
+
 @pytest.mark.parametrize(
     "moment", ["search 1 started", "search 1 epoch 1", "search 2 complete", "confirm 0 epoch 1"]
 )
 def test_an_interrupted_sweep_goes_on_to_the_same_end(
-    moment: str, settings: Settings, tmp_path: Path
+    moment: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
 ) -> None:
-    path = images(tmp_path / "i.npz", test=True)
-    spec, draining, watcher = sweep(path), threading.Event(), Watcher()
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    draining, watcher = threading.Event(), Watcher()
     watcher.act = lambda what: draining.set() if what == moment else None
     with pytest.raises(Interrupted, match="carry on with: aae-sweep run"):
         run(settings, spec, watcher, draining)
@@ -240,8 +255,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_end(
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
     assert "RUNNING" not in {run.status for run in stages.Spool(settings.spool).runs()}
     run(settings, spec)
-    other = Settings.from_environment({"AAE_HOME": str(tmp_path / "undisturbed")})
-    assert numbers(reader, spec) == numbers(run(other, spec), spec)
+    assert numbers(reader, spec) == undisturbed
     assert reader.status(spec.sweep_id)["state"] == "done"
 
 
