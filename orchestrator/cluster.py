@@ -124,6 +124,11 @@ def slots(wanted: Share) -> int:
     return max(1, math.floor(min(fits)))
 
 
+def cpus() -> int:
+    """Of the whole cluster, at least one."""
+    return max(1, math.floor(capacity()["cpu"]))
+
+
 def capacity() -> dict[str, float]:
     import ray
 

@@ -136,10 +136,12 @@ class History:
         """The winner among the confirmed, or the search's best with `confirmed` false."""
         goal = self.objective(sweep)
         metric, direction = goal["metric"], goal["direction"]
+        confirm = self.spec(sweep)["confirm"]
         ranked = selection.rank(
             selection.candidates(self.trials(sweep, "confirm")),
             metric,
             direction,  # type: ignore[arg-type]
+            seeds=confirm["seeds"],
         )
         confirmed = bool(ranked)
         if not ranked:
@@ -154,7 +156,7 @@ class History:
         if not ranked:
             return None
         winner, search = ranked[0], self._search(sweep)
-        per = search.attribute("spec")["confirm"]["per"]
+        per = confirm["per"]
         tied = {c.config_hash for c in selection.tied_with_best(ranked, metric)}
         return {
             "sweep": sweep,

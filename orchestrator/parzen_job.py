@@ -10,9 +10,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import ray
@@ -112,82 +112,101 @@ def score_samples(
     Raises DataError for images or samples that cannot be scored, and SweepError when the actors
     that hold one block keep dying.
     """
-    pool = _Pool(samples, actors, progress, passes=2 if sigma is None else 1)
-    try:
-        result = run_protocol(
-            pool.run, samples.n_samples, x_valid, x_test, sigma=sigma, curve=curve
-        )
-    finally:
-        pool.close()
-    return replace(result, blocks_repeated=pool.blocks_repeated)
+    with ParzenPool(actors) as pool:
+        return pool.score(samples, x_valid, x_test, sigma=sigma, curve=curve, progress=progress)
 
 
 class _Scorer:
-    def __init__(self, samples: SampleFile) -> None:
-        self._samples = samples
-
-    @cached_property
-    def _source(self) -> SampleSource:  # opened within a call, whose errors reach the driver
-        return self._samples.open()
+    def __init__(self) -> None:
+        self._opened: tuple[SampleFile, SampleSource] | None = None
 
     def ready(self) -> None:
         """Returns once the actor has found a place to run."""
 
-    def score(self, block: int, points: np.ndarray, sigmas: Sequence[float]) -> np.ndarray:
-        return score_block(self._source, block, torch.tensor(points), sigmas).numpy()
+    def score(
+        self, samples: SampleFile, block: int, points: np.ndarray, sigmas: Sequence[float]
+    ) -> np.ndarray:
+        if self._opened is None or self._opened[0] != samples:
+            self._opened = (samples, samples.open())
+        return score_block(self._opened[1], block, torch.tensor(points), sigmas).numpy()
 
 
 _Actor = ray.remote(num_cpus=1)(_Scorer)
 
 
-class _Pool:
-    """The actors; `run` is a Runner. They last from one pass over the blocks to the next.
+class ParzenPool:
+    """Actors that score one set of samples after another, from the first one to the `with`'s end.
 
     Only an actor that says it is ready is given blocks: one for which the cluster has no CPU
     left holds nobody up.
     """
 
-    def __init__(
-        self, samples: SampleFile, actors: int, progress: Progress, *, passes: int
-    ) -> None:
-        self.blocks_repeated = 0
-        self._samples = samples
-        self._blocks = block_count(samples.n_samples)
-        self._ahead = _AHEAD * actors
-        self._progress = progress
-        self._done, self._total = 0, passes * self._blocks
+    def __init__(self, actors: int) -> None:
+        self._size = actors
         self._actors: list[Any] = []
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, int | None]] = {}  # by ref; no block: starting
         self._losses: Counter[int | None] = Counter()
-        for _ in range(actors):
-            self._start_actor()
+        self._blocks_repeated = 0
 
-    def run(self, points: Tensor, sigmas: Sequence[float]) -> Iterator[Tensor]:
-        points_ref = ray.put(points.numpy())
-        waiting = list(range(self._blocks))  # sorted, hence a heap
-        finished: dict[int, np.ndarray] = {}
-        for block in range(self._blocks):
-            while block not in finished:
-                while self._idle and waiting and waiting[0] < block + self._ahead:
-                    self._hand_out(heapq.heappop(waiting), points_ref, sigmas)
-                self._collect(finished, waiting)
-            self._done += 1
-            self._progress(self._done, self._total)
-            yield torch.tensor(finished.pop(block))
+    def __enter__(self) -> Self:
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         for actor in self._actors:
             ray.kill(actor)
 
+    def score(
+        self,
+        samples: SampleFile,
+        x_valid: Pixels | None,
+        x_test: Pixels,
+        *,
+        sigma: float | None = None,
+        curve: Sequence[int] = (),
+        progress: Progress = lambda _done, _total: None,
+    ) -> ParzenResult:
+        """As `score_samples`. After an error the pool is of no more use."""
+        n_samples = samples.n_samples
+        total = block_count(n_samples) * (2 if sigma is None else 1)
+        done = count(1)
+
+        def run(points: Tensor, sigmas: Sequence[float]) -> Iterator[Tensor]:
+            for sums in self._run(samples, points, sigmas):
+                progress(next(done), total)
+                yield sums
+
+        before = self._blocks_repeated
+        result = run_protocol(run, n_samples, x_valid, x_test, sigma=sigma, curve=curve)
+        return replace(result, blocks_repeated=self._blocks_repeated - before)
+
+    def _run(
+        self, samples: SampleFile, points: Tensor, sigmas: Sequence[float]
+    ) -> Iterator[Tensor]:
+        """Every block's sums, in block order."""
+        for _ in range(self._size - len(self._actors)):
+            self._start_actor()
+        work = (samples, ray.put(points.numpy()), sigmas)
+        blocks = block_count(samples.n_samples)
+        waiting = list(range(blocks))  # sorted, hence a heap
+        finished: dict[int, np.ndarray] = {}
+        for block in range(blocks):
+            while block not in finished:
+                while self._idle and waiting and waiting[0] < block + _AHEAD * self._size:
+                    self._hand_out(heapq.heappop(waiting), *work)
+                self._collect(finished, waiting)
+            yield torch.tensor(finished.pop(block))
+
     def _start_actor(self) -> None:
-        actor: Any = _Actor.remote(self._samples)
+        actor: Any = _Actor.remote()
         self._actors.append(actor)
         self._busy[actor.ready.remote()] = (actor, None)
 
-    def _hand_out(self, block: int, points: Any, sigmas: Sequence[float]) -> None:
+    def _hand_out(
+        self, block: int, samples: SampleFile, points: Any, sigmas: Sequence[float]
+    ) -> None:
         actor = self._idle.pop()
-        self._busy[actor.score.remote(block, points, sigmas)] = (actor, block)
+        self._busy[actor.score.remote(samples, block, points, sigmas)] = (actor, block)
 
     def _collect(self, finished: dict[int, np.ndarray], waiting: list[int]) -> None:
         """Wait for one answer: a block's sums, an actor that is ready, or a loss."""
@@ -199,7 +218,7 @@ class _Pool:
             self._replace(actor, block, error)
             if block is not None:
                 heapq.heappush(waiting, block)
-                self.blocks_repeated += 1
+                self._blocks_repeated += 1
         except RayTaskError as error:
             if isinstance(error.cause, AAEError):
                 raise error.cause from error

@@ -24,8 +24,7 @@ from aae_core.models import AAE
 from aae_core.seeding import stream_seed
 from aae_core.streams import generator
 from aae_core.training.loop import resident
-from orchestrator.cluster import usable_cpus
-from orchestrator.parzen_job import CheckpointSamples, score_samples
+from orchestrator.parzen_job import CheckpointSamples, ParzenPool
 from orchestrator.pictures import save_grid, save_scatter
 from orchestrator.records import RunRecord
 from orchestrator.selection import Candidate
@@ -46,6 +45,7 @@ class Scorer:
     data: TrainingData
     test: TestData
     folder: Path
+    pool: ParzenPool
     progress: Progress
 
     def score(self, run: RunRecord, samples: int) -> dict[str, Any]:
@@ -64,11 +64,10 @@ class Scorer:
             model = aae_core.load(checkpoint)
             metrics = test_metrics(model, x_valid, x_test, run.seed, run.epochs)
             what = f"{run.stage}-{run.number}: {samples:,} samples"
-            result = score_samples(
+            result = self.pool.score(
                 CheckpointSamples(checkpoint, seed, samples),
                 self.data.x_valid,
                 self.test.x,
-                actors=usable_cpus(),
                 curve=[n for n in _CURVE if n < samples] + [samples],
                 progress=lambda done, total: self.progress(what, done, total),
             )

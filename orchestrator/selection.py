@@ -57,16 +57,20 @@ def candidates(records: Iterable[RunRecord]) -> list[Candidate]:
     return [Candidate(h, runs[0].params, tuple(runs)) for h, runs in groups.items()]
 
 
-def rank(found: Iterable[Candidate], metric: str, direction: Direction) -> list[Candidate]:
-    """Best mean first; a candidate with fewer seeds than another is behind it.
+def rank(
+    found: Iterable[Candidate], metric: str, direction: Direction, *, seeds: int | None = None
+) -> list[Candidate]:
+    """Best mean first; a candidate with fewer seeds (up to `seeds`) comes after those with more.
 
     Else one that diverged on its hard seeds would win by the easy ones.
     """
     sign = -1 if direction == "maximize" else 1
-    scored = [c for c in found if c.values(metric)]
-    return sorted(
-        scored, key=lambda c: (-len(c.values(metric)), sign * fmean(c.values(metric).values()))
-    )
+
+    def place(candidate: Candidate) -> tuple[int, float]:
+        values = candidate.values(metric).values()
+        return -min(len(values), seeds or len(values)), sign * fmean(values)
+
+    return sorted((c for c in found if c.values(metric)), key=place)
 
 
 def tied_with_best(ranked: Sequence[Candidate], metric: str) -> list[Candidate]:

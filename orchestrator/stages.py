@@ -7,15 +7,10 @@ validation, and written down, before the test split is opened.
 import json
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, load_test_data, load_training_data
@@ -23,82 +18,14 @@ from aae_core.errors import DataError
 from orchestrator import cluster, selection
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError
 from orchestrator.history import History, evaluation_path, run_key
-from orchestrator.records import RunRecord, Stage, TrialState
+from orchestrator.parzen_job import ParzenPool
+from orchestrator.records import RunRecord, Stage
 from orchestrator.scoring import Scorer, draw_pictures, planned_samples, write_json
 from orchestrator.settings import Settings
 from orchestrator.spec import EvaluateSpec, ParzenSpec, SweepSpec
-from orchestrator.spool import EndStatus, Spool
 from orchestrator.study import Assignment, Ledger, confirm_seed, held, open_storage
-from orchestrator.tracking import MlflowWriter
-from orchestrator.trainable import Report
+from orchestrator.sweep import Observer, Recorder, Request, Sweep, describe, opened, tracked
 from orchestrator.tuner import StageDriver, run_stage
-
-_MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}
-
-
-class Observer(Protocol):
-    """Who watches a sweep; the terminal, mostly."""
-
-    def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None: ...
-
-    def trial_started(self, assignment: Assignment) -> None: ...
-
-    def trial_epoch(self, stage: Stage, report: Report) -> None: ...
-
-    def trial_ended(
-        self, stage: Stage, number: int, state: TrialState, reason: str | None
-    ) -> None: ...
-
-    def scoring(self, what: str, done: int, total: int) -> None: ...
-
-    def note(self, message: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Request:
-    """What somebody asked to have run, and how to ask it again."""
-
-    spec: SweepSpec
-    spec_text: str
-    resume: str  # the command that carries on
-
-
-@dataclass
-class Sweep:
-    """One sweep in the hands of its driver."""
-
-    request: Request
-    settings: Settings
-    observer: Observer
-    draining: threading.Event
-    search: Ledger
-    confirm: Ledger
-    spool: Spool
-    began: float = field(default_factory=time.monotonic)
-    elapsed_before: float = 0.0
-
-    @property
-    def spec(self) -> SweepSpec:
-        return self.request.spec
-
-    @property
-    def id(self) -> str:
-        return self.spec.sweep_id
-
-    def folder_of(self, assignment: Assignment) -> Path:
-        trial = self.settings.trial_folder(self.id, assignment.stage, assignment.number)
-        return trial / str(assignment.attempt)
-
-    def ledger(self, stage: Stage) -> Ledger:
-        return self.search if stage == "search" else self.confirm
-
-    def note(self, **attributes: Any) -> None:
-        for name, value in attributes.items():
-            self.search.set_attribute(name, value)
-
-    def note_time(self) -> None:
-        elapsed = self.elapsed_before + time.monotonic() - self.began
-        self.note(elapsed=elapsed, touched=_now())
 
 
 def run(
@@ -115,10 +42,10 @@ def run(
     spec = request.spec
     cluster.preflight(settings, spec.resources)
     data = _training_data(settings, spec)
-    with held(settings, spec.sweep_id), _opened(request, settings, observer, draining) as sweep:
+    with held(settings, spec.sweep_id), opened(request, settings, observer, draining) as sweep:
         _require_same_data(sweep, data)
-        _describe(sweep)
-        with _tracked(sweep):
+        describe(sweep)
+        with tracked(sweep):
             with cluster.connected(settings):
                 share = cluster.share(spec.resources)
                 _search(sweep, data, share)
@@ -126,82 +53,6 @@ def run(
                 _evaluate(sweep, data)
             sweep.note(done=digest(spec.resolved()), state="done")
             _show(sweep, write_report)
-
-
-@contextmanager
-def _tracked(sweep: Sweep) -> Iterator[None]:
-    """MLflow follows for the length of a `with`; how that ends is how the sweep's run ends."""
-    writer = MlflowWriter(
-        sweep.spool, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
-    )
-    writer.start()
-    try:
-        yield
-        sweep.spool.close_run(sweep.id, "FINISHED")
-    except BaseException as error:
-        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
-        sweep.note(state="interrupted" if interrupted else "failed")
-        _close_runs(sweep, "KILLED" if interrupted else "FAILED")
-        raise
-    finally:
-        sweep.note_time()
-        if not writer.stop(timeout=30):
-            sweep.observer.note(
-                f"MLflow has not everything yet ({writer.error or 'it is slow'}); "
-                "nothing is lost, the next run sends the rest"
-            )
-
-
-def _close_runs(sweep: Sweep, status: EndStatus) -> None:
-    """Also of the trials under way: MLflow would show them as running for ever."""
-    for run in sweep.spool.runs(sweep.id):
-        if run.status == "RUNNING":
-            sweep.spool.close_run(run.key, status)
-
-
-# -- opening ---------------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(
-    request: Request, settings: Settings, observer: Observer, draining: threading.Event
-) -> Iterator[Sweep]:
-    storage = open_storage(settings)
-    search = Ledger.create(storage, request.spec, "search")
-    confirm = Ledger.create(storage, request.spec, "confirm")
-    with Spool(settings.spool) as spool:
-        sweep = Sweep(request, settings, observer, draining, search, confirm, spool)
-        sweep.elapsed_before = search.attribute("elapsed", 0.0)
-        yield sweep
-
-
-def _describe(sweep: Sweep) -> None:
-    spec = sweep.spec
-    planned = {
-        "search": spec.search.planned if spec.search else 0,
-        "confirm": spec.confirmations,
-    }
-    sweep.note(
-        name=spec.name,
-        spec=spec.resolved(),
-        spec_text=sweep.request.spec_text,
-        resume=sweep.request.resume,
-        planned=planned,
-        code_version=version("aae-sweep"),
-        state="running",
-        done=None,
-        touched=_now(),
-    )
-    sweep.spool.open_run(
-        sweep.id,
-        sweep_id=sweep.id,
-        experiment=spec.name,
-        name=sweep.id,
-        tags={"aae.stage": "sweep", "aae.sweep": sweep.id, "aae.resume": sweep.request.resume},
-    )
-    file = sweep.settings.sweep_folder(sweep.id) / "sweep.json"
-    file.write_text(json.dumps(spec.resolved(), indent=2))
-    sweep.spool.attach(sweep.id, file)
 
 
 def _training_data(settings: Settings, spec: SweepSpec) -> TrainingData:
@@ -230,7 +81,7 @@ def _search(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
     spec, search = sweep.spec, sweep.spec.search
 
     def next_trial() -> Assignment | None:
-        out_of_time = search.budget is not None and _hours(sweep) >= search.budget.hours
+        out_of_time = search.budget is not None and sweep.elapsed >= 3600 * search.budget.hours
         if out_of_time or sweep.search.asked() >= search.planned:
             return None
         return sweep.search.ask(spec)
@@ -298,52 +149,6 @@ def _interrupted(sweep: Sweep) -> Interrupted:
     return Interrupted(f"{sweep.id} was interrupted; carry on with: {sweep.request.resume}")
 
 
-@dataclass
-class Recorder:
-    """Writes what happens into the spool, and passes it on."""
-
-    sweep: Sweep
-
-    def trial_started(self, assignment: Assignment) -> None:
-        sweep, config = self.sweep, assignment.config
-        folder = sweep.settings.trial_folder(sweep.id, assignment.stage, assignment.number)
-        folder.mkdir(parents=True, exist_ok=True)
-        resolved = folder / "config.json"
-        resolved.write_text(json.dumps(config.to_dict(), indent=2))
-        key = run_key(sweep.id, assignment.stage, assignment.number)
-        sweep.spool.open_run(
-            key,
-            sweep_id=sweep.id,
-            experiment=sweep.spec.name,
-            parent=sweep.id,
-            name=f"{assignment.stage}-{assignment.number:04d}",
-            params=_flat(config.to_dict()),
-            tags={
-                "aae.stage": assignment.stage,
-                "aae.sweep": sweep.id,
-                "aae.config_hash": config.config_hash,
-                "aae.seed": config.seed,
-                "aae.attempt": assignment.attempt,
-            },
-        )
-        sweep.spool.attach(key, resolved)
-        sweep.observer.trial_started(assignment)
-
-    def trial_epoch(self, stage: Stage, report: Report) -> None:
-        key = run_key(self.sweep.id, stage, report.number)
-        for row in report.history or []:
-            self.sweep.spool.log(key, int(row["epoch"]), _without_epoch(row))
-        self.sweep.spool.log(key, report.epoch, report.metrics)
-        self.sweep.observer.trial_epoch(stage, report)
-
-    def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
-        key = run_key(self.sweep.id, stage, number)
-        self.sweep.spool.set_tags(key, {"aae.state": state, "aae.reason": reason or ""})
-        self.sweep.spool.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
-        self.sweep.note_time()
-        self.sweep.observer.trial_ended(stage, number, state, reason)
-
-
 # -- evaluate --------------------------------------------------------------------------------
 
 
@@ -359,44 +164,32 @@ def evaluate(
         spec = spec.model_copy(update={"evaluate": EvaluateSpec(parzen=parzen)})
     request = Request(spec, search.attribute("spec_text"), search.attribute("resume"))
     never = threading.Event()
-    with held(settings, sweep), _opened(request, settings, observer, never) as opened:
+    with held(settings, sweep), opened(request, settings, observer, never) as again:
         data = _training_data(settings, spec)
-        _require_same_data(opened, data)
-        with _tracked(opened), cluster.connected(settings):
-            return _evaluate(opened, data)
+        _require_same_data(again, data)
+        with tracked(again), cluster.connected(settings):
+            return _evaluate(again, data)
 
 
 def _evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
     """Fix the winner on validation, write that down, and only then open the test split."""
     objective = sweep.spec.objective
     found = selection.candidates(sweep.confirm.records())
-    ranked = selection.rank(found, objective.metric, objective.direction)
+    ranked = selection.rank(
+        found, objective.metric, objective.direction, seeds=sweep.spec.confirm.seeds
+    )
     if not ranked:
         raise SweepError(f"no confirmation has finished; the reasons: aae-sweep show {sweep.id}")
     sweep.confirm.set_attribute("winner", ranked[0].config_hash)
     sweep.note(stage="evaluate")
     test = _test_data(sweep)
-    folder = sweep.settings.sweep_folder(sweep.id)
-    scorer = Scorer(data, test, folder / "evaluation", partial(_scoring, sweep))
     planned = list(planned_samples(ranked, sweep.spec.evaluate.parzen))
     sweep.observer.stage_began("evaluate", len(planned), ())
-    models = []
-    for run, samples in planned:
-        scored = scorer.score(run, samples)
-        models.append(
-            {
-                "trial": run.number,
-                "seed": run.seed,
-                "config_hash": run.config_hash,
-                "group": run.params.get(sweep.spec.confirm.per or ""),
-                "checkpoint": run.checkpoint,
-                **scored,
-                "controls": scorer.controls(),
-            }
-        )
-        pictures = _record_scores(sweep, run, models[-1], data)
-        if len(models) == 1:
-            _show_in_front(sweep, pictures)
+    folder = sweep.settings.sweep_folder(sweep.id) / "evaluation"
+    with ParzenPool(cluster.cpus()) as pool:
+        scorer = Scorer(data, test, folder, pool, partial(_scoring, sweep))
+        models = [_score(sweep, scorer, run, samples) for run, samples in planned]
+    _show_in_front(sweep, planned[0][0])
     document = {"sweep": sweep.id, "winner": ranked[0].config_hash, "models": models}
     path = evaluation_path(sweep.settings, sweep.id)
     write_json(path, document)
@@ -432,46 +225,31 @@ def _test_data(sweep: Sweep) -> TestData:
         ) from error
 
 
-def _record_scores(
-    sweep: Sweep, run: RunRecord, document: dict[str, Any], data: TrainingData
-) -> list[Path]:
-    """Into the run's own place in MLflow; returns its pictures."""
+def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[str, Any]:
+    """One model's document, put with its pictures into the run's own place in MLflow."""
+    document = {
+        "trial": run.number,
+        "seed": run.seed,
+        "config_hash": run.config_hash,
+        "group": run.params.get(sweep.spec.confirm.per or ""),
+        "checkpoint": run.checkpoint,
+        **scorer.score(run, samples),
+        "controls": scorer.controls(),
+    }
     key = run_key(sweep.id, run.stage, run.number)
     folder = sweep.settings.trial_folder(sweep.id, run.stage, run.number)
     sweep.spool.log(key, run.epochs, document["metrics"])
     write_json(folder / "parzen.json", document)
-    pictures = draw_pictures(run, data, folder)
-    for path in (folder / "parzen.json", *pictures):
+    for path in (folder / "parzen.json", *draw_pictures(run, scorer.data, folder)):
         sweep.spool.attach(key, path)
     sweep.spool.attach(key, Path(document["checkpoint"]), "checkpoint")
-    return pictures
+    return document
 
 
-def _show_in_front(sweep: Sweep, pictures: list[Path]) -> None:
-    """The winner's pictures are the sweep's."""
+def _show_in_front(sweep: Sweep, winner: RunRecord) -> None:
+    """The pictures of the winner's first model are the sweep's."""
     folder = sweep.settings.sweep_folder(sweep.id) / "pictures"
     folder.mkdir(exist_ok=True)
-    for path in pictures:
+    for path in sweep.settings.trial_folder(sweep.id, winner.stage, winner.number).glob("*.png"):
         shutil.copy(path, folder)
         sweep.spool.attach(sweep.id, folder / path.name)
-
-
-def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"model": {"code_dim": 8}} -> {"model.code_dim": 8}."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        path = f"{prefix}{key}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return flat
-
-
-def _without_epoch(row: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name != "epoch"}
-
-
-def _hours(sweep: Sweep) -> float:
-    return (sweep.elapsed_before + time.monotonic() - sweep.began) / 3600
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

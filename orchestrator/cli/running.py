@@ -133,8 +133,9 @@ def _carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
     from orchestrator import stages
     from orchestrator.cli.panel import watching
     from orchestrator.cli.report import build_report
+    from orchestrator.sweep import Request
 
-    request = stages.Request(spec, text, resume)
+    request = Request(spec, text, resume)
     with _draining() as draining, watching(spec) as observer:
         stages.run(request, settings, observer, draining, lambda sweep: build_report([sweep], None))
 

@@ -49,6 +49,13 @@ def ranked(*groups: list[RunRecord], direction: Any = "maximize") -> list[str]:
     return [c.config_hash for c in rank(found, LL, direction)]
 
 
+def test_seeds_beyond_those_asked_for_are_no_merit() -> None:
+    old, new = confirmed("old", {1: 5.0, 3: 5.0, 5: 5.0}), confirmed("new", {1: 6.0, 3: 6.0})
+    found = candidates([*old, *new])
+    assert [c.config_hash for c in rank(found, LL, "maximize", seeds=2)] == ["new", "old"]
+    assert [c.config_hash for c in rank(found, LL, "maximize")] == ["old", "new"]
+
+
 def tied(*groups: list[RunRecord]) -> list[str]:
     found = rank(candidates(record for group in groups for record in group), LL, "maximize")
     return [c.config_hash for c in tied_with_best(found, LL)]

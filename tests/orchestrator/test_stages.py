@@ -13,15 +13,18 @@ import pytest
 
 from aae_core.data import TestData, TrainingData, load_training_data
 from aae_core.evaluation.parzen import in_process, run_protocol
-from orchestrator import scoring, stages, trainable
+from orchestrator import stages, trainable
+from orchestrator import sweep as sweep_module
 from orchestrator.cluster import Share
 from orchestrator.errors import EnvironmentUnusable, Interrupted
 from orchestrator.history import History
+from orchestrator.parzen_job import ParzenPool
 from orchestrator.records import RunRecord, Stage
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
-from orchestrator.stages import Request
+from orchestrator.spool import Spool
 from orchestrator.study import Assignment, Ledger, open_storage
+from orchestrator.sweep import Request, Sweep
 from orchestrator.trainable import Report
 from orchestrator.tuner import StageDriver
 
@@ -91,16 +94,17 @@ def _no_ray(settings: Settings) -> Iterator[None]:
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def score(samples: Any, x_valid: Any, x_test: Any, *, curve: Any, **_: Any) -> Any:
+    def score(_: Any, samples: Any, x_valid: Any, x_test: Any, *, curve: Any, **__: Any) -> Any:
         runner = in_process(samples.open())
         return run_protocol(runner, samples.n_samples, x_valid, x_test, curve=curve)
 
     monkeypatch.setattr(stages, "run_stage", straw_stage)
-    monkeypatch.setattr(stages, "MlflowWriter", NoMlflow)
+    monkeypatch.setattr(sweep_module, "MlflowWriter", NoMlflow)
     monkeypatch.setattr(stages.cluster, "connected", _no_ray)
     monkeypatch.setattr(stages.cluster, "share", lambda _: Share(1.0, 0.0))
     monkeypatch.setattr(StageDriver, "capacity", lambda _: 1)
-    monkeypatch.setattr(scoring, "score_samples", score)
+    monkeypatch.setattr(stages.cluster, "cpus", lambda: 1)
+    monkeypatch.setattr(ParzenPool, "score", score)
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
 
 
@@ -253,7 +257,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_end(
         run(settings, spec, watcher, draining)
     reader = History(settings)
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
-    assert "RUNNING" not in {run.status for run in stages.Spool(settings.spool).runs()}
+    assert "RUNNING" not in {run.status for run in Spool(settings.spool).runs()}
     run(settings, spec)
     assert numbers(reader, spec) == undisturbed
     assert reader.status(spec.sweep_id)["state"] == "done"
@@ -298,7 +302,7 @@ def test_when_the_time_is_up_no_trial_starts_and_the_rest_is_done(
         images(tmp_path / "i.npz", test=True), trials=50, search={"budget": {"hours": 1.0}}
     )
     hours, watcher = [0.0], Watcher()
-    monkeypatch.setattr(stages, "_hours", lambda _: hours[0])
+    monkeypatch.setattr(Sweep, "elapsed", property(lambda _: 3600 * hours[0]))
 
     def late(what: str) -> None:
         if what == "search 1 epoch 1":

@@ -1,0 +1,230 @@
+"""One sweep in the hands of its driver: what was asked, its ledgers, and its place in MLflow."""
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.errors import Interrupted
+from orchestrator.history import run_key
+from orchestrator.records import RunRecord, Stage, TrialState
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.spool import EndStatus, Spool
+from orchestrator.study import Assignment, Ledger, open_storage
+from orchestrator.tracking import MlflowWriter
+from orchestrator.trainable import Report
+
+_MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}
+
+
+class Observer(Protocol):
+    """Who watches a sweep; the terminal, mostly."""
+
+    def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None: ...
+
+    def trial_started(self, assignment: Assignment) -> None: ...
+
+    def trial_epoch(self, stage: Stage, report: Report) -> None: ...
+
+    def trial_ended(
+        self, stage: Stage, number: int, state: TrialState, reason: str | None
+    ) -> None: ...
+
+    def scoring(self, what: str, done: int, total: int) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asked to have run, and how to ask it again."""
+
+    spec: SweepSpec
+    spec_text: str
+    resume: str  # the command that carries on
+
+
+@dataclass
+class Sweep:
+    """One sweep in the hands of its driver."""
+
+    request: Request
+    settings: Settings
+    observer: Observer
+    draining: threading.Event
+    search: Ledger
+    confirm: Ledger
+    spool: Spool
+    began: float = field(default_factory=time.monotonic)
+    elapsed_before: float = 0.0
+
+    @property
+    def spec(self) -> SweepSpec:
+        return self.request.spec
+
+    @property
+    def id(self) -> str:
+        return self.spec.sweep_id
+
+    def folder_of(self, assignment: Assignment) -> Path:
+        trial = self.settings.trial_folder(self.id, assignment.stage, assignment.number)
+        return trial / str(assignment.attempt)
+
+    def ledger(self, stage: Stage) -> Ledger:
+        return self.search if stage == "search" else self.confirm
+
+    def note(self, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            self.search.set_attribute(name, value)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds, those of earlier drivers included."""
+        return self.elapsed_before + time.monotonic() - self.began
+
+    def note_time(self) -> None:
+        self.note(elapsed=self.elapsed, touched=_now())
+
+
+@contextmanager
+def opened(
+    request: Request, settings: Settings, observer: Observer, draining: threading.Event
+) -> Iterator[Sweep]:
+    storage = open_storage(settings)
+    search = Ledger.create(storage, request.spec, "search")
+    confirm = Ledger.create(storage, request.spec, "confirm")
+    with Spool(settings.spool) as spool:
+        sweep = Sweep(request, settings, observer, draining, search, confirm, spool)
+        sweep.elapsed_before = search.attribute("elapsed", 0.0)
+        yield sweep
+
+
+def describe(sweep: Sweep) -> None:
+    """Note what was asked, for readers and for MLflow."""
+    spec = sweep.spec
+    planned = {
+        "search": spec.search.planned if spec.search else 0,
+        "confirm": spec.confirmations,
+    }
+    sweep.note(
+        name=spec.name,
+        spec=spec.resolved(),
+        spec_text=sweep.request.spec_text,
+        resume=sweep.request.resume,
+        planned=planned,
+        code_version=version("aae-sweep"),
+        state="running",
+        done=None,
+        touched=_now(),
+    )
+    sweep.spool.open_run(
+        sweep.id,
+        sweep_id=sweep.id,
+        experiment=spec.name,
+        name=sweep.id,
+        tags={"aae.stage": "sweep", "aae.sweep": sweep.id, "aae.resume": sweep.request.resume},
+    )
+    file = sweep.settings.sweep_folder(sweep.id) / "sweep.json"
+    file.write_text(json.dumps(spec.resolved(), indent=2))
+    sweep.spool.attach(sweep.id, file)
+
+
+@contextmanager
+def tracked(sweep: Sweep) -> Iterator[None]:
+    """MLflow follows for the length of a `with`; how that ends is how the sweep's run ends."""
+    writer = MlflowWriter(
+        sweep.spool, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
+    )
+    writer.start()
+    try:
+        yield
+        sweep.spool.close_run(sweep.id, "FINISHED")
+    except BaseException as error:
+        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        sweep.note(state="interrupted" if interrupted else "failed")
+        _close_runs(sweep, "KILLED" if interrupted else "FAILED")
+        raise
+    finally:
+        sweep.note_time()
+        if not writer.stop(timeout=30):
+            sweep.observer.note(
+                f"MLflow has not everything yet ({writer.error or 'it is slow'}); "
+                "nothing is lost, the next run sends the rest"
+            )
+
+
+def _close_runs(sweep: Sweep, status: EndStatus) -> None:
+    """Also of the trials under way: MLflow would show them as running for ever."""
+    for run in sweep.spool.runs(sweep.id):
+        if run.status == "RUNNING":
+            sweep.spool.close_run(run.key, status)
+
+
+@dataclass
+class Recorder:
+    """Writes what happens into the spool, and passes it on."""
+
+    sweep: Sweep
+
+    def trial_started(self, assignment: Assignment) -> None:
+        sweep, config = self.sweep, assignment.config
+        folder = sweep.settings.trial_folder(sweep.id, assignment.stage, assignment.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        resolved = folder / "config.json"
+        resolved.write_text(json.dumps(config.to_dict(), indent=2))
+        key = run_key(sweep.id, assignment.stage, assignment.number)
+        sweep.spool.open_run(
+            key,
+            sweep_id=sweep.id,
+            experiment=sweep.spec.name,
+            parent=sweep.id,
+            name=f"{assignment.stage}-{assignment.number:04d}",
+            params=_flat(config.to_dict()),
+            tags={
+                "aae.stage": assignment.stage,
+                "aae.sweep": sweep.id,
+                "aae.config_hash": config.config_hash,
+                "aae.seed": config.seed,
+                "aae.attempt": assignment.attempt,
+            },
+        )
+        sweep.spool.attach(key, resolved)
+        sweep.observer.trial_started(assignment)
+
+    def trial_epoch(self, stage: Stage, report: Report) -> None:
+        key = run_key(self.sweep.id, stage, report.number)
+        for row in report.history or []:
+            self.sweep.spool.log(key, int(row["epoch"]), _without_epoch(row))
+        self.sweep.spool.log(key, report.epoch, report.metrics)
+        self.sweep.observer.trial_epoch(stage, report)
+
+    def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
+        key = run_key(self.sweep.id, stage, number)
+        self.sweep.spool.set_tags(key, {"aae.state": state, "aae.reason": reason or ""})
+        self.sweep.spool.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
+        self.sweep.note_time()
+        self.sweep.observer.trial_ended(stage, number, state, reason)
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model": {"code_dim": 8}} -> {"model.code_dim": 8}."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        path = f"{prefix}{key}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return flat
+
+
+def _without_epoch(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "epoch"}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
