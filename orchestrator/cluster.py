@@ -3,7 +3,9 @@
 import math
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +66,7 @@ def connected(settings: Settings) -> Iterator[None]:
     options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
     if settings.ray_address is None:
         options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -72,6 +75,8 @@ def connected(settings: Settings) -> Iterator[None]:
             f"{where} cannot be used: {error}\n"
             "set RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place, which just ends
     try:
         yield
     finally:

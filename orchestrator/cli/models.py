@@ -23,7 +23,7 @@ _CHUNK = 10_000  # images at a time
 def evaluate(
     sweep: SweepName = "latest",
     parzen_samples: Annotated[
-        int | None, typer.Option("--parzen-samples", min=1, help="For the winner's models.")
+        int | None, typer.Option("--parzen-samples", min=1, help="Of every confirmed model.")
     ] = None,
     json: AsJson = False,
 ) -> None:

@@ -138,11 +138,11 @@ def test_the_same_again_has_nothing_to_do(home: Path, file: Path, sweep: dict[st
     assert read(home, "status", "tiny") == sweep
 
 
-def test_interrupted_exits_with_130_and_says_how_to_carry_on(home: Path, file: Path) -> None:
+def test_terminated_exits_with_130_and_says_how_to_carry_on(home: Path, file: Path) -> None:
     process = start(home / "stopped", "run", file, "--set", "training.epochs=1000000")
     assert process.stderr is not None
     assert process.stderr.readline() == "search: 3 trials\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert out == ""
