@@ -65,6 +65,21 @@ class ArrayFile:
 
 
 @dataclass(frozen=True)
+class SharedArray:
+    """An array of samples (N, D) in Ray's object store."""
+
+    ref: Any
+    n_samples: int
+
+    @classmethod
+    def put(cls, array: np.ndarray) -> Self:
+        return cls(ray.put(array), len(array))
+
+    def open(self) -> SampleSource:
+        return ArraySource(ray.get(self.ref))
+
+
+@dataclass(frozen=True)
 class CheckpointSamples:
     """N draws of the model in a checkpoint folder; the path is absolute."""
 

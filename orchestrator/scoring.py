@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,13 @@ import aae_core
 from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, unit_interval
 from aae_core.evaluation.latent import basis_2d, project_2d
-from aae_core.evaluation.parzen import ArraySource, ParzenResult, in_process, run_protocol
 from aae_core.evaluation.samples import sample_grid
 from aae_core.evaluation.scores import test_metrics
 from aae_core.models import AAE
 from aae_core.seeding import stream_seed
 from aae_core.streams import generator
 from aae_core.training.loop import resident
-from orchestrator.parzen_job import CheckpointSamples, ParzenPool
+from orchestrator.parzen_job import CheckpointSamples, ParzenPool, SharedArray
 from orchestrator.pictures import save_grid, save_scatter
 from orchestrator.records import RunRecord
 from orchestrator.selection import Candidate
@@ -69,7 +69,7 @@ class Scorer:
                 self.data.x_valid,
                 self.test.x,
                 curve=[n for n in _CURVE if n < samples] + [samples],
-                progress=lambda done, total: self.progress(what, done, total),
+                progress=partial(self.progress, what),
             )
             curve = [asdict(point) for point in result.curve]
             return {**result.to_dict(), "metrics": metrics, "curve": curve}
@@ -80,18 +80,20 @@ class Scorer:
         """Two memories scored as if they were models: Parzen figures flatter memorisation."""
 
         def compute() -> dict[str, Any]:
-            self.progress("controls: training images", 0, 2)
-            train = self._score_array(unit_interval(self.data.x_train))
-            self.progress("controls: k-means centroids", 1, 2)
-            kmeans = self._score_array(_centroids(unit_interval(self.data.x_train)))
-            self.progress("controls", 2, 2)
-            return {"train_images": train.to_dict(), "kmeans": kmeans.to_dict()}
+            centroids = _centroids(unit_interval(self.data.x_train))
+            samples = {"train_images": self.data.x_train, "kmeans": centroids}
+            return {name: self._score_array(name, array) for name, array in samples.items()}
 
         return self._kept({"controls": _CENTROIDS}, compute)
 
-    def _score_array(self, samples: np.ndarray) -> ParzenResult:
-        runner = in_process(ArraySource(samples))
-        return run_protocol(runner, len(samples), self.data.x_valid, self.test.x)
+    def _score_array(self, name: str, samples: np.ndarray) -> dict[str, Any]:
+        result = self.pool.score(
+            SharedArray.put(samples),
+            self.data.x_valid,
+            self.test.x,
+            progress=partial(self.progress, f"control {name}"),
+        )
+        return result.to_dict()
 
     def _kept(
         self, content: dict[str, Any], compute: Callable[[], dict[str, Any]]

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from aae_core.data import TestData, TrainingData, load_training_data
-from aae_core.evaluation.parzen import in_process, run_protocol
-from orchestrator import stages, trainable
+from aae_core.evaluation.parzen import ArraySource, in_process, run_protocol
+from orchestrator import scoring, stages, trainable
 from orchestrator import sweep as sweep_module
 from orchestrator.cluster import Share
 from orchestrator.errors import EnvironmentUnusable, Interrupted
@@ -88,13 +89,24 @@ def straw_stage(driver: StageDriver, data: TrainingData, share: Share, scratch: 
                 driver.tune_ended("t")
 
 
+class StrawArray:
+    """A SharedArray that stays in this process."""
+
+    @staticmethod
+    def put(array: np.ndarray) -> Any:
+        return SimpleNamespace(n_samples=len(array), open=lambda: ArraySource(array))
+
+
 @contextmanager
 def _no_ray(settings: Settings) -> Iterator[None]:
     yield
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def score(_: Any, samples: Any, x_valid: Any, x_test: Any, *, curve: Any, **__: Any) -> Any:
+    def score(
+        _: Any, samples: Any, x_valid: Any, x_test: Any, *, progress: Any, curve: Any = ()
+    ) -> Any:
+        progress(0, 1)
         runner = in_process(samples.open())
         return run_protocol(runner, samples.n_samples, x_valid, x_test, curve=curve)
 
@@ -105,6 +117,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StageDriver, "capacity", lambda _: 1)
     monkeypatch.setattr(stages.cluster, "cpus", lambda: 1)
     monkeypatch.setattr(ParzenPool, "score", score)
+    monkeypatch.setattr(scoring, "SharedArray", StrawArray)
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
 
 

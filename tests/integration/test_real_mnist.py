@@ -1,0 +1,67 @@
+"""The first promise on real MNIST: without the t10k files, search and confirm are the same."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_command import Bench
+
+from orchestrator.records import RunRecord
+
+MNIST = """
+name: promise
+data: {name: mnist}
+model: {code_dim: 2, hidden: [16], init_std: 0.1}
+training: {epochs: 1, batch_size: 1000, reconstruction: {optimizer: adam, lr: 1e-3}}
+search:
+  sampler: {kind: random}
+  trials: 2
+  space: {model.prior.std: {float: [1, 5]}}
+confirm: {seeds: 1}
+evaluate: {parzen: {samples: 1_000, screen_samples: 1_000}}
+"""
+
+
+def bench(folder: Path, *patterns: str) -> Bench:
+    """A sweep over those of the real files that the patterns name."""
+    real = Path(os.environ.get("AAE_DATA", "")).absolute() / "mnist"
+    if not os.environ.get("AAE_DATA") or not real.is_dir():
+        pytest.skip("no mnist/ in AAE_DATA")
+    made = Bench(folder, MNIST)
+    linked = made.settings.data / "mnist"
+    linked.mkdir(parents=True)
+    for pattern in patterns:
+        for file in real.glob(pattern):
+            (linked / file.name).symlink_to(file)
+    return made
+
+
+def learned(ran: Bench) -> list[Any]:
+    return [
+        (r.stage, r.number, r.params, r.seed, [ran.curve(r)[0][m] for m in METRICS])
+        for r in ran.trials()
+    ]
+
+
+def confirmed(trials: list[RunRecord]) -> bool:
+    return any(r.stage == "confirm" and r.state == "complete" for r in trials)
+
+
+METRICS = ("train/recon", "train/disc_z", "train/gen_z", "val/recon", "val/parzen_ll")
+
+
+@pytest.mark.mnist
+def test_search_and_confirm_never_look_at_the_test_files(tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    without = bench(tmp_path / "without", "train-*")
+    done = without.run()
+    assert done.returncode == 4
+    assert "t10k-images-idx3-ubyte" in done.stderr
+    assert len(learned(without)) == 3
+
+    (tmp_path / "whole").mkdir()
+    whole = bench(tmp_path / "whole", "*")
+    with whole.started() as process:
+        whole.wait_for(process, confirmed)
+    assert learned(whole) == learned(without)
