@@ -14,19 +14,11 @@ from aae_core.networks import MLP
 
 
 class Deterministic(nn.Module):
-    """z = f(x): q(z) takes its randomness from the data alone."""
+    """z = f(x): q(z) takes its randomness from the data alone.  The body: (B, D) -> (B, L)."""
 
-    def __init__(
-        self,
-        dim: int,
-        hidden: Sequence[int],
-        code_dim: int,
-        *,
-        init_std: float,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.body = MLP(dim, hidden, code_dim, init_std=init_std, generator=generator)
+        self.body = body
 
     def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
         z: Tensor = self.body(x)
@@ -34,19 +26,11 @@ class Deterministic(nn.Module):
 
 
 class Gaussian(nn.Module):
-    """z ~ N(μ(x), diag σ²(x)), reparametrised: z = μ + σ·ε."""
+    """z ~ N(μ(x), diag σ²(x)), reparametrised: z = μ + σ·ε.  The body: (B, D) -> (B, 2L)."""
 
-    def __init__(
-        self,
-        dim: int,
-        hidden: Sequence[int],
-        code_dim: int,
-        *,
-        init_std: float,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.body = MLP(dim, hidden, 2 * code_dim, init_std=init_std, generator=generator)
+        self.body = body
 
     def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
         mean: Tensor
@@ -57,21 +41,15 @@ class Gaussian(nn.Module):
 
 
 class Universal(nn.Module):
-    """z = f(x, η), η ~ N(0, I): any q(z|x), its density out of reach but never needed."""
+    """z = f(x, η), η ~ N(0, I): any q(z|x), its density out of reach but never needed.
 
-    def __init__(
-        self,
-        dim: int,
-        hidden: Sequence[int],
-        code_dim: int,
-        *,
-        noise_dim: int,
-        init_std: float,
-        generator: torch.Generator,
-    ) -> None:
+    The body: (B, D + noise_dim) -> (B, L).
+    """
+
+    def __init__(self, body: nn.Module, noise_dim: int) -> None:
         super().__init__()
+        self.body = body
         self.noise_dim = noise_dim
-        self.body = MLP(dim + noise_dim, hidden, code_dim, init_std=init_std, generator=generator)
 
     def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
         shape = torch.Size((len(x), self.noise_dim))
@@ -92,12 +70,16 @@ def build_posterior(
     init_std: float,
     generator: torch.Generator,
 ) -> Posterior:
-    shape = (dim, hidden, code_dim)
-    if config.kind == "universal":
-        return Universal(*shape, noise_dim=config.noise_dim, init_std=init_std, generator=generator)
-    if config.kind == "gaussian":
-        return Gaussian(*shape, init_std=init_std, generator=generator)
-    return Deterministic(*shape, init_std=init_std, generator=generator)
+    def body(in_dim: int, out_dim: int) -> MLP:
+        return MLP(in_dim, hidden, out_dim, init_std=init_std, generator=generator)
+
+    match config.kind:
+        case "deterministic":
+            return Deterministic(body(dim, code_dim))
+        case "gaussian":
+            return Gaussian(body(dim, 2 * code_dim))
+        case "universal":
+            return Universal(body(dim + config.noise_dim, code_dim), config.noise_dim)
 
 
 def _standard_normal(shape: torch.Size, noise: torch.Generator) -> Tensor:
