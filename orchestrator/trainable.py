@@ -42,13 +42,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Report:
-    """What an attempt tells the driver, after each epoch and at its end."""
+    """What an attempt tells the driver: that it has begun, each epoch's metrics, and its end."""
 
     number: int
     attempt: int
     node: str
     epoch: int
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # none yet when it begins
     resumed_from: int | None = None
     history: list[dict[str, float]] | None = None  # of the checkpoint resumed, in the first report
     checkpoint: str | None = None  # one written since the last report
@@ -78,7 +78,10 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
     try:
         state = begin(work, data)
         if state.epoch:
-            past.update(resumed_from=state.epoch, history=list(state.history))
+            past.update(resumed_from=state.epoch)
+        tell(state.epoch, {})
+        if state.epoch:
+            past.update(history=list(state.history))
         if state.epoch >= state.config.training.epochs:
             *_, last_epoch = state.history
             metrics = {k: v for k, v in last_epoch.items() if k != "epoch"}

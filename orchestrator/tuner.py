@@ -122,8 +122,8 @@ class StageDriver:
         self._hear_of_start(live, report)
         if report.end in ("diverged", "failed"):
             return self._stop(trial_id, report.end, None, report.reason)  # type: ignore[arg-type]
-        if report.epoch <= live.last_epoch:
-            return False
+        if report.epoch <= live.last_epoch or not report.metrics:
+            return self._draining.is_set()
         self._hear(live, report)
         objective = report.metrics[self.spec.objective.metric]
         if report.end == "complete":

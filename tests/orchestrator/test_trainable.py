@@ -50,7 +50,7 @@ def work(folder: Path, resume: Path | None = None, config: TrialConfig = CONFIG)
 
 
 def told(job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list[Report]:
-    """What `train` tells the driver."""
+    """What `train` tells the driver, once it has said that it begins."""
     reports: list[Report] = []
 
     def report(metrics: dict[str, Any]) -> None:
@@ -58,6 +58,8 @@ def told(job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list
 
     monkeypatch.setattr(trainable.tune, "report", report)
     train(asdict(job), data)
+    beginning, *reports = reports
+    assert (beginning.metrics, beginning.history, beginning.end) == ({}, None, None)
     return reports
 
 

@@ -219,6 +219,19 @@ def test_draining_stops_at_the_next_epoch_and_starts_nothing(straw: Straw) -> No
     assert again[0]["resume"].endswith("0/1/epoch-000002")
 
 
+def test_a_trial_runs_once_it_says_so_and_not_at_all_while_draining(straw: Straw) -> None:
+    beginning = {"node": "here", "epoch": 0, "metrics": {}, "attempt": 1}
+    for trial_id, draining in [("a", False), ("b", True)]:
+        number = straw.driver.suggest(trial_id)["number"]  # type: ignore[index, call-overload]
+        assert straw.states()[number] == "waiting"
+        if draining:
+            straw.draining.set()
+        report = asdict(Report(number=number, **beginning))  # type: ignore[arg-type]
+        assert straw.driver.should_stop(trial_id, {"report": json.dumps(report)}) == draining
+        assert straw.states()[number] == "running"
+    assert [r.epochs_computed for r in straw.ledger.records()] == [0, 0]
+
+
 def test_a_trial_that_ends_while_draining_has_ended(straw: Straw) -> None:
     work = straw.driver.suggest("a")
     straw.draining.set()
