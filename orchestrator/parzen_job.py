@@ -31,6 +31,7 @@ from aae_core.evaluation.parzen import (
     run_protocol,
     score_block,
 )
+from orchestrator import cluster
 from orchestrator.errors import SweepError
 
 Progress = Callable[[int, int], None]  # blocks done, blocks in all
@@ -152,8 +153,8 @@ _Actor = ray.remote(num_cpus=1)(_Scorer)
 class ParzenPool:
     """Actors that score one set of samples after another, from the first one to the `with`'s end.
 
-    Only an actor that says it is ready is given blocks: one for which the cluster has no CPU
-    left holds nobody up.
+    No more are started than the cluster has CPUs, and only one that says it is ready is given
+    blocks: where others use the cluster too, an actor may wait long for its place.
     """
 
     def __init__(self, actors: int) -> None:
@@ -199,7 +200,7 @@ class ParzenPool:
         self, samples: SampleFile, points: Tensor, sigmas: Sequence[float]
     ) -> Iterator[Tensor]:
         """Every block's sums, in block order."""
-        for _ in range(self._size - len(self._actors)):
+        for _ in range(min(self._size, cluster.cpus()) - len(self._actors)):
             self._start_actor()
         work = (samples, ray.put(points.numpy()), sigmas)
         blocks = block_count(samples.n_samples)
