@@ -49,16 +49,6 @@ def grid(space: Space) -> dict[str, list[Any]]:
     return {path: _values(space[path]) for path in parents_first(space)}
 
 
-def to_optuna(params: Mapping[str, Value]) -> dict[str, Any]:
-    """Values as Optuna keeps them, to enqueue a trial."""
-    return {path: _label(value) for path, value in params.items()}
-
-
-def from_optuna(space: Space, params: Mapping[str, Any]) -> dict[str, Value]:
-    """Values of the settings from the `params` of an Optuna trial."""
-    return {path: _value(space[path], kept) for path, kept in params.items()}
-
-
 def _exists(parameter: Parameter, params: Mapping[str, Value]) -> bool:
     return all(
         parent in params and params[parent] in values for parent, values in parameter.when.items()

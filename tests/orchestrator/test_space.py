@@ -1,5 +1,6 @@
 """The search space under Optuna: order, conditions, labels."""
 
+import json
 from typing import Any
 
 import optuna
@@ -53,8 +54,8 @@ def test_suggestions_lie_in_the_space_and_obey_its_conditions(seed: int) -> None
     assert ("training.schedule.drop_epochs" in params) == (schedule == "step" and kind == "u")
     assert params["model.code_dim"] in (4, 9, 14)
     assert params.get("training.schedule.drop_epochs", [25]) in ([25], [25, 100])
-    assert space.from_optuna(parameters(), trial.params) == params
-    assert space.to_optuna(params) == trial.params
+    kept = {p: json.dumps(v) if isinstance(v, list | tuple) else v for p, v in params.items()}
+    assert trial.params == kept
 
 
 def test_a_grandchild_is_off_with_its_parent() -> None:
@@ -80,7 +81,7 @@ def test_distributions_are_those_that_are_suggested() -> None:
 
 def test_lists_survive_a_study_in_a_database() -> None:
     study = optuna.create_study(storage="sqlite://")
-    study.enqueue_trial(space.to_optuna({"model.hidden": [100, 50]}))
+    study.enqueue_trial({"model.hidden": "[100, 50]"})
     trial = study.ask()
     params = space.suggest(trial, parameters({"model.hidden": {"choice": [[100, 100], [100, 50]]}}))
     assert params == {"model.hidden": [100, 50]}
