@@ -19,6 +19,8 @@ from aae_core.data.sets import (
     Verdict,
     unit_interval,
 )
+from aae_core.data.svhn import Svhn
+from aae_core.data.tfd import Tfd
 
 __all__ = [
     "DataFile",
@@ -34,10 +36,12 @@ __all__ = [
     "unit_interval",
 ]
 
-_PUBLIC: dict[str, Callable[[Path], DataSet]] = {
-    "digits": lambda _: Digits(),
-    "mnist": lambda root: IdxSet(MNIST, root),
-    "fashion_mnist": lambda root: IdxSet(FASHION_MNIST, root),
+_PUBLIC: dict[str, Callable[[DataConfig, Path], DataSet]] = {
+    "digits": lambda _, __: Digits(),
+    "mnist": lambda _, root: IdxSet(MNIST, root),
+    "fashion_mnist": lambda _, root: IdxSet(FASHION_MNIST, root),
+    "svhn": lambda config, root: Svhn(root, config.colour, config.extra),
+    "tfd": lambda config, root: Tfd(root, config.fold),
 }
 
 
@@ -45,12 +49,12 @@ def open_data_set(config: DataConfig, root: Path) -> DataSet:
     """For all that one may ask of a data set: its description, its files, their checksums."""
     if config.path is not None:
         return Arrays(Path(config.path))
-    return _PUBLIC[config.name](root)
+    return _PUBLIC[config.name](config, root)
 
 
 def catalogue(root: Path) -> list[Description]:
     """Every data set that needs no path."""
-    return [data_set(root).describe() for data_set in _PUBLIC.values()]
+    return [data_set(DataConfig(), root).describe() for data_set in _PUBLIC.values()]
 
 
 def load_training_data(config: DataConfig, root: Path, *, fetch: bool = True) -> TrainingData:

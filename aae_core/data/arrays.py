@@ -1,15 +1,14 @@
 """The user's own images: one .npz file, untrusted.
 
 Members: x_train (n, D) or (n, H, W[, C]), uint8 or float in [0, 1]; optional y_train (n,), whole
-numbers from 0; optional x_valid, y_valid (else the last tenth of a seeded permutation of the
-training images validates); optional x_test, y_test.
+numbers from 0, or −1 where unlabelled; optional x_valid, y_valid (else the last tenth of a seeded
+permutation of the training images validates); optional x_test, y_test.
 
 Nothing is ever unpickled. Nothing is allocated before a member's header agrees, to the byte, with
 its size in the archive, and that size fits into this machine.
 """
 
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -22,6 +21,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
+from aae_core.data.memory import physical_memory
 from aae_core.data.sets import DataFile, Description, Split, TestData, TrainingData, Verdict
 from aae_core.data.splits import last_tenth
 from aae_core.errors import DataError
@@ -147,8 +147,15 @@ class _Npz:
                 name, f"is {header.dtype} of shape {header.shape}; give whole numbers, ({n},)"
             )
         labels = self._array(name).astype(np.int64)
-        if labels.min() < 0:
-            raise self._wrong(name, "has negative labels; count classes from 0")
+        if split == "train" and self.has("valid"):
+            if labels.min() < -1:
+                raise self._wrong(name, "has labels below −1; −1 is unlabelled, classes are from 0")
+        elif labels.min() < 0:
+            raise self._wrong(
+                name,
+                "has negative labels; count classes from 0. Images without a label (−1) go into "
+                "x_train, beside an x_valid",
+            )
         return labels
 
     def _header(self, name: str) -> _Header:
@@ -165,9 +172,9 @@ class _Npz:
                 f"has a header for {header.dtype} of shape {header.shape}, and {nbytes} bytes of "
                 "data; save it again by np.savez",
             )
-        if nbytes > _memory() // 2:  # a permuted copy, or a cast one, takes as much again
+        if nbytes > physical_memory() // 2:  # a permuted copy, or a cast one, takes as much again
             raise self._wrong(
-                name, f"takes {nbytes:,} bytes, this machine has {_memory():,}; give less"
+                name, f"takes {nbytes:,} bytes, this machine has {physical_memory():,}; give less"
             )
         return header
 
@@ -236,8 +243,3 @@ def _parse_header(stream: IO[bytes]) -> _Header:
     if not all(0 < length < 2**63 for length in shape):
         raise ValueError("empty, or larger than anything")
     return _Header(shape, dtype)
-
-
-def _memory() -> int:
-    """Bytes of physical memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,6 +1,7 @@
 """What a data set hands out, and what every data set must be able to do.
 
 Shapes: n images, D = H·W·C pixels each.  Units: uint8, or float32 in [0, 1].
+Labels y count classes from 0; −1 is an unlabelled image, which only y_train may hold.
 """
 
 import hashlib
@@ -44,6 +45,12 @@ class TrainingData:
     @property
     def dim(self) -> int:
         return math.prod(self.image_shape)
+
+    @property
+    def classes(self) -> int:
+        """How many the labels tell apart; 0 without labels."""
+        labels = [y for y in (self.y_train, self.y_valid) if y is not None]
+        return 1 + max((int(y.max()) for y in labels), default=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +107,10 @@ class DataFile:
 class Description:
     name: str
     files: tuple[DataFile, ...]
-    sizes: dict[str, int]  # images in train, valid, test
+    sizes: dict[str, int]  # images in train, valid, test; empty if only the missing file knows
     source: str
     licence: str
+    obtain: str | None = None  # how to come by files that cannot be downloaded
 
     @property
     def missing(self) -> tuple[Path, ...]:

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from aae_core.errors import ConfigError, DataError
+from aae_core.seeding import stream_seed
+
 
 def permutation(n: int, seed: int = 0) -> np.ndarray:
     """A shuffled 0 … n−1. RandomState's stream is frozen (NEP 19), default_rng's is not."""
@@ -10,8 +13,12 @@ def permutation(n: int, seed: int = 0) -> np.ndarray:
 
 def last_tenth(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of train and of validation: the last tenth of a permutation, but at least 2."""
+    return hold_out(n, max(2, n // 10))
+
+
+def hold_out(n: int, n_valid: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of train and of validation: the end of a permutation."""
     order = permutation(n)
-    n_valid = max(2, n // 10)
     return order[:-n_valid], order[-n_valid:]
 
 
@@ -21,9 +28,55 @@ def class_balanced(y: np.ndarray, *sizes: int) -> tuple[np.ndarray, ...]:
     Every size must divide by the number of classes. What is left makes the last part. Within a
     part the images keep their order, which mixes the classes.
     """
-    classes = np.unique(y)
-    order = permutation(len(y))
-    shuffled = [order[y[order] == label] for label in classes]
-    edges = np.cumsum([size // len(classes) for size in sizes])
-    parts = zip(*(np.split(members, edges) for members in shuffled), strict=True)
+    shuffled = _shuffled_classes(y)
+    edges = np.cumsum([size // len(shuffled) for size in sizes])
+    parts = zip(*(np.split(members, edges) for members in shuffled.values()), strict=True)
     return tuple(np.sort(np.concatenate(part)) for part in parts)
+
+
+def labelled(y: np.ndarray | None, n: int | None, seed: int) -> np.ndarray:
+    """Sorted indices of the training images whose label a trial may see: all of them for None.
+
+    Else n are drawn at random, evenly over the classes. y is −1 where there is no label to see.
+
+    Raises ConfigError if n cannot be drawn evenly, DataError if there are no labels at all.
+    """
+    if n == 0:
+        return np.empty(0, np.int64)
+    if y is None or y.max() < 0:
+        raise DataError("the training images have no labels; give y_train, or another data set")
+    if n is None:
+        return np.flatnonzero(y >= 0)
+    shuffled = _shuffled_classes(y, stream_seed(seed, "labels") % 2**32)
+    shuffled.pop(-1, None)
+    _require_even(n, {label: len(members) for label, members in shuffled.items()})
+    share = n // len(shuffled)
+    return np.sort(np.concatenate([members[:share] for members in shuffled.values()]))
+
+
+def _shuffled_classes(y: np.ndarray, seed: int = 0) -> dict[int, np.ndarray]:
+    """The indices of every class in an order of their own."""
+    order = permutation(len(y), seed)
+    return {int(label): order[y[order] == label] for label in np.unique(y)}
+
+
+def _require_even(n: int, sizes: dict[int, int]) -> None:
+    """`sizes`: labelled images of every class."""
+    scarcest = min(sizes, key=sizes.__getitem__)
+    most = sizes[scarcest] * len(sizes)
+    if n > most:
+        raise ConfigError(
+            {
+                "data.labels": f"{n} takes {-(-n // len(sizes))} images of each class, and class "
+                f"{scarcest} has {sizes[scarcest]}; give at most {most}"
+            }
+        )
+    rest = n % len(sizes)
+    if rest:
+        near = [k for k in (n - rest, n - rest + len(sizes)) if 0 < k <= most]
+        raise ConfigError(
+            {
+                "data.labels": f"{n} cannot be drawn evenly from {len(sizes)} classes; give "
+                f"{' or '.join(map(str, near))}"
+            }
+        )

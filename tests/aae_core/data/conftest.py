@@ -1,4 +1,4 @@
-"""Small idx sets of their own sizes and checksums, since the published ones are large."""
+"""Small sets of their own sizes and checksums, since the published ones are large."""
 
 import gzip
 import hashlib
@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mat_arrays import N_SVHN, svhn_arrays, tfd_arrays
+from scipy.io import savemat
 
+from aae_core.data import svhn
 from aae_core.data.mnist import IdxFile, IdxSet, IdxSplit, Published
+from aae_core.data.svhn import Svhn, SvhnFile
+from aae_core.data.tfd import Tfd
 
 N_TRAIN, N_VALID, N_TEST, SIDE = 50, 10, 20, 6
 
@@ -57,3 +62,23 @@ def save_npz(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return save
+
+
+@pytest.fixture
+def svhn_set(tmp_path: Path) -> Svhn:
+    """All three files there, deflated; `extra` is not asked for."""
+    (tmp_path / "svhn").mkdir()
+    files = {}
+    for split, n in N_SVHN.items():
+        path = tmp_path / "svhn" / f"{split}_32x32.mat"
+        savemat(path, svhn_arrays(split), do_compression=True)
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        files[split] = SvhnFile(path.name, n, md5, fewest=4 if split == "train" else 1)
+    return Svhn(tmp_path, published=svhn.Published(**files), mirrors=())
+
+
+@pytest.fixture
+def tfd_set(tmp_path: Path) -> Tfd:
+    (tmp_path / "tfd").mkdir()
+    savemat(tmp_path / "tfd" / "TFD_48x48.mat", tfd_arrays(), do_compression=True)
+    return Tfd(tmp_path)

@@ -70,6 +70,13 @@ def test_images_keep_their_labels_when_split(save_npz: Save) -> None:
     assert len(data.x_valid) == 4
 
 
+def test_training_images_may_be_unlabelled(save_npz: Save) -> None:
+    data = Arrays(save_npz(x_train=X, y_train=Y - 1, x_valid=X, y_valid=Y)).training()
+    assert data.y_train is not None
+    assert data.y_train.tolist() == (Y - 1).tolist()
+    assert data.classes == 4
+
+
 def test_training_reads_nothing_of_the_test_split(save_npz: Save) -> None:
     path = save_npz(x_train=X, x_test=np.array([Trap()]), y_test=np.array([Trap()]))
     config = DataConfig("arrays", str(path))
@@ -116,7 +123,15 @@ REFUSED: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "nan to validate on": ({"x_train": X, "x_valid": _with((0, 0), np.nan)}, "x_valid has values"),
     "labels missing": ({"x_train": X, "y_train": Y[:-1]}, r"y_train is int64 of shape \(39,\)"),
     "one-hot labels": ({"x_train": X, "y_train": np.eye(4)[Y]}, r"y_train is float64 of shape"),
-    "negative labels": ({"x_train": X, "y_train": Y - 1}, "y_train has negative labels"),
+    "negative labels": ({"x_train": X, "x_valid": X, "y_train": Y - 2}, "y_train has labels below"),
+    "unlabelled, held out": (
+        {"x_train": X, "y_train": Y - 1},
+        "y_train has negative .* an x_valid",
+    ),
+    "unlabelled to validate on": (
+        {"x_train": X, "x_valid": X, "y_valid": Y - 1},
+        "y_valid has negative labels",
+    ),
 }
 
 
@@ -133,6 +148,8 @@ def test_refusals_name_file_and_member(case: str, save_npz: Save) -> None:
 def test_the_test_split_is_held_to_the_same_rules(save_npz: Save) -> None:
     with pytest.raises(DataError, match="x_test has images of"):
         Arrays(save_npz(x_train=X, x_test=X[:, :5])).test()
+    with pytest.raises(DataError, match="y_test has negative labels"):
+        Arrays(save_npz(x_train=X, x_valid=X, x_test=X, y_test=Y - 1)).test()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +168,7 @@ def test_a_header_that_says_more_than_there_is_allocates_nothing(
 def test_a_bomb_is_told_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write(tmp_path / "bomb.npz", x_train=_npy(np.zeros((1000, 5000), np.uint8)))
     assert path.stat().st_size < 10_000
-    monkeypatch.setattr("aae_core.data.arrays._memory", lambda: 9_999_999)
+    monkeypatch.setattr("aae_core.data.arrays.physical_memory", lambda: 9_999_999)
     with pytest.raises(
         DataError, match=r"x_train takes 5,000,000 bytes, this machine has 9,999,99"
     ):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from aae_core.data import DataSet, TrainingData, open_data_set, unit_interval
 from aae_core.data.arrays import Arrays
 from aae_core.data.digits import Digits
 from aae_core.data.mnist import IdxSet
+from aae_core.data.svhn import Svhn
+from aae_core.data.tfd import Tfd
 
 Sizes = tuple[int, int, int]
 
@@ -23,6 +25,7 @@ class Case:
     sizes: Sizes  # train, valid, test
     image_shape: tuple[int, ...]
     labelled: bool = True
+    unlabelled_too: bool = False  # some training images
 
 
 def _images(n: int, *shape: int) -> np.ndarray:
@@ -48,21 +51,42 @@ def _mnist() -> Case:
     return Case(open_data_set(DataConfig("mnist"), root), (50_000, 10_000, 10_000), (28, 28))
 
 
+def _tfd(data_set: Tfd) -> Case:
+    return Case(data_set, (45, 5, 10), (48, 48), unlabelled_too=True)
+
+
 @pytest.fixture(
     params=[
         "digits",
         "idx",
         "arrays_given",
         "arrays_split",
+        "svhn",
+        "svhn_grey",
+        "svhn_extra",
+        "tfd",
+        "tfd_last_fold",
         pytest.param("mnist", marks=pytest.mark.mnist),
     ]
 )
-def case(request: pytest.FixtureRequest, save_npz: Callable[..., Path], idx_set: IdxSet) -> Case:
+def case(
+    request: pytest.FixtureRequest,
+    save_npz: Callable[..., Path],
+    idx_set: IdxSet,
+    svhn_set: Svhn,
+    tfd_set: Tfd,
+) -> Case:
+    colour, grey = (32, 32, 3), (32, 32)
     cases: dict[str, Callable[[], Case]] = {
         "digits": lambda: Case(Digits(), (1_197, 300, 300), (8, 8)),
         "idx": lambda: Case(idx_set, (40, 10, 20), (6, 6)),
         "arrays_given": lambda: _arrays_given(save_npz),
         "arrays_split": lambda: _arrays_split(save_npz),
+        "svhn": lambda: Case(svhn_set, (36, 4, 9), colour),
+        "svhn_grey": lambda: Case(replace(svhn_set, colour=False), (36, 4, 9), grey),
+        "svhn_extra": lambda: Case(replace(svhn_set, extra=True), (48, 4, 9), colour),
+        "tfd": lambda: _tfd(tfd_set),
+        "tfd_last_fold": lambda: _tfd(replace(tfd_set, fold=4)),
         "mnist": _mnist,
     }
     return cases[request.param]()
@@ -95,7 +119,16 @@ def test_labels_are_int64_and_count_from_zero(case: Case) -> None:
         if y is not None:
             assert y.shape == (n,)
             assert y.dtype == np.int64
-            assert y.min() == 0
+            assert y.min() >= 0 or (case.unlabelled_too and n == case.sizes[0])
+
+
+def test_classes_are_those_of_the_labels(case: Case) -> None:
+    training = case.data_set.training()
+    if training.y_train is None:
+        assert training.classes == 0
+    else:
+        assert set(training.y_train) - {-1} == set(range(training.classes))
+    assert case.unlabelled_too == (training.y_train is not None and -1 in training.y_train)
 
 
 def test_no_image_is_in_two_splits(case: Case) -> None:

@@ -15,6 +15,7 @@ import pytest
 from aae_core.data.fetch import fetch_files
 from aae_core.data.mnist import IdxSet, Published
 from aae_core.data.sets import TrainingData
+from aae_core.data.svhn import Svhn
 from aae_core.errors import DataError
 
 
@@ -147,6 +148,27 @@ def test_a_torn_download_of_a_killed_process_is_overwritten(good: str, tmp_path:
     fetch_files(["train-images.gz"], folder, [good], check=lambda path, name: None)
     assert (folder / "train-images.gz").read_bytes()[:2] == b"\x1f\x8b"
     assert not (folder / ".train-images.gz.part").exists()
+
+
+def test_svhn_is_fetched_by_its_checksum(server: Server, svhn_set: Svhn, tmp_path: Path) -> None:
+    good, wrong = server.mirror("svhn"), server.mirror("wrong")
+    for path in svhn_set.folder.iterdir():
+        path.rename(server.files / "svhn" / path.name)
+        (server.files / "wrong" / path.name).write_bytes(b"other bytes")
+    fetching = replace(svhn_set, mirrors=(wrong, good))
+    fetching.fetch()
+    assert sorted(server.requests) == [
+        f"/{mirror}/{split}_32x32.mat"
+        for mirror in ("svhn", "wrong")
+        for split in ("test", "train")
+    ]
+    replace(fetching, extra=True).fetch("train")
+    assert sorted(path.name for path in svhn_set.folder.glob("*.mat")) == [
+        "extra_32x32.mat", "test_32x32.mat", "train_32x32.mat",
+    ]  # fmt: skip
+    assert all(verdict.ok for verdict in svhn_set.verify())
+    with pytest.raises(DataError, match=r"wrong content: .*not the published train_32x32\.mat"):
+        replace(svhn_set, root=tmp_path / "elsewhere", mirrors=(wrong,)).fetch("train")
 
 
 def test_nothing_is_printed(

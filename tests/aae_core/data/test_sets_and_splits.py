@@ -8,7 +8,8 @@ from aae_core.config import DataConfig
 from aae_core.data import catalogue, load_test_data, load_training_data, unit_interval
 from aae_core.data.digits import Digits
 from aae_core.data.sets import fingerprint
-from aae_core.data.splits import class_balanced, last_tenth
+from aae_core.data.splits import class_balanced, labelled, last_tenth
+from aae_core.errors import ConfigError, DataError
 
 # Whoever changes one of these changes what every earlier result was measured on.
 DIGITS_TRAINING = "4e7d29dcc1eb684dd339652e2b30c671498f8ac8500fa0c4d8a62b20c7c2358b"
@@ -31,11 +32,19 @@ def test_digits_are_class_balanced() -> None:
 
 
 def test_the_catalogue_needs_no_files(tmp_path: Path) -> None:
-    digits, mnist, fashion = catalogue(tmp_path)
-    assert [described.name for described in (digits, mnist, fashion)] == [
-        "digits", "mnist", "fashion_mnist",
+    digits, mnist, fashion, svhn, tfd = catalogue(tmp_path)
+    assert [described.name for described in (digits, mnist, fashion, svhn, tfd)] == [
+        "digits", "mnist", "fashion_mnist", "svhn", "tfd",
     ]  # fmt: skip
     assert not digits.missing
+    assert svhn.missing == tuple(
+        tmp_path / "svhn" / f"{split}_32x32.mat" for split in ("train", "test")
+    )
+    assert svhn.sizes == {"train": 63_257, "valid": 10_000, "test": 26_032}
+    assert tfd.missing == (tmp_path / "tfd" / "TFD_48x48.mat",)
+    assert tfd.sizes == {}
+    assert tfd.obtain is not None
+    assert "Josh Susskind" in tfd.obtain
     assert mnist.missing == tuple(
         tmp_path / "mnist" / f"{split}-{kind}-ubyte.gz"
         for split in ("train", "t10k")
@@ -88,3 +97,58 @@ def test_class_balanced_parts_are_a_partition() -> None:
     assert np.bincount(y[first]).tolist() == [2, 2, 2]
     assert np.bincount(y[second]).tolist() == [3, 3, 3]
     assert sorted([*first, *second, *rest]) == list(range(len(y)))
+
+
+Y = np.array([-1, 0, 1, 2] * 25)  # 25 images of each class, 25 unlabelled
+
+
+@pytest.mark.parametrize("n", [3, 6, 75])
+@pytest.mark.parametrize("seed", [0, 1, 2**62])
+def test_labelled_images_are_drawn_evenly_over_the_classes(n: int, seed: int) -> None:
+    chosen = labelled(Y, n, seed)
+    assert np.bincount(Y[chosen]).tolist() == [n // 3] * 3
+    assert chosen.tolist() == sorted(set(chosen))
+    np.testing.assert_array_equal(labelled(Y, n, seed), chosen)
+
+
+def test_the_seed_says_which_images_are_labelled() -> None:
+    draws = {tuple(labelled(Y, 6, seed)) for seed in range(10)}
+    assert len(draws) == 10
+
+
+def test_the_labelled_images_of_a_seed_are_fixed_for_ever() -> None:
+    assert labelled(Y, 9, 0).tolist() == [3, 23, 38, 41, 42, 62, 65, 85, 87]
+    assert labelled(Y, 9, 7).tolist() == [31, 37, 38, 59, 62, 74, 81, 95, 97]
+
+
+def test_all_labels_or_none() -> None:
+    assert labelled(Y, None, 0).tolist() == np.flatnonzero(Y >= 0).tolist()
+    assert labelled(Y, 0, 0).tolist() == []
+    assert labelled(None, 0, 0).tolist() == []
+
+
+@pytest.mark.parametrize("n", [None, 3])
+@pytest.mark.parametrize("y", [None, np.full(10, -1)], ids=["no labels", "all unlabelled"])
+def test_no_labels_at_all_are_a_fault_of_the_data(y: np.ndarray | None, n: int | None) -> None:
+    with pytest.raises(DataError, match="have no labels; give y_train"):
+        labelled(y, n, 0)
+
+
+@pytest.mark.parametrize(
+    ("n", "words"),
+    [
+        (1, "1 cannot be drawn evenly from 3 classes; give 3"),
+        (10, "10 cannot be drawn evenly from 3 classes; give 9 or 12"),
+        (74, "74 cannot be drawn evenly from 3 classes; give 72 or 75"),
+        (78, "78 takes 26 images of each class, and class 0 has 25; give at most 75"),
+    ],
+)
+def test_what_cannot_be_drawn_evenly_is_told_with_what_can(n: int, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        labelled(Y, n, 0)
+    assert caught.value.problems == {"data.labels": words}
+
+
+def test_the_scarcest_class_is_named() -> None:
+    with pytest.raises(ConfigError, match="class 1 has 2; give at most 4"):
+        labelled(np.array([0, 0, 0, 1, 1, 0]), 6, 0)
