@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from aae_core.evaluation.latent import basis_2d, mmd2, project_2d, relative_std
+from aae_core.evaluation.latent import (
+    basis_2d,
+    circle_basis,
+    knn_error,
+    mmd2,
+    mode_accuracy,
+    mode_mmd,
+    nearest_modes,
+    project_2d,
+    relative_std,
+)
 
 
 def _normal(n: int, dim: int, seed: int) -> Tensor:
@@ -79,3 +89,118 @@ def test_the_basis_is_orthonormal_and_keeps_its_sign() -> None:
     basis = basis_2d(z)
     torch.testing.assert_close(basis.T @ basis, torch.eye(2))
     torch.testing.assert_close(basis_2d(-z), basis)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 3), (255, 256), (257, 600)])
+def test_mmd_is_the_definition_however_it_is_tiled(n: int, m: int) -> None:
+    z, p = 1.2 * _normal(n, 5, 1).double(), _normal(m, 5, 2).double()
+    c = 2 * p.var(0).sum()
+
+    def k(x: Tensor, y: Tensor) -> Tensor:
+        d2 = (x[:, None] - y).square().sum(2)
+        return sum(0.5 * s * c / (s * c + d2) for s in (0.1, 0.2, 0.5, 1, 2, 5, 10)) / 7
+
+    zz, pp = k(z, z).sum() - n / 2, k(p, p).sum() - m / 2
+    expected = zz / (n * (n - 1)) + pp / (m * (m - 1)) - 2 * k(z, p).mean()
+    assert mmd2(z, p) == pytest.approx(float(expected), abs=1e-7)
+
+
+@pytest.mark.parametrize("k", [1, 4, 10])
+def test_knn_error_is_a_vote_of_the_others(k: int) -> None:
+    """Against one code after another, in words."""
+    z, y = _normal(300, 2, 0), torch.arange(300) % 3
+    z[:, 0] += 2.0 * y
+    wrong = 0
+    for i in range(300):
+        distances = (z - z[i]).norm(dim=1)
+        distances[i] = math.inf
+        voters = y[distances.argsort()[:k]].tolist()
+        most = max(voters.count(c) for c in voters)
+        wrong += next(c for c in voters if voters.count(c) == most) != y[i]
+    assert knn_error(z, y, k) == pytest.approx(wrong / 3)
+
+
+def test_knn_error_of_a_tie_follows_the_nearer_class() -> None:
+    z = torch.tensor([[0.0], [1.0], [-1.1], [50.0], [51.0], [52.5]])
+    nearer, farther = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([1, 0, 1, 2, 2, 2])
+    right = [knn_error(z[[0, 1, 2]], y[[0, 1, 2]], k=2) for y in (nearer, farther)]
+    assert right == pytest.approx([100 / 3, 200 / 3])
+
+
+def test_knn_error_does_not_ask_the_code_itself() -> None:
+    assert knn_error(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])) == 100
+    assert knn_error(torch.tensor([[0.0], [1.0]]), torch.tensor([4, 4])) == 0
+
+
+def test_knn_error_of_classes_apart_and_of_none() -> None:
+    y = torch.arange(1_000) % 10
+    assert knn_error(_normal(1_000, 10, 0) + 20 * torch.eye(10)[y], y) == 0
+    assert knn_error(_normal(1_000, 10, 0), y) == pytest.approx(90, abs=4)
+
+
+def test_knn_error_tells_codes_far_from_the_origin_apart() -> None:
+    y = torch.arange(100) % 2
+    z = 1e4 + 0.01 * (_normal(100, 2, 0).double() + 20 * y[:, None])
+    assert knn_error(z, y) == 0
+
+
+def _petals(n: int, seed: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Four modes on a circle, n points of each, longer outwards than across."""
+    modes = torch.arange(4 * n) % 4
+    angle = math.pi / 2 * modes
+    outwards = torch.stack([angle.cos(), angle.sin()], 1)
+    sideways = torch.stack([-angle.sin(), angle.cos()], 1)
+    within = scale * _normal(4 * n, 2, seed)
+    return (8 + 2 * within[:, :1]) * outwards + 0.5 * within[:, 1:] * sideways, modes
+
+
+def _fill(z: Tensor, p: Tensor, modes: Tensor) -> float:
+    return mode_mmd(z, nearest_modes(z, p, modes), p, modes)
+
+
+def test_nearest_modes_and_their_accuracy() -> None:
+    p, modes = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]), torch.tensor([4, 7, 2])
+    z = torch.tensor([[1.0, 0.0], [6.0, 1.0], [1.0, 7.0], [-100.0, -100.0]])
+    assert nearest_modes(z, p, modes).tolist() == [4, 7, 2, 4]
+    assert mode_accuracy(z, torch.tensor([4, 7, 2, 4]), p, modes) == 100
+    assert mode_accuracy(z, torch.tensor([4, 2, 7, 7]), p, modes) == 25
+
+
+@pytest.mark.parametrize(("n", "times"), [(20, 12), (100, 12), (550, 3)])
+def test_fresh_samples_fill_their_modes(n: int, times: int) -> None:
+    values = [_fill(_petals(n, i)[0], *_petals(n, 100 + i)) for i in range(times)]
+    assert sum(values) / times == pytest.approx(1, abs=0.15)
+    assert max(values) < 1.5
+
+
+def test_codes_that_shrink_to_the_centres_or_spread_do_not() -> None:
+    p, modes = _petals(500, 0)
+    values = [_fill(_petals(500, 1, s)[0], p, modes) for s in (1, 0.8, 0.6, 0.4, 0.2, 0)]
+    assert values == sorted(values)
+    assert values[0] < 1.5 < values[1]
+    assert values[-1] > 5
+    assert _fill(_petals(500, 1, 1.5)[0], p, modes) > 2
+
+
+def test_an_empty_mode_is_the_worst_but_finite() -> None:
+    p, modes = _petals(500, 0)
+    z, y = _petals(500, 1)
+    whole, without = _fill(z, p, modes), _fill(z[y != 2], p, modes)
+    few = _fill(z[(y != 2) | (torch.arange(len(z)) < 40)], p, modes)
+    assert whole + 0.5 < few < without < whole + 15
+    far_away = _fill(z + 1e6, p, modes)  # one mode has them all
+    assert without < far_away < math.inf
+
+
+def test_mode_mmd_has_no_unit_of_length() -> None:
+    (z, _), (p, modes) = _petals(100, 1, 0.7), _petals(100, 0)
+    assert _fill(9 * z + 3, 9 * p + 3, modes) == pytest.approx(_fill(z, p, modes), rel=1e-5)
+
+
+@pytest.mark.parametrize("k", [2, 10, 16])
+def test_heads_lie_evenly_on_a_circle(k: int) -> None:
+    heads = project_2d(10 * torch.eye(k), circle_basis(k))
+    torch.testing.assert_close(heads.norm(dim=1), torch.full((k,), 10.0))
+    chords = (heads - heads.roll(1, 0)).norm(dim=1)
+    torch.testing.assert_close(chords, torch.full((k,), 20 * math.sin(math.pi / k)))
+    torch.testing.assert_close(heads.sum(0), torch.zeros(2), atol=1e-5, rtol=0)

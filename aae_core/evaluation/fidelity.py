@@ -1,0 +1,81 @@
+"""Whether samples look like the data, and whether all of the data: four shares of images.
+
+The manifold of a set is the union of balls about its points, each as wide as the distance to its
+k-th nearest other point.
+
+- precision: samples inside the data's manifold; recall: data inside the samples' (Kynkäänniemi
+  et al. 2019, arXiv:1904.06991, eq. 1 and 2, k = 3)
+- density: balls of the data that a sample lies in, over k, which one far image in the data
+  cannot inflate; coverage: data whose ball has a sample (Naeem et al. 2020, arXiv:2002.09797,
+  section 3, k = 5)
+
+The former's balls have their boundary, the latter's have not, each as the authors compute them,
+so that a set compared with itself has all four at 1.
+
+Shapes: n images, m samples, D pixels or other features.  Units: shares in [0, 1], but a density
+may exceed 1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aae_core.errors import DataError
+from aae_core.evaluation.kernel_sums import check_pixels
+from aae_core.evaluation.latent import squared_distances
+
+_TILE = 256
+_TIE = 1e-9  # of the mean squared norm: by so much, at most, does rounding part equal distances
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+@torch.no_grad()
+def fidelity(real: Tensor, fake: Tensor, *, manifold_k: int = 3, density_k: int = 5) -> Fidelity:
+    """Images (n, D) against samples (m, D). Sizes are best equal: all four depend on them.
+
+    Raises DataError for images that are not finite, of unequal size, or too few for k neighbours.
+    """
+    _check(real, "real images", manifold_k, density_k)
+    _check(fake, "samples", manifold_k, dim=real.shape[1])
+    centre = real.double().mean(0)
+    real, fake = real - centre, fake - centre
+    tie = _TIE * real.square().sum(1).mean()
+    manifold, ball = _radii(real, manifold_k, density_k)
+    (manifold_fake,) = _radii(fake, manifold_k)
+
+    precise = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
+    recalled, hits, covered = 0, 0, 0
+    for rows in torch.arange(len(real), device=real.device).split(_TILE):
+        d2 = squared_distances(real[rows], fake)
+        precise |= (d2 <= manifold[rows, None] + tie).any(0)
+        recalled += int((d2 <= manifold_fake + tie).any(1).sum())
+        within = d2 < ball[rows, None] - tie
+        hits += int(within.sum())
+        covered += int(within.any(1).sum())
+    return Fidelity(
+        precision=float(precise.double().mean()),
+        recall=recalled / len(real),
+        density=hits / (density_k * len(fake)),
+        coverage=covered / len(real),
+    )
+
+
+def _check(x: Tensor, name: str, *ks: int, dim: int | None = None) -> None:
+    check_pixels(x, name, dim)
+    if len(x) <= max(ks):
+        raise DataError(f"{name}: {len(x)}; {max(ks)} nearest others take more")
+
+
+def _radii(x: Tensor, *ks: int) -> Tensor:
+    """Squared distances (len(ks), n) to the k-th nearest other point."""
+    tiles = (squared_distances(tile, x) for tile in x.split(_TILE))
+    nearest = [d2.topk(max(ks) + 1, largest=False).values for d2 in tiles]
+    return torch.cat(nearest)[:, ks].T  # at 0 is the point itself
