@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from aae_core.errors import AAEError, CheckpointError, ConfigError, DataError, TrialDiverged
 
 if TYPE_CHECKING:
-    from aae_core.models import AAE
+    from aae_core.models import Model
 
 __all__ = ["AAEError", "CheckpointError", "ConfigError", "DataError", "TrialDiverged", "load"]
 
 
-def load(checkpoint: str | Path, device: str = "cpu") -> "AAE":
-    """The model of a checkpoint folder, with `encode`, `decode` and `sample`.
+def load(checkpoint: str | Path, device: str = "cpu") -> "Model":
+    """The model of a checkpoint folder: it can `encode`, `decode`, `sample`, `classify`, as it may.
 
     >>> model = aae_core.load("…/epoch-0050")  # doctest: +SKIP
     >>> x = model.sample(16, generator=torch.Generator().manual_seed(0))  # doctest: +SKIP

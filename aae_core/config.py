@@ -10,20 +10,39 @@ import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
+from aae_core.architectures import ARCHITECTURES, EncoderKind, Kind, PriorKind
 from aae_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    name: Literal["digits", "mnist", "fashion_mnist", "arrays"] = "digits"
+    name: Literal["digits", "mnist", "fashion_mnist", "svhn", "tfd", "arrays"] = "digits"
     path: str | None = None  # the user's .npz, for `arrays` alone
+    labels: int | None = None  # training labels that a trial may see, drawn by its seed; None: all
+    standardise: bool = False  # every pixel over the training images, for the networks alone
+    colour: bool = True  # svhn: 32·32·3, else 32·32 grey
+    extra: bool = False  # svhn: train on the 531,131 extra images too
+    fold: int = 0  # tfd: of the five published ones
 
     def __post_init__(self) -> None:
+        given = {
+            "colour": (not self.colour, "svhn"),
+            "extra": (self.extra, "svhn"),
+            "fold": (self.fold != 0, "tfd"),
+        }
         _check(
             path=(
                 (self.path is not None) == (self.name == "arrays"),
                 "give the .npz file with `name: arrays`, and only there",
-            )
+            ),
+            labels=(self.labels is None or self.labels >= 0, "must not be negative"),
+            fold=(0 <= self.fold < 5, "must be one of 0, 1, 2, 3, 4"),
+        )
+        _check(
+            **{
+                key: (not changed or self.name == owner, f"only `{owner}` has it; drop it")
+                for key, (changed, owner) in given.items()
+            }
         )
 
 
@@ -31,7 +50,7 @@ class DataConfig:
 class EncoderConfig:
     """q(z|x), section 2: a function of x; a Gaussian; or f(x, η) with noise η ~ N(0, I)."""
 
-    kind: Literal["deterministic", "gaussian", "universal"] = "deterministic"
+    kind: EncoderKind = "deterministic"
     noise_dim: int = 16  # dimension of η; only `universal` reads it
 
     def __post_init__(self) -> None:
@@ -40,28 +59,74 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class PriorConfig:
-    kind: Literal["gaussian"] = "gaussian"
-    std: float = 1.0  # of every coordinate of the code
+    """p(z).  mixture: petals around the origin; swiss_roll: a spiral; both in two dimensions."""
+
+    kind: PriorKind = "gaussian"
+    std: float = 1.0  # of every coordinate: gaussian, uniform
+    modes: int = 10  # petals; parts of equal length along the roll
+    radius: float = 4.0  # of the petals' centres; of the roll's outer end
+    radial_std: float = 1.0  # mixture
+    tangential_std: float = 0.25  # mixture
+    turns: float = 2.0  # swiss_roll
+    width: float = 0.25  # swiss_roll: std across it
 
     def __post_init__(self) -> None:
-        _check(std=(_positive(self.std), "must be positive"))
+        lengths = ("std", "radius", "radial_std", "tangential_std", "turns", "width")
+        _check(
+            modes=(self.modes >= 1, "must be at least 1"),
+            **{name: (_positive(getattr(self, name)), "must be positive") for name in lengths},
+        )
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """W_C of section 7: where the categories sit in the code space of dimensionality reduction."""
+
+    kind: Literal["learned", "fixed"] = "learned"
+    distance: float = 4.0  # η: two learned heads that are closer cost what is missing
+    scale: float = 10.0  # the fixed heads are scale·I
+
+    def __post_init__(self) -> None:
+        _check(
+            distance=(_positive(self.distance), "must be positive"),
+            scale=(_positive(self.scale), "must be positive"),
+        )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    kind: Literal["aae"] = "aae"
+    kind: Kind = "aae"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     code_dim: int = 8
     prior: PriorConfig = field(default_factory=PriorConfig)
+    clusters: int = 16  # entries of y where no labels say how many
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
     hidden: tuple[int, ...] = (1000, 1000)  # widths; the decoder's are reversed
+    channels: tuple[int, ...] = ()  # of convolutions below them, each halving height and width
     output: Literal["sigmoid", "linear"] = "sigmoid"
+    batch_norm: Literal["none", "encoder", "autoencoder"] = "none"  # heads and output included
+    dropout: float = 0.0  # of the encoder's hidden units
     init_std: float = 0.01  # weights ~ N(0, init_std²), biases 0
 
     def __post_init__(self) -> None:
+        architecture = ARCHITECTURES[self.kind]
+        flat = self.prior.kind in ("mixture", "swiss_roll")
         _check(
-            code_dim=(self.code_dim >= 1, "must be at least 1"),
+            code_dim=(
+                self.code_dim >= 1 and (not flat or self.code_dim == 2),
+                f"must be 2, the dimension of the {self.prior.kind}"
+                if flat
+                else "must be at least 1",
+            ),
+            clusters=(self.clusters >= 2, "must be at least 2"),
             hidden=(all(width >= 1 for width in self.hidden), "every width must be at least 1"),
+            channels=(all(c >= 1 for c in self.channels), "every number must be at least 1"),
+            dropout=(0 <= self.dropout < 1, "must lie in [0, 1)"),
             init_std=(_positive(self.init_std), "must be positive"),
+            **{
+                "encoder.kind": _one_of(self.encoder.kind, architecture.encoders, self.kind),
+                "prior.kind": _one_of(self.prior.kind, architecture.priors, self.kind),
+            },
         )
 
 
@@ -86,6 +151,14 @@ class AdversarialConfig(OptimizerConfig):
 
     lr: float = 0.1
     momentum: float = 0.1
+
+
+@dataclass(frozen=True)
+class ClassificationConfig(OptimizerConfig):
+    """The optimiser of q(y|x) on labelled images: classification phase."""
+
+    lr: float = 0.1
+    momentum: float = 0.9
 
 
 @dataclass(frozen=True)
@@ -115,12 +188,20 @@ class TrainConfig:
     batch_size: int = 100
     reconstruction: OptimizerConfig = field(default_factory=OptimizerConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    classification: ClassificationConfig = field(default_factory=ClassificationConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    input_noise: float = 0.0  # std of the Gaussian noise on the encoder's input, in training alone
+    input_dropout: float = 0.0  # share of the input's pixels set to 0, in training alone
 
     def __post_init__(self) -> None:
         _check(
             epochs=(self.epochs >= 1, "must be at least 1"),
             batch_size=(self.batch_size >= 1, "must be at least 1"),
+            input_noise=(
+                math.isfinite(self.input_noise) and self.input_noise >= 0,
+                "must not be negative",
+            ),
+            input_dropout=(0 <= self.input_dropout < 1, "must lie in [0, 1)"),
         )
 
 
@@ -134,7 +215,32 @@ class TrialConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        labels, kind = self.data.labels, self.model.kind
+        reads_labels = ARCHITECTURES[kind].labels != "none"
         _check(seed=(0 <= self.seed < 2**63, "must lie in [0, 2^63)"))
+        _check(
+            **{
+                "data.labels": (
+                    labels is None
+                    or (reads_labels and (labels > 0 or kind == "dimensionality_reduction")),
+                    f"{kind} cannot learn without labels; give a number above 0"
+                    if reads_labels
+                    else f"{kind} reads no labels; drop this",
+                ),
+                "model.output": (
+                    not self.data.standardise or self.model.output == "linear",
+                    "standardised pixels leave [0, 1]; take `linear`",
+                ),
+                "training.epochs": (
+                    kind != "gmmn_ae" or self.training.epochs >= 2,
+                    "gmmn_ae takes at least 2: the autoencoder's, then the moment matching's",
+                ),
+                "training.batch_size": (
+                    self.model.batch_norm == "none" or self.training.batch_size >= 2,
+                    "batch norm takes at least 2 images a batch",
+                ),
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -175,6 +281,10 @@ def _check(**rules: tuple[bool, str]) -> None:
     problems = {name: message for name, (holds, message) in rules.items() if not holds}
     if problems:
         raise ConfigError(problems)
+
+
+def _one_of(value: str, choices: tuple[str, ...], kind: str) -> tuple[bool, str]:
+    return value in choices, f"{kind} goes with {', '.join(choices)}, not with {value}"
 
 
 def _positive(value: float) -> bool:

@@ -1,40 +1,199 @@
 """Bodies of encoder, decoder and discriminator (appendix A): ReLU layers, linear output.
 
-Shapes: B batch, D input, O output.
+Shapes: B batch, D = H·W·C pixels, E further inputs of an encoder (noise η), O output.
+Weights are N(0, init_std²), biases 0.  `noise` is the stream of dropout masks, in training alone.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from aae_core.config import ModelConfig
+from aae_core.errors import ConfigError
+
+Draw: TypeAlias = Callable[[Tensor], None]  # fills a weight
+
+_KERNEL, _STRIDE, _PADDING = 4, 2, 1  # halves height and width, or doubles them
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a model is built from: its settings, the data's form, and the stream of its weights."""
+
+    config: ModelConfig
+    image_shape: tuple[int, ...]
+    classes: int  # that a trial sees labels of, 0 if it sees none
+    standardise: bool
+    generator: torch.Generator
+
+    @property
+    def dim(self) -> int:
+        return math.prod(self.image_shape)
+
+    def encoder(self, out_dim: int, extra: int = 0) -> "Encoder":
+        """(B, D + E) -> (B, O)."""
+        normed = self.config.batch_norm != "none"
+        trunk = None
+        if self.config.channels:
+            trunk = Convolutions(self.image_shape, self.config.channels, normed, self._draw)
+        width = self.dim if trunk is None else trunk.out_dim
+        mlp = MLP(
+            [width + extra, *self.config.hidden, out_dim],
+            self._draw,
+            batch_norm=normed,
+            dropout=self.config.dropout,
+        )
+        return Encoder(self.dim, trunk, mlp)
+
+    def decoder(self, in_dim: int) -> nn.Module:
+        """(B, in_dim) -> (B, D), the encoder's mirror image."""
+        normed = self.config.batch_norm == "autoencoder"
+        widths = [in_dim, *self.config.hidden[::-1]]
+        if not self.config.channels:
+            return MLP([*widths, self.dim], self._draw, batch_norm=normed)
+        up = Deconvolutions(self.image_shape, self.config.channels, normed, self._draw)
+        return nn.Sequential(
+            MLP([*widths, up.in_dim], self._draw, batch_norm=normed), nn.ReLU(), up
+        )
+
+    def mlp(self, in_dim: int, out_dim: int) -> "MLP":
+        """(B, in_dim) -> (B, out_dim): a discriminator, never normed."""
+        return MLP([in_dim, *self.config.hidden, out_dim], self._draw)
+
+    def _draw(self, weight: Tensor) -> None:
+        nn.init.normal_(weight, std=self.config.init_std, generator=self.generator)
+
 
 class MLP(nn.Module):
-    """(B, D) -> (B, O). Weights N(0, init_std²) drawn from `generator`, biases 0."""
+    """(B, widths[0]) -> (B, widths[-1])."""
 
     def __init__(
         self,
-        in_dim: int,
-        hidden: Sequence[int],
-        out_dim: int,
+        widths: Sequence[int],
+        draw: Draw,
         *,
-        init_std: float,
-        generator: torch.Generator,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        widths = [in_dim, *hidden, out_dim]
+        self.dropout = dropout
         self.layers = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, fan_in, fan_out) for fan_in, fan_out in pairwise(widths)
+            _drawn(nn.Linear(fan_in, fan_out), draw) for fan_in, fan_out in pairwise(widths)
         )
-        for layer in self.layers:
-            assert isinstance(layer, nn.Linear)
-            nn.init.normal_(layer.weight, std=init_std, generator=generator)
-            nn.init.zeros_(layer.bias)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(w) for w in widths[1:] if batch_norm)
+
+    def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
+        last = len(self.layers) - 1
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if self.norms:
+                x = self.norms[i](x)
+            if i < last:
+                x = torch.relu(x)
+                if self.training and self.dropout > 0 and noise is not None:
+                    x = drop(x, self.dropout, noise)
+        return x
+
+
+class Encoder(nn.Module):
+    """An MLP, perhaps on convolutional features: (B, D + E) -> (B, O)."""
+
+    def __init__(self, dim: int, trunk: "Convolutions | None", mlp: MLP) -> None:
+        super().__init__()
+        self.dim = dim
+        self.trunk = trunk
+        self.mlp = mlp
+
+    def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
+        if self.trunk is not None:
+            pixels, extra = x[:, : self.dim], x[:, self.dim :]
+            x = torch.cat([self.trunk(pixels), extra], dim=-1)
+        y: Tensor = self.mlp(x, noise)
+        return y
+
+
+class Convolutions(nn.Module):
+    """(B, H·W·C) -> (B, features), each layer half as high and wide as the one before."""
+
+    def __init__(
+        self, image_shape: Sequence[int], channels: Sequence[int], batch_norm: bool, draw: Draw
+    ) -> None:
+        super().__init__()
+        self.height, self.width, self.depth = _height_width_depth(image_shape)
+        layers: list[nn.Module] = []
+        for before, after in pairwise((self.depth, *channels)):
+            layers.append(_drawn(nn.Conv2d(before, after, _KERNEL, _STRIDE, _PADDING), draw))
+            layers += [nn.BatchNorm2d(after)] if batch_norm else []
+            layers.append(nn.ReLU())
+        self.layers = nn.Sequential(*layers)
+        self.out_dim = channels[-1] * math.prod(_smallest(image_shape, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        *hidden, output = self.layers
-        for layer in hidden:
-            x = torch.relu(layer(x))
-        y: Tensor = output(x)
-        return y
+        images = x.view(-1, self.height, self.width, self.depth).permute(0, 3, 1, 2)
+        features: Tensor = self.layers(images).flatten(1)
+        return features
+
+
+class Deconvolutions(nn.Module):
+    """(B, features) -> (B, H·W·C), the mirror image of Convolutions."""
+
+    def __init__(
+        self, image_shape: Sequence[int], channels: Sequence[int], batch_norm: bool, draw: Draw
+    ) -> None:
+        super().__init__()
+        depth = _height_width_depth(image_shape)[2]
+        self.smallest = (channels[-1], *_smallest(image_shape, channels))
+        self.in_dim = math.prod(self.smallest)
+        layers: list[nn.Module] = []
+        for before, after in pairwise((*channels[::-1], depth)):
+            layers.append(
+                _drawn(nn.ConvTranspose2d(before, after, _KERNEL, _STRIDE, _PADDING), draw)
+            )
+            layers += [nn.BatchNorm2d(after)] if batch_norm else []
+            layers.append(nn.ReLU())
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = self.layers(x.view(-1, *self.smallest))
+        pixels: Tensor = images.permute(0, 2, 3, 1).flatten(1)
+        return pixels
+
+
+def drop(x: Tensor, share: float, noise: torch.Generator) -> Tensor:
+    """Set a random share of x to 0 and scale up the rest (Srivastava et al. 2014)."""
+    kept = torch.empty_like(x).bernoulli_(1 - share, generator=noise)
+    return x * kept.div_(1 - share)
+
+
+def _drawn(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, draw: Draw) -> nn.Module:
+    assert layer.bias is not None
+    draw(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _height_width_depth(image_shape: Sequence[int]) -> tuple[int, int, int]:
+    match tuple(image_shape):
+        case (height, width):
+            return height, width, 1
+        case (height, width, depth):
+            return height, width, depth
+    raise ConfigError({"model.channels": "convolutions need images of (H, W) or (H, W, C)"})
+
+
+def _smallest(image_shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int]:
+    height, width, _ = _height_width_depth(image_shape)
+    factor = _STRIDE ** len(channels)
+    if height % factor or width % factor:
+        raise ConfigError(
+            {
+                "model.channels": f"{len(channels)} layers need a height and width that "
+                f"{factor} divides; these images are {height} x {width}"
+            }
+        )
+    return height // factor, width // factor

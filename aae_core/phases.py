@@ -1,22 +1,39 @@
-"""The phases of one adversarial-autoencoder step, each one cost and the nets that it moves.
+"""The phases of a training step, each one cost and the nets that it moves.
 
-Shapes: B batch, D pixels, L code.  Units: reconstruction ½‖x̂ − x‖² per image, the adversarial
-costs nats per code, all means over B.  The generator's cost is the non-saturating one.
+Shapes: B batch, D pixels, L code, K categories.  Units: reconstruction ½‖x̂ − x‖² per image, the
+adversarial costs and the cross-entropy nats per image, all means over B.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import cross_entropy, softplus
 from torch.optim import Optimizer
 
+Costs = dict[str, Tensor]  # by metric name, scalars without a gradient
 
-class Autoencoder(Protocol):
-    def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor: ...
 
-    def decode(self, z: Tensor) -> Tensor: ...
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees.  Images as the networks see them: in [0, 1], or standardised."""
+
+    x: Tensor  # (B, D)
+    noisy: Tensor  # (B, D), x with the input's noise and dropout: what the encoder gets
+    y: Tensor  # (B,) the class, −1 where the trial may not see it
+    labelled: tuple[Tensor, Tensor] | None = None  # a batch of its own: noisy images, their classes
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """A discriminator that tells draws of a prior from what the generator makes."""
+
+    name: str  # of what it looks at: z, y or x
+    discriminator: nn.Module
+    real: Tensor
+    fake: Tensor  # with the generator's gradient
 
 
 class State(Protocol):
@@ -27,6 +44,10 @@ class State(Protocol):
 
     @property
     def streams(self) -> Mapping[str, torch.Generator]: ...  # "noise" of q(z|x), "prior" of p(z)
+
+    @property
+    def progress(self) -> float:
+        """Share of the epochs that are finished, in [0, 1)."""
 
 
 def reconstruction_cost(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -44,28 +65,50 @@ def generator_cost(fake: Tensor) -> Tensor:
     return softplus(-fake).mean()
 
 
-def reconstruction_phase(s: State, model: Autoencoder, x: Tensor) -> Tensor:
-    """Encoder and decoder move."""
-    cost = reconstruction_cost(model.decode(model.encode(x, generator=s.streams["noise"])), x)
-    return _descend(s.optimizers["reconstruction"], cost)
+def reconstruction_phase(
+    s: State, x_hat: Tensor, x: Tensor, penalty: Tensor | None = None
+) -> Costs:
+    """Encoder and decoder move; `penalty` is an extra cost of theirs."""
+    cost = reconstruction_cost(x_hat, x)
+    descend(s.optimizers["reconstruction"], cost if penalty is None else cost + penalty)
+    return {"train/recon": cost.detach()}
 
 
-def discriminator_phase(
-    s: State, discriminator: nn.Module, z_p: Tensor, z_q: Tensor, *, block: str
-) -> Tensor:
-    """The discriminator moves; `z_q` comes detached from the encoder."""
-    cost = discriminator_cost(discriminator(z_p), discriminator(z_q.detach()))
-    return _descend(s.optimizers[f"disc_{block}"], cost)
+def regularisation_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
+    """First the discriminators move, then the generator, against what they have just learned."""
+    return discriminator_phase(s, adversaries) | generator_phase(s, adversaries)
 
 
-def generator_phase(s: State, discriminator: nn.Module, z_q: Tensor, *, block: str) -> Tensor:
-    """The encoder, as generator, moves through `z_q`; the discriminator gets no gradient."""
-    return _descend(s.optimizers[f"gen_{block}"], generator_cost(discriminator(z_q)))
+def discriminator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
+    """Every discriminator moves; the generator gets no gradient."""
+    costs = {
+        f"train/disc_{a.name}": discriminator_cost(
+            a.discriminator(a.real), a.discriminator(a.fake.detach())
+        )
+        for a in adversaries
+    }
+    return _descend_sum(s.optimizers["discriminator"], costs)
 
 
-def _descend(optimizer: Optimizer, cost: Tensor) -> Tensor:
+def generator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
+    """The generator moves through the fakes; the discriminators get no gradient."""
+    costs = {f"train/gen_{a.name}": generator_cost(a.discriminator(a.fake)) for a in adversaries}
+    return _descend_sum(s.optimizers["generator"], costs)
+
+
+def classification_phase(s: State, logits: Tensor, y: Tensor) -> Costs:
+    """q(y|x) moves: cross-entropy of logits (B, K) on the classes y (B,)."""
+    return _descend_sum(s.optimizers["classification"], {"train/class": cross_entropy(logits, y)})
+
+
+def descend(optimizer: Optimizer, cost: Tensor) -> None:
+    """One step of the optimiser's own parameters; no other parameter gets a gradient."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad()
     cost.backward(inputs=params)
     optimizer.step()
-    return cost.detach()
+
+
+def _descend_sum(optimizer: Optimizer, costs: Costs) -> Costs:
+    descend(optimizer, torch.stack(list(costs.values())).sum())
+    return {name: cost.detach() for name, cost in costs.items()}

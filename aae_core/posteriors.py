@@ -1,85 +1,86 @@
-"""The three encoders q(z|x) of section 2.
+"""The three encoders q(z|x) of section 2, with q(y|x) beside them where a model has labels.
 
-Shapes: B batch, D pixels, L code.  `noise` is the stream of every draw; without it the encoder
-returns one fixed code per image (the Gaussian's mean; f(x, 0) of the universal approximator).
+Shapes: B batch, D pixels, L code, K categories (0 without q(y|x)).  Both heads are rows of the
+body's last layer, so they share all others.  `noise` is the stream of every draw; without it the
+encoder returns one fixed code per image (the Gaussian's mean; f(x, 0) of the universal
+approximator).
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from aae_core.config import EncoderConfig
-from aae_core.networks import MLP
+from aae_core.networks import Blueprint
 
 
-class Deterministic(nn.Module):
-    """z = f(x): q(z) takes its randomness from the data alone.  The body: (B, D) -> (B, L)."""
+class Posterior(nn.Module):
+    """x -> the logits of q(y|x), (B, K), and z ~ q(z|x), (B, L)."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, categories: int = 0) -> None:
         super().__init__()
         self.body = body
+        self.categories = categories
 
-    def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
-        z: Tensor = self.body(x)
-        return z
-
-
-class Gaussian(nn.Module):
-    """z ~ N(μ(x), diag σ²(x)), reparametrised: z = μ + σ·ε.  The body: (B, D) -> (B, 2L)."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
-        mean: Tensor
-        mean, log_variance = self.body(x).chunk(2, dim=-1)
-        if noise is None:
-            return mean
-        return mean + torch.exp(0.5 * log_variance) * _standard_normal(mean.shape, noise)
+    def heads(self, x: Tensor, noise: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        outputs: Tensor = self.body(x, noise)
+        return outputs[:, : self.categories], outputs[:, self.categories :]
 
 
-class Universal(nn.Module):
+class Deterministic(Posterior):
+    """z = f(x): q(z) takes its randomness from the data alone.  The body: (B, D) -> (B, K + L)."""
+
+    def forward(self, x: Tensor, noise: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        return self.heads(x, noise)
+
+
+class Gaussian(Posterior):
+    """z ~ N(μ(x), diag σ²(x)), reparametrised: z = μ + σ·ε.  The body: (B, D) -> (B, K + 2L)."""
+
+    def moments(
+        self, x: Tensor, noise: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits, μ and log σ²; `noise` draws the body's dropout masks alone."""
+        logits, code = self.heads(x, noise)
+        mean, log_variance = code.chunk(2, dim=-1)
+        return logits, mean, log_variance
+
+    def forward(self, x: Tensor, noise: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        logits, mean, log_variance = self.moments(x, noise)
+        return logits, mean if noise is None else reparametrise(mean, log_variance, noise)
+
+
+class Universal(Posterior):
     """z = f(x, η), η ~ N(0, I): any q(z|x), its density out of reach but never needed.
 
-    The body: (B, D + noise_dim) -> (B, L).
+    The body: (B, D + noise_dim) -> (B, K + L).
     """
 
-    def __init__(self, body: nn.Module, noise_dim: int) -> None:
-        super().__init__()
-        self.body = body
+    def __init__(self, body: nn.Module, noise_dim: int, categories: int = 0) -> None:
+        super().__init__(body, categories)
         self.noise_dim = noise_dim
 
-    def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         shape = torch.Size((len(x), self.noise_dim))
         eta = x.new_zeros(shape) if noise is None else _standard_normal(shape, noise)
-        z: Tensor = self.body(torch.cat([x, eta], dim=-1))
-        return z
-
-
-Posterior = Deterministic | Gaussian | Universal
+        return self.heads(torch.cat([x, eta], dim=-1), noise)
 
 
 def build_posterior(
-    config: EncoderConfig,
-    dim: int,
-    hidden: Sequence[int],
-    code_dim: int,
-    *,
-    init_std: float,
-    generator: torch.Generator,
-) -> Posterior:
-    def body(in_dim: int, out_dim: int) -> MLP:
-        return MLP(in_dim, hidden, out_dim, init_std=init_std, generator=generator)
-
+    config: EncoderConfig, blueprint: Blueprint, code_dim: int, categories: int = 0
+) -> Deterministic | Gaussian | Universal:
     match config.kind:
         case "deterministic":
-            return Deterministic(body(dim, code_dim))
+            return Deterministic(blueprint.encoder(categories + code_dim), categories)
         case "gaussian":
-            return Gaussian(body(dim, 2 * code_dim))
+            return Gaussian(blueprint.encoder(categories + 2 * code_dim), categories)
         case "universal":
-            return Universal(body(dim + config.noise_dim, code_dim), config.noise_dim)
+            body = blueprint.encoder(categories + code_dim, extra=config.noise_dim)
+            return Universal(body, config.noise_dim, categories)
+
+
+def reparametrise(mean: Tensor, log_variance: Tensor, noise: torch.Generator) -> Tensor:
+    """z = μ + σ·ε (Kingma and Welling 2014)."""
+    return mean + torch.exp(0.5 * log_variance) * _standard_normal(mean.shape, noise)
 
 
 def _standard_normal(shape: torch.Size, noise: torch.Generator) -> Tensor:

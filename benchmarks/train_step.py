@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from aae_core.config import TrialConfig
+from aae_core.data import TrainingData
+from aae_core.phases import Batch
 from aae_core.training import TrainState
 
 _BATCH, _PIXELS, _CODE = 100, 784, 8
@@ -24,12 +26,16 @@ _STEPS, _ROUNDS = 40, 7
 
 
 def ours(images: Tensor) -> Callable[[], None]:
-    state = TrainState.create(TrialConfig(), (28, 28), "")
+    pixels = images.numpy()
+    data = TrainingData.of("random", (28, 28), (pixels, None), (pixels[:2], None))
+    state = TrainState.create(TrialConfig(), data)
     order = torch.Generator().manual_seed(0)
+    unlabelled = torch.full((_BATCH,), -1)
 
     def step() -> None:
         indices = torch.randint(len(images), (_BATCH,), generator=order)
-        state.model.train_step(state, images[indices].float() / 255)
+        x = images[indices].float() / 255
+        state.model.train_step(state, Batch(x, x, unlabelled))
 
     return step
 

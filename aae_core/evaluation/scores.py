@@ -1,73 +1,195 @@
-"""The metrics of a model on a split: validation after every epoch, test once at the end."""
+"""The metrics of a model on a split: validation after every epoch, test once at the end.
+
+`ARCHITECTURES` says which of them a model is measured by; those that need labels are left out
+where the split has none.
+"""
 
 import math
+from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
 from aae_core import streams
+from aae_core.architectures import ARCHITECTURES
 from aae_core.data import unit_interval
-from aae_core.evaluation import parzen
-from aae_core.evaluation.latent import mmd2, relative_std
-from aae_core.models import AAE
+from aae_core.data.resident import Images
+from aae_core.evaluation import clustering, parzen
+from aae_core.evaluation.classification import error, per_cent
+from aae_core.evaluation.fidelity import fidelity
+from aae_core.evaluation.latent import knn_error, mmd2, mode_mmd, nearest_modes, relative_std
+from aae_core.evaluation.likelihood import choose, importance_log_likelihood
+from aae_core.models import (
+    AAE,
+    VAE,
+    Autoencoder,
+    Classifies,
+    DimensionalityReduction,
+    Model,
+    Samples,
+)
 from aae_core.phases import reconstruction_cost
+from aae_core.posteriors import Gaussian
+from aae_core.priors import DensePrior, LabelledPrior
 
 PARZEN_SAMPLES = 10_000  # of the published protocol
 _LATENT_POINTS = 2_000
+_PRIOR_POINTS = 10_000  # that say where the modes are
+_FIDELITY_POINTS = 2_000
+_IMPORTANCE_DRAWS, _IMPORTANCE_VALID, _IMPORTANCE_TEST = 50, 200, 1_000
 _CHUNK = 2_000  # images a forward pass
 _LARGEST = 1e30  # of a pixel, beyond which a linear output has diverged
 
+Metrics = dict[str, float]
+
 
 @torch.no_grad()
-def validation_metrics(model: AAE, x_valid: Tensor, seed: int, epoch: int) -> dict[str, float]:
+def validation_metrics(model: Model, valid: Images, seed: int, epoch: int) -> Metrics:
     """`val/…` after `epoch`, whose draws depend on (seed, epoch) alone; NaN once diverged."""
-    stream = _stream(seed, epoch, x_valid)
-    recon, codes = _encode_decode(model, x_valid, stream)
-    prior = model.prior.sample(min(len(codes), _LATENT_POINTS), generator=stream)
-    scale = model.prior.std
-    samples = _samples(model, stream)
-    diverged = not bool((samples.abs() <= _LARGEST).all())
-    scores = (
-        {"parzen_ll": math.nan}
-        if diverged
-        else parzen.validation_score(samples, unit_interval(x_valid))
-    )
+    stream = _stream(seed, epoch, valid)
+    found = _common(model, valid, valid, stream)
+    if all(math.isfinite(value) for value in found.values()):
+        found |= _latent(model, valid, stream)
+        found |= _generative(model, valid, None, stream)
+    return {f"val/{name}": value for name, value in found.items()}
+
+
+@torch.no_grad()
+def test_metrics(model: Model, valid: Images, test: Images, seed: int, epoch: int) -> Metrics:
+    """`test/…`: validation names the clusters and chooses the kernel's width, as published."""
+    stream = _stream(seed, epoch, test)
+    found = _common(model, valid, test, stream) | _generative(model, valid, test, stream)
+    return {f"test/{name}": value for name, value in found.items()}
+
+
+def _stream(seed: int, epoch: int, images: Images) -> torch.Generator:
+    return streams.generator(seed, "evaluate", epoch, device=images.x.device)
+
+
+def _common(model: Model, valid: Images, images: Images, stream: torch.Generator) -> Metrics:
+    """What is measured on any split."""
+    found: Metrics = {}
+    if isinstance(model, Autoencoder) and not (model.kind == "supervised" and images.y is None):
+        found["recon"] = _reconstruction(model, images, stream)
+    if isinstance(model, Classifies) and images.y is not None and valid.y is not None:
+        scores = _in_chunks(model.classify, images.x)
+        if model.sees_labels:
+            found["error"] = error(scores, images.y)
+        else:
+            found |= _clusters(_in_chunks(model.classify, valid.x), valid.y, scores, images.y)
+    if "mode_accuracy" in ARCHITECTURES[model.kind].metrics and images.y is not None:
+        found |= _modes(model, images, images.y, stream)
+    return found
+
+
+def _reconstruction(model: Autoencoder, images: Images, stream: torch.Generator) -> float:
+    """Mean of ½‖x̂ − x‖² over the images, in the units that the networks see."""
+    total = 0.0
+    for start in range(0, len(images.x), _CHUNK):
+        x = unit_interval(images.x[start : start + _CHUNK])
+        y = None if images.y is None else images.y[start : start + _CHUNK]
+        x_hat = model.reconstruct(x, y, generator=stream)
+        total += float(reconstruction_cost(model.pixels(x_hat), model.pixels(x))) * len(x)
+    return total / len(images.x)
+
+
+def _clusters(q_valid: Tensor, y_valid: Tensor, q: Tensor, y: Tensor) -> Metrics:
+    named = clustering.representatives(q_valid, y_valid)
+    by_majority = clustering.majorities(q_valid, y_valid)
     return {
-        "val/recon": recon,
-        "val/latent_mmd": mmd2(codes[:_LATENT_POINTS] / scale, prior / scale),
-        "val/latent_std": relative_std(codes, scale),
-        **{f"val/{name}": value for name, value in scores.items()},
+        "cluster_error": clustering.cluster_error(q, y, named),
+        "cluster_error_majority": clustering.cluster_error(q, y, by_majority),
+        "empty_clusters": float(clustering.empty_clusters(q)),
     }
 
 
-@torch.no_grad()
-def test_metrics(
-    model: AAE, x_valid: Tensor, x_test: Tensor, seed: int, epoch: int
-) -> dict[str, float]:
-    """`test/…`: the kernel's width is chosen on validation images, as published."""
-    stream = _stream(seed, epoch, x_test)
-    recon, _ = _encode_decode(model, x_test, stream)
-    scores = parzen.test_score(
-        _samples(model, stream), unit_interval(x_valid), unit_interval(x_test)
-    )
-    return {"test/recon": recon, **{f"test/{name}": value for name, value in scores.items()}}
+def _modes(model: Model, images: Images, y: Tensor, stream: torch.Generator) -> Metrics:
+    assert isinstance(model, Autoencoder)
+    assert isinstance(model.prior, LabelledPrior)
+    z = _in_chunks(lambda x: model.style(x, generator=stream), images.x)
+    modes = torch.arange(_PRIOR_POINTS, device=z.device) % model.prior.modes
+    p = model.prior.sample_modes(modes, generator=stream)
+    nearest = nearest_modes(z, p, modes)
+    return {
+        "mode_accuracy": per_cent(nearest == y),
+        "mode_mmd": mode_mmd(z, nearest, p, modes),
+    }
 
 
-def _stream(seed: int, epoch: int, x: Tensor) -> torch.Generator:
-    return streams.generator(seed, "evaluate", epoch, device=x.device)
+def _latent(model: Model, valid: Images, stream: torch.Generator) -> Metrics:
+    """Whether the codes follow the prior, and what they know of the classes."""
+    found: Metrics = {}
+    wanted = ARCHITECTURES[model.kind].metrics
+    x = valid.x[:_LATENT_POINTS]
+    if isinstance(model, Autoencoder) and "latent_mmd" in wanted:
+        z, scale = _in_chunks(lambda x: model.style(x, generator=stream), x), model.prior.std
+        p = model.prior.sample(len(z), generator=stream)
+        found["latent_mmd"] = mmd2(z / scale, p / scale)
+        found["latent_std"] = relative_std(z, scale)
+    if isinstance(model, Autoencoder) and "knn_error" in wanted and valid.y is not None:
+        codes = _in_chunks(lambda x: model.encode(x, generator=stream), x)
+        found["knn_error"] = knn_error(codes, valid.y[:_LATENT_POINTS])
+    if isinstance(model, DimensionalityReduction):
+        found["head_distance"] = model.heads.closest()
+    return found
 
 
-def _samples(model: AAE, stream: torch.Generator) -> Tensor:
+def _generative(
+    model: Model, valid: Images, test: Images | None, stream: torch.Generator
+) -> Metrics:
+    """Likelihoods and fidelity on test images; where there are none to see yet, Parzen's alone."""
+    if "parzen_ll" not in ARCHITECTURES[model.kind].metrics:
+        return {}
+    assert isinstance(model, Samples)
     chunks = [model.sample(_CHUNK, generator=stream) for _ in range(PARZEN_SAMPLES // _CHUNK)]
-    return torch.cat(chunks)
+    samples = torch.cat(chunks)
+    if not bool((samples.abs() <= _LARGEST).all()):
+        return {"parzen_ll": math.nan}
+    x_valid = unit_interval(valid.x)
+    if test is None:
+        return parzen.validation_score(samples, x_valid)
+    x_test = unit_interval(test.x)
+    n = min(_FIDELITY_POINTS, len(x_test))
+    return {
+        **parzen.test_score(samples, x_valid, x_test),
+        **asdict(fidelity(x_test[:n], samples[:n])),
+        **_importance_weighted(model, x_valid, x_test, stream),
+    }
 
 
-def _encode_decode(model: AAE, x: Tensor, stream: torch.Generator) -> tuple[float, Tensor]:
-    """Mean of ½‖x̂ − x‖² over the images, and their codes."""
-    total, codes = 0.0, []
-    for chunk in x.split(_CHUNK):
-        pixels = unit_interval(chunk)
-        z = model.encode(pixels, generator=stream)
-        total += float(reconstruction_cost(model.decode(z), pixels)) * len(chunk)
-        codes.append(z)
-    return total / len(x), torch.cat(codes)
+def _importance_weighted(
+    model: Model, x_valid: Tensor, x_test: Tensor, stream: torch.Generator
+) -> Metrics:
+    """Of the view p(x|z) = N(x̂(z), σ²I): a bound that, unlike Parzen's, rewards no memory."""
+    if not (isinstance(model, AAE | VAE) and isinstance(model.prior, DensePrior)):
+        return {}
+    decode, log_prior, k = model.decode, model.prior.log_density, _IMPORTANCE_DRAWS
+    x = x_valid[:_IMPORTANCE_VALID]
+    best = choose(x, *_proposal(model, x), decode, log_prior, k=k, generator=stream)
+    x = x_test[:_IMPORTANCE_TEST]
+    bound = importance_log_likelihood(
+        x,
+        *_proposal(model, x),
+        decode,
+        log_prior,
+        sigma=best.sigma,
+        std=best.std,
+        k=k,
+        generator=stream,
+    )
+    return {"iw_ll": float(bound.mean())}
+
+
+def _proposal(model: Autoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of a Gaussian around the code; as wide as the prior if q(z|x) is not
+    one.
+    """
+    if isinstance(model.encoder, Gaussian):
+        _, mean, log_variance = model.encoder.moments(model.pixels(x))
+        return mean, log_variance
+    return model.style(x), torch.tensor(2 * math.log(model.prior.std), device=x.device)
+
+
+def _in_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.cat([function(unit_interval(chunk)) for chunk in x.split(_CHUNK)])

@@ -1,13 +1,93 @@
-"""The paper's architectures, one file each."""
+"""The paper's architectures, one file each.  What they can do is asked by protocol."""
+
+from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
-from aae_core.config import ModelConfig
+from aae_core.architectures import ARCHITECTURES, Kind
+from aae_core.config import TrialConfig
+from aae_core.errors import ConfigError
 from aae_core.models.aae import AAE
+from aae_core.models.base import Autoencoder, Model
+from aae_core.models.categorical import CategoricalAAE
+from aae_core.models.classifier import Classifier
+from aae_core.models.clustering import Clustering
+from aae_core.models.dimensionality_reduction import DimensionalityReduction
+from aae_core.models.gan import GAN
+from aae_core.models.gmmn_ae import GMMNAE
+from aae_core.models.label_regularised import LabelRegularised
+from aae_core.models.semi_supervised import SemiSupervised
+from aae_core.models.supervised import Supervised
+from aae_core.models.vae import VAE
+from aae_core.networks import Blueprint
 
-__all__ = ["AAE", "build_model"]
+__all__ = [
+    "AAE",
+    "GAN",
+    "GMMNAE",
+    "VAE",
+    "Autoencoder",
+    "CategoricalAAE",
+    "Classifier",
+    "Classifies",
+    "Clustering",
+    "DimensionalityReduction",
+    "LabelRegularised",
+    "Model",
+    "Samples",
+    "SemiSupervised",
+    "Supervised",
+    "build_model",
+]
+
+_CLASSES: dict[Kind, type[Model]] = {
+    "aae": AAE,
+    "label_regularised": LabelRegularised,
+    "supervised": Supervised,
+    "semi_supervised": SemiSupervised,
+    "clustering": Clustering,
+    "dimensionality_reduction": DimensionalityReduction,
+    "vae": VAE,
+    "gan": GAN,
+    "gmmn_ae": GMMNAE,
+    "classifier": Classifier,
+}
 
 
-def build_model(config: ModelConfig, dim: int, *, generator: torch.Generator) -> AAE:
-    """A freshly initialised model for images of `dim` pixels."""
-    return AAE(config, dim, generator=generator)
+@runtime_checkable
+class Samples(Protocol):
+    code_dim: int
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor: ...
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    def classify(self, x: Tensor) -> Tensor: ...
+
+
+def build_model(
+    config: TrialConfig,
+    image_shape: tuple[int, ...],
+    classes: int,
+    *,
+    generator: torch.Generator,
+) -> Model:
+    """A freshly initialised model; `classes` that the data's labels have.
+
+    Raises ConfigError where the data are not such as the architecture needs.
+    """
+    reads_labels = ARCHITECTURES[config.model.kind].labels != "none" and config.data.labels != 0
+    if reads_labels and classes < 2:
+        raise ConfigError(
+            {"model.kind": f"{config.model.kind} needs labels of 2 classes; there are {classes}"}
+        )
+    plan = Blueprint(
+        config.model,
+        image_shape,
+        classes if reads_labels else 0,
+        config.data.standardise,
+        generator,
+    )
+    return _CLASSES[config.model.kind](plan)

@@ -1,12 +1,28 @@
-"""Priors p(z). A prior only has to sample: no density is ever asked for (section 2)."""
+"""Priors p(z). A prior only has to sample: no density is ever asked for by the AAE (section 2)."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from aae_core.config import PriorConfig
+from aae_core.priors.categorical import CategoricalPrior
 from aae_core.priors.gaussian import GaussianPrior
+from aae_core.priors.mixture import MixturePrior
+from aae_core.priors.swiss_roll import SwissRollPrior
+from aae_core.priors.uniform import UniformPrior
+
+__all__ = [
+    "CategoricalPrior",
+    "DensePrior",
+    "GaussianPrior",
+    "LabelledPrior",
+    "MixturePrior",
+    "Prior",
+    "SwissRollPrior",
+    "UniformPrior",
+    "build_prior",
+]
 
 
 class Prior(Protocol):
@@ -21,5 +37,37 @@ class Prior(Protocol):
         """Draw z ~ p(z), shape (n, dim), float32, on the generator's device."""
 
 
+@runtime_checkable
+class LabelledPrior(Prior, Protocol):
+    """A prior of several parts, each of which may be a class's (section 2.3)."""
+
+    @property
+    def modes(self) -> int: ...
+
+    def sample_modes(self, modes: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Draw z ~ p(z | mode) for each of `modes`, (n,) in 0 … modes−1; shape (n, dim).
+
+        Modes drawn uniformly give p(z).
+        """
+
+
+@runtime_checkable
+class DensePrior(Prior, Protocol):
+    """A prior with a density in closed form, which the VAE needs and the AAE does not."""
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, (n, dim) -> (n,)."""
+
+
 def build_prior(config: PriorConfig, code_dim: int) -> Prior:
-    return GaussianPrior(code_dim, config.std)
+    match config.kind:
+        case "gaussian":
+            return GaussianPrior(code_dim, config.std)
+        case "uniform":
+            return UniformPrior(code_dim, config.std)
+        case "mixture":
+            return MixturePrior(
+                config.modes, config.radius, config.radial_std, config.tangential_std
+            )
+        case "swiss_roll":
+            return SwissRollPrior(config.modes, config.radius, config.turns, config.width)

@@ -13,20 +13,22 @@ from torch.optim import SGD, Adam, Optimizer
 
 from aae_core import checkpoint
 from aae_core.config import OptimizerConfig, TrialConfig
+from aae_core.data import TrainingData
 from aae_core.errors import CheckpointError
-from aae_core.models import AAE, build_model
+from aae_core.models import Model, build_model
 from aae_core.streams import generator
 
-_STREAMS = ("batches", "noise", "prior")
+_STREAMS = ("batches", "labelled", "corruption", "noise", "prior")
 
 
 @dataclass
 class TrainState:
     config: TrialConfig
     image_shape: tuple[int, ...]
+    classes: int  # of the data's labels, 0 without any
     data_sha256: str
     device: torch.device
-    model: AAE
+    model: Model
     optimizers: dict[str, Optimizer]
     streams: dict[str, torch.Generator]
     epoch: int = 0  # finished ones
@@ -34,16 +36,25 @@ class TrainState:
 
     @classmethod
     def create(
+        cls, config: TrialConfig, data: TrainingData, device: torch.device | str = "cpu"
+    ) -> "TrainState":
+        """Raises ConfigError where the data are not such as the model needs."""
+        state = cls._fresh(config, data.image_shape, data.classes, data.sha256, device)
+        state.model.pixels.measure(data.x_train)
+        return state
+
+    @classmethod
+    def _fresh(
         cls,
         config: TrialConfig,
         image_shape: tuple[int, ...],
+        classes: int,
         data_sha256: str,
-        device: torch.device | str = "cpu",
+        device: torch.device | str,
     ) -> "TrainState":
         device = torch.device(device)
         init = generator(config.seed, "init")  # on the CPU: one start for every device
-        dim = int(torch.Size(image_shape).numel())
-        model = build_model(config.model, dim, generator=init).to(device)
+        model = build_model(config, image_shape, classes, generator=init).to(device)
         optimizers = {
             name: _build_optimizer(
                 getattr(config.training, group), [p for net in nets for p in net.parameters()]
@@ -51,7 +62,11 @@ class TrainState:
             for name, (group, nets) in model.objectives().items()
         }
         streams = {name: generator(config.seed, name, device=device) for name in _STREAMS}
-        return cls(config, image_shape, data_sha256, device, model, optimizers, streams)
+        return cls(config, image_shape, classes, data_sha256, device, model, optimizers, streams)
+
+    @property
+    def progress(self) -> float:
+        return self.epoch / self.config.training.epochs
 
     def set_rates(self, multiplier: float) -> dict[str, float]:
         """Scale every optimiser's configured rate; returns the rates by group of settings."""
@@ -67,6 +82,7 @@ class TrainState:
         document = {
             "config": self.config.to_dict(),
             "image_shape": self.image_shape,
+            "classes": self.classes,
             "data_sha256": self.data_sha256,
             "epoch": self.epoch,
             "history": self.history,
@@ -77,9 +93,10 @@ class TrainState:
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "TrainState":
         tensors, document = checkpoint.load(folder)
         try:
-            state = cls.create(
+            state = cls._fresh(
                 TrialConfig.from_dict(document["config"]),
                 tuple(document["image_shape"]),
+                document["classes"],
                 document["data_sha256"],
                 device,
             )
@@ -114,8 +131,8 @@ class TrainState:
             stream.set_state(tensors[f"stream.{name}"])
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> AAE:
-    """The model of a checkpoint, for encode, decode and sample."""
+def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
+    """The model of a checkpoint, for whatever it can: encode, decode, sample, classify."""
     return TrainState.load(folder, device).model.eval()
 
 

@@ -1,13 +1,17 @@
 import json
+from collections.abc import Callable
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aae_core.architectures import ARCHITECTURES, EncoderKind, PriorKind
 from aae_core.config import (
     AdversarialConfig,
     DataConfig,
     EncoderConfig,
+    HeadsConfig,
     ModelConfig,
     OptimizerConfig,
     PriorConfig,
@@ -19,10 +23,30 @@ from aae_core.errors import ConfigError
 
 CONFIG = TrialConfig(
     data=DataConfig("arrays", "x.npz"),
-    model=ModelConfig(encoder=EncoderConfig("universal", 3), hidden=(5,), prior=PriorConfig(std=2)),
+    model=ModelConfig(
+        "dimensionality_reduction",
+        EncoderConfig("universal", 3),
+        prior=PriorConfig(std=2),
+        heads=HeadsConfig("fixed"),
+        hidden=(5,),
+        channels=(2, 3),
+    ),
     training=TrainConfig(schedule=ScheduleConfig("step", (3, 5))),
     seed=7,
 )
+
+
+def trial(
+    kind: str, *, training: dict | None = None, model: dict | None = None, **data: object
+) -> TrialConfig:
+    """One whose parts are right each on their own."""
+    prior = PriorConfig(ARCHITECTURES[kind].priors[0])
+    encoder = EncoderConfig(ARCHITECTURES[kind].encoders[0])
+    return TrialConfig(
+        DataConfig(**data),
+        ModelConfig(kind, encoder, code_dim=2, prior=prior, **model or {}),
+        TrainConfig(**training or {}),
+    )
 
 
 def test_a_configuration_survives_json() -> None:
@@ -48,6 +72,11 @@ def test_the_paper_s_rates_are_the_defaults() -> None:
     training = TrainConfig()
     assert (training.reconstruction.lr, training.reconstruction.momentum) == (0.01, 0.9)
     assert (training.adversarial.lr, training.adversarial.momentum) == (0.1, 0.1)
+    assert (training.classification.lr, training.classification.momentum) == (0.1, 0.9)
+    assert training.batch_size == 100
+    model = ModelConfig()
+    assert model.hidden == (1000, 1000)
+    assert model.init_std == 0.01
 
 
 @pytest.mark.parametrize(
@@ -66,9 +95,87 @@ def test_the_paper_s_rates_are_the_defaults() -> None:
         (lambda: TrialConfig(seed=-1), "seed"),
         (lambda: DataConfig("digits", "x.npz"), "path"),
         (lambda: DataConfig("arrays"), "path"),
+        (lambda: DataConfig(labels=-1), "labels"),
+        (lambda: DataConfig("tfd", fold=5), "fold"),
+        (lambda: DataConfig("mnist", fold=1), "fold"),
+        (lambda: DataConfig("mnist", extra=True), "extra"),
+        (lambda: DataConfig("mnist", colour=False), "colour"),
+        (lambda: PriorConfig("mixture", modes=0), "modes"),
+        (lambda: PriorConfig("mixture", radial_std=0), "radial_std"),
+        (lambda: PriorConfig("swiss_roll", width=0), "width"),
+        (lambda: PriorConfig("swiss_roll", turns=-1), "turns"),
+        (lambda: HeadsConfig(distance=0), "distance"),
+        (lambda: HeadsConfig(scale=float("inf")), "scale"),
+        (lambda: ModelConfig(prior=PriorConfig("mixture")), "code_dim"),
+        (lambda: ModelConfig(code_dim=3, prior=PriorConfig("swiss_roll")), "code_dim"),
+        (lambda: ModelConfig(channels=(3, 0)), "channels"),
+        (lambda: ModelConfig(clusters=1), "clusters"),
+        (lambda: ModelConfig(dropout=1.0), "dropout"),
+        (lambda: ModelConfig("vae"), "encoder.kind"),
+        (lambda: ModelConfig("gan", EncoderConfig("gaussian")), "encoder.kind"),
+        (
+            lambda: ModelConfig("vae", EncoderConfig("gaussian"), prior=PriorConfig("uniform")),
+            "prior.kind",
+        ),
+        (lambda: ModelConfig("label_regularised"), "prior.kind"),
+        (lambda: TrainConfig(input_noise=-0.1), "input_noise"),
+        (lambda: TrainConfig(input_dropout=1.0), "input_dropout"),
+        (lambda: TrainConfig(batch_size=0), "batch_size"),
+        (lambda: trial("aae", standardise=True), "model.output"),
+        (lambda: trial("gmmn_ae", training={"epochs": 1}), "training.epochs"),
+        (
+            lambda: trial("aae", training={"batch_size": 1}, model={"batch_norm": "encoder"}),
+            "training.batch_size",
+        ),
     ],
 )
-def test_a_wrong_value_is_named(build: object, field: str) -> None:
+def test_a_wrong_value_is_named(build: Callable[[], object], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build()  # type: ignore[operator]
+        build()
     assert list(caught.value.problems) == [field]
+
+
+def test_several_wrong_values_are_told_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig("vae", code_dim=3, prior=PriorConfig("swiss_roll"), clusters=0)
+    assert set(caught.value.problems) == {"code_dim", "clusters", "encoder.kind", "prior.kind"}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_labels_are_given_to_those_that_read_them(kind: str) -> None:
+    reads = ARCHITECTURES[kind].labels != "none"
+    allowed = {None: True, 100: reads, 0: kind == "dimensionality_reduction"}
+    for labels, allow in allowed.items():
+        if allow:
+            assert trial(kind, labels=labels).data.labels == labels
+        else:
+            with pytest.raises(ConfigError, match="labels") as caught:
+                trial(kind, labels=labels)
+            assert list(caught.value.problems) == ["data.labels"]
+
+
+def test_standardised_pixels_go_with_a_linear_output() -> None:
+    trial("aae", model={"output": "linear"}, standardise=True)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_an_architecture_s_goal_is_one_of_its_metrics(kind: str) -> None:
+    architecture = ARCHITECTURES[kind]
+    assert architecture.goal in architecture.metrics
+    assert len(set(architecture.metrics)) == len(architecture.metrics)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_encoder_and_prior_that_an_architecture_declares_is_taken(kind: str) -> None:
+    for encoder in get_args(EncoderKind):
+        for prior in get_args(PriorKind):
+            wrong = {
+                "encoder.kind": encoder not in ARCHITECTURES[kind].encoders,
+                "prior.kind": prior not in ARCHITECTURES[kind].priors,
+            }
+            try:
+                ModelConfig(kind, EncoderConfig(encoder), code_dim=2, prior=PriorConfig(prior))
+                problems: set[str] = set()
+            except ConfigError as error:
+                problems = set(error.problems)
+            assert problems == {name for name, is_wrong in wrong.items() if is_wrong}

@@ -1,17 +1,181 @@
-import torch
+"""The bodies of all nets: their form, their first weights, and how they see images."""
 
-from aae_core.networks import MLP
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from aae_core.config import ModelConfig
+from aae_core.errors import ConfigError
+from aae_core.networks import MLP, Blueprint, Convolutions, Deconvolutions, drop
+
+
+def stream(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def plan(shape: tuple[int, ...] = (4, 5), seed: int = 0, **config: object) -> Blueprint:
+    model = ModelConfig(**{"hidden": (12, 8), "init_std": 0.3} | config)  # type: ignore[arg-type]
+    return Blueprint(model, shape, 0, False, stream(seed))
+
+
+def constant(weight: Tensor) -> None:
+    nn.init.normal_(weight, std=0.3, generator=stream())
 
 
 def test_weights_have_the_paper_s_initialisation() -> None:
-    net = MLP(784, [1000, 1000], 8, init_std=0.01, generator=torch.Generator().manual_seed(0))
+    net = plan((28, 28), hidden=(1000, 1000), init_std=0.01).mlp(784, 8)
     weights = torch.cat([layer.weight.flatten() for layer in net.layers])
     assert abs(weights.std().item() - 0.01) < 1e-4
     assert abs(weights.mean().item()) < 1e-4
     assert all(not layer.bias.any() for layer in net.layers)
 
 
+@pytest.mark.parametrize("channels", [(), (3, 4)])
+def test_the_same_stream_draws_the_same_weights(channels: tuple[int, ...]) -> None:
+    def nets(seed: int) -> list[Tensor]:
+        blueprint = plan((8, 8), seed, channels=channels, batch_norm="autoencoder")
+        built = (blueprint.encoder(3), blueprint.decoder(3), blueprint.mlp(3, 1))
+        return [value for net in built for value in net.state_dict().values()]
+
+    first, again, other = nets(0), nets(0), nets(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_every_convolution_is_drawn_with_the_paper_s_width_too() -> None:
+    net = plan((8, 8), channels=(32, 64), init_std=0.02).encoder(3)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            assert layer.weight.std().item() == pytest.approx(0.02, rel=0.2)
+            assert not layer.bias.any()
+
+
+def test_an_mlp_is_its_formula() -> None:
+    net = MLP([3, 5, 4, 2], constant)
+    x = torch.randn(6, 3, generator=stream(1))
+    want = x
+    for layer in net.layers[:-1]:
+        want = torch.relu(want @ layer.weight.T + layer.bias)
+    last = net.layers[-1]
+    torch.testing.assert_close(net(x), want @ last.weight.T + last.bias)
+
+
 def test_the_output_layer_is_linear() -> None:
-    net = MLP(2, [3], 1, init_std=1.0, generator=torch.Generator().manual_seed(0))
-    outputs = net(torch.randn(100, 2, generator=torch.Generator().manual_seed(1)))
+    outputs = plan(hidden=(3,), init_std=1.0).mlp(2, 1)(torch.randn(100, 2, generator=stream(1)))
     assert outputs.min() < 0 < outputs.max()
+
+
+def test_without_hidden_layers_it_is_linear() -> None:
+    assert [tuple(p.shape) for p in plan(hidden=()).mlp(5, 2).parameters()] == [(2, 5), (2,)]
+
+
+def test_batch_norm_stands_after_every_layer_the_last_included() -> None:
+    net = MLP([3, 5, 2], constant, batch_norm=True)
+    assert [norm.num_features for norm in net.norms] == [5, 2]
+    outputs = net(torch.randn(200, 3, generator=stream(1)))
+    torch.testing.assert_close(outputs.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(outputs.var(0, correction=0), torch.ones(2), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "encoder", "decoder"),
+    [("none", False, False), ("encoder", True, False), ("autoencoder", True, True)],
+)
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_batch_norm_is_where_it_is_asked_for(
+    batch_norm: str, encoder: bool, decoder: bool, channels: tuple[int, ...]
+) -> None:
+    def normed(net: nn.Module) -> bool:
+        return any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.modules())
+
+    blueprint = plan(shape=(4, 4), batch_norm=batch_norm, channels=channels)
+    nets = (blueprint.encoder(3), blueprint.decoder(3), blueprint.mlp(3, 1))
+    assert [normed(net) for net in nets] == [encoder, decoder, False]
+
+
+def test_dropout_is_for_hidden_units_in_training_with_a_stream() -> None:
+    net = MLP([6, 50, 50, 4], constant, dropout=0.5)
+    x = torch.randn(8, 6, generator=stream(1))
+    still = net(x)
+    assert not torch.equal(net(x, stream(2)), still)
+    assert torch.equal(net(x, stream(2)), net(x, stream(2)))
+    assert torch.equal(net.eval()(x, stream(2)), still)
+    one_layer = MLP([6, 4], constant, dropout=0.9)
+    assert torch.equal(one_layer(x, stream(2)), one_layer(x))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_drop_keeps_the_mean(share: float) -> None:
+    x = torch.full((400, 500), 3.0)
+    dropped = drop(x, share, stream())
+    assert (dropped == 0).double().mean().item() == pytest.approx(share, abs=0.005)
+    assert dropped.mean().item() == pytest.approx(3, rel=0.01)
+    kept = dropped[dropped > 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 3 / (1 - share)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [((32, 32, 3), (4, 8, 16)), ((48, 48), (4, 8)), ((28, 28), (2, 3)), ((8, 16, 1), (5, 2, 3))],
+)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_each_convolution_halves_and_its_mirror_doubles(
+    shape: tuple[int, ...], channels: tuple[int, ...], batch_norm: bool
+) -> None:
+    factor = 2 ** len(channels)
+    down = Convolutions(shape, channels, batch_norm, constant)
+    up = Deconvolutions(shape, channels, batch_norm, constant)
+    x = torch.rand(2, int(np.prod(shape)), generator=stream())
+    assert down.out_dim == up.in_dim == channels[-1] * shape[0] * shape[1] // factor**2
+    features = down(x)
+    assert features.shape == (2, down.out_dim)
+    assert features.min() >= 0
+    images = up(features)
+    assert images.shape == x.shape
+    assert images.min() < 0
+
+
+def test_convolutions_read_rows_columns_and_channels_as_images_have_them() -> None:
+    """A pixel of (H, W, C) lights the features around its own place, in its channel's weights."""
+    net = Convolutions((8, 8, 3), (1,), False, lambda weight: nn.init.ones_(weight))
+    with torch.no_grad():
+        net.layers[0].weight[:, [0, 2]] = 0  # only green is seen
+    for channel, seen in enumerate((False, True, False)):
+        image = torch.zeros(8, 8, 3)
+        image[5, 2, channel] = 1
+        lit = net(image.reshape(1, -1)).reshape(4, 4).nonzero().tolist()
+        # kernel 4, stride 2, padding 1: output i sees rows 2i−1 … 2i+2
+        assert lit == ([[2, 0], [2, 1], [3, 0], [3, 1]] if seen else [])
+
+
+def test_further_inputs_pass_the_convolutions_by() -> None:
+    net = plan((8, 8), channels=(3,)).encoder(2, extra=5)
+    x = torch.rand(4, 64, generator=stream())
+    eta = torch.randn(4, 5, generator=stream(1))
+    got = net(torch.cat([x, eta], -1))
+    assert net.trunk is not None
+    want = net.mlp(torch.cat([net.trunk(x), eta], -1))
+    assert torch.equal(got, want)
+
+
+def test_the_decoder_is_the_encoder_s_mirror_image() -> None:
+    blueprint = plan((4, 5), hidden=(12, 8))
+    widths = [tuple(layer.weight.shape) for layer in blueprint.decoder(3).layers]
+    assert widths == [(8, 3), (12, 8), (20, 12)]
+    assert all(a[0] == b[1] for a, b in pairwise(widths))
+    convolutional = plan((8, 8, 3), hidden=(12,), channels=(2, 4)).decoder(3)
+    assert convolutional(torch.randn(5, 3, generator=stream())).shape == (5, 192)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((28, 28), "3 layers need a height and width that 8 divides"), ((784,), r"\(H, W\)")],
+)
+def test_images_that_cannot_be_halved_are_refused(shape: tuple[int, ...], message: str) -> None:
+    for build in (lambda p: p.encoder(2), lambda p: p.decoder(2)):
+        with pytest.raises(ConfigError, match=message) as caught:
+            build(plan(shape, channels=(2, 2, 2)))
+        assert list(caught.value.problems) == ["model.channels"]

@@ -2,74 +2,149 @@
 
 import math
 from copy import deepcopy
+from dataclasses import dataclass, field
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 
-from aae_core.config import EncoderConfig, ModelConfig, TrialConfig
 from aae_core.phases import (
+    Adversary,
+    classification_phase,
+    descend,
     discriminator_cost,
     discriminator_phase,
     generator_cost,
     generator_phase,
     reconstruction_cost,
     reconstruction_phase,
+    regularisation_phase,
 )
-from aae_core.training import TrainState
-
-KINDS = ("deterministic", "gaussian", "universal")
 
 
-@pytest.fixture(params=KINDS)
-def state(request: pytest.FixtureRequest) -> TrainState:
-    model = ModelConfig(EncoderConfig(request.param), code_dim=3, hidden=(16, 8), init_std=0.3)
-    return TrainState.create(TrialConfig(model=model), (4, 5), "")
+@dataclass
+class Toy:
+    """Linear nets, an image of 5 pixels, a code of 3, and 4 categories."""
+
+    encoder: nn.Module = field(default_factory=lambda: nn.Linear(5, 3))
+    decoder: nn.Module = field(default_factory=lambda: nn.Linear(3, 5))
+    discriminator: nn.Module = field(default_factory=lambda: nn.Linear(3, 1))
+    discriminator_y: nn.Module = field(default_factory=lambda: nn.Linear(3, 1))
+    streams: dict[str, torch.Generator] = field(default_factory=dict)
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    progress: float = 0.0
+
+    def __post_init__(self) -> None:
+        nets = {
+            "reconstruction": (self.encoder, self.decoder),
+            "discriminator": (self.discriminator, self.discriminator_y),
+            "generator": (self.encoder,),
+            "classification": (self.encoder,),
+        }
+        for name, group in nets.items():
+            self.optimizers[name] = SGD([p for net in group for p in net.parameters()], lr=0.1)
+
+    def adversaries(self, x: Tensor) -> list[Adversary]:
+        z = self.encoder(x)
+        return [
+            Adversary("y", self.discriminator_y, torch.randn_like(z), z),
+            Adversary("z", self.discriminator, torch.randn_like(z), z),
+        ]
+
+
+NETS = ("encoder", "decoder", "discriminator", "discriminator_y")
 
 
 @pytest.fixture
-def x() -> torch.Tensor:
-    return torch.rand(12, 20, generator=torch.Generator().manual_seed(0))
+def s() -> Toy:
+    torch.manual_seed(0)
+    return Toy()
 
 
-def moved(state: TrainState, before: TrainState) -> set[str]:
-    nets = ("encoder", "decoder", "discriminator")
+@pytest.fixture
+def x() -> Tensor:
+    return torch.rand(12, 5, generator=torch.Generator().manual_seed(0))
+
+
+def moved(s: Toy, before: Toy) -> set[str]:
     return {
         net
-        for net in nets
+        for net in NETS
         for a, b in zip(
-            getattr(state.model, net).parameters(),
-            getattr(before.model, net).parameters(),
-            strict=True,
+            getattr(s, net).parameters(), getattr(before, net).parameters(), strict=True
         )
         if not torch.equal(a, b)
     }
 
 
-def test_reconstruction_moves_encoder_and_decoder(state: TrainState, x: torch.Tensor) -> None:
-    before = deepcopy(state)
-    reconstruction_phase(state, state.model, x)
-    assert moved(state, before) == {"encoder", "decoder"}
+def test_reconstruction_moves_encoder_and_decoder(s: Toy, x: Tensor) -> None:
+    before = deepcopy(s)
+    costs = reconstruction_phase(s, s.decoder(s.encoder(x)), x)
+    assert list(costs) == ["train/recon"]
+    assert moved(s, before) == {"encoder", "decoder"}
 
 
-def test_the_discriminator_phase_moves_the_discriminator(
-    state: TrainState, x: torch.Tensor
+def test_a_penalty_is_minimised_too_but_is_no_reconstruction(s: Toy, x: Tensor) -> None:
+    before = deepcopy(s)
+    x_hat = s.decoder(s.encoder(x))
+    want = reconstruction_cost(x_hat, x).item()
+    bias = s.decoder.bias.detach().clone()
+    costs = reconstruction_phase(s, x_hat.detach() + 0 * x_hat, x, 7 * s.decoder.bias.sum())
+    assert costs["train/recon"].item() == pytest.approx(want)
+    torch.testing.assert_close(s.decoder.bias, bias - 0.1 * 7)
+    assert moved(s, before) == {"decoder"}
+
+
+def test_the_discriminator_phase_moves_the_discriminators(s: Toy, x: Tensor) -> None:
+    before = deepcopy(s)
+    costs = discriminator_phase(s, s.adversaries(x))
+    assert list(costs) == ["train/disc_y", "train/disc_z"]
+    assert moved(s, before) == {"discriminator", "discriminator_y"}
+
+
+def test_the_generator_phase_moves_the_encoder(s: Toy, x: Tensor) -> None:
+    before = deepcopy(s)
+    costs = generator_phase(s, s.adversaries(x))
+    assert list(costs) == ["train/gen_y", "train/gen_z"]
+    assert moved(s, before) == {"encoder"}
+    assert all(p.grad is None for p in s.discriminator.parameters())
+
+
+def test_the_generator_plays_against_what_the_discriminators_have_just_learned(
+    s: Toy, x: Tensor
 ) -> None:
-    before = deepcopy(state)
-    z_q = state.model.encode(x, generator=state.streams["noise"])
-    discriminator_phase(state, state.model.discriminator, torch.randn_like(z_q), z_q, block="z")
-    assert moved(state, before) == {"discriminator"}
+    adversaries = s.adversaries(x)
+    before = {a.name: generator_cost(a.discriminator(a.fake)).item() for a in adversaries}
+    costs = regularisation_phase(s, adversaries)
+    for a in adversaries:
+        got = costs[f"train/gen_{a.name}"].item()
+        assert got == pytest.approx(generator_cost(a.discriminator(a.fake)).item())
+        assert got != before[a.name]
 
 
-def test_the_generator_phase_moves_the_encoder(state: TrainState, x: torch.Tensor) -> None:
-    before = deepcopy(state)
-    z_q = state.model.encode(x, generator=state.streams["noise"])
-    generator_phase(state, state.model.discriminator, z_q, block="z")
-    assert moved(state, before) == {"encoder"}
+def test_classification_moves_the_encoder_by_cross_entropy(s: Toy, x: Tensor) -> None:
+    before, y = deepcopy(s), torch.arange(12) % 3
+    logits = s.encoder(x)
+    costs = classification_phase(s, logits, y)
+    want = -logits.log_softmax(-1)[torch.arange(12), y].mean()
+    assert costs["train/class"].item() == pytest.approx(want.item())
+    assert moved(s, before) == {"encoder"}
 
 
-def test_a_step_runs_the_phases_in_the_paper_s_order(state: TrainState, x: torch.Tensor) -> None:
-    costs = state.model.train_step(state, x)
-    assert list(costs) == ["train/recon", "train/disc_z", "train/gen_z"]
+def test_a_descent_sees_no_gradient_of_another_phase(s: Toy, x: Tensor) -> None:
+    other = deepcopy(s)
+    generator_phase(s, s.adversaries(x))  # leaves gradients at the encoder
+    s.encoder.load_state_dict(other.encoder.state_dict())
+    for toy in (s, other):
+        descend(toy.optimizers["reconstruction"], toy.decoder(toy.encoder(x)).square().mean())
+    assert moved(s, other) == set()
+
+
+def test_costs_carry_no_graph(s: Toy, x: Tensor) -> None:
+    costs = reconstruction_phase(s, s.decoder(s.encoder(x)), x)
+    costs |= regularisation_phase(s, s.adversaries(x))
+    assert not any(cost.requires_grad for cost in costs.values())
 
 
 def test_reconstruction_sums_over_pixels_and_averages_over_images() -> None:
@@ -81,6 +156,13 @@ def test_an_undecided_discriminator_costs_two_bits_in_nats() -> None:
     undecided = torch.zeros(5, 1)
     assert discriminator_cost(undecided, undecided).item() == pytest.approx(2 * math.log(2))
     assert generator_cost(undecided).item() == pytest.approx(math.log(2))
+
+
+def test_costs_are_those_of_the_sigmoid() -> None:
+    real, fake = torch.tensor([[1.5], [-0.3]]), torch.tensor([[0.4], [-2.0]])
+    want = -(real.sigmoid().log().mean() + (1 - fake.sigmoid()).log().mean())
+    torch.testing.assert_close(discriminator_cost(real, fake), want)
+    torch.testing.assert_close(generator_cost(fake), -fake.sigmoid().log().mean())
 
 
 def test_the_generator_s_cost_does_not_saturate() -> None:

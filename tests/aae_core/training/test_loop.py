@@ -27,7 +27,7 @@ KINDS = ("deterministic", "gaussian", "universal")
 
 def config(kind: str = "deterministic", optimizer: str = "sgd", **training: object) -> TrialConfig:
     return TrialConfig(
-        model=ModelConfig(EncoderConfig(kind, 3), code_dim=2, hidden=(12,), init_std=0.3),
+        model=ModelConfig(encoder=EncoderConfig(kind, 3), code_dim=2, hidden=(12,), init_std=0.3),
         training=TrainConfig(
             epochs=4,
             batch_size=20,
@@ -47,7 +47,7 @@ def data() -> TrainingData:
 
 
 def start(trial: TrialConfig, data: TrainingData) -> TrainState:
-    return TrainState.create(trial, data.image_shape, data.sha256)
+    return TrainState.create(trial, data)
 
 
 def numbers(epochs: list[EpochMetrics]) -> list[tuple[int, dict[str, float]]]:
@@ -84,8 +84,10 @@ def test_numbers_depend_on_configuration_and_seed_alone(data: TrainingData) -> N
 
 
 def test_rates_follow_the_schedule(data: TrainingData) -> None:
-    rates = [epoch.lr["reconstruction"] for epoch in fit(start(config(), data), data)]
-    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
+    epochs = list(fit(start(config(), data), data))
+    for group in ("reconstruction", "adversarial"):
+        assert [epoch.lr[group] for epoch in epochs] == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
+    assert all(epoch.lr.keys() == {"reconstruction", "adversarial"} for epoch in epochs)
 
 
 def test_an_epoch_s_metrics_are_all_there(data: TrainingData) -> None:
@@ -118,11 +120,18 @@ def test_a_batch_larger_than_the_data_is_the_data(data: TrainingData) -> None:
     assert len(list(fit(start(trial, data), data))) == 4
 
 
+def test_progress_counts_finished_epochs(data: TrainingData) -> None:
+    state = start(config(), data)
+    seen = [state.progress, *(state.progress for _ in fit(state, data))]
+    assert seen == [0, 0.25, 0.5, 0.75, 1]
+
+
 def test_a_checkpoint_gives_back_its_model(data: TrainingData, tmp_path: Path) -> None:
     state = start(config("gaussian"), data)
     list(fit(state, data))
     state.save(tmp_path / "checkpoint")
     model = aae_core.load(tmp_path / "checkpoint")
+    assert isinstance(model, aae_core.models.Autoencoder)
     draws = [
         net.sample(5, generator=torch.Generator().manual_seed(0)) for net in (model, state.model)
     ]

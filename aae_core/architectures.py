@@ -1,0 +1,114 @@
+"""The architectures of the paper in words that need no torch: what each reads, and is judged by.
+
+A1 … A6 and B1 … B4 are Makhzani et al. 2015 (arXiv:1511.05644): figures 1, 3, 6, 8, 10, section 6,
+and the models that its tables compare with.  The classes themselves are in `aae_core.models`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+EncoderKind = Literal["deterministic", "gaussian", "universal"]
+PriorKind = Literal["gaussian", "mixture", "swiss_roll", "uniform"]
+Kind = Literal[
+    "aae",
+    "label_regularised",
+    "supervised",
+    "semi_supervised",
+    "clustering",
+    "dimensionality_reduction",
+    "vae",
+    "gan",
+    "gmmn_ae",
+    "classifier",
+]
+
+_ENCODERS: tuple[EncoderKind, ...] = ("deterministic", "gaussian", "universal")
+_PRIORS: tuple[PriorKind, ...] = ("gaussian", "mixture", "swiss_roll", "uniform")
+_LATENT = ("latent_mmd", "latent_std")
+_PARZEN = ("parzen_ll", "parzen_ll_refined", "parzen_se", "parzen_sigma")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Metric names are without their split."""
+
+    title: str
+    goal: str  # the metric that it is chosen by, unless the search says otherwise
+    metrics: tuple[str, ...]  # measured on the validation images after every epoch
+    labels: Literal["none", "some", "only"] = "none"  # only: trained on labelled images alone
+    encoders: tuple[EncoderKind, ...] = _ENCODERS
+    priors: tuple[PriorKind, ...] = _PRIORS
+
+
+ARCHITECTURES: dict[Kind, Architecture] = {
+    "aae": Architecture(
+        "adversarial autoencoder",
+        goal="parzen_ll",
+        metrics=("recon", *_PARZEN, *_LATENT, "knn_error"),
+    ),
+    "label_regularised": Architecture(
+        "adversarial autoencoder, labels in the discriminator",
+        goal="mode_accuracy",
+        metrics=("recon", *_LATENT, "knn_error", "mode_accuracy", "mode_mmd"),
+        labels="some",
+        priors=("mixture", "swiss_roll"),
+    ),
+    "supervised": Architecture(
+        "supervised adversarial autoencoder",
+        goal="recon",
+        metrics=("recon", *_LATENT, "knn_error"),
+        labels="only",
+    ),
+    "semi_supervised": Architecture(
+        "semi-supervised adversarial autoencoder",
+        goal="error",
+        metrics=("recon", "error", *_LATENT),
+        labels="some",
+    ),
+    "clustering": Architecture(
+        "clustering adversarial autoencoder",
+        goal="cluster_error",
+        metrics=("recon", "cluster_error", "cluster_error_majority", "empty_clusters", *_LATENT),
+    ),
+    "dimensionality_reduction": Architecture(
+        "adversarial autoencoder with cluster heads",
+        goal="error",
+        metrics=(
+            "recon",
+            "error",
+            "cluster_error",
+            "cluster_error_majority",
+            "empty_clusters",
+            "head_distance",
+            *_LATENT,
+            "knn_error",
+        ),
+        labels="some",
+    ),
+    "vae": Architecture(
+        "variational autoencoder",
+        goal="parzen_ll",
+        metrics=("recon", *_PARZEN, *_LATENT, "knn_error"),
+        encoders=("gaussian",),
+        priors=("gaussian", "mixture"),
+    ),
+    "gan": Architecture(
+        "generative adversarial network",
+        goal="parzen_ll",
+        metrics=_PARZEN,
+        encoders=("deterministic",),
+    ),
+    "gmmn_ae": Architecture(
+        "moment-matching network over a dropout autoencoder",
+        goal="parzen_ll",
+        metrics=("recon", *_PARZEN, "knn_error"),
+    ),
+    "classifier": Architecture(
+        "dropout classifier",
+        goal="error",
+        metrics=("error",),
+        labels="only",
+        encoders=("deterministic",),
+        priors=("gaussian",),
+    ),
+}

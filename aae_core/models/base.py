@@ -1,0 +1,106 @@
+"""What the architectures share: pixels in and out, encoder and decoder, the adversary of the code.
+
+Shapes: B batch, D pixels, L code.  Public methods take and return images in [0, 1]; what a
+training step handles is as the networks see it (`Pixels`).
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from aae_core.data.normalise import Pixels
+from aae_core.networks import Blueprint
+from aae_core.phases import Adversary, Batch, Costs, State
+from aae_core.posteriors import build_posterior
+from aae_core.priors import Prior, build_prior
+
+Objectives = dict[str, tuple[str, tuple[nn.Module, ...]]]
+
+
+class Model(nn.Module, ABC):
+    def __init__(self, plan: Blueprint) -> None:
+        super().__init__()
+        self.kind = plan.config.kind
+        self.dim = plan.dim
+        self.sees_labels = plan.classes > 0
+        self.sigmoid = plan.config.output == "sigmoid"
+        self.pixels = Pixels(plan.dim, standardise=plan.standardise)
+
+    @abstractmethod
+    def objectives(self) -> Objectives:
+        """Optimiser -> the settings it takes its rates from, and the nets that it moves."""
+
+    @abstractmethod
+    def train_step(self, s: State, batch: Batch) -> Costs: ...
+
+    def output(self, x: Tensor) -> Tensor:
+        """A decoder's last layer to an image as the networks see it."""
+        return torch.sigmoid(x) if self.sigmoid else x
+
+
+class Autoencoder(Model):
+    """Encoder q(z|x), decoder p(x|z), and the prior that the codes shall follow."""
+
+    prior: Prior
+
+    def __init__(self, plan: Blueprint, categories: int = 0, decoder_in: int | None = None) -> None:
+        super().__init__(plan)
+        config = plan.config
+        self.code_dim = config.code_dim
+        self.prior = build_prior(config.prior, config.code_dim)
+        self.encoder = build_posterior(config.encoder, plan, config.code_dim, categories)
+        self.decoder = plan.decoder(config.code_dim if decoder_in is None else decoder_in)
+
+    def style(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """(B, D) -> z ~ q(z|x), (B, L), which the prior regularises; without generator fixed."""
+        z: Tensor = self.encoder(self.pixels(x), generator)[1]
+        return z
+
+    def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """(B, D) -> the image's code, (B, L)."""
+        return self.style(x, generator=generator)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, L) -> x̂, (B, D)."""
+        x: Tensor = self.pixels.inverse(self.image(z))
+        return x
+
+    def reconstruct(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """(B, D) -> x̂, (B, D); the classes y (B,) are asked for by the supervised one alone."""
+        return self.decode(self.encode(x, generator=generator))
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Decode n draws of the prior, (n, D)."""
+        return self.decode(self.prior.sample(n, generator=generator))
+
+    def image(self, code: Tensor) -> Tensor:
+        """What the decoder makes of its input, as the networks see images."""
+        return self.output(self.decoder(code))
+
+
+class Adversarial(Autoencoder):
+    """An autoencoder whose codes a discriminator holds against the prior (section 2)."""
+
+    def __init__(
+        self,
+        plan: Blueprint,
+        categories: int = 0,
+        decoder_in: int | None = None,
+        discriminator_extra: int = 0,
+    ) -> None:
+        super().__init__(plan, categories, decoder_in)
+        self.discriminator = plan.mlp(self.code_dim + discriminator_extra, 1)
+
+    def objectives(self) -> Objectives:
+        return {
+            "reconstruction": ("reconstruction", (self.encoder, self.decoder)),
+            "discriminator": ("adversarial", (self.discriminator,)),
+            "generator": ("adversarial", (self.encoder,)),
+        }
+
+    def against_prior(self, s: State, z: Tensor) -> Adversary:
+        z_p = self.prior.sample(len(z), generator=s.streams["prior"])
+        return Adversary("z", self.discriminator, real=z_p, fake=z)

@@ -1,0 +1,39 @@
+"""The generative adversarial network (Goodfellow et al. 2014): our decoder, judged on pixels."""
+
+import torch
+from torch import Tensor
+
+from aae_core.models.base import Model, Objectives
+from aae_core.networks import Blueprint
+from aae_core.phases import Adversary, Batch, Costs, State, regularisation_phase
+from aae_core.priors import build_prior
+
+
+class GAN(Model):
+    def __init__(self, plan: Blueprint) -> None:
+        super().__init__(plan)
+        self.code_dim = plan.config.code_dim
+        self.prior = build_prior(plan.config.prior, self.code_dim)
+        self.decoder = plan.decoder(self.code_dim)
+        self.discriminator = plan.mlp(plan.dim, 1)
+
+    def objectives(self) -> Objectives:
+        return {
+            "discriminator": ("adversarial", (self.discriminator,)),
+            "generator": ("adversarial", (self.decoder,)),
+        }
+
+    def train_step(self, s: State, batch: Batch) -> Costs:
+        z = self.prior.sample(len(batch.x), generator=s.streams["prior"])
+        fake = self.output(self.decoder(z))
+        adversary = Adversary("x", self.discriminator, real=batch.x, fake=fake)
+        return regularisation_phase(s, [adversary])
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, L) -> x̂, (B, D)."""
+        x: Tensor = self.pixels.inverse(self.output(self.decoder(z)))
+        return x
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Decode n draws of the prior, (n, D)."""
+        return self.decode(self.prior.sample(n, generator=generator))

@@ -1,0 +1,57 @@
+"""GMMN + AE (Li, Swersky, Zemel 2015): a network matches the moments of an autoencoder's codes.
+
+The first half of the epochs trains the autoencoder, with dropout; the second a network from the
+prior's noise to the codes, which then stand still, by the maximum mean discrepancy of a batch.
+"""
+
+import torch
+from torch import Tensor
+
+from aae_core.models.base import Autoencoder, Objectives
+from aae_core.networks import Blueprint
+from aae_core.phases import Batch, Costs, State, descend, reconstruction_phase
+
+_BANDWIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)  # of the Gaussian kernels
+
+
+class GMMNAE(Autoencoder):
+    def __init__(self, plan: Blueprint) -> None:
+        super().__init__(plan)
+        self.matcher = plan.mlp(self.code_dim, self.code_dim)
+
+    def objectives(self) -> Objectives:
+        return {
+            "reconstruction": ("reconstruction", (self.encoder, self.decoder)),
+            "generator": ("adversarial", (self.matcher,)),
+        }
+
+    def train_step(self, s: State, batch: Batch) -> Costs:
+        if s.progress < 0.5:
+            _, z = self.encoder(batch.noisy, s.streams["noise"])
+            return reconstruction_phase(s, self.image(z), batch.x)
+        self.encoder.eval()
+        with torch.no_grad():
+            _, z = self.encoder(batch.x, s.streams["noise"])
+        self.encoder.train()
+        noise = self.prior.sample(len(z), generator=s.streams["prior"])
+        cost = moment_distance(self.matcher(noise), z)
+        descend(s.optimizers["generator"], cost)
+        return {"train/gen_z": cost.detach()}
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Decode n codes of the matching network, (n, D)."""
+        return self.decode(self.matcher(self.prior.sample(n, generator=generator)))
+
+
+def moment_distance(fake: Tensor, real: Tensor) -> Tensor:
+    """√MMD² of two batches (n, L), (m, L): biased, a sum of Gaussian kernels (Li et al., eq. 3)."""
+    points = torch.cat([fake, real])
+    weight = torch.cat(
+        [
+            points.new_full((len(fake),), 1 / len(fake)),
+            points.new_full((len(real),), -1 / len(real)),
+        ]
+    )
+    squared = (points[:, None] - points[None]).square().sum(-1)
+    kernel = torch.stack([torch.exp(-squared / (2 * b)) for b in _BANDWIDTHS]).sum(0)
+    return (weight @ kernel @ weight).clamp_min(1e-12).sqrt()

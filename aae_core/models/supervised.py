@@ -1,0 +1,42 @@
+"""Style apart from class (figure 6, section 4): the decoder is told the label, z keeps the rest."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from aae_core.models.base import Adversarial
+from aae_core.networks import Blueprint
+from aae_core.phases import Batch, Costs, State, reconstruction_phase, regularisation_phase
+from aae_core.priors import CategoricalPrior
+
+
+class Supervised(Adversarial):
+    def __init__(self, plan: Blueprint) -> None:
+        super().__init__(plan, decoder_in=plan.classes + plan.config.code_dim)
+        self.categorical = CategoricalPrior(plan.classes)
+
+    def train_step(self, s: State, batch: Batch) -> Costs:
+        _, z = self.encoder(batch.noisy, s.streams["noise"])
+        costs = reconstruction_phase(s, self.image(self._input(z, batch.y)), batch.x)
+        _, z = self.encoder(batch.noisy, s.streams["noise"])
+        return costs | regularisation_phase(s, [self.against_prior(s, z)])
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Styles (B, L) and classes (B,) -> x̂, (B, D)."""
+        if y is None:
+            raise TypeError("the supervised decoder needs the classes y as well")
+        x: Tensor = self.pixels.inverse(self.image(self._input(z, y)))
+        return x
+
+    def reconstruct(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return self.decode(self.style(x, generator=generator), y)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Any style with any class, (n, D)."""
+        y = self.categorical.sample(n, generator=generator).argmax(-1)
+        return self.decode(self.prior.sample(n, generator=generator), y)
+
+    def _input(self, z: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([one_hot(y, self.categorical.dim).to(z.dtype), z], dim=-1)

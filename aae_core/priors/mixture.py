@@ -1,0 +1,53 @@
+"""K two-dimensional Gaussians on a circle: the petals of figures 2 and 4."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MixturePrior:
+    """Mode k lies at `radius` in the direction 2πk/K, long and narrow as a petal points outwards.
+
+    radial_std along the direction, tangential_std across it.
+    """
+
+    modes: int
+    radius: float
+    radial_std: float
+    tangential_std: float
+
+    @property
+    def dim(self) -> int:
+        return 2
+
+    @property
+    def std(self) -> float:
+        second_moment = self.radius**2 + self.radial_std**2 + self.tangential_std**2
+        return math.sqrt(second_moment / 2)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        modes = torch.randint(self.modes, (n,), generator=generator, device=generator.device)
+        return self.sample_modes(modes, generator=generator)
+
+    def sample_modes(self, modes: Tensor, *, generator: torch.Generator) -> Tensor:
+        size = (len(modes), 2)
+        epsilon = torch.randn(size, generator=generator, device=generator.device)
+        outwards, sideways = self.axes(modes)
+        along = self.radius + self.radial_std * epsilon[:, :1]
+        return along * outwards + self.tangential_std * epsilon[:, 1:] * sideways
+
+    def log_density(self, z: Tensor) -> Tensor:
+        outwards, sideways = self.axes(torch.arange(self.modes, dtype=z.dtype, device=z.device))
+        along = (z @ outwards.T - self.radius) / self.radial_std
+        across = z @ sideways.T / self.tangential_std
+        log_norm = math.log(2 * math.pi * self.radial_std * self.tangential_std * self.modes)
+        return torch.logsumexp(-0.5 * (along.square() + across.square()), dim=-1) - log_norm
+
+    def axes(self, modes: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors outwards and across for each of `modes` (n,), (n, 2) each."""
+        angle = 2 * math.pi * modes / self.modes
+        cos, sin = angle.cos(), angle.sin()
+        return torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)

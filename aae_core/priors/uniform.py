@@ -1,0 +1,24 @@
+"""Uniform on a cube around the origin, in any dimension."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class UniformPrior:
+    """Every coordinate uniform in ±√3·std, so that its standard deviation is `std`."""
+
+    dim: int
+    std: float
+
+    @property
+    def half_side(self) -> float:
+        return math.sqrt(3) * self.std
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        size = (n, self.dim)
+        unit = torch.rand(size, generator=generator, device=generator.device)
+        return self.half_side * (2 * unit - 1)

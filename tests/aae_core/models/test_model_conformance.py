@@ -1,0 +1,250 @@
+"""Laws that every architecture obeys, with every encoder and every prior that it goes with."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import (
+    CASES,
+    CLASSES,
+    COVERING,
+    KINDS,
+    SIDE,
+    changed,
+    dressed,
+    first_batch,
+    images,
+    pixels,
+    start,
+    step,
+    stream,
+    trial,
+    weights,
+)
+from torch import Tensor
+
+import aae_core
+from aae_core.architectures import ARCHITECTURES
+from aae_core.config import TrialConfig
+from aae_core.models import Autoencoder, Classifies, Model, Samples
+from aae_core.training import EpochMetrics, TrainState, fit
+
+COSTS = {
+    "aae": {"recon", "disc_z", "gen_z"},
+    "label_regularised": {"recon", "disc_z", "gen_z"},
+    "supervised": {"recon", "disc_z", "gen_z"},
+    "semi_supervised": {"recon", "disc_y", "gen_y", "disc_z", "gen_z", "class"},
+    "clustering": {"recon", "disc_y", "gen_y", "disc_z", "gen_z"},
+    "dimensionality_reduction": {"recon", "disc_y", "gen_y", "disc_z", "gen_z", "class"},
+    "vae": {"recon", "kl"},
+    "gan": {"disc_x", "gen_x"},
+    "gmmn_ae": {"recon", "gen_z"},
+    "classifier": {"class"},
+}
+CLUSTERS = {"cluster_error", "cluster_error_majority", "empty_clusters"}
+NEEDS_LABELS = {"error", "knn_error", "mode_accuracy", "mode_mmd", *CLUSTERS}
+PHASES = [
+    (kind, optimizer) for kind in KINDS for optimizer in start(trial(kind)).model.objectives()
+]
+
+
+def declared(config: TrialConfig) -> set[str]:
+    metrics = set(ARCHITECTURES[config.model.kind].metrics)
+    if config.model.kind == "dimensionality_reduction":
+        metrics -= {"error"} if config.data.labels == 0 else CLUSTERS
+    return metrics
+
+
+def on_validation(epoch: EpochMetrics) -> set[str]:
+    return {name.removeprefix("val/") for name in epoch.metrics if name.startswith("val/")}
+
+
+def on_training(epochs: list[EpochMetrics]) -> set[str]:
+    names = {name for epoch in epochs for name in epoch.metrics}
+    return {name.removeprefix("train/") for name in names if name.startswith("train/")}
+
+
+def abilities(model: Model) -> dict[str, Tensor]:
+    """What it makes of the same images and draws, whatever it can."""
+    x, y = pixels(5), torch.arange(5) % CLASSES
+    made: dict[str, Tensor] = {}
+    if isinstance(model, Autoencoder):
+        made["encode"] = model.encode(x)
+        made["style"] = model.style(x, generator=stream(1))
+        made["reconstruct"] = model.reconstruct(x, y)
+    if isinstance(model, Samples):
+        made["sample"] = model.sample(7, generator=stream(2))
+    if isinstance(model, Classifies):
+        made["classify"] = model.classify(x)
+    return made
+
+
+@pytest.mark.parametrize(("kind", "encoder", "prior"), CASES)
+def test_it_trains_and_measures_what_it_declares(kind: str, encoder: str, prior: str) -> None:
+    config = trial(kind, encoder, prior)
+    epochs = list(fit(start(config), images()))
+    assert on_training(epochs) == COSTS[kind]
+    for epoch in epochs:
+        assert on_validation(epoch) == declared(config)
+        json.dumps(epoch.metrics, allow_nan=False)
+
+
+def test_cluster_heads_without_labels_train_and_measure_clusters() -> None:
+    config = trial("dimensionality_reduction", labels=0)
+    epochs = list(fit(start(config), images()))
+    assert on_training(epochs) == COSTS["clustering"]
+    assert on_validation(epochs[-1]) == declared(config) >= CLUSTERS
+
+
+@pytest.mark.parametrize("kind", [k for k, a in ARCHITECTURES.items() if a.labels == "none"])
+def test_images_without_labels_are_enough(kind: str) -> None:
+    labelled = images()
+    data = type(labelled).of(
+        "bare", labelled.image_shape, (labelled.x_train, None), (labelled.x_valid, None)
+    )
+    epochs = list(fit(start(trial(kind), data), data))
+    assert on_validation(epochs[-1]) == declared(trial(kind)) - NEEDS_LABELS
+
+
+@pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
+def test_resumed_equals_uninterrupted(kind: str, encoder: str, prior: str, tmp_path: Path) -> None:
+    optimizer = "adam" if encoder == "gaussian" else "sgd"
+    config = dressed(trial(kind, encoder, prior, optimizer=optimizer, epochs=3))
+    whole = start(config)
+    want = [epoch.metrics for epoch in fit(whole, images())]
+
+    state = start(config)
+    got = [next(fit(state, images())).metrics]
+    state.save(tmp_path / "checkpoint")
+    state = TrainState.load(tmp_path / "checkpoint")
+    got += [epoch.metrics for epoch in fit(state, images())]
+
+    assert got == want
+    assert not changed(weights(whole.model), state.model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_depend_on_configuration_and_seed_alone(kind: str) -> None:
+    first, second = start(trial(kind)), start(trial(kind))
+    metrics = [[epoch.metrics for epoch in fit(state, images())] for state in (first, second)]
+    assert metrics[0] == metrics[1]
+    assert not changed(weights(first.model), second.model)
+
+
+@pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
+def test_a_checkpoint_gives_back_its_model(
+    kind: str, encoder: str, prior: str, tmp_path: Path
+) -> None:
+    state = start(dressed(trial(kind, encoder, prior)))
+    next(fit(state, images()))
+    state.save(tmp_path / "checkpoint")
+    want, got = abilities(state.model), abilities(aae_core.load(tmp_path / "checkpoint"))
+    assert want.keys() == got.keys()
+    for ability, value in want.items():
+        assert torch.equal(got[ability], value), ability
+
+
+@pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
+def test_shapes_and_ranges(kind: str, encoder: str, prior: str) -> None:
+    model = start(trial(kind, encoder, prior)).model.eval()
+    shapes = {
+        "encode": (5, 2),
+        "style": (5, 2),
+        "reconstruct": (5, SIDE * SIDE),
+        "sample": (7, SIDE * SIDE),
+        "classify": (5, 4 if kind == "clustering" else CLASSES),
+    }
+    for ability, value in abilities(model).items():
+        assert value.shape == shapes[ability], ability
+        if ability in ("reconstruct", "sample", "classify"):
+            assert 0 <= value.min() <= value.max() <= 1, ability
+    if isinstance(model, Classifies):
+        torch.testing.assert_close(model.classify(pixels(5)).sum(-1), torch.ones(5))
+
+
+@pytest.mark.parametrize(("kind", "optimizer"), PHASES)
+def test_a_phase_moves_its_nets_and_no_other(kind: str, optimizer: str) -> None:
+    state = start(trial(kind))
+    if (kind, optimizer) == ("gmmn_ae", "generator"):
+        state.epoch = 1  # of 2
+    model = state.model.train()
+    before = weights(model)
+    step(state, only=optimizer)
+    nets = model.objectives()[optimizer][1]
+    own = {id(parameter) for net in nets for parameter in net.parameters()}
+    assert changed(before, model) == {n for n, p in model.named_parameters() if id(p) in own}
+
+
+@pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
+def test_every_parameter_gets_a_gradient(kind: str, encoder: str, prior: str) -> None:
+    state = start(trial(kind, encoder, prior))
+    state.model.train()
+    for state.epoch in (0, 1):  # both halves of gmmn_ae
+        step(state)
+    for name, parameter in state.model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "gan"])
+def test_dropout_is_drawn_in_training_alone(kind: str) -> None:
+    model = start(trial(kind, dropout=0.5, batch_norm="encoder")).model
+    body = model.body if kind == "classifier" else model.encoder.body
+    x = pixels(9)
+    model.train()
+    assert not torch.equal(body(x, stream(1)), body(x, stream(2)))
+    model.eval()
+    assert torch.equal(body(x, stream(1)), body(x, stream(2)))
+    before = weights(model)
+    first, second = abilities(model), abilities(model)
+    assert all(torch.equal(first[ability], second[ability]) for ability in first)
+    assert not changed(before, model)
+
+
+@pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
+def test_samples_depend_on_their_stream_alone(kind: str, encoder: str, prior: str) -> None:
+    model = start(trial(kind, encoder, prior)).model.eval()
+    if not isinstance(model, Samples):
+        assert kind == "classifier"
+        return
+    first, again, other = (model.sample(6, generator=stream(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_validation_moves_nothing(kind: str) -> None:
+    """Neither weights nor streams: a run that is looked at more often is the same run."""
+    state = start(dressed(trial(kind)))
+    running = fit(state, images())
+    next(running)
+    before = {name: s.get_state() for name, s in state.streams.items()}
+    model = weights(state.model)
+    abilities(state.model)
+    assert not changed(model, state.model)
+    assert all(torch.equal(before[name], s.get_state()) for name, s in state.streams.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_standardised_pixels_come_back_as_pixels(kind: str) -> None:
+    config = trial(kind, output="linear")
+    config = TrialConfig(
+        type(config.data)(labels=config.data.labels, standardise=True),
+        config.model,
+        config.training,
+    )
+    data = images()
+    state = start(config, data)
+    x = first_batch(state, data).x
+    assert abs(x.mean().item()) < 0.3
+    assert x.std().item() == pytest.approx(1, abs=0.3)
+    train = torch.from_numpy(data.x_train) / 255
+    torch.testing.assert_close(
+        state.model.pixels(train).mean(0), torch.zeros(16), atol=1e-5, rtol=0
+    )
+    if isinstance(state.model, Autoencoder):
+        mean_image = state.model.pixels.inverse(torch.zeros(1, 16))
+        torch.testing.assert_close(mean_image[0], train.mean(0))
+    assert all(math.isfinite(v) for epoch in fit(state, data) for v in epoch.metrics.values())

@@ -1,0 +1,131 @@
+"""Small trials of every architecture, and the small images that they train on."""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aae_core.architectures import ARCHITECTURES, EncoderKind, Kind, PriorKind
+from aae_core.config import (
+    AdversarialConfig,
+    ClassificationConfig,
+    DataConfig,
+    EncoderConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PriorConfig,
+    TrainConfig,
+    TrialConfig,
+)
+from aae_core.data import TrainingData
+from aae_core.data.splits import permutation
+from aae_core.models import Model
+from aae_core.phases import Batch, Costs
+from aae_core.training import TrainState
+from aae_core.training.batches import Supply
+
+CLASSES, SIDE, N_TRAIN, N_VALID, BATCH = 3, 4, 60, 24, 20
+LABELS = {"none": None, "some": 2 * CLASSES, "only": 14 * CLASSES}
+
+KINDS = list(ARCHITECTURES)
+CASES = [
+    (kind, encoder, prior)
+    for kind, architecture in ARCHITECTURES.items()
+    for encoder in architecture.encoders
+    for prior in architecture.priors
+]
+COVERING = [  # every encoder and every prior of an architecture, but not each with each
+    (kind, encoders[i % len(encoders)], priors[i % len(priors)])
+    for kind, architecture in ARCHITECTURES.items()
+    for encoders, priors in [(architecture.encoders, architecture.priors)]
+    for i in range(max(len(encoders), len(priors)))
+]
+
+
+def images(y: np.ndarray | None = None) -> TrainingData:
+    """Three noisy templates as uint8; `y` takes the place of the training labels."""
+    random = np.random.default_rng(0)
+    templates = random.integers(0, 200, (CLASSES, SIDE * SIDE))
+    labels = permutation(N_TRAIN + N_VALID) % CLASSES
+    x = (templates[labels] + random.integers(0, 56, (len(labels), SIDE * SIDE))).astype(np.uint8)
+    train = (x[:N_TRAIN], labels[:N_TRAIN] if y is None else y)
+    return TrainingData.of("tiny", (SIDE, SIDE), train, (x[N_TRAIN:], labels[N_TRAIN:]))
+
+
+def trial(
+    kind: Kind,
+    encoder: EncoderKind | None = None,
+    prior: PriorKind | None = None,
+    *,
+    labels: int | None = -1,
+    optimizer: str = "sgd",
+    epochs: int = 2,
+    **model: Any,
+) -> TrialConfig:
+    """Plain, and quick to learn; without encoder or prior, the architecture's first."""
+    architecture = ARCHITECTURES[kind]
+    prior = prior or architecture.priors[0]
+    rate = {"optimizer": optimizer, "lr": 1e-3 if optimizer == "adam" else 0.02}
+    return TrialConfig(
+        data=DataConfig(labels=LABELS[architecture.labels] if labels == -1 else labels),
+        model=ModelConfig(
+            kind,
+            EncoderConfig(encoder or architecture.encoders[0], noise_dim=3),
+            prior=PriorConfig(prior, modes=CLASSES),
+            **{"code_dim": 2, "clusters": 4, "hidden": (12, 8), "init_std": 0.3} | model,
+        ),
+        training=TrainConfig(
+            epochs=epochs,
+            batch_size=BATCH,
+            reconstruction=OptimizerConfig(**rate),
+            adversarial=AdversarialConfig(**rate),
+            classification=ClassificationConfig(**rate),
+        ),
+        seed=5,
+    )
+
+
+def dressed(config: TrialConfig) -> TrialConfig:
+    """With all that makes a resumed run hard: batch norm, dropout, and noise of both sorts."""
+    return replace(
+        config,
+        model=replace(config.model, batch_norm="autoencoder", dropout=0.3),
+        training=replace(config.training, input_noise=0.1, input_dropout=0.2),
+    )
+
+
+def start(config: TrialConfig, data: TrainingData | None = None) -> TrainState:
+    return TrainState.create(config, data or images())
+
+
+def first_batch(state: TrainState, data: TrainingData | None = None) -> Batch:
+    return next(Supply.of(state, data or images()).batches(state))
+
+
+def step(state: TrainState, batch: Batch | None = None, only: str | None = None) -> Costs:
+    """One training step; with `only`, every other optimiser stands still."""
+    if only is not None:
+        for name, optimizer in state.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] if name == only else 0.0
+    return state.model.train_step(state, batch or first_batch(state))
+
+
+def weights(model: Model) -> dict[str, Tensor]:
+    """Parameters and buffers as they are now."""
+    return deepcopy(dict(model.state_dict()))
+
+
+def changed(before: dict[str, Tensor], model: Model) -> set[str]:
+    return {name for name, now in model.state_dict().items() if not torch.equal(now, before[name])}
+
+
+def stream(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pixels(n: int, seed: int = 0) -> Tensor:
+    return torch.rand(n, SIDE * SIDE, generator=stream(seed))
