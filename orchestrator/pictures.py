@@ -1,12 +1,21 @@
-"""PNG pictures of samples and of codes, drawn by Pillow and written atomically."""
+"""Pictures of images and of codes: PNG and GIF by Pillow, HTML by plotly, written atomically."""
 
+import html
 import math
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from aae_core.evaluation.figures import Codes
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 # Paul Tol's "muted" scheme, safe for colour-blind readers, and black for a tenth class
 PALETTE = (
@@ -17,47 +26,135 @@ _PRIOR, _INK, _FAINT, _PAPER = "#C8C8C8", "#333333", "#E4E4E4", "#FFFFFF"
 
 _OVERSAMPLING = 3  # drawn larger and scaled down: Pillow's own shapes have jagged edges
 _GRID_WIDTH = 480  # pixels that a sample grid is at least wide
-_SIDE, _LEFT, _TOP, _BOTTOM, _LEGEND = 560, 56, 48, 36, 96  # layout of a scatter, in pixels
+_SIDE, _LEFT, _TOP, _BOTTOM, _LEGEND = 560, 56, 48, 36, 112  # layout of a scatter, in pixels
 _TITLE_SIZE, _TEXT_SIZE = 17, 13
-_PRIOR_POINT, _LEGEND_POINT = 1.6, 4.5  # radii
+_PRIOR_POINT, _LEGEND_POINT, _HEAD = 1.6, 4.5, 9.0  # radii
+_FRAME_MS = 80
+_POLICY = (  # a browser fetches nothing, whatever the page says
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; base-uri 'none'; form-action 'none'"
+)
 
 
 def save_grid(canvas: np.ndarray, path: Path) -> None:
     """A uint8 canvas, (H, W) or (H, W, 3), enlarged by a whole factor if it is small."""
-    image = Image.fromarray(canvas)
-    factor = math.ceil(_GRID_WIDTH / image.width)
-    _save(
-        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST), path
-    )
+    _save(_enlarged(canvas), path)
 
 
-def save_scatter(
-    points: np.ndarray, labels: np.ndarray | None, reference: np.ndarray, path: Path, title: str
-) -> None:
-    """Codes (n, 2), coloured by their labels (n,), over prior samples (m, 2) in grey.
+def save_animation(canvases: Sequence[np.ndarray], path: Path) -> None:
+    """Canvases of one size as a GIF that begins again at its end."""
+    first, *rest = [_enlarged(canvas) for canvas in canvases]
+    with _whole(path) as part:
+        first.save(
+            part, format="GIF", save_all=True, append_images=rest, duration=_FRAME_MS, loop=0
+        )
+
+
+def save_scatter(codes: Codes, path: Path, title: str) -> None:
+    """Codes coloured by their labels, over draws of the prior in grey, or in a pale colour each
+    if they have labels too; heads as numbered rings.
 
     Beyond ten labels colours repeat; the legend lists all labels of a colour.
     """
-    names, classes = ["codes"], np.zeros(len(points), np.int64)
-    if labels is not None:
-        values, classes = np.unique(labels, return_inverse=True)
-        names = [str(value) for value in values]
-    plane = _Plane.around(np.concatenate([points, reference]))
+    plane = _Plane.around(_everything(codes))
     plane.draw_axes(title)
-    plane.draw_points(reference, [_PRIOR] * len(reference), _PRIOR_POINT)
-    plane.draw_points(points, [_colour(index) for index in classes.tolist()], _radius(len(points)))
-    plane.draw_legend(_legend(names) | {_PRIOR: "prior"})
+    plane.draw_points(codes.reference, _reference_colours(codes), _PRIOR_POINT)
+    plane.draw_points(codes.points, _point_colours(codes), _radius(len(codes.points)))
+    if codes.heads is not None:
+        plane.draw_heads(codes.heads)
+    plane.draw_legend(_legend(codes) | {_PRIOR: "prior" if codes.modes is None else "prior, pale"})
     _save(plane.finished(), path)
 
 
-def _colour(index: int) -> str:
-    return PALETTE[index % len(PALETTE)]
+def save_page(codes: Codes, path: Path, title: str) -> None:
+    """The same to look at in a browser, one file that needs no other: zoom, hover, hide a label."""
+    plot = _figure(codes, title).to_html(
+        full_html=False,
+        include_plotlyjs=True,
+        div_id="codes",  # else drawn at random
+        config={"displaylogo": False, "responsive": True, "showSendToCloud": False},
+    )
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f"<title>{html.escape(title)}</title>\n</head>\n<body>\n{plot}\n</body>\n</html>\n"
+    )
+    with _whole(path) as part:
+        part.write_text(page, encoding="utf-8")
 
 
-def _legend(names: list[str]) -> dict[str, str]:
+def _figure(codes: Codes, title: str) -> "go.Figure":
+    """A trace for the prior, one for each label, and one for the heads."""
+    import plotly.graph_objects as go  # slow
+
+    def cloud(points: np.ndarray, name: str, size: float, colour: object, hover: str) -> go.Scatter:
+        x, y = points.astype(np.float32).T
+        marker = {"size": size, "color": colour}
+        return go.Scatter(
+            x=x, y=y, name=name, mode="markers", marker=marker, hovertemplate=f"{hover}<extra/>"
+        )
+
+    figure = go.Figure()
+    figure.add_trace(cloud(codes.reference, "prior", 3, _reference_colours(codes), "prior"))
+    for name, (label, members) in _by_label(codes).items():
+        hover = "image %{customdata}" + ("" if codes.labels is None else f", label {name}")
+        trace = cloud(codes.points[members], name, 5, _colour(label), hover)
+        figure.add_trace(trace.update(customdata=members))
+    if codes.heads is not None:
+        ring = {"size": 20, "color": _PAPER, "line": {"color": _INK, "width": 1.5}}
+        rings = cloud(codes.heads, "heads", 20, _PAPER, "head %{text}")
+        numbers = [str(k) for k in range(len(codes.heads))]
+        figure.add_trace(rings.update(mode="markers+text", text=numbers, marker=ring))
+    return figure.update_layout(
+        title=title,
+        template="plotly_white",
+        height=760,
+        legend={"itemsizing": "constant"},
+        yaxis={"scaleanchor": "x"},  # one unit has the same length along both axes
+    )
+
+
+def _by_label(codes: Codes) -> dict[str, tuple[int, np.ndarray]]:
+    """The labels' names; of each the number of its colour, and the indices of its points."""
+    if codes.labels is None:
+        return {"codes": (0, np.arange(len(codes.points)))}
+    values = np.unique(codes.labels).tolist()
+    return {str(k): (k, np.flatnonzero(codes.labels == k)) for k in values}
+
+
+def _everything(codes: Codes) -> np.ndarray:
+    parts = (codes.points, codes.reference, codes.heads)
+    return np.concatenate([part for part in parts if part is not None])
+
+
+def _point_colours(codes: Codes) -> list[str]:
+    labels = np.zeros(len(codes.points), int) if codes.labels is None else codes.labels
+    return [_colour(label) for label in labels.tolist()]
+
+
+def _reference_colours(codes: Codes) -> list[str]:
+    """Of a draw that has a label, that of the codes which should lie there, but pale."""
+    if codes.modes is None:
+        return [_PRIOR] * len(codes.reference)
+    return [_pale(_colour(label)) for label in codes.modes.tolist()]
+
+
+def _pale(colour: str) -> str:
+    red, green, blue = (round(0.35 * part + 0.65 * 255) for part in ImageColor.getrgb(colour)[:3])
+    return f"#{red:02X}{green:02X}{blue:02X}"
+
+
+def _colour(label: int) -> str:
+    return PALETTE[label % len(PALETTE)]
+
+
+def _legend(codes: Codes) -> dict[str, str]:
     """What stands beside each colour."""
-    used = PALETTE[: len(names)]
-    return {colour: ", ".join(names[i :: len(PALETTE)]) for i, colour in enumerate(used)}
+    entries: dict[str, str] = {}
+    for name, (label, _) in _by_label(codes).items():
+        colour = _colour(label)
+        entries[colour] = f"{entries[colour]}, {name}" if colour in entries else name
+    return entries
 
 
 def _radius(n_points: int) -> float:
@@ -107,6 +204,13 @@ class _Plane:
         for (x, y), colour in zip(points.tolist(), colours, strict=True):
             self._dot(self.pixel(x, y), radius, colour)
 
+    def draw_heads(self, heads: np.ndarray) -> None:
+        for k, (x, y) in enumerate(heads.tolist()):
+            at = self.pixel(x, y)
+            self._dot(at, _HEAD, _INK)
+            self._dot(at, _HEAD - 1, _PAPER)
+            self._text(at, str(k), "mm")
+
     def draw_legend(self, entries: dict[str, str]) -> None:
         x = _LEFT + _SIDE + 20
         for row, (colour, name) in enumerate(entries.items()):
@@ -147,11 +251,23 @@ def _round_step(length: float) -> float:
     return max(factor * power for factor in (1, 2, 5) if factor * power <= length)
 
 
+def _enlarged(canvas: np.ndarray) -> Image.Image:
+    image = Image.fromarray(canvas)
+    factor = math.ceil(_GRID_WIDTH / image.width)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
 def _save(image: Image.Image, path: Path) -> None:
-    """Whole or not at all, whoever writes the same picture meanwhile."""
+    with _whole(path) as part:
+        image.save(part, format="PNG", optimize=True)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """The file is there whole or not at all, whoever writes the same one meanwhile."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        image.save(part, format="PNG", optimize=True)
+        yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,9 +1,13 @@
 """Samples beside their nearest training images: Figure 5, and proof against mere memory.
 
+A canvas is uint8, (H', W') or, for colour images, (H', W', 3).  Images of (D,) are drawn as strips,
+one pixel high; those of other than 1 or 3 channels as their mean.
+
 Shapes: n samples x, m training images, D = H·W·C pixels.  Units: uint8, or floats in [0, 1].
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,7 +16,8 @@ from torch import Tensor
 from aae_core.data import unit_interval
 
 _TILE = 4_096
-_GAP = 128  # grey, since the images' own background is mostly black or white
+GAP = 128  # grey, since the images' own background is mostly black or white
+_PANEL_GAP = 4  # pixels
 
 
 def nearest(x: Tensor, train: Tensor) -> Tensor:
@@ -25,9 +30,6 @@ def sample_grid(
 ) -> np.ndarray:
     """The paper's Figure 5: `columns` samples a row, then the training image nearest the last one.
 
-    Returns a uint8 canvas (H', W') or, for colour images, (H', W', 3), with 1-pixel gaps. Images of
-    (D,) are drawn as strips, one pixel high; other than 1 or 3 channels as their mean.
-
     Raises ValueError for fewer than rows·columns samples, or another number of pixels.
     """
     if len(samples) < rows * columns or samples.shape[1] != math.prod(image_shape):
@@ -38,7 +40,20 @@ def sample_grid(
     drawn = unit_interval(samples[: rows * columns]).reshape(rows, columns, -1)
     neighbours = unit_interval(train[nearest(drawn[:, -1], train)])
     images = torch.cat([drawn, neighbours[:, None]], dim=1)
-    return _canvas(_to_bytes(images).reshape(rows, columns + 1, *_height_width(image_shape)))
+    return image_grid(images, image_shape)
+
+
+def image_grid(images: Tensor, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Images (R, C, D) in R rows and C columns with 1-pixel gaps; pixels are clipped to [0, 1]."""
+    rows, columns, _ = images.shape
+    return _canvas(_to_bytes(images).reshape(rows, columns, *_height_width(image_shape)))
+
+
+def side_by_side(canvases: Sequence[np.ndarray]) -> np.ndarray:
+    """Canvases of one height in a row, set farther apart than the images within them."""
+    between = np.full_like(canvases[0][:, :_PANEL_GAP], GAP)
+    parts = [part for canvas in canvases for part in (between, canvas)]
+    return np.concatenate(parts[1:], axis=1)
 
 
 def _nearest(x: Tensor, train: Tensor) -> Tensor:
@@ -66,7 +81,7 @@ def _canvas(images: np.ndarray) -> np.ndarray:
     if images.ndim == 5 and images.shape[-1] != 3:
         images = images.mean(-1).astype(np.uint8)
     right_and_below = [(0, 0), (0, 0), (0, 1), (0, 1), (0, 0)][: images.ndim]
-    padded = np.pad(images, right_and_below, constant_values=_GAP)
+    padded = np.pad(images, right_and_below, constant_values=GAP)
     rows, columns, height, width, *channels = padded.shape
     canvas = padded.swapaxes(1, 2).reshape(rows * height, columns * width, *channels)
     return canvas[:-1, :-1]

@@ -1,10 +1,20 @@
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageSequence
 
-from orchestrator.pictures import PALETTE, _legend, save_grid, save_scatter
+from aae_core.evaluation.figures import Codes
+from orchestrator.pictures import (
+    PALETTE,
+    _legend,
+    save_animation,
+    save_grid,
+    save_page,
+    save_scatter,
+)
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -38,7 +48,7 @@ def test_a_label_keeps_its_colour_wherever_it_lies(tmp_path: Path) -> None:
     corners = np.array([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
     points = np.repeat(corners, 50, axis=0)
     labels = np.repeat([3, 5, 7, 9], 50)
-    save_scatter(points, labels, np.zeros((1, 2)), tmp_path / "codes.png", "Codes")
+    save_scatter(Codes(points, labels, np.zeros((1, 2))), tmp_path / "codes.png", "Codes")
     shown = _pixels(tmp_path / "codes.png")
     middle = shown.shape[0] // 2, (56 + 560 // 2)
     quadrants = [
@@ -48,7 +58,7 @@ def test_a_label_keeps_its_colour_wherever_it_lies(tmp_path: Path) -> None:
         shown[: middle[0], middle[1] : 610],
     ]
     for own, quadrant in enumerate(quadrants):
-        seen = [_count(quadrant, colour) for colour in PALETTE[:4]]
+        seen = [_count(quadrant, PALETTE[label]) for label in (3, 5, 7, 9)]
         assert [count > 0 for count in seen] == [index == own for index in range(4)]
 
 
@@ -57,20 +67,90 @@ def test_a_label_keeps_its_colour_wherever_it_lies(tmp_path: Path) -> None:
     [
         (np.zeros((1, 2)), None),
         (np.zeros((5, 2)), np.zeros(5, int)),
-        (np.array([[1e-9, 1e9], [0, 0]]), np.array(["a", "b"])),
+        (np.array([[1e-9, 1e9], [0, 0]]), np.array([0, 1])),
         (np.column_stack([np.arange(30.0)] * 2), np.arange(30)),
     ],
     ids=["one point", "one place", "many magnitudes", "more classes than colours"],
 )
 def test_odd_data_are_drawn(points: np.ndarray, labels: np.ndarray | None, tmp_path: Path) -> None:
-    save_scatter(points, labels, np.zeros((3, 2)), tmp_path / "codes.png", "Odd")
+    save_scatter(Codes(points, labels, np.zeros((3, 2))), tmp_path / "codes.png", "Odd")
     assert _pixels(tmp_path / "codes.png").std() > 0
 
 
 def test_the_legend_lists_every_label_of_a_colour() -> None:
-    legend = _legend([str(i) for i in range(12)])
+    legend = _legend(Codes(np.zeros((12, 2)), np.arange(12), np.zeros((1, 2))))
     assert list(legend) == list(PALETTE)
     assert [legend[PALETTE[i]] for i in (0, 1, 2)] == ["0, 10", "1, 11", "2"]
+
+
+def test_heads_are_rings_over_their_codes(tmp_path: Path) -> None:
+    corners = np.array([[-1.0, -1.0], [1.0, 1.0]])
+    codes = Codes(np.repeat(corners, 50, axis=0), np.repeat([0, 1], 50), corners, heads=corners[:1])
+    save_scatter(codes, tmp_path / "codes.png", "Heads")
+    shown = _pixels(tmp_path / "codes.png")
+    assert _count(shown[400:], PALETTE[0]) == 0
+    assert _count(shown[:330, 330:610], PALETTE[1]) > 0
+
+
+def test_a_draw_that_has_a_label_is_pale(tmp_path: Path) -> None:
+    corners = np.array([[-1.0, -1.0], [1.0, 1.0]])
+    codes = Codes(corners[:1], np.array([0]), corners.repeat(50, axis=0), np.repeat([0, 1], 50))
+    save_scatter(codes, tmp_path / "codes.png", "Modes")
+    shown = _pixels(tmp_path / "codes.png")[:330, 330:610]
+    assert _count(shown, PALETTE[1]) == 0
+    assert _count(shown, "#D5EDF9") > 0
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_film_has_every_frame_and_begins_again(channels: tuple[int, ...], tmp_path: Path) -> None:
+    levels = np.array([0, 90, 200], np.uint8)
+    frames = [np.full((4, 500, *channels), level) for level in levels]
+    save_animation(frames, tmp_path / "walk.gif")
+    with Image.open(tmp_path / "walk.gif") as film:
+        assert (film.format, film.info["loop"], film.size) == ("GIF", 0, (500, 4))
+        shown = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)]
+    assert [int(frame[0, 0, 0]) for frame in shown] == levels.tolist()
+    assert {frame.std() for frame in shown} == {0}
+
+
+class _Loads(HTMLParser):
+    """What a page asks a browser to fetch, and what it forbids."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.policy = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.fetched += [v or "" for k, v in attrs if k in ("src", "href", "data", "srcset")]
+        if given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"] or ""
+
+
+def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+    heads = np.eye(2)
+    codes = Codes(
+        np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 2, heads, None, heads
+    )
+    save_page(codes, tmp_path / "codes.html", "Codes & <heads>")
+    page = (tmp_path / "codes.html").read_text("utf-8")
+    loads = _Loads(page)
+    assert loads.fetched == []
+    assert loads.policy.startswith("default-src 'none'; ")
+    assert "connect-src" not in loads.policy
+    assert "<title>Codes &amp; &lt;heads&gt;</title>" in page
+    assert '"showSendToCloud": false' in page
+    drawn = page[page.index("Plotly.newPlot(") :]
+    assert re.findall(r'"name":"(\w+)"', drawn) == ["prior", "0", "1", "heads"]
+
+
+def test_the_same_codes_make_the_same_page(tmp_path: Path) -> None:
+    codes = Codes(np.eye(2), None, np.zeros((1, 2)))
+    for name in ("one", "two"):
+        save_page(codes, tmp_path / name, "Codes")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_a_picture_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

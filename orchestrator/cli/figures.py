@@ -1,0 +1,50 @@
+"""figures: the paper's pictures of a trained model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import common
+from orchestrator.cli.common import AsJson
+from orchestrator.cli.models import ModelName
+from orchestrator.errors import EnvironmentUnusable, UsageError
+
+
+def figures(
+    model: ModelName,
+    out: Annotated[
+        Path, typer.Option("--out", help="A folder; pictures of the same name are replaced.")
+    ] = Path("figures"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    json: AsJson = False,
+) -> None:
+    """Draw the paper's figures of a model: samples, codes, manifold, styles, clusters, walks.
+
+    Hold-out images are those that validate; the test split stays shut.
+    """
+    from aae_core.data import load_training_data
+    from aae_core.training import TrainState
+    from orchestrator.drawing import draw_figures
+
+    checkpoint = common.checkpoint_of(model)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is no folder; name one with --out")
+    state = TrainState.load(checkpoint)
+    data = load_training_data(state.config.data, common.settings().data)
+    if data.sha256 != state.data_sha256:
+        raise EnvironmentUnusable(
+            f"the data are not those that {checkpoint} was trained on: sha256 "
+            f"{data.sha256[:12]}…, then {state.data_sha256[:12]}…; put the old files back"
+        )
+    paths = draw_figures(state.model.eval(), data, seed, out.resolve())
+    if not paths:
+        raise UsageError(f"{model}: a {state.model.kind} has no figures")
+    if json:
+        files = [path.name for path in paths]
+        common.emit({"checkpoint": str(checkpoint), "folder": str(out.resolve()), "files": files})
+    else:
+        print("\n".join(map(str, paths)))
+
+
+COMMANDS = (figures,)

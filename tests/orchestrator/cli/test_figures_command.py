@@ -1,0 +1,71 @@
+"""figures: the pictures of a checkpoint, wherever they are asked for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+NAMES = {"samples.png", "latent.png", "codes.html", "walk.png", "walk.gif"}
+
+
+@pytest.fixture
+def checkpoint(aae: Callable[..., Any], sweep_file: Path) -> Path:
+    return Path(aae("train", sweep_file, "--json").lines[-1]["checkpoint"])
+
+
+def test_figures_are_drawn_and_named(
+    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "pictures"
+    ended = aae("figures", checkpoint, "--out", out, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    document = ended.document
+    assert (document["checkpoint"], document["folder"]) == (str(checkpoint), str(out))
+    assert set(document["files"]) == NAMES == {path.name for path in out.iterdir()}
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    shown = aae("figures", checkpoint, "--out", out).out.splitlines()
+    assert {Path(line).name for line in shown} == NAMES
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    aae("figures", checkpoint, "--out", out, "--seed", 1)
+    assert (out / "samples.png").read_bytes() != before["samples.png"]
+
+
+def test_a_file_is_no_folder(aae: Callable[..., Any], checkpoint: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    ended = aae("figures", checkpoint, "--out", taken)
+    assert (ended.code, ended.out) == (2, "")
+    assert "is no folder" in ended.err
+
+
+def test_a_classifier_has_no_figures(
+    aae: Callable[..., Any], sweep_file: Path, tmp_path: Path
+) -> None:
+    sweep_file.write_text(
+        "name: plain\nmodel: {kind: classifier, hidden: [8]}\ntraining: {epochs: 1}"
+    )
+    trained = Path(aae("train", sweep_file, "--json").lines[-1]["checkpoint"])
+    ended = aae("figures", trained, "--out", tmp_path / "pictures")
+    assert (ended.code, ended.out) == (2, "")
+    assert "classifier has no figures" in ended.err
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_other_data_than_the_model_saw_are_refused(
+    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from aae_core import data
+
+    load = data.load_training_data
+    monkeypatch.setattr(
+        data, "load_training_data", lambda *args: replace(load(*args), sha256="f" * 64)
+    )
+    ended = aae("figures", checkpoint, "--out", tmp_path / "pictures")
+    assert (ended.code, ended.out) == (4, "")
+    assert "put the old files back" in ended.err
+    assert not (tmp_path / "pictures").exists()
