@@ -1,5 +1,8 @@
 """A published table with this sweep's figures below it, and what differs between the two."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import pandas as pd
 
 from dashboards.paper import PublishedTable
@@ -9,47 +12,77 @@ TEST_SAMPLES = 10_000  # behind test/parzen_ll, and the paper's smaller column
 OURS = "this sweep"
 
 
-def beside(table: PublishedTable, confirmed: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+@dataclass(frozen=True, eq=False)
+class Ours:
+    """What of this sweep belongs beside a table."""
+
+    methods: Mapping[str, str]  # group -> what the paper would call its best candidate
+    labels: int | None  # training labels seen; None: all
+    confirmed: pd.DataFrame
+    scores: pd.DataFrame
+
+    def named(self, group: str) -> str:
+        return f"{self.methods[group]} ({OURS})"
+
+
+def beside(table: PublishedTable, ours: Ours) -> pd.DataFrame:
     """Methods in rows, the published ones first, cells as text; None where there is no figure."""
     published = {
         method: dict(zip((c.label for c in table.columns), cells, strict=True))
         for method, cells in table.rows.items()
     }
-    ours = {
-        f"AAE, {group} ({OURS})" if group else f"AAE ({OURS})": cells
-        for group, cells in _our_cells(table, confirmed, scores).items()
-    }
-    frame = pd.DataFrame.from_dict(published | ours, orient="index", dtype=object)
+    added = {ours.named(group): cells for group, cells in _our_cells(table, ours).items()}
+    frame = pd.DataFrame.from_dict(published | added, orient="index", dtype=object)
     return frame.astype(object).where(frame.notna(), None).rename_axis("method").reset_index()
 
 
-def differences(table: PublishedTable, confirmed: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
+def differences(table: PublishedTable, ours: Ours) -> list[str]:
     """What a reader must know before setting one figure against the other."""
     told = list(table.differences)
-    seeds = max(confirmed["values"].map(len), default=0)
+    seeds = max(ours.confirmed["values"].map(len), default=0)
     if seeds > 1:
         told.append(f"Our ± is the standard error over {seeds} training seeds.")
     if table.metric == "parzen_ll":
-        told += _parzen_differences(table, scores)
+        told += _parzen_differences(table, ours.scores)
+    if table.metric == "cluster_error":
+        told += [
+            f"The paper has no figure for {method}; error falls as the number of clusters grows."
+            for method in ours.methods.values()
+            if not method.startswith(tuple(table.rows))
+        ]
     return told
 
 
-def _our_cells(
-    table: PublishedTable, confirmed: pd.DataFrame, scores: pd.DataFrame
-) -> dict[str, dict[str, str]]:
+def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, str]]:
     """Group -> column -> figure: over every confirmed seed where tested, else the scored models."""
-    labels = {column.samples: column.label for column in table.columns}
-    tested = confirmed[confirmed["metric"] == f"test/{table.metric}"]
+    tested = ours.confirmed[ours.confirmed["metric"] == f"test/{table.metric}"]
     cells: dict[str, dict[str, str]] = {}
     for row in records(tested):  # the best of a group comes first
-        column = labels.get(TEST_SAMPLES, OURS)
-        cells.setdefault(row["group"], {column: plus_minus(row["mean"], row["se"])})
+        if row["group"] in ours.methods:
+            figure = {_column(table, ours): plus_minus(row["mean"], row["se"])}
+            cells.setdefault(row["group"], figure)
     if table.metric == "parzen_ll":
-        for (group, samples), (mean, error) in group_scores(scores).items():
-            if samples in labels or samples == scores["n_samples"].max():
+        labels = {column.samples: column.label for column in table.columns}
+        for (group, samples), (mean, error) in group_scores(ours.scores).items():
+            wanted = samples in labels or samples == ours.scores["n_samples"].max()
+            if wanted and group in ours.methods:
                 label = labels.get(samples) or f"ours at {samples_label(samples)}"
                 cells.setdefault(group, {}).setdefault(label, plus_minus(mean, error))
     return cells
+
+
+def _column(table: PublishedTable, ours: Ours) -> str:
+    """Where our figures of the test split stand."""
+    match table.across:
+        case "samples":
+            known = {column.samples: column.label for column in table.columns}
+            return known.get(TEST_SAMPLES, OURS)
+        case "labels":
+            known = {column.labels: column.label for column in table.columns}
+            count = "all" if ours.labels is None else f"{ours.labels:,}"
+            return known.get(ours.labels, f"ours with {count} labels")
+        case None:
+            return table.columns[0].label
 
 
 def _parzen_differences(table: PublishedTable, scores: pd.DataFrame) -> list[str]:

@@ -1,10 +1,11 @@
-"""Published figures of Makhzani et al. 2015, arXiv:1511.05644v2, Tables 1 to 3, as printed there.
+"""Published figures of Makhzani et al. 2015, arXiv:1511.05644v2, as printed there.
 
 A cell reads "mean ± error" or "mean"; what ± means is said by the table's note.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 SOURCE = "Makhzani et al., Adversarial Autoencoders, arXiv:1511.05644v2"
 
@@ -14,17 +15,20 @@ class Column:
     data: str  # name of the data set, as in a sweep file
     label: str
     samples: int | None = None  # Parzen samples behind the column's figures
+    labels: int | None = None  # training labels behind them; None: all
 
 
 @dataclass(frozen=True)
 class PublishedTable:
     title: str
     metric: str  # as in our metric names, the split left out
+    kinds: tuple[str, ...]  # our architectures that it is about
     unit: str
     note: str
     columns: tuple[Column, ...]
     rows: dict[str, tuple[str | None, ...]]  # method -> one cell a column
     differences: tuple[str, ...]  # of our protocol from the paper's, whatever the sweep
+    across: Literal["samples", "labels"] | None = None  # what tells columns of a data set apart
 
     def only(self, data: str) -> "PublishedTable":
         """The columns of one data set, and the methods that have a figure in them."""
@@ -42,16 +46,41 @@ def value(cell: str) -> float:
     return float(cell.split("±")[0])
 
 
-def published(data: str, metrics: Collection[str]) -> list[PublishedTable]:
-    """The tables with figures for this data set in one of these metrics (`val/parzen_ll`, …)."""
+def published(data: str, kinds: Collection[str], metrics: Collection[str]) -> list[PublishedTable]:
+    """The tables with figures for this data set, of one of these architectures, and in one of
+    these metrics (`val/parzen_ll`, …)."""
     measured = {metric.split("/", 1)[-1] for metric in metrics}
-    tables = [table.only(data) for table in TABLES if table.metric in measured]
+    tables = [
+        table.only(data)
+        for table in TABLES
+        if table.metric in measured and not set(kinds).isdisjoint(table.kinds)
+    ]
     return [table for table in tables if table.columns]
+
+
+TOLD = ("clusters", "code_dim")  # settings that a method's name may tell
+
+
+def method(model: Mapping[str, Any], labels: int | None) -> str:
+    """What the paper calls a model of these settings, trained with so many labels."""
+    clusters, dimensions = f"{model['clusters']} clusters", f"{model['code_dim']}-D"
+    match model["kind"]:
+        case "clustering":
+            return f"AAE ({clusters})"
+        case "dimensionality_reduction":
+            return f"AAE ({dimensions}, {clusters})" if labels == 0 else f"AAE ({dimensions})"
+        case other:
+            return _NAMES.get(other, "AAE")
+
+
+_NAMES = {"vae": "VAE", "gan": "GAN", "gmmn_ae": "GMMN + AE", "classifier": "NN baseline"}
 
 
 TABLE_1 = PublishedTable(
     title="Table 1: Parzen log-likelihood of test data",
     metric="parzen_ll",
+    kinds=("aae", "vae", "gan", "gmmn_ae"),
+    across="samples",
     unit="nats, higher is better",
     note="± is the standard error over test points for MNIST, across the folds for TFD.",
     columns=(
@@ -78,13 +107,15 @@ TABLE_1 = PublishedTable(
 TABLE_2 = PublishedTable(
     title="Table 2: semi-supervised test error",
     metric="error",
+    kinds=("semi_supervised", "classifier"),
+    across="labels",
     unit="%, lower is better",
     note="The columns name the number of labels.",
     columns=(
-        Column("mnist", "MNIST 100"),
-        Column("mnist", "MNIST 1000"),
+        Column("mnist", "MNIST 100", labels=100),
+        Column("mnist", "MNIST 1000", labels=1000),
         Column("mnist", "MNIST all"),
-        Column("svhn", "SVHN 1000"),
+        Column("svhn", "SVHN 1000", labels=1000),
     ),
     rows={
         "NN baseline": ("25.80", "8.73", "1.25", "47.50"),
@@ -106,6 +137,7 @@ TABLE_2 = PublishedTable(
 TABLE_3 = PublishedTable(
     title="Table 3: clustering error",
     metric="cluster_error",
+    kinds=("clustering",),
     unit="%, lower is better",
     note="A cluster takes the label of the validation example that it claims most strongly.",
     columns=(Column("mnist", "MNIST"),),
@@ -119,4 +151,34 @@ TABLE_3 = PublishedTable(
     ),
 )
 
-TABLES = (TABLE_1, TABLE_2, TABLE_3)
+_FIGURE_11_DIFFERENCES = (
+    "The paper names no split: here 10,000 validation images choose, by their labels.",
+)
+
+FIGURE_11 = PublishedTable(
+    title="Figure 11: dimensionality reduction with labels, test error",
+    metric="error",
+    kinds=("dimensionality_reduction",),
+    across="labels",
+    unit="%, lower is better",
+    note="The columns name the number of labels.",
+    columns=(
+        Column("mnist", "MNIST 100", labels=100),
+        Column("mnist", "MNIST 1000", labels=1000),
+    ),
+    rows={"AAE (2-D)": ("6.08", "4.20"), "AAE (10-D)": ("3.90", None)},
+    differences=_FIGURE_11_DIFFERENCES,
+)
+
+FIGURE_11_UNSUPERVISED = PublishedTable(
+    title="Figure 11: dimensionality reduction without labels, clustering error",
+    metric="cluster_error",
+    kinds=("dimensionality_reduction",),
+    unit="%, lower is better",
+    note=TABLE_3.note,
+    columns=(Column("mnist", "MNIST"),),
+    rows={"AAE (2-D, 20 clusters)": ("13.95",)},
+    differences=_FIGURE_11_DIFFERENCES,
+)
+
+TABLES = (TABLE_1, TABLE_2, TABLE_3, FIGURE_11, FIGURE_11_UNSUPERVISED)

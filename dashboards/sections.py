@@ -87,10 +87,11 @@ def all_trials(sweep: Sweep) -> str:
 def against_the_paper(sweep: Sweep) -> str:
     data = sweep.view.spec["data"]["name"]
     metrics = [sweep.objective.metric, *sweep.confirmed["metric"]]
-    published = paper.published(data, metrics)
+    published = paper.published(data, sweep.kinds, metrics)
     if not published:
         return page.paragraph(
-            f"The paper gives no figure for data set {data} in {sweep.objective.metric}."
+            f"The paper gives no figure for {' or '.join(sweep.kinds)} on data set {data} in "
+            f"{sweep.objective.metric}."
         )
     return "".join(_beside_ours(sweep, table) for table in published)
 
@@ -208,7 +209,7 @@ def pictures(sweep: Sweep) -> str:
 
 def parzen(sweep: Sweep) -> str:
     evaluation = sweep.view.evaluation
-    if evaluation is None or not evaluation["models"]:
+    if evaluation is None or sweep.scores.empty:
         return ""
     controls = tables.controls(evaluation)
     largest = int(sweep.scores["n_samples"].max())
@@ -317,13 +318,19 @@ def _best_value(sweep: Sweep) -> float:
 
 
 def _beside_ours(sweep: Sweep, table: paper.PublishedTable) -> str:
-    frame = comparison.beside(table, sweep.confirmed, sweep.scores)
-    ours = [i for i, method in enumerate(frame["method"]) if method not in table.rows]
+    ours = comparison.Ours(
+        {name: method for name, (kind, method) in sweep.methods.items() if kind in table.kinds},
+        sweep.view.spec["data"]["labels"],
+        sweep.confirmed,
+        sweep.scores,
+    )
+    frame = comparison.beside(table, ours)
+    marked = [i for i, method in enumerate(frame["method"]) if method not in table.rows]
     caption = f"{table.title} ({table.unit}). {table.note} Source: {paper.SOURCE}. Ours is set off."
     return (
-        page.table(frame, caption, right=list(frame.columns[1:]), marked=ours)
+        page.table(frame, caption, right=list(frame.columns[1:]), marked=marked)
         + page.paragraph("What differs between the two protocols:", "quiet")
-        + page.bullets(comparison.differences(table, sweep.confirmed, sweep.scores))
+        + page.bullets(comparison.differences(table, ours))
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dashboards import page, style, tables
+from dashboards import page, paper, style, tables
 from dashboards.verdict import unit
 
 if TYPE_CHECKING:
@@ -69,6 +69,28 @@ class Sweep:
     @cached_property
     def scores(self) -> pd.DataFrame:
         return tables.parzen_frame(self.view.evaluation)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The architectures that the sweep trains."""
+        varied = self.view.space.get("model.kind")
+        return tuple(varied["choice"]) if varied else (self.view.spec["model"]["kind"],)
+
+    @cached_property
+    def methods(self) -> dict[str, tuple[str, str]]:
+        """Group -> the architecture of its best candidate, and what the paper would call it."""
+        found: dict[str, tuple[str, str]] = {}
+        told = [f"model.{name}" for name in ("kind", *paper.TOLD)]
+        for candidate in self.view.best["groups"] if self.view.best else []:
+            params = candidate["params"]
+            group = str(params.get(self.group_by, ""))
+            model = self.view.spec["model"] | {
+                path.removeprefix("model."): params[path] for path in told if path in params
+            }
+            method = paper.method(model, self.view.spec["data"]["labels"])
+            beside = f", {group}" if group and self.group_by not in told else ""
+            found.setdefault(group, (model["kind"], method + beside))
+        return found
 
     @cached_property
     def looks(self) -> dict[str, style.Look]:

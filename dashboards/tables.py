@@ -109,10 +109,15 @@ def parzen_frame(evaluation: Mapping[str, Any] | None) -> pd.DataFrame:
             "group": _group(model),
             "seed": model["seed"],
         }
-        for model in (evaluation or {"models": []})["models"]
+        for model in scored(evaluation)
         for point in _by_samples([*model["curve"], model])
     ]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], float))
+
+
+def scored(evaluation: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The documents of the models that have a Parzen score: not every architecture has one."""
+    return [model for model in (evaluation or {"models": []})["models"] if "curve" in model]
 
 
 def scored_frame(evaluation: Mapping[str, Any]) -> pd.DataFrame:
@@ -128,7 +133,7 @@ def scored_frame(evaluation: Mapping[str, Any]) -> pd.DataFrame:
             "test points": model["n_test"],
             "checkpoint": "/".join(Path(model["checkpoint"]).parts[-3:]),
         }
-        for model in evaluation["models"]
+        for model in scored(evaluation)
     )
 
 

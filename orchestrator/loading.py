@@ -269,8 +269,11 @@ def _sound_trial(document: dict[str, Any]) -> tuple[TrialSpec, dict[str, str]]:
         except ValidationError as error:
             wrong = problems(error, TrialSpec)
             found |= wrong
+            before = deepcopy(trial)
             for path in wrong:
                 _drop(trial, path.split("."))
+            if trial == before:  # a default is wrong beside what is given
+                return TrialSpec(), found
 
 
 def _drop(group: dict[str, Any], keys: list[str]) -> None:

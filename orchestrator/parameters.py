@@ -4,9 +4,10 @@ A parameter is a setting that the search varies, named by its dotted path: `mode
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import product
 from typing import Annotated, Any, Self, get_type_hints
 
 from pydantic import (
@@ -55,12 +56,12 @@ class Choice(_Parameter):
         return self.choices
 
     def allows(self, value: Value) -> bool:
-        return any(_same(value, choice) for choice in self.choices)
+        return _is_one_of(value, self.choices)
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
         for i, choice in enumerate(self.choices):
-            if any(_same(choice, other) for other in self.choices[:i]):
+            if _is_one_of(choice, self.choices[:i]):
                 raise ValueError(f"the choice {shown(choice)} is there twice")
         return self
 
@@ -138,6 +139,11 @@ class TrialSpec(Spec):
     model: ModelConfig = ModelConfig()
     training: TrainConfig = TrainConfig()
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        TrialConfig(self.data, self.model, self.training, self.seed)  # raises ConfigError
+        return self
+
     def trial_config(self, params: Mapping[str, Value], seed: int) -> TrialConfig:
         """This trial with some settings, named by their paths, at other values."""
         document = self.model_dump(mode="json", include=set(TrialSpec.model_fields))
@@ -205,27 +211,73 @@ def _no_setting(path: str) -> str:
 
 
 def _refusals(base: TrialSpec, space: Mapping[str, Parameter]) -> dict[str, str]:
-    found = {}
-    for path, parameter in space.items():
-        if path in SETTINGS and (messages := set(_refused(base, path, parameter))):
-            found[f"search.space.{path}"] = "; ".join(sorted(messages))
-    return found
+    """What a trial says to values that the space may give it, one at a time and two together."""
+    known = {path: parameter for path, parameter in space.items() if path in SETTINGS}
+    found: dict[str, list[str]] = {path: [] for path in known}
+    sound: dict[str, list[Value]] = {path: [] for path in known}
+    for path, parameter in known.items():
+        for value in parameter.ends:
+            messages = [message for _, message in _refused(base, known, {path: value})]
+            found[path] += messages
+            sound[path] += [] if messages else [value]
+    for (path, value), (other, beside) in _pairs(known, sound):
+        for blamed, message in _refused(base, known, {path: value, other: beside}):
+            second, its = (path, value) if blamed == other else (other, beside)
+            found[blamed].append(f"where {second} is {shown(its)}: {message}")
+    return {f"search.space.{p}": "; ".join(sorted(set(told))) for p, told in found.items() if told}
 
 
-def _refused(base: TrialSpec, path: str, parameter: Parameter) -> Iterator[str]:
-    """What the setting says to the ends of its range, where the parameter's conditions hold."""
-    context = {
-        parent: values[0]
-        for parent, values in parameter.when.items()
-        if parent in SETTINGS and values
-    }
-    for value in parameter.ends:
-        try:
-            base.trial_config({**context, path: value}, base.seed)
-        except ValidationError as error:
-            for where, message in problems(error, TrialSpec).items():
-                if f"{where}.".startswith(f"{path}."):
-                    yield message
+def _pairs(
+    space: Mapping[str, Parameter], sound: Mapping[str, list[Value]]
+) -> Iterator[tuple[tuple[str, Value], tuple[str, Value]]]:
+    """Values of two parameters: what one says of another, its kind does, which is a word."""
+    words = [path for path in space if any(isinstance(value, str) for value in sound[path])]
+    for path in words:
+        for other, parameter in space.items():
+            if not isinstance(parameter, FloatRange) and (other not in words or path < other):
+                for value, beside in product(sound[path], sound[other]):
+                    yield (path, value), (other, beside)
+
+
+def _refused(
+    base: TrialSpec, space: Mapping[str, Parameter], values: Mapping[str, Value]
+) -> Iterator[tuple[str, str]]:
+    """Who of the parameters is to blame, and the message; what another one may mend is left out."""
+    chosen = _with_parents(space, values)
+    if chosen is None:
+        return
+    try:
+        base.trial_config(chosen, base.seed)
+    except ValidationError as error:
+        for where, message in problems(error, TrialSpec).items():
+            owner = next((path for path in space if f"{where}.".startswith(f"{path}.")), None)
+            if owner is not None and owner in values:
+                yield owner, message
+            elif owner is None or not _may_exist(space[owner], chosen):
+                path, value = next(iter(values.items()))
+                yield path, f"with {shown(value)}, {where}: {message}"
+
+
+def _with_parents(
+    space: Mapping[str, Parameter], values: Mapping[str, Value]
+) -> dict[str, Value] | None:
+    """The values with such of their parents that these parameters exist; None if there are none."""
+    chosen = dict(values)
+    for path in values:
+        for parent, allowed in space[path].when.items():
+            if parent in chosen and not _is_one_of(chosen[parent], allowed):
+                return None
+            if parent in SETTINGS and allowed:
+                chosen.setdefault(parent, allowed[0])
+    return chosen
+
+
+def _may_exist(parameter: Parameter, chosen: Mapping[str, Value]) -> bool:
+    return all(
+        _is_one_of(chosen[parent], allowed)
+        for parent, allowed in parameter.when.items()
+        if parent in chosen
+    )
 
 
 def _idle_conditions(
@@ -308,6 +360,6 @@ def _check_bounds(bounds: tuple[float, float], log: bool) -> None:
         raise ValueError("; ".join(wrong))
 
 
-def _same(a: Value, b: Value) -> bool:
+def _is_one_of(value: Value, others: Iterable[Value]) -> bool:
     """Equality as YAML's author sees it: 1 is 1.0, but it is not true."""
-    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+    return any(isinstance(value, bool) == isinstance(b, bool) and value == b for b in others)

@@ -90,8 +90,11 @@ class CheckpointSamples:
 
     def open(self) -> SampleSource:
         from aae_core import load
+        from aae_core.models import Samples
 
-        return ModelSource(load(self.path), self.seed, self.n_samples)
+        model = load(self.path)
+        assert isinstance(model, Samples)
+        return ModelSource(model, self.seed, self.n_samples)
 
 
 def open_array(path: Path) -> np.ndarray:

@@ -1,7 +1,6 @@
 """What a sweep will cost, from one epoch of its own configuration."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from aae_core.data import load_training_data
 from aae_core.training import TrainState, fit
 from orchestrator.cluster import Share, usable_cpus
+from orchestrator.compatibility import require_compatible
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 
@@ -22,10 +22,10 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
     share = Share(cpu=spec.resources.cpu, gpu=0.0)
     torch.set_num_threads(share.threads)
     config = spec.trial_config({}, spec.seed)
-    config = replace(config, training=replace(config.training, epochs=1))
     data = load_training_data(config.data, settings.data)
-    state = TrainState.create(config, data.image_shape, data.sha256)
-    (epoch,) = fit(state, data)
+    require_compatible(spec, data)
+    state = TrainState.create(config, data)
+    epoch = next(fit(state, data))
     with TemporaryDirectory() as folder:
         state.save(Path(folder) / "epoch-1")
         checkpoint_bytes = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())

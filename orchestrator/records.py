@@ -40,13 +40,34 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in [
         Metric("train/recon", "per image", "min", "half the squared error, mean over images"),
-        Metric("train/disc_z", "nats", "none", "cost of the discriminator on the code"),
-        Metric("train/gen_z", "nats", "none", "cost of the encoder as generator"),
+        *[
+            metric
+            for block, what in {"z": "code", "y": "category", "x": "image"}.items()
+            for metric in (
+                Metric(f"train/disc_{block}", "nats", "none", f"the {what}'s discriminator"),
+                Metric(f"train/gen_{block}", "nats", "none", f"the {what}'s generator"),
+            )
+        ],
+        Metric("train/class", "nats", "min", "cross-entropy of the labelled images"),
+        Metric("train/kl", "nats", "none", "divergence of q(z|x) from the prior"),
         *_on_splits("recon", "per image", "min", "half the squared error, mean over images"),
         *_on_splits("parzen_ll", "nats", "max", "Parzen log-likelihood, sigma from the grid"),
         *_on_splits("parzen_ll_refined", "nats", "max", "the same, sigma refined between"),
         *_on_splits("parzen_se", "nats", "none", "its standard error over points"),
         *_on_splits("parzen_sigma", "pixel", "none", "the kernel's width, chosen on validation"),
+        *_on_splits("error", "%", "min", "images that are classified wrongly"),
+        *_on_splits("cluster_error", "%", "min", "the same, clusters named by their surest image"),
+        *_on_splits("cluster_error_majority", "%", "min", "the same, named by their majority"),
+        *_on_splits("empty_clusters", "", "none", "clusters that no image is put into"),
+        *_on_splits("mode_accuracy", "%", "max", "codes nearest to their own class's mode"),
+        *_on_splits("mode_mmd", "", "min", "MMD of codes from their mode, over a fresh sample's"),
+        Metric("test/iw_ll", "nats", "max", "importance-weighted log-likelihood, Gaussian decoder"),
+        Metric("test/precision", "", "max", "samples among the images (3 neighbours)"),
+        Metric("test/recall", "", "max", "images among the samples (3 neighbours)"),
+        Metric("test/density", "", "max", "images whose ball a sample is in, over 5"),
+        Metric("test/coverage", "", "max", "images with a sample in their ball (5 neighbours)"),
+        Metric("val/knn_error", "%", "min", "codes whose 10 neighbours are of another class"),
+        Metric("val/head_distance", "", "none", "of the two cluster heads that are closest"),
         Metric("val/latent_mmd", "", "min", "MMD² between codes and prior, 1 at worst"),
         Metric("val/latent_std", "", "none", "root mean square of the codes over the prior's std"),
     ]

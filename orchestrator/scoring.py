@@ -1,4 +1,4 @@
-"""The confirmed models meet the test set: metrics, Parzen likelihood, controls, pictures.
+"""The confirmed models meet the test set: metrics, Parzen likelihood, controls.
 
 Whatever has been scored is kept by the content it depends on, so that asking twice costs nothing.
 """
@@ -15,25 +15,20 @@ import numpy as np
 import torch
 
 import aae_core
+from aae_core.architectures import ARCHITECTURES
 from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, unit_interval
-from aae_core.evaluation.latent import basis_2d, project_2d
-from aae_core.evaluation.samples import sample_grid
+from aae_core.data.resident import Images
 from aae_core.evaluation.scores import test_metrics
-from aae_core.models import AAE
 from aae_core.seeding import stream_seed
-from aae_core.streams import generator
-from aae_core.training.loop import resident
+from orchestrator.history import finite
 from orchestrator.parzen_job import CheckpointSamples, ParzenPool, SharedArray
-from orchestrator.pictures import save_grid, save_scatter
 from orchestrator.records import RunRecord
 from orchestrator.selection import Candidate
 from orchestrator.spec import ParzenSpec
 
 _CURVE = (10_000, 100_000, 1_000_000, 10_000_000)
 _CENTROIDS = 1_000
-_GRID = (10, 10)  # rows, columns of samples
-_CODES = 5_000  # drawn in the picture of the code space
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -49,7 +44,9 @@ class Scorer:
     progress: Progress
 
     def score(self, run: RunRecord, samples: int) -> dict[str, Any]:
-        """The Parzen document of one confirmed model, its test metrics and its curve."""
+        """The test metrics of one confirmed model; for one that is judged by Parzen likelihood,
+        also that document with its curve and the controls.
+        """
         assert run.checkpoint is not None
         checkpoint = Path(run.checkpoint)
         seed = stream_seed(run.seed, "evaluate")
@@ -60,21 +57,26 @@ class Scorer:
         }
 
         def compute() -> dict[str, Any]:
-            x_valid, x_test = resident(self.data.x_valid, _CPU), resident(self.test.x, _CPU)
+            valid = Images.of(self.data.x_valid, self.data.y_valid, _CPU)
+            test = Images.of(self.test.x, self.test.y, _CPU)
             model = aae_core.load(checkpoint)
-            metrics = test_metrics(model, x_valid, x_test, run.seed, run.epochs)
-            what = f"{run.stage}-{run.number}: {samples:,} samples"
+            metrics = finite(test_metrics(model, valid, test, run.seed, run.epochs))
+            what = f"{run.stage}-{run.number}"
+            if "parzen_ll" not in ARCHITECTURES[model.kind].metrics:
+                self.progress(what, 1, 1)
+                return {"metrics": metrics}
             result = self.pool.score(
                 CheckpointSamples(checkpoint, seed, samples),
                 self.data.x_valid,
                 self.test.x,
                 curve=[n for n in _CURVE if n < samples] + [samples],
-                progress=partial(self.progress, what),
+                progress=partial(self.progress, f"{what}: {samples:,} samples"),
             )
             curve = [asdict(point) for point in result.curve]
             return {**result.to_dict(), "metrics": metrics, "curve": curve}
 
-        return self._kept(content, compute)
+        document = self._kept(content, compute)
+        return document if "curve" not in document else document | {"controls": self.controls()}
 
     def controls(self) -> dict[str, Any]:
         """Two memories scored as if they were models: Parzen figures flatter memorisation."""
@@ -122,35 +124,6 @@ def planned_samples(
             yield run, parzen.samples if full else min(parzen.screen_samples, parzen.samples)
 
 
-def draw_pictures(run: RunRecord, data: TrainingData, folder: Path) -> list[Path]:
-    """samples.png with nearest training images, latent.png with validation codes."""
-    assert run.checkpoint is not None
-    model = aae_core.load(run.checkpoint)
-    paths = [folder / "samples.png", folder / "latent.png"]
-    with torch.no_grad():
-        save_grid(_samples_canvas(model, run.seed, data), paths[0])
-        _draw_codes(model, run.seed, data, paths[1])
-    return paths
-
-
-def _samples_canvas(model: AAE, seed: int, data: TrainingData) -> np.ndarray:
-    rows, columns = _GRID
-    samples = model.sample(rows * columns, generator=generator(seed, "pictures"))
-    train = unit_interval(resident(data.x_train, _CPU))
-    return sample_grid(samples, train, rows, columns, data.image_shape)
-
-
-def _draw_codes(model: AAE, seed: int, data: TrainingData, path: Path) -> None:
-    x = unit_interval(resident(data.x_valid[:_CODES], _CPU))
-    stream = generator(seed, "pictures", "codes")
-    codes = model.encode(x, generator=stream)
-    prior = model.prior.sample(len(codes), generator=stream)
-    labels = None if data.y_valid is None else data.y_valid[:_CODES]
-    basis = basis_2d(codes)
-    points, reference = project_2d(codes, basis), project_2d(prior, basis)
-    save_scatter(points.numpy(), labels, reference.numpy(), path, title="validation codes")
-
-
 def _centroids(x: np.ndarray) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans  # slow to import
 
@@ -164,5 +137,5 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     """Whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     building = path.with_suffix(f".{os.getpid()}.tmp")
-    building.write_text(json.dumps(document, indent=2))
+    building.write_text(json.dumps(document, indent=2, allow_nan=False))
     building.replace(path)

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from aae_core.data import load_test_data, load_training_data, open_data_set
+from aae_core.data.resident import Images
 from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import test_metrics
 from aae_core.training import TrainState, fit
-from aae_core.training.loop import resident
+from aae_core.training.batches import visible_labels
+from orchestrator.compatibility import require_compatible
+from orchestrator.history import finite
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 
@@ -25,15 +28,17 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = spec.trial_config({}, seed)
     data = load_training_data(config.data, settings.data)
+    require_compatible(spec, data)
     if evaluate:  # files that cannot be had are missed now, not after the training
         open_data_set(config.data, settings.data).fetch("test")
-    state = TrainState.create(config, data.image_shape, data.sha256, device)
+    labelled = visible_labels(config, data) if config.data.labels is not None else None
+    state = TrainState.create(config, data, device)
     yield {
         "event": "start",
         "seed": seed,
         "device": str(device),
         "threads": threads,
-        "labelled_indices": None,
+        "labelled_indices": labelled,
         "config_hash": config.config_hash,
         "data_sha256": data.sha256,
     }
@@ -55,12 +60,17 @@ def train(
     checkpoint = _save(state, folder)
     if evaluate:
         test = load_test_data(config.data, settings.data)
-        x_valid, x_test = resident(data.x_valid, device), resident(test.x, device)
-        metrics = metrics | test_metrics(state.model, x_valid, x_test, seed, state.epoch)
+        metrics = metrics | test_metrics(
+            state.model,
+            Images.of(data.x_valid, data.y_valid, device),
+            Images.of(test.x, test.y, device),
+            seed,
+            state.epoch,
+        )
     yield {
         "event": "end",
         "state": "complete",
-        "metrics": metrics,
+        "metrics": finite(metrics),
         "checkpoint": str(checkpoint),
     }
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from aae_core.architectures import ARCHITECTURES, Kind
 from aae_core.config import digest
 from aae_core.errors import ConfigError
 from orchestrator.parameters import (
@@ -89,22 +90,40 @@ PrunerSpec = Annotated[
 ]
 
 
+_GOALS = [m.name for m in METRICS.values() if m.name.startswith("val/") and m.better != "none"]
+
+
+def goals_of(kind: Kind, labels: int | None = None) -> list[str]:
+    """The metrics that a search over this architecture may be after, the default one first.
+
+    `labels` as in the sweep file: categories are classes where a trial sees any, else clusters.
+    """
+    architecture = ARCHITECTURES[kind]
+    clusters = ("cluster_error", "cluster_error_majority")
+    unmeasured: tuple[str, ...] = ()
+    if kind == "dimensionality_reduction":
+        unmeasured = ("error",) if labels == 0 else clusters
+    measured = [f"val/{name}" for name in architecture.metrics if name not in unmeasured]
+    default = f"val/{architecture.goal}"
+    goals = [name for name in _GOALS if name in measured]
+    return sorted(goals, key=lambda name: (name != default, name != "val/cluster_error"))
+
+
 def _goal(name: str) -> str:
-    goals = [m.name for m in METRICS.values() if m.name.startswith("val/") and m.better != "none"]
-    if name in goals:
+    if name in _GOALS:
         return name
     if name not in METRICS:
-        raise ValueError(f"unknown metric `{name}`; {nearest(name, goals)}")
+        raise ValueError(f"unknown metric `{name}`; {nearest(name, _GOALS)}")
     if name.startswith("val/"):
-        raise ValueError(f"`{name}` is a diagnosis, no goal; choose {' or '.join(goals)}")
+        raise ValueError(f"`{name}` is a diagnosis, no goal; choose {' or '.join(_GOALS)}")
     raise ValueError(
         f"`{name}` is no validation metric: search sees no test data, and the training loss "
-        f"rewards memory; choose {' or '.join(goals)}"
+        f"rewards memory; choose {' or '.join(_GOALS)}"
     )
 
 
 class ObjectiveSpec(Spec):
-    metric: Annotated[str, AfterValidator(_goal)] = "val/parzen_ll"
+    metric: Annotated[str, AfterValidator(_goal)]
     direction: Direction = Field(default_factory=lambda given: METRICS[given["metric"]].direction)
 
     @model_validator(mode="after")
@@ -124,7 +143,7 @@ class SearchSpec(Spec):
     space: dict[str, Parameter] = Field(min_length=1)
     sampler: SamplerSpec = TpeSpec()
     pruner: PrunerSpec = NoPrunerSpec()
-    objective: ObjectiveSpec = ObjectiveSpec()
+    objective: ObjectiveSpec | None = None  # the architecture's own goal
     balance: str | None = None  # a parameter of which every choice gets the same share of trials
     budget: BudgetSpec | None = None
 
@@ -194,13 +213,45 @@ class SweepSpec(TrialSpec):
             balance=search.balance if search else None,
             per=self.confirm.per,
         )
+        if self.objective.metric not in self._goals:
+            kinds = " and ".join(self._kinds)
+            hint = f"choose one of {', '.join(self._goals)}" if self._goals else "no metric is"
+            found["search.objective.metric"] = (
+                f"`{self.objective.metric}` is not measured on {kinds}; {hint}"
+            )
         if found:
             raise ConfigError(found)
         return self
 
     @property
+    def _kinds(self) -> tuple[Kind, ...]:
+        """Of the sweep's models."""
+        varied = self.search.space.get("model.kind") if self.search else None
+        return tuple(varied.ends) if varied else (self.model.kind,)
+
+    @property
+    def _goals(self) -> list[str]:
+        """What is measured on every kind of the sweep's models."""
+        known = [kind for kind in self._kinds if kind in ARCHITECTURES]
+        first, *others = [goals_of(kind, self.data.labels) for kind in (known or [self.model.kind])]
+        return [goal for goal in first if all(goal in goals for goals in others)]
+
+    @property
     def objective(self) -> ObjectiveSpec:
-        return self.search.objective if self.search else ObjectiveSpec()
+        """As the file says, or else the goal that the architecture declares."""
+        if self.search and self.search.objective:
+            return self.search.objective
+        return ObjectiveSpec(metric=goals_of(self.model.kind, self.data.labels)[0])
+
+    @property
+    def compared(self) -> str | None:
+        """The parameter whose values stand side by side in every result."""
+        return self.confirm.per or (self.search.balance if self.search else None)
+
+    @property
+    def has_parzen(self) -> bool:
+        """Whether any of the sweep's models is judged by Parzen likelihood."""
+        return any("parzen_ll" in ARCHITECTURES[kind].metrics for kind in self._kinds)
 
     @property
     def max_epochs(self) -> int:
@@ -259,4 +310,7 @@ class SweepSpec(TrialSpec):
 
     def resolved(self) -> dict[str, Any]:
         """The whole sweep with its defaults, as JSON; `model_validate_json` takes it back."""
-        return self.model_dump(mode="json", by_alias=True)
+        document = self.model_dump(mode="json", by_alias=True)
+        if document["search"] is not None:
+            document["search"]["objective"] = self.objective.model_dump(mode="json")
+        return document

@@ -5,9 +5,11 @@ validation, and written down, before the test split is opened.
 """
 
 import json
+import math
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, load_test_data, load_training_data
 from aae_core.errors import DataError
 from orchestrator import cluster, selection
+from orchestrator.compatibility import require_compatible
+from orchestrator.drawing import draw_pictures
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError
 from orchestrator.history import History, evaluation_path, run_key
 from orchestrator.parzen_job import ParzenPool
 from orchestrator.records import RunRecord, Stage
-from orchestrator.scoring import Scorer, draw_pictures, planned_samples, write_json
+from orchestrator.scoring import Scorer, planned_samples, write_json
 from orchestrator.settings import Settings
 from orchestrator.spec import EvaluateSpec, ParzenSpec, SweepSpec
 from orchestrator.study import Assignment, Ledger, confirm_seed, held, open_storage
@@ -37,11 +41,13 @@ def run(
 ) -> None:
     """Carry the sweep to its end, from wherever it stands; `write_report` is the last step.
 
-    Raises EnvironmentUnusable, SweepHeld, and Interrupted once `draining` was set.
+    Raises SpecError where the sweep does not go with its data, EnvironmentUnusable, SweepHeld, and
+    Interrupted once `draining` was set.
     """
     spec = request.spec
     cluster.preflight(settings, spec.resources)
     data = _training_data(settings, spec)
+    require_compatible(spec, data)
     with held(settings, spec.sweep_id), opened(request, settings, observer, draining) as sweep:
         _require_same_data(sweep, data)
         describe(sweep)
@@ -167,7 +173,8 @@ def evaluate(
     with held(settings, sweep), opened(request, settings, observer, never) as again:
         data = _training_data(settings, spec)
         _require_same_data(again, data)
-        with tracked(again), cluster.connected(settings):
+        connected = cluster.connected(settings) if spec.has_parzen else nullcontext()
+        with tracked(again), connected:
             return _evaluate(again, data)
 
 
@@ -186,7 +193,7 @@ def _evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
     planned = list(planned_samples(ranked, sweep.spec.evaluate.parzen))
     sweep.observer.stage_began("evaluate", len(planned), ())
     folder = sweep.settings.sweep_folder(sweep.id) / "evaluation"
-    with ParzenPool(cluster.cpus()) as pool:
+    with ParzenPool(cluster.cpus() if sweep.spec.has_parzen else 0) as pool:
         scorer = Scorer(data, test, folder, pool, partial(_scoring, sweep))
         models = [_score(sweep, scorer, run, samples) for run, samples in planned]
     _show_in_front(sweep, planned[0][0])
@@ -202,7 +209,8 @@ def _show(sweep: Sweep, write_report: Callable[[str], Path]) -> None:
     best = History(sweep.settings).best(sweep.id)
     assert best is not None
     trials = sweep.search.count_ended() + sweep.confirm.count_ended()
-    sweep.spool.log(sweep.id, trials, {name: m["mean"] for name, m in best["metrics"].items()})
+    means = {name: figures["mean"] for name, figures in best["metrics"].items()}
+    sweep.spool.log(sweep.id, trials, _numbers(means))
     sweep.note_time()
     report = write_report(sweep.id)
     sweep.note(report=str(report))
@@ -231,19 +239,23 @@ def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[s
         "trial": run.number,
         "seed": run.seed,
         "config_hash": run.config_hash,
-        "group": run.params.get(sweep.spec.confirm.per or ""),
+        "group": run.params.get(sweep.spec.compared or ""),
         "checkpoint": run.checkpoint,
         **scorer.score(run, samples),
-        "controls": scorer.controls(),
     }
     key = run_key(sweep.id, run.stage, run.number)
     folder = sweep.settings.trial_folder(sweep.id, run.stage, run.number)
-    sweep.spool.log(key, run.epochs, document["metrics"])
-    write_json(folder / "parzen.json", document)
-    for path in (folder / "parzen.json", *draw_pictures(run, scorer.data, folder)):
+    sweep.spool.log(key, run.epochs, _numbers(document["metrics"]))
+    write_json(folder / "evaluation.json", document)
+    for path in (folder / "evaluation.json", *draw_pictures(run, scorer.data, folder)):
         sweep.spool.attach(key, path)
     sweep.spool.attach(key, Path(document["checkpoint"]), "checkpoint")
     return document
+
+
+def _numbers(figures: dict[str, float | None]) -> dict[str, float]:
+    """Back from JSON, which has no word for what is not finite."""
+    return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
 def _show_in_front(sweep: Sweep, winner: RunRecord) -> None:

@@ -115,7 +115,7 @@ def begin(work: Work, data: TrainingData) -> TrainState:
             except CheckpointError:
                 traceback.print_exc()
     config = TrialConfig.from_dict(work.config)
-    return TrainState.create(config, data.image_shape, data.sha256, device)
+    return TrainState.create(config, data, device)
 
 
 def train_with_checkpoints(

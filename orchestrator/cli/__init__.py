@@ -8,7 +8,7 @@ import sys
 import typer
 
 from aae_core.errors import AAEError, ConfigError
-from orchestrator.cli import environment, models, reading, running
+from orchestrator.cli import environment, figures, models, reading, running
 from orchestrator.errors import SweepError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for command in (
     *running.COMMANDS,
     *reading.COMMANDS,
     *models.COMMANDS,
+    *figures.COMMANDS,
     *environment.COMMANDS,
 ):
     app.command()(command)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aae_core.data import DataSet
 
 data = typer.Typer(help="List, fetch or verify the data sets.", no_args_is_help=True)
-DataName = Annotated[str, typer.Argument(help="digits, mnist or fashion_mnist.")]
+DataName = Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, svhn or tfd.")]
 
 
 @data.command("list")
@@ -34,6 +34,7 @@ def list_(json: AsJson = False) -> None:
                     "sizes": d.sizes,
                     "source": d.source,
                     "licence": d.licence,
+                    "obtain": d.obtain,
                 }
                 for d in described
             ]
@@ -52,6 +53,9 @@ def list_(json: AsJson = False) -> None:
             for d in described
         ),
     )
+    for d in described:
+        if d.missing and d.obtain:
+            say(d.obtain)
 
 
 @data.command()
@@ -148,8 +152,11 @@ def _data() -> str:
     from aae_core.data import catalogue
 
     root = common.settings().data
-    there = [described.name for described in catalogue(root) if not described.missing]
-    return f"{root}: {', '.join(there)} ready; the others are fetched when first used"
+    described = catalogue(root)
+    there = [d.name for d in described if not d.missing]
+    others = [d.name for d in described if d.missing and not d.obtain]
+    fetched = f"; {', '.join(others)} are fetched when first used" if others else ""
+    return f"{root}: {', '.join(there)} ready{fetched}"
 
 
 def _studies() -> str:

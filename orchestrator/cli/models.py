@@ -48,20 +48,7 @@ def evaluate(
     if json:
         common.emit(document)
         return
-    common.table(
-        ("model", "group", "samples", "Parzen, nats", "on the grid", "sigma"),
-        (
-            (
-                f"confirm-{m['trial']}",
-                m["group"],
-                f"{m['n_samples']:,}",
-                number(m["log_likelihood"], m["standard_error"]),
-                number(m["log_likelihood_grid"], m["standard_error_grid"]),
-                m["sigma"],
-            )
-            for m in document["models"]
-        ),
-    )
+    _print_scores(document["models"])
 
 
 def parzen(
@@ -136,9 +123,12 @@ def sample(
     import torch
 
     import aae_core
+    from aae_core.models import Samples
     from aae_core.streams import generator
 
     net = aae_core.load(common.checkpoint_of(model))
+    if not isinstance(net, Samples):
+        raise UsageError(f"{model}: a {net.kind} draws no images")
     images = _new_array(out, (n, net.dim))
     stream = generator(seed, "sample")
     with torch.no_grad():
@@ -163,10 +153,13 @@ def encode(
 
     import aae_core
     from aae_core.data import unit_interval
+    from aae_core.models import Autoencoder
     from aae_core.streams import generator
     from orchestrator.parzen_job import open_array
 
     net = aae_core.load(common.checkpoint_of(model))
+    if not isinstance(net, Autoencoder):
+        raise UsageError(f"{model}: a {net.kind} has no encoder")
     images = open_array(data)
     if images.shape[1] != net.dim:
         raise UsageError(f"{data}: {images.shape[1]} pixels an image, the model has {net.dim}")
@@ -183,6 +176,36 @@ def encode(
 
 
 COMMANDS = (evaluate, parzen, sample, encode)
+
+
+def _print_scores(models: list[dict[str, Any]]) -> None:
+    """Parzen figures of those that have any, the test metrics of the others."""
+    scored = [model for model in models if "log_likelihood" in model]
+    others = [model for model in models if "log_likelihood" not in model]
+    if scored:
+        common.table(
+            ("model", "group", "samples", "Parzen, nats", "on the grid", "sigma"),
+            (
+                (
+                    f"confirm-{m['trial']}",
+                    m["group"],
+                    f"{m['n_samples']:,}",
+                    number(m["log_likelihood"], m["standard_error"]),
+                    number(m["log_likelihood_grid"], m["standard_error_grid"]),
+                    m["sigma"],
+                )
+                for m in scored
+            ),
+        )
+    if others:
+        metrics = sorted({name for model in others for name in model["metrics"]})
+        common.table(
+            ("model", "group", *metrics),
+            (
+                (f"confirm-{m['trial']}", m["group"], *map(m["metrics"].get, metrics))
+                for m in others
+            ),
+        )
 
 
 def _score(

@@ -280,8 +280,15 @@ def _several(n: int, what: str) -> str:
 
 
 def _model(assignment: Assignment) -> str:
+    """In few words; of a basic AAE that it is one goes without saying."""
     model = assignment.config.model
-    return f"{model.encoder.kind}, code {model.code_dim}, {setting('std', model.prior.std)}"
+    if model.kind == "classifier":
+        return model.kind
+    shape = model.prior.kind in ("mixture", "swiss_roll")
+    prior = model.prior.kind if shape else setting("std", model.prior.std)
+    clusters = [f"{model.clusters} clusters"] if model.kind == "clustering" else []
+    kind = [] if model.kind in ("aae", "clustering") else [model.kind]
+    return ", ".join([*kind, model.encoder.kind, f"code {model.code_dim}", prior, *clusters])
 
 
 @contextmanager

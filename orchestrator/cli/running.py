@@ -18,18 +18,28 @@ from orchestrator.errors import SpecError
 if TYPE_CHECKING:
     from orchestrator.spec import SweepSpec
 
+Smoke = Annotated[
+    bool, typer.Option("--smoke", help="Make it tiny, under a name of its own: does all of it run?")
+]
 
-def run(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
+
+def run(
+    file: SweepFile,
+    set_: Overrides = [],  # noqa: B006
+    smoke: Smoke = False,
+    json: AsJson = False,
+) -> None:
     """Run a sweep to its end, or carry it on from wherever it stands.
 
     The same file is the same sweep. Ctrl-C once finishes the epochs under way and saves; twice
     leaves at once; the same command carries on.
     """
-    spec = _load(file, set_)
+    spec = _load(file, set_, smoke)
     if common.history().is_done(spec):
         say(f"{spec.sweep_id} is done; nothing to run")
     else:
-        resume = shlex.join(["aae-sweep", "run", str(file), *(f"--set={o}" for o in set_)])
+        options = [*(f"--set={o}" for o in set_), *(["--smoke"] if smoke else [])]
+        resume = shlex.join(["aae-sweep", "run", str(file), *options])
         _carry_out(spec, file.read_text(encoding="utf-8"), resume)
     reader = common.history()
     status = reader.status(spec.sweep_id)
@@ -63,11 +73,16 @@ def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> Non
         print(f"{file} is a sound sweep: {spec.sweep_id}")
 
 
-def plan(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
+def plan(
+    file: SweepFile,
+    set_: Overrides = [],  # noqa: B006
+    smoke: Smoke = False,
+    json: AsJson = False,
+) -> None:
     """Estimate trials, epochs, time and disk from one epoch of the file's own configuration."""
     from orchestrator.planning import estimate
 
-    spec = _load(file, set_)
+    spec = _load(file, set_, smoke)
     say(f"training one epoch on {spec.data.name} …")
     document = estimate(spec, common.settings())
     if json:
@@ -94,6 +109,7 @@ def train(
         typer.Option(min=1, help="CPU threads; all by default, a sweep's trial has resources.cpu."),
     ] = None,
     set_: Overrides = [],  # noqa: B006
+    smoke: Smoke = False,
     json: AsJson = False,
 ) -> None:
     """Train the file's own configuration here: no Ray, no MLflow; the debugger's entry.
@@ -103,7 +119,7 @@ def train(
     from orchestrator import single
     from orchestrator.cluster import usable_cpus
 
-    spec = _load(file, set_)
+    spec = _load(file, set_, smoke)
     settings = common.settings()
     events = single.train(spec, seed, settings, threads or usable_cpus(), evaluate=evaluate)
     for event in events:
@@ -116,13 +132,18 @@ def train(
 COMMANDS = (run, validate, plan, train)
 
 
-def _load(file: Path, overrides: list[str]) -> "SweepSpec":
+def _load(file: Path, overrides: list[str], small: bool) -> "SweepSpec":
     from orchestrator.loading import load_sweep
 
     spec = load_sweep(file, overrides)
     for note in spec.notes:
         say(f"note: {note}")
-    return spec
+    if not small:
+        return spec
+    from orchestrator import smoke
+
+    say(f"note: {smoke.NOTE}")
+    return smoke.smoke(spec, common.settings())
 
 
 def _carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
@@ -184,15 +205,15 @@ def _winner(
 ) -> list[str]:
     params = ", ".join(common.setting(*item) for item in best["params"].items())
     lines = [f"  winner  {params or 'the configuration of the file'}"]
-    for metric in (status["objective"]["metric"], "test/parzen_ll", "test/recon"):
-        if metric in best["metrics"]:
-            figures = best["metrics"][metric]
-            seeds = len(figures["values"])
-            error = f"(over {seeds} seeds)" if seeds > 1 else "(one seed, no error)"
-            lines.append(
-                f"          {metric} {common.number(figures['mean'], figures['se'])} {error}"
-            )
-    for model in (evaluation or {}).get("models", [])[:1]:
+    objective = status["objective"]["metric"]
+    shown = [objective, objective.replace("val/", "test/", 1), "test/recon"]
+    for metric in dict.fromkeys(name for name in shown if name in best["metrics"]):
+        figures = best["metrics"][metric]
+        seeds = len(figures["values"])
+        error = f"(over {seeds} seeds)" if seeds > 1 else "(one seed, no error)"
+        lines.append(f"          {metric} {common.number(figures['mean'], figures['se'])} {error}")
+    scored = [model for model in (evaluation or {}).get("models", []) if "log_likelihood" in model]
+    for model in scored[:1]:
         lines.append(
             f"          Parzen with {model['n_samples']:,} samples: "
             f"{common.number(model['log_likelihood'], model['standard_error'])} nats "
@@ -206,12 +227,15 @@ def _winner(
 def _print_event(event: dict[str, Any]) -> None:
     match event["event"]:
         case "start":
-            print(f"seed {event['seed']} on {event['device']}, {event['threads']} threads")
+            labelled = event["labelled_indices"]
+            labels = "" if labelled is None else f", {len(labelled):,} labelled images"
+            threads = f"{event['threads']} thread{'s' if event['threads'] > 1 else ''}"
+            print(f"seed {event['seed']} on {event['device']}, {threads}{labels}")
         case "epoch":
             shown = "  ".join(f"{k} {v:.4g}" for k, v in event["metrics"].items())
             rate = event["samples_per_second"]
             print(f"epoch {event['epoch']}  {shown}  {rate:,.0f} samples/s", flush=True)
         case "end":
             tests = {k: v for k, v in event["metrics"].items() if k.startswith("test/")}
-            shown = "".join(f"\n{name} {value:.5g}" for name, value in tests.items())
+            shown = "".join(f"\n{name} {common.number(value)}" for name, value in tests.items())
             print(f"{event['state']}{shown}\n{event['checkpoint'] or 'no checkpoint'}")

@@ -1,10 +1,12 @@
+from collections.abc import Sequence
+from typing import Any
+
 import pandas as pd
 import pytest
 
 from dashboards import comparison, paper
 
-NO_CONFIRMED = pd.DataFrame(columns=["label", "group", "metric", "mean", "se", "values"])
-NO_SCORES = pd.DataFrame(columns=["group", "seed", "n_samples", "log_likelihood"])
+CONFIRMED = ["label", "group", "metric", "mean", "se", "values"]
 
 
 @pytest.mark.parametrize("table", paper.TABLES, ids=lambda table: table.title)
@@ -23,42 +25,122 @@ def test_known_figures() -> None:
     assert paper.TABLE_3.rows["AAE (30 clusters)"] == ("4.10 ± 1.13",)
 
 
-def test_a_table_is_found_by_data_set_and_metric() -> None:
-    found = paper.published("mnist", ["val/parzen_ll", "test/parzen_ll"])
+def test_a_table_is_found_by_data_set_architecture_and_metric() -> None:
+    found = paper.published("mnist", ["aae"], ["val/parzen_ll", "test/parzen_ll"])
     assert [table.title for table in found] == [paper.TABLE_1.title]
     assert [column.label for column in found[0].columns] == ["MNIST 10K", "MNIST 10M"]
-    assert paper.published("digits", ["val/parzen_ll"]) == []
-    assert paper.published("mnist", ["val/recon"]) == []
+    assert paper.published("digits", ["aae"], ["val/parzen_ll"]) == []
+    assert paper.published("mnist", ["aae"], ["val/recon"]) == []
 
 
-def confirmed(mean: float, se: float) -> pd.DataFrame:
-    row = ("gaussian", "gaussian", "test/parzen_ll", mean, se, [0.0, 0.0, 0.0])
-    return pd.DataFrame([row], columns=NO_CONFIRMED.columns)
+@pytest.mark.parametrize(
+    ("kind", "metric", "title"),
+    [
+        ("semi_supervised", "test/error", paper.TABLE_2.title),
+        ("classifier", "test/error", paper.TABLE_2.title),
+        ("clustering", "test/cluster_error", paper.TABLE_3.title),
+        ("dimensionality_reduction", "test/error", paper.FIGURE_11.title),
+        ("dimensionality_reduction", "test/cluster_error", paper.FIGURE_11_UNSUPERVISED.title),
+    ],
+)
+def test_errors_of_two_architectures_are_never_one_table(
+    kind: str, metric: str, title: str
+) -> None:
+    assert [table.title for table in paper.published("mnist", [kind], [metric])] == [title]
 
 
-def scores(*points: tuple[int, float]) -> pd.DataFrame:
-    rows = [("gaussian", 1, float(n), ll) for n, ll in points]
-    return pd.DataFrame(rows, columns=NO_SCORES.columns)
+@pytest.mark.parametrize(
+    ("kind", "labels", "name"),
+    [
+        ("aae", None, "AAE"),
+        ("gmmn_ae", None, "GMMN + AE"),
+        ("classifier", 100, "NN baseline"),
+        ("semi_supervised", 100, "AAE"),
+        ("clustering", None, "AAE (16 clusters)"),
+        ("dimensionality_reduction", 100, "AAE (2-D)"),
+        ("dimensionality_reduction", 0, "AAE (2-D, 16 clusters)"),
+    ],
+)
+def test_a_model_is_called_as_in_the_paper(kind: str, labels: int | None, name: str) -> None:
+    assert paper.method({"kind": kind, "clusters": 16, "code_dim": 2}, labels) == name
+
+
+def ours(
+    metric: str = "parzen_ll",
+    mean: float | None = None,
+    se: float = 1.5,
+    points: Sequence[tuple[int, float]] = (),
+    labels: int | None = None,
+    method: str = "AAE, gaussian",
+) -> comparison.Ours:
+    row = ("gaussian", "gaussian", f"test/{metric}", mean, se, [0.0, 0.0, 0.0])
+    scores = [("gaussian", 1, float(n), ll) for n, ll in points]
+    return comparison.Ours(
+        {"gaussian": method},
+        labels,
+        pd.DataFrame([] if mean is None else [row], columns=CONFIRMED),
+        pd.DataFrame(scores, columns=["group", "seed", "n_samples", "log_likelihood"]),
+    )
+
+
+def row(frame: pd.DataFrame, method: str) -> dict[str, Any]:
+    cells: dict[str, Any] = frame.set_index("method").loc[method].to_dict()
+    return cells
 
 
 def test_all_confirmed_seeds_come_before_the_scored_model() -> None:
     table = paper.TABLE_1.only("mnist")
-    frame = comparison.beside(table, confirmed(330.0, 1.5), scores((10_000, 331.0), (10**7, 420.0)))
-    ours = frame.set_index("method").loc["AAE, gaussian (this sweep)"]
-    assert ours.to_dict() == {"MNIST 10K": "330.0 ± 1.5", "MNIST 10M": "420"}
+    figures = ours(mean=330.0, points=[(10_000, 331.0), (10**7, 420.0)])
+    frame = comparison.beside(table, figures)
+    cells = row(frame, "AAE, gaussian (this sweep)")
+    assert cells == {"MNIST 10K": "330.0 ± 1.5", "MNIST 10M": "420"}
     assert list(frame["method"])[:6] == list(table.rows)
 
 
 def test_another_number_of_samples_gets_a_column_of_its_own() -> None:
     table = paper.TABLE_1.only("mnist")
-    frame = comparison.beside(table, NO_CONFIRMED, scores((100_000, 360.0), (2_500_000, 400.0)))
+    figures = ours(points=[(100_000, 360.0), (2_500_000, 400.0)])
+    frame = comparison.beside(table, figures)
     assert list(frame.columns) == ["method", "MNIST 10K", "MNIST 10M", "ours at 2.5M"]
-    told = comparison.differences(table, NO_CONFIRMED, scores((2_500_000, 400.0)))
+    told = comparison.differences(table, figures)
     assert any("Ours stops at 2.5M samples" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("labels", "column"),
+    [
+        (100, "MNIST 100"),
+        (1000, "MNIST 1000"),
+        (None, "MNIST all"),
+        (50, "ours with 50 labels"),
+    ],
+)
+def test_an_error_stands_in_the_column_of_its_labels(labels: int | None, column: str) -> None:
+    table = paper.TABLE_2.only("mnist")
+    figures = ours("error", 2.0, 0.1, labels=labels, method="AAE")
+    cells = row(comparison.beside(table, figures), "AAE (this sweep)")
+    assert {name: cell for name, cell in cells.items() if cell} == {column: "2.00 ± 0.10"}
+
+
+def test_svhn_with_every_label_is_in_no_column_of_the_paper() -> None:
+    frame = comparison.beside(paper.TABLE_2.only("svhn"), ours("error", 9.0, 0.1))
+    assert list(frame.columns) == ["method", "SVHN 1000", "ours with all labels"]
+
+
+def test_clusters_are_part_of_the_name() -> None:
+    table = paper.TABLE_3
+    sixteen = ours("cluster_error", 9.0, 0.5, method="AAE (16 clusters)")
+    cells = row(comparison.beside(table, sixteen), "AAE (16 clusters) (this sweep)")
+    assert cells == {"MNIST": "9.00 ± 0.50"}
+    assert not any("no figure for" in line for line in comparison.differences(table, sixteen))
+    twenty = ours("cluster_error", 9.0, 0.5, method="AAE (20 clusters)")
+    assert any(
+        "no figure for AAE (20 clusters)" in t for t in comparison.differences(table, twenty)
+    )
 
 
 def test_without_figures_of_ours_the_published_ones_stand_alone() -> None:
     table = paper.TABLE_1.only("mnist")
-    frame = comparison.beside(table, NO_CONFIRMED, NO_SCORES)
+    frame = comparison.beside(table, ours())
     assert list(frame["method"]) == list(table.rows)
     assert frame.set_index("method").loc["DBN", "MNIST 10M"] is None

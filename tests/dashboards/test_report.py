@@ -10,8 +10,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from synthetic_sweep import ENCODERS, METRIC, count_states, make_view, without_results
+from synthetic_sweep import (
+    ENCODERS,
+    METRIC,
+    as_semi_supervised,
+    count_states,
+    make_view,
+    without_results,
+)
 
 from dashboards import build_report, write_report
 from dashboards.sections import SECTIONS
@@ -74,6 +82,73 @@ def test_it_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> None:
     assert '<p class="verdict"><strong>gaussian</strong> wins: val/parzen_ll' in report
     assert "&nbsp;±&nbsp;" in report
     assert report.index("wins:") < report.index("Confirmed results")
+
+
+def test_a_sweep_after_an_error_has_no_word_of_parzen(view: SweepView) -> None:
+    report = build_report([as_semi_supervised(view)])
+    page = Page(report)
+    assert "parzen" not in page.ids
+    assert "arzen" not in re.sub(
+        r"<script.*?</script>|<details.*?</details>", "", report, flags=re.S
+    )
+    assert "wins: val/error 1.9" in report
+    assert "Table 2: semi-supervised test error" in report
+    assert "AAE, gaussian (this sweep)" in report
+
+
+def test_lower_is_better_wherever_that_is_drawn(view: SweepView) -> None:
+    errors = as_semi_supervised(view)
+    finished = [t for t in errors.trials if t.stage == "search" and t.state == "complete"]
+    best = min(t.metrics["val/error"] for t in finished)
+    figures = {f["layout"]["yaxis"]["title"]["text"]: f for f in _titled(build_report([errors]))}
+    leading = next(d for d in figures["val/error (%)"]["data"] if d.get("name") == "best so far")
+    heights = _numbers_of(leading["y"])
+    assert heights == sorted(heights, reverse=True)
+    assert heights[-1] == pytest.approx(best)
+
+
+def _titled(report: str) -> list[dict[str, Any]]:
+    """The first figure of every title first."""
+    figures = [f for f in Page(report).figures if "title" in f["layout"].get("yaxis", {})]
+    return figures[::-1]
+
+
+def _numbers_of(array: Any) -> list[float]:
+    if isinstance(array, list):
+        return array
+    return np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"]).tolist()
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5])
+def test_a_metric_that_never_varies_is_drawn(view: SweepView, value: float) -> None:
+    errors = as_semi_supervised(view)
+    assert errors.best is not None
+    flat = {"mean": value, "std": 0.0, "se": 0.0, "ci95": [value, value], "values": [value] * 3}
+    metrics = {"val/error": flat, "test/error": flat}
+    groups = [group | {"metrics": metrics} for group in errors.best["groups"]]
+    constant = replace(
+        errors,
+        trials=[replace(t, metrics={"val/error": value}) for t in errors.trials],
+        curves={
+            key: [{"epoch": p["epoch"], "val/error": value} for p in curve]
+            for key, curve in errors.curves.items()
+        },
+        best=errors.best | {"metrics": metrics, "groups": groups},
+    )
+    Page(build_report([constant]))
+
+
+def test_what_is_not_finite_is_a_dash(view: SweepView) -> None:
+    errors = as_semi_supervised(view)
+    assert errors.best is not None
+    unknown = {"mean": None, "std": None, "se": None, "ci95": None, "values": [None, 2.0]}
+    metrics = errors.best["metrics"] | {"test/error": unknown}
+    groups = [group | {"metrics": metrics} for group in errors.best["groups"]]
+    report = build_report([replace(errors, best=errors.best | {"groups": groups})])
+    assert "NaN" not in re.sub(
+        r"<script(?! type=.application/json)", "", report.split("plotly.js v")[0]
+    )
+    Page(report)
 
 
 def test_nothing_is_fetched_and_only_its_own_scripts_may_run(view: SweepView) -> None:
@@ -149,10 +224,12 @@ def test_several_sweeps_stand_side_by_side(view: SweepView) -> None:
 
 def test_the_paper_stands_beside_its_own_data_alone(view: SweepView) -> None:
     assert "340 ± 2" in build_report([view])
-    digits = replace(view, spec={**view.spec, "data": {"name": "digits", "path": None}})
+    digits = replace(
+        view, spec={**view.spec, "data": {"name": "digits", "path": None, "labels": None}}
+    )
     report = build_report([digits])
     assert "340 ± 2" not in report
-    assert "The paper gives no figure for data set digits in val/parzen_ll." in report
+    assert "The paper gives no figure for aae on data set digits in val/parzen_ll." in report
     assert "the paper&#x27;s AAE" not in report
     assert "the paper's AAE" not in report
 

@@ -97,7 +97,7 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     # values
     ("name: good", "name: a/b", "name", 1, "must be 1 to 64 of the characters a-z, 0-9, `_` and `-`, not 'a/b'"),
     ("seed: 1", "seed: -1", "seed", 2, "must be at least 0, not -1"),
-    ("{name: digits}", "{name: cifar}", "data.name", 3, "must be 'digits', 'mnist', 'fashion_mnist' or 'arrays', not 'cifar'"),
+    ("{name: digits}", "{name: cifar}", "data.name", 3, "must be 'digits', 'mnist', 'fashion_mnist', 'svhn', 'tfd' or 'arrays', not 'cifar'"),
     ("{name: digits}", "{name: arrays}", "data.path", 3, "give the .npz file with `name: arrays`, and only there"),
     ("std: 5", "std: -5", "model.prior.std", 7, "must be positive, not -5"),
     ("epochs: 6", "epochs: 0", "training.epochs", 9, "must be at least 1, not 0"),
@@ -151,6 +151,99 @@ def test_a_mistake_is_named(old: str, new: str, path: str, line: int, message: s
     problem = only(edited(old, new))
     assert (problem.path, problem.line) == (path, line)
     assert message in problem.message
+
+
+TOGETHER: list[tuple[str, list[tuple[str, int, str]]]] = [
+    (
+        "name: x\ndata: {labels: 10}",
+        [("data.labels", 2, "aae reads no labels; drop this")],
+    ),
+    (
+        "name: x\nmodel:\n  kind: vae\n  prior: {kind: uniform}\n  code_dim: 0",
+        [
+            ("model.encoder.kind", 2, "vae goes with gaussian, not with deterministic"),
+            ("model.prior.kind", 4, "vae goes with gaussian, mixture, not with uniform"),
+            ("model.code_dim", 5, "must be at least 1, not 0"),
+        ],
+    ),
+    (  # a default is wrong beside what is given
+        "name: x\ndata: {standardise: true}",
+        [("model.output", 1, "standardised pixels leave [0, 1]; take `linear`")],
+    ),
+    (
+        "name: x\nmodel:\n  kind: gmmn_ae\ntraining: {epochs: 1}",
+        [("training.epochs", 4, "gmmn_ae takes at least 2")],
+    ),
+    (
+        "name: x\nmodel:\n  heads: {kind: glued}\n  prior: {std: 0, widht: 1}",
+        [
+            ("model.heads.kind", 3, "must be 'learned' or 'fixed', not 'glued'"),
+            ("model.prior.widht", 4, "unknown key `widht`; did you mean `width`?"),
+            ("model.prior.std", 4, "must be positive, not 0"),
+        ],
+    ),
+]
+SPACES: list[tuple[str, str, list[tuple[str, str]]]] = [  # base, space, problems
+    (
+        "{kind: vae, encoder: {kind: gaussian}}",
+        "model.encoder.kind: {choice: [deterministic, gaussian]}",
+        [("model.encoder.kind", "vae goes with gaussian, not with deterministic")],
+    ),
+    (
+        "{code_dim: 8}",
+        "model.prior.kind: {choice: [gaussian, mixture]}",
+        [("model.prior.kind", "with 'mixture', model.code_dim: must be 2, the dimension of the")],
+    ),
+    (
+        "{code_dim: 2}",
+        "model.prior.kind: {choice: [gaussian, mixture]}\n    model.code_dim: {int: [2, 8]}",
+        [("model.code_dim", "where model.prior.kind is 'mixture': must be 2, the dimension of th")],
+    ),
+    (
+        "{code_dim: 8}",
+        "model.prior.kind: {choice: [gaussian, mixture]}\n"
+        "    model.code_dim: {choice: [2], when: {model.prior.kind: mixture}}",
+        [],
+    ),
+    (
+        "{encoder: {kind: gaussian}}",
+        "model.kind: {choice: [aae, vae]}\n    model.encoder.kind: {choice: [gaussian, universal]}",
+        [("model.encoder.kind", "where model.kind is 'vae': vae goes with gaussian, not with uni")],
+    ),
+    (
+        "{encoder: {kind: gaussian}}",
+        "model.kind: {choice: [aae, vae]}\n"
+        "    model.encoder.kind: {choice: [gaussian, universal], when: {model.kind: aae}}",
+        [],
+    ),
+    (
+        "{kind: gmmn_ae}",
+        "training.epochs: {int: [1, 5]}",
+        [("training.epochs", "gmmn_ae takes at least 2")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), TOGETHER)
+def test_settings_that_do_not_go_together(text: str, expected: list[tuple[str, int, str]]) -> None:
+    found = problems(text)
+    assert [(p.path, p.line) for p in found] == [(path, line) for path, line, _ in expected]
+    for problem, (_, _, message) in zip(found, expected, strict=True):
+        assert problem.message.startswith(message)
+
+
+@pytest.mark.parametrize(("base", "space", "expected"), SPACES)
+def test_values_of_the_space_that_do_not_go_together(
+    base: str, space: str, expected: list[tuple[str, str]]
+) -> None:
+    text = f"name: x\nmodel: {base}\nsearch:\n  trials: 1\n  space:\n    {space}\n"
+    if not expected:
+        assert parse_sweep(text, "sweep.yaml").search
+        return
+    found = problems(text)
+    assert [p.path for p in found] == [f"search.space.{path}" for path, _ in expected]
+    for problem, (_, message) in zip(found, expected, strict=True):
+        assert problem.message.startswith(message)
 
 
 NO_SWEEP: list[tuple[str, int | None, str]] = [
@@ -407,7 +500,8 @@ def test_whatever_is_written_loads_or_is_explained(path: str, value: Any) -> Non
         found = error.problems
     else:
         found = []
-        assert SweepSpec.model_validate_json(json.dumps(spec.resolved())) == spec
+        resolved = spec.resolved()
+        assert SweepSpec.model_validate_json(json.dumps(resolved)).resolved() == resolved
     assert not any("Input should" in problem.message for problem in found)
 
 

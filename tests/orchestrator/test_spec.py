@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from aae_core.architectures import ARCHITECTURES, Kind
 from aae_core.config import TrialConfig
 from orchestrator.parameters import SETTINGS, contradictions
-from orchestrator.spec import HalvingSpec, NoPrunerSpec, SweepSpec
+from orchestrator.records import METRICS
+from orchestrator.spec import HalvingSpec, NoPrunerSpec, SweepSpec, goals_of
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -81,6 +83,55 @@ def test_the_direction_is_the_metrics_own(metric: str, direction: str) -> None:
     assert sweep(search__objective={"metric": metric}).objective.direction == direction
 
 
+def minimal(kind: Kind, labels: int | None = None) -> SweepSpec:
+    document = {
+        "name": "minimal",
+        "data": {"labels": labels},
+        "model": {
+            "kind": kind,
+            "code_dim": 2,
+            "encoder": {"kind": ARCHITECTURES[kind].encoders[0]},
+            "prior": {"kind": ARCHITECTURES[kind].priors[0]},
+        },
+    }
+    return SweepSpec.model_validate_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_architecture_has_a_goal_of_its_own(kind: Kind) -> None:
+    objective = minimal(kind).objective
+    assert objective.metric == f"val/{ARCHITECTURES[kind].goal}" == goals_of(kind)[0]
+    assert objective.direction == METRICS[objective.metric].direction
+    assert minimal(kind).has_parzen == ("val/parzen_ll" in goals_of(kind))
+
+
+def test_without_labels_categories_are_clusters() -> None:
+    assert minimal("dimensionality_reduction", 0).objective.metric == "val/cluster_error"
+    assert minimal("dimensionality_reduction", 10).objective.metric == "val/error"
+    assert "val/error" not in goals_of("dimensionality_reduction", 0)
+    assert "val/cluster_error" not in goals_of("dimensionality_reduction", 10)
+
+
+def test_an_objective_must_be_measured_on_every_kind() -> None:
+    with pytest.raises(
+        ValidationError, match="is not measured on clustering; choose one of val/cl"
+    ):
+        sweep(model__kind="clustering", search__objective={"metric": "val/error"})
+    space = {"model.kind": {"choice": ["aae", "semi_supervised"]}}
+    with pytest.raises(ValidationError, match="choose one of val/recon, val/latent_mmd"):
+        sweep(search__space=space)
+    spec = sweep(search__space=space, search__objective={"metric": "val/recon"})
+    assert spec.has_parzen
+    with pytest.raises(ValidationError, match="on gan and classifier; no metric is"):
+        sweep(search__space={"model.kind": {"choice": ["gan", "classifier"]}})
+
+
+def test_what_a_sweep_compares() -> None:
+    assert sweep().compared is None
+    assert sweep(search__balance="model.encoder.kind").compared == "model.encoder.kind"
+    assert sweep(confirm__per="model.encoder.kind").compared == "model.encoder.kind"
+
+
 def test_resolved_names_every_setting_and_reads_back() -> None:
     spec = sweep()
     resolved = spec.resolved()
@@ -88,8 +139,10 @@ def test_resolved_names_every_setting_and_reads_back() -> None:
         node: Any = resolved
         for key in path.split("."):
             node = node[key]
-    assert resolved["search"]["objective"]["direction"] == "maximize"
-    assert SweepSpec.model_validate_json(json.dumps(resolved)) == spec
+    assert resolved["search"]["objective"] == {"metric": "val/parzen_ll", "direction": "maximize"}
+    again = SweepSpec.model_validate_json(json.dumps(resolved))
+    assert again.resolved() == resolved
+    assert again.sweep_id == spec.sweep_id
 
 
 @pytest.mark.parametrize(
@@ -123,6 +176,7 @@ def test_another_experiment_is_another_sweep(change: dict[str, Any]) -> None:
         {"evaluate__parzen": {"samples": 10}},
         {"resources__gpu": 0.5},
         {"training__batch_size": 100},  # its default, written out
+        {"search__objective": {"metric": "val/parzen_ll"}},
         {"model__prior__std": 2.0},
         {"search__space__model.encoder.noise_dim__when": {"model.encoder.kind": ["universal"]}},
     ],

@@ -1,6 +1,7 @@
 """search -> confirm -> evaluate with a Tune of straw: what is seen when, and where it may stop."""
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from aae_core.evaluation.parzen import ArraySource, in_process, run_protocol
 from orchestrator import scoring, stages, trainable
 from orchestrator import sweep as sweep_module
 from orchestrator.cluster import Share
-from orchestrator.errors import EnvironmentUnusable, Interrupted
+from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError
 from orchestrator.history import History
 from orchestrator.parzen_job import ParzenPool
 from orchestrator.records import RunRecord, Stage
@@ -241,6 +242,104 @@ def test_the_test_split_is_opened_once_the_winner_is_written_down(
     assert winner == best["config_hash"]
     assert "confirm 1 complete" in seen
     assert not any(what.startswith(("evaluate", "scoring")) for what in seen)
+
+
+# -- a sweep after something else than Parzen likelihood ---------------------------------------
+
+
+def digits_with_labels(**changes: Any) -> SweepSpec:
+    document: dict[str, Any] = {
+        "name": "straw",
+        "data": {"name": "digits", "labels": 100},
+        "model": {"kind": "semi_supervised", "hidden": [8], "code_dim": 2, "init_std": 0.2},
+        "training": {"epochs": 1},
+        "search": {
+            "sampler": {"kind": "random"},
+            "trials": 3,
+            "space": {"training.classification.lr": {"float": [1e-3, 0.3], "log": True}},
+        },
+        "confirm": {"seeds": 2},
+    }
+    return SweepSpec.model_validate_json(json.dumps(document | changes))
+
+
+def test_what_has_no_parzen_figure_needs_no_pool_and_takes_the_lowest_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing here has a Parzen figure")
+
+    monkeypatch.setattr(ParzenPool, "score", never)
+    spec, watcher = digits_with_labels(), Watcher()
+    reader = run(settings, spec, watcher)
+    assert "scoring confirm-0" in watcher.seen
+    status, best = reader.status(spec.sweep_id), reader.best(spec.sweep_id)
+    assert status["objective"] == {"metric": "val/error", "direction": "minimize"}
+    trials = reader.trials(spec.sweep_id, "search")
+    lowest = min(trials, key=lambda t: t.metrics["val/error"])
+    assert best is not None
+    assert best["params"] == lowest.params
+    assert "test/error" in best["metrics"]
+    evaluation = reader.evaluation(spec.sweep_id)
+    assert evaluation is not None
+    for model in evaluation["models"]:
+        assert model["metrics"].keys() == {"test/recon", "test/error"}
+        assert not model.keys() & {"log_likelihood", "curve", "controls"}
+
+    monkeypatch.setattr(stages.cluster, "connected", never)  # to evaluate again, no Ray at all
+    monkeypatch.setattr(stages.cluster, "cpus", never)
+    again = stages.evaluate(settings, spec.sweep_id, None, Watcher())
+    assert again["models"] == evaluation["models"]
+
+
+def test_test_figures_that_are_not_finite_are_null_and_spoil_their_mean(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "test_metrics", lambda *_: {"test/error": math.inf})
+    spec = digits_with_labels()
+    reader = run(settings, spec)
+    evaluation, best = reader.evaluation(spec.sweep_id), reader.best(spec.sweep_id)
+    assert evaluation is not None
+    assert best is not None
+    assert {model["metrics"]["test/error"] for model in evaluation["models"]} == {None}
+    assert best["metrics"]["test/error"]["mean"] is None
+    json.dumps([evaluation, best], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"name": "digits", "labels": 15}}, "data.labels: 15 cannot be drawn evenly"),
+        ({"model": {"kind": "semi_supervised", "channels": [2] * 4}}, "model.channels: 4 layers"),
+        (
+            {
+                "model": {
+                    "kind": "label_regularised",
+                    "code_dim": 2,
+                    "prior": {"kind": "mixture", "modes": 3},
+                }
+            },
+            "model.prior.modes: the data have 10 classes",
+        ),
+    ],
+)
+def test_what_does_not_go_with_the_data_is_refused_before_anything_starts(
+    changes: dict[str, Any], message: str, settings: Settings
+) -> None:
+    with pytest.raises(SpecError, match=message) as refused:
+        run(settings, digits_with_labels(**changes))
+    assert refused.value.exit_code == 2
+    assert History(settings).sweeps() == []
+
+
+def test_unlabelled_data_are_refused_where_labels_are_needed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    with pytest.raises(SpecError, match="needs labels of 2 classes; there are 0"):
+        run(settings, sweep(path, model={"kind": "classifier"}, search={"objective": None}))
+    with pytest.raises(SpecError, match="`val/knn_error` needs labels of the validation images"):
+        run(settings, sweep(path, search={"objective": {"metric": "val/knn_error"}}))
 
 
 # -- where it may stop, and how it goes on ---------------------------------------------------

@@ -117,12 +117,16 @@ def test_data_list_tells_what_is_there(aae: Callable[..., Any], mnist: Path) -> 
     assert sets["digits"]["sizes"] == {"train": 1197, "valid": 300, "test": 300}
     assert sets["mnist"]["present"]  # verify looks inside
     assert not sets["fashion_mnist"]["present"]
-    table = aae("data", "list").out.splitlines()
-    assert [row.split()[:2] for row in table[1:]] == [
+    listed = aae("data", "list")
+    assert [row.split()[:2] for row in listed.out.splitlines()[1:]] == [
         ["digits", "yes"],
         ["mnist", "yes"],
         ["fashion_mnist", "no"],
+        ["svhn", "no"],
+        ["tfd", "no"],
     ]
+    assert "Josh Susskind" in sets["tfd"]["obtain"]
+    assert listed.err == f"{sets['tfd']['obtain']}\n"
 
 
 def test_data_verify_names_each_file(aae: Callable[..., Any], mnist: Path) -> None:
@@ -141,6 +145,9 @@ def test_data_verify_names_each_file(aae: Callable[..., Any], mnist: Path) -> No
 def test_data_fetch_needs_no_network_for_what_is_there(aae: Callable[..., Any]) -> None:
     assert aae("data", "fetch", "digits").code == 0
     assert aae("data", "fetch", "fashion_mnist").code == 4
+    ended = aae("data", "fetch", "tfd")
+    assert ended.code == 4
+    assert "TFD is not public: ask its authors" in ended.err
     ended = aae("data", "fetch", "mnits")
     assert ended.code == 2
     assert "digits, mnist, fashion_mnist" in ended.err

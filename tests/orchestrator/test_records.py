@@ -1,0 +1,56 @@
+"""Every number that the core reports is declared, with its unit and which way is better."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aae_core.architectures import ARCHITECTURES
+from aae_core.config import DataConfig, EncoderConfig, ModelConfig, PriorConfig, TrainConfig
+from aae_core.config import TrialConfig as Trial
+from aae_core.data import TrainingData, load_test_data, load_training_data
+from aae_core.data.resident import Images
+from aae_core.evaluation.scores import test_metrics as on_test
+from aae_core.training import TrainState, fit
+from orchestrator.records import METRICS
+
+
+@pytest.fixture(scope="module")
+def digits() -> TrainingData:
+    torch.set_num_threads(1)
+    return load_training_data(DataConfig(), Path())
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_what_an_architecture_is_measured_by_is_declared(kind: str) -> None:
+    for metric in ARCHITECTURES[kind].metrics:
+        assert f"val/{metric}" in METRICS
+    assert METRICS[f"val/{ARCHITECTURES[kind].goal}"].better in ("min", "max")
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_what_a_run_reports_is_declared(kind: str, digits: TrainingData) -> None:
+    architecture = ARCHITECTURES[kind]
+    encoder, prior = EncoderConfig(architecture.encoders[0]), PriorConfig(architecture.priors[0])
+    model = ModelConfig(kind, encoder, code_dim=2, prior=prior, hidden=(4,))
+    state = TrainState.create(Trial(model=model, training=TrainConfig(epochs=2)), digits)
+    reported = {name for epoch in fit(state, digits) for name in epoch.metrics}
+    test = load_test_data(DataConfig(), Path())
+    valid = Images.of(digits.x_valid, digits.y_valid, "cpu")
+    reported |= set(on_test(state.model, valid, Images.of(test.x, test.y, "cpu"), 0, 2))
+    assert any(name.startswith("train/") for name in reported)
+    assert reported <= set(METRICS)
+    goal = f"val/{architecture.goal}"
+    assert goal in reported
+    assert goal.replace("val/", "test/") in reported
+
+
+def test_a_metric_is_known_by_its_own_name() -> None:
+    assert all(name == metric.name for name, metric in METRICS.items())
+
+
+def test_directions() -> None:
+    assert METRICS["val/parzen_ll"].direction == "maximize"
+    assert METRICS["val/mode_accuracy"].direction == "maximize"
+    for name in ("val/error", "val/cluster_error", "val/recon", "val/latent_mmd"):
+        assert METRICS[name].direction == "minimize"
