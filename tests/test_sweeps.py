@@ -1,33 +1,103 @@
-"""Every sweep that is shipped loads, says how it is started, and stays within its words."""
+"""Every sweep that is shipped loads, says how it is started, and runs: here in small."""
 
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aae_core.architectures import ARCHITECTURES
+from orchestrator import single
 from orchestrator.loading import load_sweep
+from orchestrator.records import METRICS
+from orchestrator.settings import Settings
+from orchestrator.smoke import smoke
+from orchestrator.spec import SweepSpec
 
-SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").rglob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+SWEEPS = sorted((ROOT / "sweeps").rglob("*.yaml"))
+EXPERIMENTS = ROOT / "docs" / "experiments.md"
+each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 
 
 def test_sweeps_were_found() -> None:
     assert SWEEPS
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+@each_sweep
 def test_shipped_sweep_loads(path: Path) -> None:
     spec = load_sweep(path)
     assert spec.name == path.stem
     assert spec.notes == []
-    assert spec.search is not None
-    assert spec.search.trials > 0
+    assert spec.confirm.seeds > 1  # a figure without an error bar is none
+    assert spec.search is None or spec.search.trials > 0
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+@each_sweep
 def test_shipped_sweep_opens_with_its_launch_command(path: Path) -> None:
-    first = path.read_text().splitlines()[0]
+    first, second, *rest = path.read_text().splitlines()
     assert first == f"# aae-sweep run sweeps/{path.name}"
+    assert second == "#"
+    said = next(i for i, line in enumerate(rest) if not line.startswith("# "))
+    assert 1 <= said <= 4
+
+
+@each_sweep
+def test_parzen_is_asked_for_where_it_is_measured(path: Path) -> None:
+    spec = load_sweep(path)
+    asked = "parzen:" in path.read_text()
+    assert asked == ("parzen_ll" in ARCHITECTURES[spec.model.kind].metrics)
 
 
 def test_quickstart_needs_no_download() -> None:
     quickstart = next(path for path in SWEEPS if path.stem == "quickstart")
     assert load_sweep(quickstart).data.name == "digits"
+
+
+def test_the_experiments_are_those_that_are_shipped() -> None:
+    named = re.findall(r"^\| \[`(\w+)`\]\(\.\./sweeps/(\w+)\.yaml\)", EXPERIMENTS.read_text(), re.M)
+    assert all(name == file for name, file in named)
+    assert sorted(name for name, _ in named) == [path.stem for path in SWEEPS]
+    commands = re.findall(r"sweeps/(\w+)\.yaml", EXPERIMENTS.read_text())
+    assert set(commands) == {path.stem for path in SWEEPS}
+
+
+@each_sweep
+def test_shipped_sweep_trains_in_small(path: Path, tmp_path: Path) -> None:
+    environment = {"AAE_HOME": str(tmp_path), "AAE_DATA": str(tmp_path / "none")}
+    settings = Settings.from_environment(environment)
+    spec = smoke(load_sweep(path), settings)
+    events = list(single.train(spec, 0, settings, threads=1, evaluate=True))
+    start, end = events[0], events[-1]
+    assert [event["event"] for event in events] == ["start", "epoch", "epoch", "end"]
+    assert end["state"] == "complete"
+    assert_labels_as_asked(spec, start["labelled_indices"])
+    metrics: dict[str, float] = end["metrics"]
+    assert all(math.isfinite(value) for value in metrics.values()), metrics
+    assert metrics.keys() <= METRICS.keys()
+    assert measured(metrics, "val") == declared(spec)
+    assert measured(metrics, "test") >= {
+        name for name in declared(spec) if f"test/{name}" in METRICS
+    }
+    assert (Path(end["checkpoint"]) / "manifest.json").exists()
+
+
+def assert_labels_as_asked(spec: SweepSpec, indices: Any) -> None:
+    if spec.data.labels is None:
+        assert indices is None
+    else:
+        assert len(set(indices)) == len(indices) == spec.data.labels
+
+
+def measured(metrics: dict[str, float], split: str) -> set[str]:
+    return {name.split("/")[1] for name in metrics if name.startswith(f"{split}/")}
+
+
+def declared(spec: SweepSpec) -> set[str]:
+    """The architecture's metrics; categories are named by the labels, or else are clusters."""
+    names = set(ARCHITECTURES[spec.model.kind].metrics)
+    clustered = {"cluster_error", "cluster_error_majority", "empty_clusters"}
+    if spec.model.kind == "dimensionality_reduction":
+        names -= {"error"} if spec.data.labels == 0 else clustered
+    return names

@@ -184,7 +184,7 @@ def test_mlflow_has_it_all(bench: Bench, shown: list[dict[str, Any]]) -> None:
     assert names >= {"sweep.json", "evaluation.json", "samples.png", "latent.png", "report.html"}
     confirmed = next(trial for trial in shown if trial["stage"] == "confirm")
     names = {a.path for a in client.list_artifacts(confirmed["run_id"])}
-    assert names >= {"config.json", "parzen.json", "samples.png", "latent.png", "checkpoint"}
+    assert names >= {"config.json", "evaluation.json", "samples.png", "latent.png", "checkpoint"}
 
 
 def test_mlflow_has_every_metric_of_the_spool_once(bench: Bench) -> None:

@@ -1,0 +1,187 @@
+"""A smoke run is the same sweep, only small, and never in the way of the real one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aae_core.architectures import ARCHITECTURES
+from aae_core.data import TrainingData, load_test_data, load_training_data
+from orchestrator.loading import load_sweep, parse_sweep
+from orchestrator.parameters import Choice, IntRange
+from orchestrator.settings import Settings
+from orchestrator.smoke import smoke
+from orchestrator.spec import SweepSpec
+
+SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+
+WIDE = """
+name: wide
+data: {name: mnist}
+search:
+  sampler: {kind: tpe, startup_trials: 20}
+  pruner: {kind: median, grace_epochs: 10}
+  trials: 50
+  balance: model.encoder.kind
+  space:
+    model.encoder.kind: {choice: [deterministic, gaussian, universal]}
+    model.hidden: {choice: [[500], [1000], [1000, 1000], [8]]}
+    model.code_dim: {int: [4, 16], when: {model.hidden: [[1000, 1000], [1000]]}}
+    training.epochs: {int: [50, 200]}
+    training.reconstruction.lr: {float: [1e-3, 1e-2], log: true}
+confirm: {top: 3, per: model.encoder.kind, seeds: 10}
+evaluate: {parzen: {samples: 10_000_000, models: 4, screen_samples: 100_000}}
+resources: {cpu: 4}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_environment({"AAE_HOME": str(tmp_path), "AAE_DATA": str(tmp_path / "no")})
+
+
+def small(text: str, settings: Settings, *overrides: str) -> SweepSpec:
+    return smoke(parse_sweep(text, "wide.yaml", overrides), settings)
+
+
+def data_of(text: str, settings: Settings) -> TrainingData:
+    return load_training_data(small(f"name: x\n{text}", settings).data, settings.data)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_what_a_sweep_is_about_stays(path: Path, settings: Settings) -> None:
+    real = load_sweep(path)
+    tiny = smoke(real, settings)
+    assert tiny.name == f"{real.name}-smoke"
+    assert tiny.sweep_id != real.sweep_id
+    assert tiny.notes == []
+    assert tiny.objective == real.objective
+    assert tiny.seed == real.seed
+    shrunk_in = {"model": {"hidden", "channels", "init_std"}, "training": {"epochs", "batch_size"}}
+    assert tiny.resolved()["data"]["standardise"] == real.data.standardise
+    for group, shrunk in shrunk_in.items():
+        before, after = real.resolved()[group], tiny.resolved()[group]
+        assert {k: v for k, v in after.items() if k not in shrunk} == {
+            k: v for k, v in before.items() if k not in shrunk
+        }
+    assert len(tiny.model.hidden) == len(real.model.hidden)
+    assert len(tiny.model.channels) == len(real.model.channels)
+    assert (tiny.search is None) == (real.search is None)
+    if tiny.search and real.search:
+        assert tiny.search.space.keys() == real.search.space.keys()
+        assert tiny.search.sampler.kind == real.search.sampler.kind
+
+
+def test_every_size_shrinks(settings: Settings) -> None:
+    spec = small(WIDE, settings, "model.channels=[64,128,256]", "training.epochs=200")
+    assert spec.model.hidden == (32, 32)
+    assert spec.model.channels == (4, 8, 16)
+    assert spec.training.epochs == 2
+    assert spec.max_epochs == 2
+    assert spec.search is not None
+    assert spec.search.trials == 3  # one of every encoder
+    assert spec.confirmations == 2
+    assert spec.evaluate.parzen.samples < 10_000
+    assert spec.evaluate.parzen.screen_samples < spec.evaluate.parzen.samples
+    assert spec.resources.cpu == 1
+
+
+def test_what_is_small_already_stays(settings: Settings) -> None:
+    spec = small(
+        "name: x\nmodel: {hidden: [7], init_std: 0.3}\ntraining: {epochs: 1, batch_size: 5}\n"
+        "confirm: {seeds: 1}\nevaluate: {parzen: {samples: 50, screen_samples: 40}}\n",
+        settings,
+    )
+    assert (spec.model.hidden, spec.model.init_std) == ((7,), 0.3)
+    assert (spec.training.epochs, spec.training.batch_size) == (1, 5)
+    assert spec.confirm.seeds == 1
+    assert (spec.evaluate.parzen.samples, spec.evaluate.parzen.screen_samples) == (50, 40)
+
+
+def test_the_space_shrinks_as_its_settings_do(settings: Settings) -> None:
+    search = small(WIDE, settings).search
+    assert search is not None
+    widths, epochs = search.space["model.hidden"], search.space["training.epochs"]
+    assert isinstance(widths, Choice)
+    assert [list(choice) for choice in widths.choices] == [[32], [32, 32], [8]]
+    assert isinstance(epochs, IntRange)
+    assert epochs.bounds == (2, 2)
+    when = search.space["model.code_dim"].when["model.hidden"]
+    assert [list(value) for value in when] == [[32, 32], [32]]
+
+
+def test_a_long_name_still_says_that_it_is_smoke(settings: Settings) -> None:
+    assert small(f"name: {'n' * 64}\n", settings).name == f"{'n' * 58}-smoke"
+
+
+@pytest.mark.parametrize(
+    ("data", "shape", "classes"),
+    [
+        ("{name: mnist}", (28, 28), 10),
+        ("{name: fashion_mnist}", (28, 28), 10),
+        ("{name: svhn, extra: true}", (32, 32, 3), 10),
+        ("{name: svhn, colour: false}", (32, 32), 10),
+        ("{name: tfd, fold: 3}", (48, 48), 7),
+    ],
+)
+def test_the_stand_in_has_the_form_of_the_data_set(
+    data: str, shape: tuple[int, ...], classes: int, settings: Settings
+) -> None:
+    spec = small(f"name: x\ndata: {data}\n", settings)
+    assert spec.data.path is not None
+    assert Path(spec.data.path).is_relative_to(settings.home / "smoke")
+    training = load_training_data(spec.data, settings.data)
+    assert (training.image_shape, training.classes) == (shape, classes)
+    assert len(training.x_train) == 40 * classes
+    assert training.x_train.dtype == np.uint8
+    assert training.x_train.max() == 255
+    assert training.y_valid is not None
+    assert np.bincount(training.y_valid).tolist() == [10] * classes
+    test = load_test_data(spec.data, settings.data)
+    assert test.y is not None
+    assert np.bincount(test.y).tolist() == [10] * classes
+
+
+def test_no_image_is_in_two_splits(settings: Settings) -> None:
+    spec = small("name: x\ndata: {name: mnist}\n", settings)
+    training = load_training_data(spec.data, settings.data)
+    test = load_test_data(spec.data, settings.data)
+    images = np.concatenate([training.x_train, training.x_valid, test.x])
+    assert len(np.unique(images, axis=0)) == len(images)
+
+
+def test_a_part_of_tfd_is_unlabelled(settings: Settings) -> None:
+    y = data_of("data: {name: tfd}", settings).y_train
+    assert y is not None
+    assert np.bincount(y + 1).tolist() == [140, *[20] * 7]
+
+
+def test_the_stand_in_is_the_same_every_time(settings: Settings) -> None:
+    first = small(WIDE, settings)
+    assert first.data.path is not None
+    before = Path(first.data.path).read_bytes()
+    assert small(WIDE, settings) == first
+    assert Path(first.data.path).read_bytes() == before
+    assert [path.name for path in (settings.home / "smoke").iterdir()] == ["mnist-28x28.npz"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "seen"), [("null", None), ("0", 0), ("100", 100), ("10000", 200)]
+)
+def test_labels_are_clipped_so_that_some_images_have_none(
+    labels: str, seen: int | None, settings: Settings
+) -> None:
+    kind = "{kind: dimensionality_reduction, code_dim: 2}"
+    text = f"name: x\ndata: {{name: mnist, labels: {labels}}}\nmodel: {kind}\n"
+    assert small(text, settings).data.labels == seen
+
+
+@pytest.mark.parametrize("data", ["{name: digits}", "{name: arrays, path: own.npz}"])
+def test_own_arrays_and_digits_stay(data: str, settings: Settings) -> None:
+    real = parse_sweep(f"name: x\ndata: {data}\n", "x.yaml")
+    assert smoke(real, settings).data == real.data
+    assert not (settings.home / "smoke").exists()
+
+
+def test_every_architecture_has_a_sweep_to_be_seen_by() -> None:
+    assert {load_sweep(path).model.kind for path in SWEEPS} == set(ARCHITECTURES)
