@@ -104,6 +104,7 @@ class ModelConfig:
     hidden: tuple[int, ...] = (1000, 1000)  # widths; the decoder's are reversed
     channels: tuple[int, ...] = ()  # of convolutions below them, each halving height and width
     output: Literal["sigmoid", "linear"] = "sigmoid"
+    decoder_std: float = 1.0  # σ of p(x|z) = N(x̂(z), σ²I): only `vae` weighs its costs by it
     batch_norm: Literal["none", "encoder", "autoencoder"] = "none"  # heads and output included
     dropout: float = 0.0  # of the encoder's hidden units
     init_std: float = 0.01  # weights ~ N(0, init_std²), biases 0
@@ -122,6 +123,7 @@ class ModelConfig:
             hidden=(all(width >= 1 for width in self.hidden), "every width must be at least 1"),
             channels=(all(c >= 1 for c in self.channels), "every number must be at least 1"),
             dropout=(0 <= self.dropout < 1, "must lie in [0, 1)"),
+            decoder_std=(_positive(self.decoder_std), "must be positive"),
             init_std=(_positive(self.init_std), "must be positive"),
             **{
                 "encoder.kind": _one_of(self.encoder.kind, architecture.encoders, self.kind),

@@ -1,7 +1,7 @@
 """The variational autoencoder (Kingma and Welling 2014) on the same networks: section 2.1's rival.
 
-It needs the prior's density, and minimises ½‖x̂ − x‖² + KL(q(z|x) ‖ p(z)): the decoder is a Gaussian
-of unit variance.
+It needs the prior's density.  For p(x|z) = N(x̂, σ²I) the cost is ½‖x̂ − x‖²/σ² plus the divergence
+KL(q(z|x) ‖ p(z)), taken times σ², so that a learning rate means the same for every σ.
 """
 
 import math
@@ -9,6 +9,7 @@ import math
 from torch import Tensor
 
 from aae_core.models.base import Autoencoder, Objectives
+from aae_core.networks import Blueprint
 from aae_core.phases import Batch, Costs, State, reconstruction_phase
 from aae_core.posteriors import Gaussian, reparametrise
 from aae_core.priors import DensePrior, GaussianPrior
@@ -18,6 +19,10 @@ class VAE(Autoencoder):
     encoder: Gaussian
     prior: DensePrior
 
+    def __init__(self, plan: Blueprint) -> None:
+        super().__init__(plan)
+        self.decoder_std = plan.config.decoder_std
+
     def objectives(self) -> Objectives:
         return {"reconstruction": ("reconstruction", (self.encoder, self.decoder))}
 
@@ -25,7 +30,7 @@ class VAE(Autoencoder):
         _, mean, log_variance = self.encoder.moments(batch.noisy, s.streams["noise"])
         z = reparametrise(mean, log_variance, s.streams["noise"])
         kl = self._divergence(z, mean, log_variance).mean()
-        costs = reconstruction_phase(s, self.image(z), batch.x, penalty=kl)
+        costs = reconstruction_phase(s, self.image(z), batch.x, self.decoder_std**2 * kl)
         return costs | {"train/kl": kl.detach()}
 
     def _divergence(self, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
