@@ -11,7 +11,7 @@ from aae_core.models.base import Autoencoder, Objectives
 from aae_core.networks import Blueprint
 from aae_core.phases import Batch, Costs, State, descend, reconstruction_phase
 
-_BANDWIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)  # of the Gaussian kernels
+_WIDTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # σ² of the Gaussian kernels, in ‖z − z′‖² of two codes
 
 
 class GMMNAE(Autoencoder):
@@ -44,14 +44,17 @@ class GMMNAE(Autoencoder):
 
 
 def moment_distance(fake: Tensor, real: Tensor) -> Tensor:
-    """√MMD² of two batches (n, L), (m, L): biased, a sum of Gaussian kernels (Li et al., eq. 3)."""
+    """√MMD² of two batches (n, L), (m, L): biased, a sum of Gaussian kernels (Li et al., eq. 3).
+
+    The kernels are as wide as the real codes are apart: no unit of length matters.
+    """
     points = torch.cat([fake, real])
-    weight = torch.cat(
-        [
-            points.new_full((len(fake),), 1 / len(fake)),
-            points.new_full((len(real),), -1 / len(real)),
-        ]
+    signs = (
+        fake.new_full((len(fake),), 1 / len(fake)),
+        real.new_full((len(real),), -1 / len(real)),
     )
+    weight = torch.cat(signs)
     squared = (points[:, None] - points[None]).square().sum(-1)
-    kernel = torch.stack([torch.exp(-squared / (2 * b)) for b in _BANDWIDTHS]).sum(0)
+    unit = 2 * real.var(0).sum()
+    kernel = torch.stack([torch.exp(-squared / (2 * w * unit)) for w in _WIDTHS]).sum(0)
     return (weight @ kernel @ weight).clamp_min(1e-12).sqrt()

@@ -398,16 +398,24 @@ def test_identical_batches_have_no_moment_distance() -> None:
 def test_moment_distance_is_its_formula() -> None:
     x, y = torch.randn(7, 3, generator=stream()), 1 + 2 * torch.randn(5, 3, generator=stream(1))
 
+    unit = sum(float((u - v).square().sum()) for u in y for v in y) / (5 * 4)
+
     def mean_kernel(a: Tensor, b: Tensor) -> float:
         return sum(
-            math.exp(-float((u - v).square().sum()) / (2 * width))
+            math.exp(-float((u - v).square().sum()) / (2 * width * unit))
             for u in a
             for v in b
-            for width in (2, 5, 10, 20, 40, 80)
+            for width in (0.01, 0.03, 0.1, 0.3, 1)
         ) / (len(a) * len(b))
 
     want = math.sqrt(mean_kernel(x, x) + mean_kernel(y, y) - 2 * mean_kernel(x, y))
     assert moment_distance(x, y).item() == pytest.approx(want, rel=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_moment_distance_has_no_unit_of_length(unit: float) -> None:
+    x, y = torch.randn(9, 3, generator=stream()), 1 + torch.randn(9, 3, generator=stream(1))
+    torch.testing.assert_close(moment_distance(unit * x, unit * y), moment_distance(x, y))
 
 
 # B4, table 2
