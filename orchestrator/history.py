@@ -263,8 +263,21 @@ PICTURES = (
     (
         "latent.png",
         "Codes of validation images",
-        "Two principal axes of the code space: validation codes by label over draws of the prior",
+        "Validation codes by label over draws of the prior, in two dimensions: their own, those of "
+        "the cluster heads, or the principal axes",
     ),
+    (
+        "manifold.png",
+        "Manifold",
+        "What the decoder makes of even percentiles of the prior, of a mixture for three petals",
+    ),
+    ("styles.png", "Styles and labels", "A row is one style, a column one label"),
+    (
+        "clusters.png",
+        "Clusters",
+        "A row is one cluster: first its head, the decoder at z = 0, then validation images of it",
+    ),
+    ("walk.png", "Walk", "From one draw of the prior to another, a row each"),
 )
 
 
