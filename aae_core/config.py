@@ -238,8 +238,9 @@ class TrialConfig:
                     "gmmn_ae takes at least 2: the autoencoder's, then the moment matching's",
                 ),
                 "training.batch_size": (
-                    self.model.batch_norm == "none" or self.training.batch_size >= 2,
-                    "batch norm takes at least 2 images a batch",
+                    self.training.batch_size >= 2
+                    or (self.model.batch_norm == "none" and kind != "gmmn_ae"),
+                    "batch norm and gmmn_ae take at least 2 images a batch",
                 ),
             }
         )

@@ -2,8 +2,9 @@
 
 import torch
 
-from aae_core.data import TrainingData
-from aae_core.errors import ConfigError
+from aae_core.architectures import ARCHITECTURES
+from aae_core.data import TestData, TrainingData
+from aae_core.errors import ConfigError, DataError
 from aae_core.models import build_model
 from aae_core.training.batches import visible_labels
 from orchestrator.errors import Problem, SpecError
@@ -33,6 +34,16 @@ def require_compatible(spec: SweepSpec, data: TrainingData) -> None:
         raise SpecError(
             f"{spec.name} on {data.name}",
             [Problem(path, None, message) for path, message in found.items()],
+        )
+
+
+def require_known_classes(spec: SweepSpec, data: TrainingData, test: TestData) -> None:
+    """Raises DataError where a model of classes would meet one that no training image is of."""
+    reads_labels = ARCHITECTURES[spec.model.kind].labels != "none"
+    if reads_labels and test.y is not None and test.y.max() >= data.classes:
+        raise DataError(
+            f"a test image has the label {test.y.max()}, the training images 0 to "
+            f"{data.classes - 1}; give training images of every class"
         )
 
 

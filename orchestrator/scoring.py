@@ -19,6 +19,7 @@ from aae_core.architectures import ARCHITECTURES
 from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, unit_interval
 from aae_core.data.resident import Images
+from aae_core.data.splits import permutation
 from aae_core.evaluation.scores import test_metrics
 from aae_core.seeding import stream_seed
 from orchestrator.history import finite
@@ -28,7 +29,7 @@ from orchestrator.selection import Candidate
 from orchestrator.spec import ParzenSpec
 
 _CURVE = (10_000, 100_000, 1_000_000, 10_000_000)
-_CENTROIDS = 1_000
+_CENTROIDS, _CLUSTERED = 1_000, 100_000
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -82,7 +83,7 @@ class Scorer:
         """Two memories scored as if they were models: Parzen figures flatter memorisation."""
 
         def compute() -> dict[str, Any]:
-            centroids = _centroids(unit_interval(self.data.x_train))
+            centroids = _centroids(self.data.x_train)
             samples = {"train_images": self.data.x_train, "kmeans": centroids}
             return {name: self._score_array(name, array) for name, array in samples.items()}
 
@@ -124,9 +125,12 @@ def planned_samples(
             yield run, parzen.samples if full else min(parzen.screen_samples, parzen.samples)
 
 
-def _centroids(x: np.ndarray) -> np.ndarray:
+def _centroids(images: np.ndarray) -> np.ndarray:
+    """Of at most 100,000 images: all of a large set would not fit as floats."""
     from sklearn.cluster import MiniBatchKMeans  # slow to import
 
+    chosen = images if len(images) <= _CLUSTERED else images[permutation(len(images))[:_CLUSTERED]]
+    x = unit_interval(chosen)
     k = min(_CENTROIDS, max(1, len(x) // 10))
     kmeans = MiniBatchKMeans(k, random_state=0, n_init=1, batch_size=max(4096, k))
     centres: np.ndarray = kmeans.fit(x).cluster_centers_.astype(np.float32)

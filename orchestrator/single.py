@@ -14,7 +14,7 @@ from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import test_metrics
 from aae_core.training import TrainState, fit
 from aae_core.training.batches import visible_labels
-from orchestrator.compatibility import require_compatible
+from orchestrator.compatibility import require_compatible, require_known_classes
 from orchestrator.history import finite
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -60,6 +60,7 @@ def train(
     checkpoint = _save(state, folder)
     if evaluate:
         test = load_test_data(config.data, settings.data)
+        require_known_classes(spec, data, test)
         metrics = metrics | test_metrics(
             state.model,
             Images.of(data.x_valid, data.y_valid, device),

@@ -18,7 +18,7 @@ from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, load_test_data, load_training_data
 from aae_core.errors import DataError
 from orchestrator import cluster, selection
-from orchestrator.compatibility import require_compatible
+from orchestrator.compatibility import require_compatible, require_known_classes
 from orchestrator.drawing import draw_pictures
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError
 from orchestrator.history import History, evaluation_path, run_key
@@ -189,7 +189,7 @@ def _evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
         raise SweepError(f"no confirmation has finished; the reasons: aae-sweep show {sweep.id}")
     sweep.confirm.set_attribute("winner", ranked[0].config_hash)
     sweep.note(stage="evaluate")
-    test = _test_data(sweep)
+    test = _test_data(sweep, data)
     planned = list(planned_samples(ranked, sweep.spec.evaluate.parzen))
     sweep.observer.stage_began("evaluate", len(planned), ())
     folder = sweep.settings.sweep_folder(sweep.id) / "evaluation"
@@ -223,14 +223,16 @@ def _scoring(sweep: Sweep, what: str, done: int, total: int) -> None:
     sweep.observer.scoring(what, done, total)
 
 
-def _test_data(sweep: Sweep) -> TestData:
+def _test_data(sweep: Sweep, data: TrainingData) -> TestData:
     try:
-        return load_test_data(sweep.spec.data, sweep.settings.data)
+        test = load_test_data(sweep.spec.data, sweep.settings.data)
+        require_known_classes(sweep.spec, data, test)
     except DataError as error:
         raise EnvironmentUnusable(
             f"{error}\nsearch and confirm are done and kept; "
             f"once the test files are there: {sweep.request.resume}"
         ) from error
+    return test
 
 
 def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[str, Any]:
@@ -262,6 +264,7 @@ def _show_in_front(sweep: Sweep, winner: RunRecord) -> None:
     """The pictures of the winner's first model are the sweep's."""
     folder = sweep.settings.sweep_folder(sweep.id) / "pictures"
     folder.mkdir(exist_ok=True)
-    for path in sweep.settings.trial_folder(sweep.id, winner.stage, winner.number).glob("*.png"):
+    drawn = sweep.settings.trial_folder(sweep.id, winner.stage, winner.number)
+    for path in (path for kind in ("png", "gif", "html") for path in drawn.glob(f"*.{kind}")):
         shutil.copy(path, folder)
         sweep.spool.attach(sweep.id, folder / path.name)

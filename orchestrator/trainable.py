@@ -24,6 +24,7 @@ from aae_core.errors import CheckpointError, TrialDiverged
 from aae_core.training import EpochMetrics, TrainState, fit
 
 CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, where epochs are shorter than this
+SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints: large nets save less often
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,16 @@ def train_with_checkpoints(
 
     The two newest are kept: the driver may not yet have heard of the newer one.
     """
-    saved_at = time.monotonic()
+    saved_at, pause = time.monotonic(), CHECKPOINT_SECONDS
     for epoch in fit(state, data):
         saved = None
         last = epoch.epoch == state.config.training.epochs
-        if last or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
+        began = time.monotonic()
+        if last or began - saved_at >= pause:
             saved = folder / f"epoch-{epoch.epoch:06d}"
             state.save(saved)
             for old in sorted(folder.glob("epoch-*"))[:-2]:
                 shutil.rmtree(old)
             saved_at = time.monotonic()
+            pause = max(CHECKPOINT_SECONDS, (saved_at - began) / SAVING_SHARE)
         yield epoch, saved

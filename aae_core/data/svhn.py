@@ -113,8 +113,7 @@ class Svhn:
     def _verdict(self, file: SvhnFile) -> Verdict:
         path = self.folder / file.name
         if not path.exists():
-            fetch = "`aae-sweep data fetch svhn`"
-            return Verdict(path, f"{path}: is not there; {fetch} downloads it")
+            return Verdict(path, f"{path}: is not there; {self._fetch_command} downloads it")
         try:
             with self._readable([file]):
                 _labels(self._open(file)[0])
@@ -122,6 +121,10 @@ class Svhn:
         except DataError as error:
             return Verdict(path, str(error))
         return Verdict(path, None)
+
+    @property
+    def _fetch_command(self) -> str:
+        return f"`aae-sweep data fetch svhn{' --extra' if self.extra else ''}`"
 
     def _files(self, *splits: Split) -> list[SvhnFile]:
         train = [self.published.train, *([self.published.extra] if self.extra else [])]
@@ -143,7 +146,7 @@ class Svhn:
             yield files
         except DataError as error:
             raise DataError(
-                f"{error}. Delete the file and `aae-sweep data fetch svhn`; own data goes in as "
+                f"{error}. Delete the file and {self._fetch_command}; own data goes in as "
                 "`data: {name: arrays, path: FILE.npz}`"
             ) from error
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from aae_core.errors import DataError
-from aae_core.evaluation.kernel_sums import check_pixels
-from aae_core.evaluation.latent import squared_distances
+from aae_core.evaluation.kernel_sums import check_pixels, squared_distances
 
+MANIFOLD_K, DENSITY_K = 3, 5  # as published
 _TILE = 256
 _TIE = 1e-9  # of the mean squared norm: by so much, at most, does rounding part equal distances
 
@@ -38,7 +38,9 @@ class Fidelity:
 
 
 @torch.no_grad()
-def fidelity(real: Tensor, fake: Tensor, *, manifold_k: int = 3, density_k: int = 5) -> Fidelity:
+def fidelity(
+    real: Tensor, fake: Tensor, *, manifold_k: int = MANIFOLD_K, density_k: int = DENSITY_K
+) -> Fidelity:
     """Images (n, D) against samples (m, D). Sizes are best equal: all four depend on them.
 
     Raises DataError for images that are not finite, of unequal size, or too few for k neighbours.

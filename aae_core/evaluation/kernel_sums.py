@@ -34,7 +34,7 @@ def block_log_sums(points: Tensor, samples: Tensor, sigmas: Sequence[float]) -> 
     points, samples = points - centre, samples - centre
     far = _cancellation(points, min(sigmas)) > _TOLERANCE
     sums = points.new_empty(len(sigmas), len(points))
-    sums[:, ~far] = _tiled(_by_product, points[~far], samples, sigmas)
+    sums[:, ~far] = _tiled(squared_distances, points[~far], samples, sigmas)
     sums[:, far] = _tiled(_by_difference, points[far], samples, sigmas)
     return sums
 
@@ -93,13 +93,13 @@ def _cancellation(centred: Tensor, sigma: float) -> Tensor:
 
 
 def _tiled(
-    squared_distances: Callable[[Tensor, Tensor], Tensor],
+    squares: Callable[[Tensor, Tensor], Tensor],
     points: Tensor,
     samples: Tensor,
     sigmas: Sequence[float],
 ) -> Tensor:
     def log_sums(x: Tensor) -> Tensor:
-        tiles = (_log_sums(squared_distances(x, s), sigmas) for s in torch.split(samples, _TILE))
+        tiles = (_log_sums(squares(x, s), sigmas) for s in torch.split(samples, _TILE))
         return reduce(torch.logaddexp, tiles)
 
     return torch.cat([log_sums(x) for x in torch.split(points, _TILE)], dim=1)
@@ -115,7 +115,8 @@ def _log_sums(d2: Tensor, sigmas: Sequence[float]) -> Tensor:
     return torch.stack(sums).log_() - torch.stack(shifts)
 
 
-def _by_product(x: Tensor, s: Tensor) -> Tensor:
+def squared_distances(x: Tensor, s: Tensor) -> Tensor:
+    """‖x‖² + ‖s‖² − 2 x·s, float64 and about a common centre, or it cancels: (n, m)."""
     norms = x.square().sum(1)[:, None] + s.square().sum(1)
     return norms.addmm_(x, s.T, alpha=-2).clamp_(min=0)
 

@@ -9,7 +9,8 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from aae_core.evaluation.classification import error, per_cent
+from aae_core.evaluation.classification import error
+from aae_core.evaluation.kernel_sums import squared_distances
 
 _SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _AT_ZERO = 0.5  # k(x, x)
@@ -54,11 +55,6 @@ def nearest_modes(z: Tensor, p: Tensor, modes: Tensor) -> Tensor:
     return torch.cat([modes[squared_distances(tile, p).argmin(1)] for tile in tiles])
 
 
-def mode_accuracy(z: Tensor, y: Tensor, p: Tensor, modes: Tensor) -> float:
-    """Per cent of codes that are nearest to the mode of their own class y (n,)."""
-    return per_cent(nearest_modes(z, p, modes) == y)
-
-
 def mode_mmd(z: Tensor, nearest: Tensor, p: Tensor, modes: Tensor) -> float:
     """Whether the codes fill the modes, rather than sit at their centres: about 1 if they do.
 
@@ -68,7 +64,8 @@ def mode_mmd(z: Tensor, nearest: Tensor, p: Tensor, modes: Tensor) -> float:
 
     MMD is the biased estimate (Gretton et al. 2012, eq. 5) with the kernel of `mmd2`, C that of
     the mode. Between a codes and b samples of one distribution its square is on average
-    (½ − E k)(1/a + 1/b), which needs no second sample. The first 500 of a mode are compared.
+    (½ − E k)(1/a + 1/b), which needs no second sample. Of each mode 500 are compared, from
+    all over the images, since a data set's halves may differ.
     A mode without codes counts as if they all lay in one point infinitely far away, the worst
     there is: about 30 where 500 were expected.
     """
@@ -103,12 +100,6 @@ def project_2d(z: Tensor, basis: Tensor) -> Tensor:
     return z @ basis
 
 
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """‖x‖² + ‖y‖² − 2 x·y, float64 and about a common centre, or it cancels: (n, m)."""
-    norms = x.square().sum(1)[:, None] + y.square().sum(1)
-    return norms.addmm_(x, y.T, alpha=-2).clamp_(min=0)
-
-
 def _neighbours(z: Tensor, k: int) -> Tensor:
     """Indices (n, k) of the other codes that are nearest, the nearest first."""
     z = z.double() - z.double().mean(0)
@@ -125,12 +116,19 @@ def _relative_mmd(z: Tensor, p: Tensor, expected: float) -> float:
     """Of one mode, which should have `expected` codes for every prior sample."""
     n = min(expected * len(p), _MODE_POINTS)
     p = p[:_MODE_POINTS]
-    z, p = _in_units_of(z[:_MODE_POINTS], p), _in_units_of(p, p)
+    z, p = _in_units_of(_spread(z), p), _in_units_of(p, p)
     e_k = _between_two(p)
     pp = e_k + (_AT_ZERO - e_k) / len(p)
     zz, zp = (_mean_kernel(z, z), _mean_kernel(z, p)) if len(z) else (_AT_ZERO, 0.0)
     drawn = (_AT_ZERO - e_k) * (1 / n + 1 / len(p))
     return math.sqrt(max(zz + pp - 2 * zp, 0) / drawn)
+
+
+def _spread(z: Tensor) -> Tensor:
+    """At most 500 codes, evenly over all of them."""
+    if len(z) <= _MODE_POINTS:
+        return z
+    return z[torch.linspace(0, len(z) - 1, _MODE_POINTS, device=z.device).long()]
 
 
 def _in_units_of(z: Tensor, p: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from aae_core.data import unit_interval
 from aae_core.data.resident import Images
 from aae_core.evaluation import clustering, parzen
 from aae_core.evaluation.classification import error, per_cent
-from aae_core.evaluation.fidelity import fidelity
+from aae_core.evaluation.fidelity import DENSITY_K, fidelity
 from aae_core.evaluation.latent import knn_error, mmd2, mode_mmd, nearest_modes, relative_std
 from aae_core.evaluation.likelihood import choose, importance_log_likelihood
 from aae_core.models import (
@@ -153,7 +153,7 @@ def _generative(
     n = min(_FIDELITY_POINTS, len(x_test))
     return {
         **parzen.test_score(samples, x_valid, x_test),
-        **asdict(fidelity(x_test[:n], samples[:n])),
+        **(asdict(fidelity(x_test[:n], samples[:n])) if n > DENSITY_K else {}),
         **_importance_weighted(model, x_valid, x_test, stream),
     }
 

@@ -48,13 +48,15 @@ def moment_distance(fake: Tensor, real: Tensor) -> Tensor:
 
     The kernels are as wide as the real codes are apart: no unit of length matters.
     """
-    points = torch.cat([fake, real])
+    centre = real.mean(0)  # products of far points would cancel
+    points = torch.cat([fake - centre, real - centre])
     signs = (
         fake.new_full((len(fake),), 1 / len(fake)),
         real.new_full((len(real),), -1 / len(real)),
     )
     weight = torch.cat(signs)
-    squared = (points[:, None] - points[None]).square().sum(-1)
+    norms = points.square().sum(-1)
+    squared = (norms[:, None] + norms - 2 * points @ points.T).clamp_min(0)
     unit = 2 * real.var(0).sum()
     kernel = torch.stack([torch.exp(-squared / (2 * w * unit)) for w in _WIDTHS]).sum(0)
     return (weight @ kernel @ weight).clamp_min(1e-12).sqrt()

@@ -3,6 +3,8 @@
 Saved and restored bit for bit, so that a resumed run equals an uninterrupted one on a CPU.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,7 @@ class TrainState:
             "image_shape": self.image_shape,
             "classes": self.classes,
             "data_sha256": self.data_sha256,
+            "device": self.device.type,
             "epoch": self.epoch,
             "history": self.history,
         }
@@ -91,21 +94,24 @@ class TrainState:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "TrainState":
-        tensors, document = checkpoint.load(folder)
-        try:
-            state = cls._fresh(
-                TrialConfig.from_dict(document["config"]),
-                tuple(document["image_shape"]),
-                document["classes"],
-                document["data_sha256"],
-                device,
-            )
+        """The state to go on from; on another kind of device the random streams start anew."""
+        with _as_written(folder) as (tensors, document):
+            state = cls._empty(document, device)
             state.epoch = document["epoch"]
             state.history = document["history"]
-            state._restore(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{folder}: written by another version ({error})") from error
+            state._restore(tensors, same_device=document["device"] == state.device.type)
         return state
+
+    @classmethod
+    def _empty(cls, document: dict[str, Any], device: torch.device | str) -> "TrainState":
+        """What a checkpoint was saved from, before its first step."""
+        return cls._fresh(
+            TrialConfig.from_dict(document["config"]),
+            tuple(document["image_shape"]),
+            document["classes"],
+            document["data_sha256"],
+            device,
+        )
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -118,7 +124,7 @@ class TrainState:
             tensors[f"stream.{name}"] = stream.get_state()
         return tensors
 
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
+    def _restore(self, tensors: dict[str, Tensor], *, same_device: bool) -> None:
         self.model.load_state_dict(_below("model", tensors))
         for name, optimizer in self.optimizers.items():
             slots: dict[int, dict[str, Tensor]] = {}
@@ -128,12 +134,30 @@ class TrainState:
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
         for name, stream in self.streams.items():
-            stream.set_state(tensors[f"stream.{name}"])
+            if same_device:
+                stream.set_state(tensors[f"stream.{name}"])
+            else:  # a device's generator cannot take another's state
+                self.streams[name] = generator(
+                    self.config.seed, name, self.epoch, device=self.device
+                )
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     """The model of a checkpoint, for whatever it can: encode, decode, sample, classify."""
-    return TrainState.load(folder, device).model.eval()
+    with _as_written(folder) as (tensors, document):
+        model = TrainState._empty(document, device).model
+        model.load_state_dict(_below("model", tensors))
+    return model.eval()
+
+
+@contextmanager
+def _as_written(folder: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """A checkpoint's contents; what does not fit together is of another version."""
+    contents = checkpoint.load(folder)
+    try:
+        yield contents
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: written by another version ({error})") from error
 
 
 def _build_optimizer(config: OptimizerConfig, params: list[torch.nn.Parameter]) -> Optimizer:

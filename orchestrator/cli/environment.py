@@ -59,9 +59,16 @@ def list_(json: AsJson = False) -> None:
 
 
 @data.command()
-def fetch(name: DataName) -> None:
+def fetch(
+    name: DataName,
+    extra: Annotated[
+        bool, typer.Option("--extra", help="SVHN's 531,131 extra images as well.")
+    ] = False,
+) -> None:
     """Download a data set's files where they are missing."""
-    _open(name).fetch("train", "test")
+    if extra and name != "svhn":
+        raise UsageError(f"{name} has no extra images; drop --extra")
+    _open(name, extra=extra).fetch("train", "test")
     say(f"{name} is in {common.settings().data}")
 
 
@@ -114,7 +121,7 @@ def doctor(json: AsJson = False) -> None:
 COMMANDS = (ui, doctor)
 
 
-def _open(name: str) -> "DataSet":
+def _open(name: str, *, extra: bool = False) -> "DataSet":
     from aae_core.config import DataConfig
     from aae_core.data import catalogue, open_data_set
 
@@ -122,7 +129,7 @@ def _open(name: str) -> "DataSet":
     known = [described.name for described in catalogue(root)]
     if name not in known:
         raise UsageError(f"unknown data set `{name}`; there are {', '.join(known)}")
-    return open_data_set(DataConfig(name), root)  # type: ignore[arg-type]
+    return open_data_set(DataConfig(name, extra=extra), root)  # type: ignore[arg-type]
 
 
 def _versions() -> str:

@@ -120,6 +120,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ParzenPool, "score", score)
     monkeypatch.setattr(scoring, "SharedArray", StrawArray)
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainable, "SAVING_SHARE", math.inf)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The worker's part, without Ray: from which checkpoint an attempt goes on, and what it keeps."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -33,6 +34,7 @@ def data() -> TrainingData:
 @pytest.fixture(autouse=True)
 def _every_epoch_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainable, "SAVING_SHARE", math.inf)
 
 
 def work(folder: Path, resume: Path | None = None, config: TrialConfig = CONFIG) -> Work:
@@ -97,6 +99,14 @@ def test_short_epochs_share_a_checkpoint_and_the_last_has_its_own(
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 3600.0)
     saved = stopped_after(EPOCHS, tmp_path, data)
     assert saved == [None] * 4 + [tmp_path / "1" / "epoch-000005"]
+
+
+def test_checkpoints_that_take_long_are_few(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "SAVING_SHARE", 1e-9)
+    saved = stopped_after(EPOCHS, tmp_path, data)
+    assert [path is not None for path in saved] == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize("lost_after", [1, 2, 4])

@@ -141,6 +141,28 @@ def test_a_checkpoint_gives_back_its_model(data: TrainingData, tmp_path: Path) -
     assert model.decode(model.encode(x)).shape == (3, 16)
 
 
+def test_a_checkpoint_of_another_device_goes_on_with_streams_of_its_own(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    """As a GPU's does on a CPU: a generator's state is of another length there."""
+    from aae_core import checkpoint
+
+    state = start(config("gaussian"), data)
+    next(fit(state, data))
+    state.save(tmp_path / "here")
+    tensors, document = checkpoint.load(tmp_path / "here")
+    streams = {n: torch.zeros(16, dtype=torch.uint8) for n in tensors if n.startswith("stream.")}
+    checkpoint.save(tmp_path / "gpu", tensors | streams, document | {"device": "cuda"})
+
+    model = aae_core.load(tmp_path / "gpu")
+    x = torch.rand(3, 16)
+    assert torch.equal(model.encode(x), state.model.encode(x))
+    moved = [TrainState.load(tmp_path / "gpu") for _ in range(2)]
+    curves = [numbers(list(fit(resumed, data))) for resumed in moved]
+    assert curves[0] == curves[1]
+    assert [epoch for epoch, _ in curves[0]] == [2, 3, 4]
+
+
 def test_a_checkpoint_of_another_version_says_so(data: TrainingData, tmp_path: Path) -> None:
     from aae_core import checkpoint
 

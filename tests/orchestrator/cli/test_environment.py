@@ -148,6 +148,10 @@ def test_data_fetch_needs_no_network_for_what_is_there(aae: Callable[..., Any]) 
     ended = aae("data", "fetch", "tfd")
     assert ended.code == 4
     assert "TFD is not public: ask its authors" in ended.err
+    ended = aae("data", "fetch", "svhn", "--extra")
+    assert ended.code == 4
+    assert "extra_32x32.mat" in ended.err
+    assert aae("data", "fetch", "mnist", "--extra").code == 2
     ended = aae("data", "fetch", "mnits")
     assert ended.code == 2
     assert "digits, mnist, fashion_mnist" in ended.err

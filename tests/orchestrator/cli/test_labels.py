@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 SWEEP = """
@@ -71,3 +72,29 @@ def test_what_the_data_contradict_is_wrong_input(
     assert (ended.code, ended.out) == (2, "")
     assert "few_labels on digits: data.labels: 15 cannot be drawn evenly from 10" in ended.err
     assert not (home / "studies.db").exists()
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_class_that_only_the_test_images_have_is_refused(
+    aae: Callable[..., Any], file: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    x, y = random.random((60, 16), dtype=np.float32), np.arange(60) % 2
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=x, y_train=y, x_valid=x, y_valid=y, x_test=x, y_test=y + 1)
+    own = ("--set", "data.name=arrays", "--set", f"data.path={path}", "--set", "data.labels=null")
+    ended = aae("train", file, *own, "--set", "training.epochs=1", "--evaluate")
+    assert ended.code == 4
+    assert "a test image has the label 2, the training images 0 to 1" in ended.err
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_few_test_images_are_enough(aae: Callable[..., Any], file: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((40, 16), dtype=np.float32)
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=x, x_valid=x, x_test=x[:3])
+    own = ("--set", "data.name=arrays", "--set", f"data.path={path}", "--set", "data.labels=null")
+    plain = ("--set", "model.kind=aae", "--set", "training.epochs=1")
+    *_, end = aae("train", file, *own, *plain, "--evaluate", "--json").lines
+    assert "test/parzen_ll" in end["metrics"]
+    assert "test/coverage" not in end["metrics"]
