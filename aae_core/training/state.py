@@ -99,7 +99,7 @@ class TrainState:
             state = cls._empty(document, device)
             state.epoch = document["epoch"]
             state.history = document["history"]
-            state._restore(tensors, same_device=document["device"] == state.device.type)
+            state._restore(tensors, same_device=document.get("device", "cpu") == state.device.type)
         return state
 
     @classmethod
