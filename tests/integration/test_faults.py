@@ -143,7 +143,7 @@ def test_no_number_is_other_than_without_the_faults(bench: Bench, records: list[
     data = load_training_data(spec.data, bench.settings.data)
     for record in records:
         config: TrialConfig = spec.trial_config(record.params, record.seed)
-        state = TrainState.create(config, data.image_shape, data.sha256, "cpu")
+        state = TrainState.create(config, data)
         undisturbed = [{"epoch": e.epoch, **e.metrics} for e in fit(state, data)]
         found = [
             {name: value for name, value in row.items() if not name.startswith("test/")}
