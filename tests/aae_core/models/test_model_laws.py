@@ -412,6 +412,15 @@ def test_moment_distance_is_its_formula() -> None:
     assert moment_distance(x, y).item() == pytest.approx(want, rel=1e-4)
 
 
+def test_moment_distance_to_a_single_point_is_finite() -> None:
+    x = torch.randn(6, 2, generator=stream(), requires_grad=True)
+    distance = moment_distance(x, torch.ones(5, 2))
+    distance.backward()
+    assert distance.isfinite()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("unit", [1e-3, 1e3])
 def test_moment_distance_has_no_unit_of_length(unit: float) -> None:
     x, y = torch.randn(9, 3, generator=stream()), 1 + torch.randn(9, 3, generator=stream(1))
