@@ -12,7 +12,7 @@ from aae_core.networks import Blueprint
 from aae_core.phases import Batch, Costs, State, descend, reconstruction_phase
 
 _WIDTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # σ² of the Gaussian kernels, in ‖z − z′‖² of two codes
-_TINY = 1e-12
+_LEAST = 1e-2  # of that: the codes of an autoencoder that has not begun to learn are all one
 
 
 class GMMNAE(Autoencoder):
@@ -58,6 +58,6 @@ def moment_distance(fake: Tensor, real: Tensor) -> Tensor:
     weight = torch.cat(signs)
     norms = points.square().sum(-1)
     squared = (norms[:, None] + norms - 2 * points @ points.T).clamp_min(0)
-    unit = (2 * real.var(0).sum()).clamp_min(_TINY)  # the codes may all be one
+    unit = (2 * real.var(0).sum()).clamp_min(_LEAST)
     kernel = torch.stack([torch.exp(-squared / (2 * w * unit)) for w in _WIDTHS]).sum(0)
-    return (weight @ kernel @ weight).clamp_min(_TINY).sqrt()
+    return (weight @ kernel @ weight).clamp_min(1e-12).sqrt()
