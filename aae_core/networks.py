@@ -125,12 +125,9 @@ class Convolutions(nn.Module):
     ) -> None:
         super().__init__()
         self.height, self.width, self.depth = _height_width_depth(image_shape)
-        layers: list[nn.Module] = []
-        for before, after in pairwise((self.depth, *channels)):
-            layers.append(_drawn(nn.Conv2d(before, after, _KERNEL, _STRIDE, _PADDING), draw))
-            layers += [nn.BatchNorm2d(after)] if batch_norm else []
-            layers.append(nn.ReLU())
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(
+            *_stack(nn.Conv2d, (self.depth, *channels), batch_norm, draw), nn.ReLU()
+        )
         self.out_dim = channels[-1] * math.prod(_smallest(image_shape, channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,14 +146,8 @@ class Deconvolutions(nn.Module):
         depth = _height_width_depth(image_shape)[2]
         self.smallest = (channels[-1], *_smallest(image_shape, channels))
         self.in_dim = math.prod(self.smallest)
-        layers: list[nn.Module] = []
-        for before, after in pairwise((*channels[::-1], depth)):
-            layers.append(
-                _drawn(nn.ConvTranspose2d(before, after, _KERNEL, _STRIDE, _PADDING), draw)
-            )
-            layers += [nn.BatchNorm2d(after)] if batch_norm else []
-            layers.append(nn.ReLU())
-        self.layers = nn.Sequential(*layers[:-1])
+        widths = (*channels[::-1], depth)
+        self.layers = nn.Sequential(*_stack(nn.ConvTranspose2d, widths, batch_norm, draw))
 
     def forward(self, x: Tensor) -> Tensor:
         images = self.layers(x.view(-1, *self.smallest))
@@ -168,6 +159,21 @@ def drop(x: Tensor, share: float, noise: torch.Generator) -> Tensor:
     """Set a random share of x to 0 and scale up the rest (Srivastava et al. 2014)."""
     kept = torch.empty_like(x).bernoulli_(1 - share, generator=noise)
     return x * kept.div_(1 - share)
+
+
+def _stack(
+    kind: type[nn.Conv2d] | type[nn.ConvTranspose2d],
+    channels: Sequence[int],
+    batch_norm: bool,
+    draw: Draw,
+) -> list[nn.Module]:
+    """Layers from each number of channels to the next, ReLU between them."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(channels):
+        layers += [nn.ReLU()] if layers else []
+        layers.append(_drawn(kind(before, after, _KERNEL, _STRIDE, _PADDING), draw))
+        layers += [nn.BatchNorm2d(after)] if batch_norm else []
+    return layers
 
 
 def _drawn(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, draw: Draw) -> nn.Module:

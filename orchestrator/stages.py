@@ -265,6 +265,6 @@ def _show_in_front(sweep: Sweep, winner: RunRecord) -> None:
     folder = sweep.settings.sweep_folder(sweep.id) / "pictures"
     folder.mkdir(exist_ok=True)
     drawn = sweep.settings.trial_folder(sweep.id, winner.stage, winner.number)
-    for path in (path for kind in ("png", "gif", "html") for path in drawn.glob(f"*.{kind}")):
+    for path in sorted(p for p in drawn.iterdir() if p.suffix in (".png", ".gif", ".html")):
         shutil.copy(path, folder)
         sweep.spool.attach(sweep.id, folder / path.name)

@@ -77,7 +77,8 @@ def _common(model: Model, valid: Images, images: Images, stream: torch.Generator
         if model.sees_labels:
             found["error"] = error(scores, images.y)
         else:
-            found |= _clusters(_in_chunks(model.classify, valid.x), valid.y, scores, images.y)
+            q_valid = scores if images is valid else _in_chunks(model.classify, valid.x)
+            found |= _clusters(q_valid, valid.y, scores, images.y)
     if "mode_accuracy" in ARCHITECTURES[model.kind].metrics and images.y is not None:
         found |= _modes(model, images, images.y, stream)
     return found
