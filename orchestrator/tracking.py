@@ -63,8 +63,7 @@ class MlflowWriter:
         self._sweep_id = sweep_id
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}  # id by name
-        self._creating = FileLock(f"{spool.path}.sync.lock")  # several processes may send
-        self._passing = threading.Lock()
+        self._sending = FileLock(f"{spool.path}.sync.lock")  # MLflow bears one sender at a time
         self._passed = threading.Condition()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -129,7 +128,7 @@ class MlflowWriter:
     def _pass(self) -> int:
         from mlflow.exceptions import MlflowException
 
-        with self._passing:
+        with self._sending:
             client = self._connected()
             self._spool.make_durable()  # MLflow must not know more than the spool remembers
             try:
@@ -177,26 +176,19 @@ class MlflowWriter:
         """The run's id in MLflow, where it is created unless a crash hid from us that it was."""
         if run.run_id is not None:
             return run.run_id
-        tags = self._identity(client, run)
-        with self._creating:
-            known = self._spool.run(run.key)
-            if known is not None and known.run_id is not None:
-                return known.run_id
-            experiment_id = self._experiment_id(client, run.experiment)
-            query = (
-                f"tags.`{RUN_KEY_TAG}` = '{run.key}' AND tags.`{SPOOL_TAG}` = '{self._spool.id}'"
-            )
-            found = client.search_runs([experiment_id], query, max_results=1)
-            mlflow_run = (
-                found[0]
-                if found
-                else client.create_run(experiment_id, run.start_ms, tags, run.name)
-            )
-            run_id: str = mlflow_run.info.run_id
-            self._spool.note_created(
-                run.key, store=self._store, experiment_id=experiment_id, run_id=run_id
-            )
-            return run_id
+        experiment_id = self._experiment_id(client, run.experiment)
+        query = f"tags.`{RUN_KEY_TAG}` = '{run.key}' AND tags.`{SPOOL_TAG}` = '{self._spool.id}'"
+        found = client.search_runs([experiment_id], query, max_results=1)
+        if found:
+            mlflow_run = found[0]
+        else:
+            tags = self._identity(client, run)
+            mlflow_run = client.create_run(experiment_id, run.start_ms, tags, run.name)
+        run_id: str = mlflow_run.info.run_id
+        self._spool.note_created(
+            run.key, store=self._store, experiment_id=experiment_id, run_id=run_id
+        )
+        return run_id
 
     def _identity(self, client: "MlflowClient", run: SpooledRun) -> dict[str, str]:
         tags = {RUN_KEY_TAG: run.key, SPOOL_TAG: self._spool.id}
