@@ -60,6 +60,22 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{folder}: not a whole checkpoint ({error})") from error
 
 
+def save_part(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Tensors of an unfinished job in one file, whole or not there while this machine stays up."""
+    content = safetensors.torch.save({k: t.contiguous() for k, t in tensors.items()})
+    building = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    building.write_bytes(hashlib.sha256(content).digest() + content)
+    building.replace(path)
+
+
+def load_part(path: Path) -> dict[str, Tensor]:
+    """What `save_part` wrote, verified."""
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise CheckpointError(f"{path}: damaged, it is not what was written")
+    return safetensors.torch.load(content[32:])
+
+
 def newest(folder: Path) -> Path | None:
     """The latest verified `epoch-*` checkpoint below `folder`."""
     for candidate in sorted(folder.glob("epoch-*"), reverse=True):

@@ -1,42 +1,49 @@
 """The Parzen protocol on Ray: blocks of samples are shared out over actors.
 
 An actor opens the samples itself and is given a new block whenever it has finished one. A lost
-actor is replaced and only the block that it held is computed again. Results are passed on in
-block order, so the figures are those of `aae_core.evaluation.parzen.in_process`, bit for bit.
+actor is replaced and only the block that it held is computed again; with a folder, a job whose
+driver was lost goes on from the blocks that were finished. Results are passed on in block order, so
+the figures are those of `aae_core.evaluation.parzen.in_process`, bit for bit.
 """
 
+import hashlib
 import heapq
 import logging
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 import ray
-import torch
+from filelock import FileLock, Timeout
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
-from torch import Tensor
 
-from aae_core.errors import AAEError, DataError
+from aae_core import checkpoint
+from aae_core.config import digest
+from aae_core.errors import AAEError, CheckpointError, DataError
 from aae_core.evaluation.parzen import (
+    PROTOCOL,
     ArraySource,
     ModelSource,
     ParzenResult,
     Pixels,
     SampleSource,
+    Scorer,
+    Sums,
+    Window,
     block_count,
     run_protocol,
-    score_block,
 )
 from orchestrator import cluster
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, SweepHeld
 
 Progress = Callable[[int, int], None]  # blocks done, blocks in all
 
 _AHEAD = 4  # blocks per actor that may wait in the driver for an earlier one
+_EVERY = 20  # blocks until the finished ones are put together in one file
 _LOSSES = 3  # in a row, of one block, until it is taken for the cause
 
 _log = logging.getLogger(__name__)
@@ -60,6 +67,12 @@ class ArrayFile:
     @property
     def n_samples(self) -> int:
         return len(open_array(self.path))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the samples are, wherever they lie: JSON."""
+        with self.path.open("rb") as file:
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
     def open(self) -> SampleSource:
         return ArraySource(open_array(self.path))
@@ -87,6 +100,12 @@ class CheckpointSamples:
     path: Path
     seed: int
     n_samples: int
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the samples are, wherever they lie: JSON."""
+        manifest = (self.path / "manifest.json").read_text()
+        return {"checkpoint": manifest, "seed": self.seed, "samples": self.n_samples}
 
     def open(self) -> SampleSource:
         from aae_core import load
@@ -125,32 +144,143 @@ def score_samples(
     sigma: float | None = None,
     curve: Sequence[int] = (),
     progress: Progress = lambda _done, _total: None,
+    folder: Path | None = None,
 ) -> ParzenResult:
-    """`run_protocol` on `actors` processes of one CPU each, in the Ray that is initialised.
+    """`run_protocol` on `actors` processes of one CPU each, in the Ray that is initialised; one
+    is this process.
+
+    `folder` keeps what is finished until the job is: it belongs to these very samples and images.
 
     Raises DataError for images or samples that cannot be scored, and SweepError when the actors
     that hold one block keep dying.
     """
     with ParzenPool(actors) as pool:
-        return pool.score(samples, x_valid, x_test, sigma=sigma, curve=curve, progress=progress)
+        return pool.score(
+            samples, x_valid, x_test, sigma=sigma, curve=curve, progress=progress, folder=folder
+        )
 
 
-class _Scorer:
+def score_once(
+    home: Path, content: Mapping[str, Any], score: Callable[[Path], ParzenResult]
+) -> tuple[ParzenResult, bool]:
+    """`score(folder)`, or what it found when the same was asked before; and whether it was.
+
+    `content` says all that the figures depend on. What is unfinished stays in the folder.
+
+    Raises SweepHeld while another process scores the same.
+    """
+    key = digest({**content, "protocol": PROTOCOL})
+    path = home / "parzen" / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{path}.lock", timeout=0):
+            if path.exists():
+                tensors, document = checkpoint.load(path)
+                return ParzenResult.from_dict(document, tensors["per_point"]), True
+            result = score(path.with_suffix(".unfinished"))
+            checkpoint.save(path, {"per_point": result.per_point}, result.to_dict())
+            return result, False
+    except Timeout:
+        raise SweepHeld("another process scores the same samples and images; wait for it") from None
+
+
+class Unfinished:
+    """What a job has finished so far: on disk, or without a folder only counted."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._begun = 0
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._log = folder / "begun"
+            self._begun = self._log.stat().st_size if self._log.exists() else 0
+
+    @property
+    def begun(self) -> int:
+        """Blocks that were handed out, in all lives of the job."""
+        return self._begun
+
+    def begin(self) -> None:
+        self._begun += 1
+        if self._folder is not None:
+            with self._log.open("ab") as log:
+                log.write(b".")
+
+    def blocks(self, wanted: range, window: Window) -> dict[int, Sums]:
+        return {
+            block: sums
+            for block, sums in self._load("block").items()
+            if block in wanted and window.sigmas in (None, sums.test.sigmas)
+        }
+
+    def keep_block(self, block: int, sums: Sums) -> None:
+        self._save("block", block, sums)
+
+    def totals(self) -> dict[int, Sums]:
+        return self._load("latest") | self._load("total")
+
+    def keep(self, blocks: int, total: Sums, *, needed: bool) -> None:
+        """Blocks of which a total is on disk go."""
+        if self._folder is None or not (needed or blocks % _EVERY == 0):
+            return
+        self._save("total" if needed else "latest", blocks, total)
+        for kind in ("block", "latest"):
+            for number, path in self._files(kind):
+                if number < blocks:
+                    path.unlink()
+
+    def forget(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder)
+
+    def _files(self, kind: str) -> list[tuple[int, Path]]:
+        paths = sorted(self._folder.glob(f"{kind}-*")) if self._folder else []
+        return [(int(path.name.partition("-")[2]), path) for path in paths]
+
+    def _save(self, kind: str, number: int, sums: Sums) -> None:
+        if self._folder is not None:
+            checkpoint.save_part(self._folder / f"{kind}-{number:06d}", sums.to_tensors())
+
+    def _load(self, kind: str) -> dict[int, Sums]:
+        """Those that are whole; the others go."""
+        found = {}
+        for number, path in self._files(kind):
+            try:
+                found[number] = Sums.from_tensors(checkpoint.load_part(path))
+            except CheckpointError as error:
+                _log.warning("Parzen: %s; it is computed again", error)
+                path.unlink()
+        return found
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the blocks of a decade have in common, with references that actors resolve once."""
+
+    samples: SampleFile
+    scorer: Any
+    window: Any
+
+
+class _Actor:
     def __init__(self) -> None:
-        self._opened: tuple[SampleFile, SampleSource] | None = None
+        self._known: dict[str, tuple[Any, Any]] = {}  # the last value of every kind, with its key
 
     def ready(self) -> None:
         """Returns once the actor has found a place to run."""
 
-    def score(
-        self, samples: SampleFile, block: int, points: np.ndarray, sigmas: Sequence[float]
-    ) -> np.ndarray:
-        if self._opened is None or self._opened[0] != samples:
-            self._opened = (samples, samples.open())
-        return score_block(self._opened[1], block, torch.tensor(points), sigmas).numpy()
+    def score(self, work: _Work, block: int) -> Sums:
+        source = self._once("samples", work.samples, lambda samples: samples.open())
+        scorer: Scorer = self._once("scorer", work.scorer, ray.get)
+        return scorer.score(source, block, self._once("window", work.window, ray.get))
+
+    def _once(self, kind: str, key: Any, make: Callable[[Any], Any]) -> Any:
+        if kind not in self._known or self._known[kind][0] != key:
+            self._known[kind] = (key, make(key))
+        return self._known[kind][1]
 
 
-_Actor = ray.remote(num_cpus=1)(_Scorer)
+_RemoteActor = ray.remote(num_cpus=1)(_Actor)
 
 
 class ParzenPool:
@@ -166,7 +296,6 @@ class ParzenPool:
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, int | None]] = {}  # by ref; no block: starting
         self._losses: Counter[int | None] = Counter()
-        self._blocks_repeated = 0
 
     def __enter__(self) -> Self:
         return self
@@ -184,50 +313,54 @@ class ParzenPool:
         sigma: float | None = None,
         curve: Sequence[int] = (),
         progress: Progress = lambda _done, _total: None,
+        folder: Path | None = None,
     ) -> ParzenResult:
         """As `score_samples`. After an error the pool is of no more use."""
         n_samples = samples.n_samples
-        total = block_count(n_samples) * (2 if sigma is None else 1)
-        done = count(1)
+        total = block_count(n_samples)
+        kept = Unfinished(folder)
 
-        def run(points: Tensor, sigmas: Sequence[float]) -> Iterator[Tensor]:
-            for sums in self._run(samples, points, sigmas):
-                progress(next(done), total)
+        def run(scorer: Scorer, window: Window, blocks: range) -> Iterator[Sums]:
+            sums_of = self._run if self._size > 1 else _run_here
+            for block, sums in zip(
+                blocks, sums_of(samples, scorer, window, blocks, kept), strict=True
+            ):
+                progress(block + 1, total)
                 yield sums
 
-        before = self._blocks_repeated
-        result = run_protocol(run, n_samples, x_valid, x_test, sigma=sigma, curve=curve)
-        return replace(result, blocks_repeated=self._blocks_repeated - before)
+        result = run_protocol(
+            run, n_samples, x_valid, x_test, sigma=sigma, curve=curve, memory=kept
+        )
+        kept.forget()
+        return replace(result, blocks_repeated=kept.begun - total)
 
     def _run(
-        self, samples: SampleFile, points: Tensor, sigmas: Sequence[float]
-    ) -> Iterator[Tensor]:
+        self, samples: SampleFile, scorer: Scorer, window: Window, blocks: range, kept: Unfinished
+    ) -> Iterator[Sums]:
         """Every block's sums, in block order."""
         for _ in range(min(self._size, cluster.cpus()) - len(self._actors)):
             self._start_actor()
-        work = (samples, ray.put(points.numpy()), sigmas)
-        blocks = block_count(samples.n_samples)
-        waiting = list(range(blocks))  # sorted, hence a heap
-        finished: dict[int, np.ndarray] = {}
-        for block in range(blocks):
+        work = _Work(samples, ray.put(scorer), ray.put(window))
+        finished = kept.blocks(blocks, window)
+        waiting = [block for block in blocks if block not in finished]  # sorted, hence a heap
+        for block in blocks:
             while block not in finished:
                 while self._idle and waiting and waiting[0] < block + _AHEAD * self._size:
-                    self._hand_out(heapq.heappop(waiting), *work)
-                self._collect(finished, waiting)
-            yield torch.tensor(finished.pop(block))
+                    kept.begin()
+                    self._hand_out(heapq.heappop(waiting), work)
+                self._collect(finished, waiting, kept)
+            yield finished.pop(block)
 
     def _start_actor(self) -> None:
-        actor: Any = _Actor.remote()
+        actor: Any = _RemoteActor.remote()
         self._actors.append(actor)
         self._busy[actor.ready.remote()] = (actor, None)
 
-    def _hand_out(
-        self, block: int, samples: SampleFile, points: Any, sigmas: Sequence[float]
-    ) -> None:
+    def _hand_out(self, block: int, work: _Work) -> None:
         actor = self._idle.pop()
-        self._busy[actor.score.remote(samples, block, points, sigmas)] = (actor, block)
+        self._busy[actor.score.remote(work, block)] = (actor, block)
 
-    def _collect(self, finished: dict[int, np.ndarray], waiting: list[int]) -> None:
+    def _collect(self, finished: dict[int, Sums], waiting: list[int], kept: Unfinished) -> None:
         """Wait for one answer: a block's sums, an actor that is ready, or a loss."""
         [ref], _ = ray.wait(list(self._busy))
         actor, block = self._busy.pop(ref)
@@ -237,7 +370,6 @@ class ParzenPool:
             self._replace(actor, block, error)
             if block is not None:
                 heapq.heappush(waiting, block)
-                self._blocks_repeated += 1
         except RayTaskError as error:
             if isinstance(error.cause, AAEError):
                 raise error.cause from error
@@ -246,6 +378,7 @@ class ParzenPool:
             self._losses[block] = 0
             self._idle.append(actor)
             if block is not None:
+                kept.keep_block(block, answer)
                 finished[block] = answer
 
     def _replace(self, actor: Any, block: int | None, error: Exception) -> None:
@@ -260,3 +393,15 @@ class ParzenPool:
             )
         _log.warning("Parzen: %s: the actor was lost; another one takes over", task)
         self._start_actor()
+
+
+def _run_here(
+    samples: SampleFile, scorer: Scorer, window: Window, blocks: range, kept: Unfinished
+) -> Iterator[Sums]:
+    source, finished = samples.open(), kept.blocks(blocks, window)
+    for block in blocks:
+        if block not in finished:
+            kept.begin()
+            finished[block] = scorer.score(source, block, window)
+            kept.keep_block(block, finished[block])
+        yield finished.pop(block)

@@ -6,7 +6,7 @@ Whatever has been scored is kept by the content it depends on, so that asking tw
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, unit_interval
 from aae_core.data.resident import Images
 from aae_core.data.splits import permutation
+from aae_core.evaluation.parzen import CURVE, PROTOCOL
 from aae_core.evaluation.scores import test_metrics
 from aae_core.seeding import stream_seed
 from orchestrator.history import finite
@@ -28,7 +29,6 @@ from orchestrator.records import RunRecord
 from orchestrator.selection import Candidate
 from orchestrator.spec import ParzenSpec
 
-_CURVE = (10_000, 100_000, 1_000_000, 10_000_000)
 _CENTROIDS, _CLUSTERED = 1_000, 100_000
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -50,14 +50,9 @@ class Scorer:
         """
         assert run.checkpoint is not None
         checkpoint = Path(run.checkpoint)
-        seed = stream_seed(run.seed, "evaluate")
-        content = {
-            "checkpoint": (checkpoint / "manifest.json").read_text(),
-            "seed": seed,
-            "samples": samples,
-        }
+        drawn = CheckpointSamples(checkpoint, stream_seed(run.seed, "evaluate"), samples)
 
-        def compute() -> dict[str, Any]:
+        def compute(unfinished: Path) -> dict[str, Any]:
             valid = Images.of(self.data.x_valid, self.data.y_valid, _CPU)
             test = Images.of(self.test.x, self.test.y, _CPU)
             model = aae_core.load(checkpoint)
@@ -67,22 +62,22 @@ class Scorer:
                 self.progress(what, 1, 1)
                 return {"metrics": metrics}
             result = self.pool.score(
-                CheckpointSamples(checkpoint, seed, samples),
+                drawn,
                 self.data.x_valid,
                 self.test.x,
-                curve=[n for n in _CURVE if n < samples] + [samples],
+                curve=[n for n in CURVE if n < samples] + [samples],
                 progress=partial(self.progress, f"{what}: {samples:,} samples"),
+                folder=unfinished,
             )
-            curve = [asdict(point) for point in result.curve]
-            return {**result.to_dict(), "metrics": metrics, "curve": curve}
+            return {**result.to_dict(), "metrics": metrics}
 
-        document = self._kept(content, compute)
+        document = self._kept(drawn.content, compute)
         return document if "curve" not in document else document | {"controls": self.controls()}
 
     def controls(self) -> dict[str, Any]:
         """Two memories scored as if they were models: Parzen figures flatter memorisation."""
 
-        def compute() -> dict[str, Any]:
+        def compute(_unfinished: Path) -> dict[str, Any]:
             centroids = _centroids(self.data.x_train)
             samples = {"train_images": self.data.x_train, "kmeans": centroids}
             return {name: self._score_array(name, array) for name, array in samples.items()}
@@ -99,12 +94,12 @@ class Scorer:
         return result.to_dict()
 
     def _kept(
-        self, content: dict[str, Any], compute: Callable[[], dict[str, Any]]
+        self, content: dict[str, Any], compute: Callable[[Path], dict[str, Any]]
     ) -> dict[str, Any]:
-        key = digest({**content, "data": self.data.sha256, "test": self.test.sha256})
-        path = self.folder / f"{key}.json"
+        data = {"data": self.data.sha256, "test": self.test.sha256, "protocol": PROTOCOL}
+        path = self.folder / f"{digest({**content, **data})}.json"
         if not path.exists():
-            write_json(path, compute())
+            write_json(path, compute(path.with_suffix(".unfinished")))
         document: dict[str, Any] = json.loads(path.read_text())
         return document
 

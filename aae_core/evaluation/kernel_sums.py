@@ -1,62 +1,210 @@
-"""Sums of Gaussian kernels, exact to rounding: the arithmetic under the Parzen estimator.
+"""Sums of Gaussian kernels, Σ_j exp(−‖x − s_j‖² / 2σ²), with a guaranteed bound on their error.
 
-Shapes: n points x, m samples s, D pixels, S widths σ.  Units: nats.
+Nearly all terms of such a sum are too small to matter. With P the first principal components of
+the points, ‖x − s‖² ≥ ‖P(x − s)‖² + (‖x⊥‖ − ‖s⊥‖)², and the right side is one narrow matrix product
+in single precision. Samples that it puts beyond a point's reach are dropped, and the largest terms
+that they could have been count as error; the others are measured, in single precision to drop most
+of them, too, and then in double. Where too few could be dropped, all are summed.
+
+Shapes: n points x, m samples s, D pixels, S widths σ, k components.  Units: log-sums in nats.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import reduce
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from aae_core.errors import DataError
 
-_TILE = 500  # a tile of squared distances takes 2 MB
-_TOLERANCE = 1e-6  # nats that cancellation may cost before differences are taken directly
+_ROWS, _COLUMNS = 500, 1_000  # of a tile, which then fits a core's cache
+_COMPONENTS = (16, 32, 48, 64, 96, 128)  # of which the cheapest number is taken
+_PROBED = 100, 500  # points and samples that tell how many are within reach
+_FITTED = 2_000  # points that the components are fitted to
+_CHUNK = 56  # pixels to a sum in single precision: short sums round less
+_EXACT = 64  # components that are multiplied in double precision: they are the long ones
+_FEW = 1_000_000  # pairs that are not worth single precision
+_MUCH = 0.1  # of a tile within reach: then a whole product is cheaper than single ones
 _LARGEST = 1e30  # of a pixel, of σ and of 1/σ: their squares stay finite
-_EPS = torch.finfo(torch.float64).eps
+_LEAST = -80.0  # exponent below which single precision has denormal numbers, which are slow
+_EPS, _EPS32 = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps / 2
 
 
-def block_log_sums(points: Tensor, samples: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """log Σ_j exp(−‖x − s_j‖² / 2σ²): (n, D), (m, D) -> (S, n), float64.
+class Arithmetic(Enum):
+    """How squared distances are found; each is taken where the one before is not exact enough."""
 
-    Squared distances come from a matrix product. Where cancellation could cost more than 1e-6
-    nats, for points far from their mean on the scale of σ, differences are taken directly.
+    SINGLE = 4e-4  # mostly by a product in single precision: nats that it may cost
+    DOUBLE = 1e-6
+    DIFFERENCE = math.inf  # double precision without a product, which cancels
 
-    Raises DataError for empty, unequal, non-finite or huge input, and unless σ > 0.
+
+@dataclass(frozen=True, eq=False)
+class KernelSums:
+    """log Σ_j exp(…) over some samples, and the log of how far each sum may be off: (S, n)."""
+
+    log_sums: Tensor
+    log_errors: Tensor
+
+    @classmethod
+    def off_by(cls, share: Tensor | float, log_sums: Tensor) -> Self:
+        """Sums that are off by a share of themselves."""
+        log_share = torch.as_tensor(share, dtype=log_sums.dtype, device=log_sums.device).log()
+        return cls(log_sums, torch.where(log_sums.isfinite(), log_sums + log_share, -math.inf))
+
+    def __add__(self, other: "KernelSums") -> "KernelSums":
+        """Over the samples of both."""
+        log_sums = torch.logaddexp(self.log_sums, other.log_sums)
+        rounding = KernelSums.off_by(4 * _EPS * (1 + log_sums.abs()), log_sums)
+        errors = torch.logaddexp(self.log_errors, other.log_errors)
+        return KernelSums(log_sums, torch.logaddexp(errors, rounding.log_errors))
+
+    @property
+    def least(self) -> Tensor:
+        """What the log-sums are at least, (S, n)."""
+        share = (self.log_errors - self.log_sums).exp().nan_to_num(nan=1.0).clamp(max=1.0)
+        return self.log_sums + torch.log1p(-share)
+
+    @property
+    def error_bound(self) -> Tensor:
+        """Nats by which the log-sums may be off, (S, n)."""
+        return self.log_sums - self.least
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """Points or samples about the points' mean, with the points' principal components."""
+
+    x: Tensor  # (n, D), float64
+    squares: Tensor  # (n,), ‖x‖²
+    basis: Tensor  # (D, K), orthonormal
+    _coordinates: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_points(cls, points: Tensor, centre: Tensor) -> Self:
+        """Raises DataError for points that are empty, not finite or huge."""
+        check_pixels(points, "points")
+        x = points.to(centre) - centre
+        return cls(x, _squares(x), _principal_components(x))
+
+    def of_samples(self, samples: Tensor, centre: Tensor) -> "Cloud":
+        """Raises DataError as `of_points` does, and for another number of pixels."""
+        check_pixels(samples, "samples", dim=len(self.basis))
+        x = samples.to(centre) - centre
+        return Cloud(x, _squares(x), self.basis)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: slice) -> "Cloud":
+        return Cloud(self.x[rows], self.squares[rows], self.basis)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        return self.squares.sqrt()
+
+    @cached_property
+    def single(self) -> Tensor:
+        return self.x.float()
+
+    @cached_property
+    def split(self) -> tuple[Tensor, Tensor]:
+        """x = x′ + r in products: its first coordinates, and the rest r in single precision."""
+        if self.x.shape[1] <= _EXACT:
+            return self.x, self.single[:, :0]
+        first = self.basis[:, :_EXACT]
+        along = self.x @ first
+        return along, (self.x - along @ first.T).float()
+
+    def coordinates(self, k: int) -> Tensor:
+        """Along k components, and at least the length of what is left: (n, k + 1), single.
+
+        k = D leaves nothing: (n, D).
+        """
+        if k not in self._coordinates:
+            self._coordinates[k] = self._along(k)
+        return self._coordinates[k]
+
+    def _along(self, k: int) -> Tensor:
+        if k == self.x.shape[1]:
+            return self.single
+        along = _product(self.single, self.basis[:, :k].T.float())
+        left = self.squares - _squares(along.double()) + 2 * self.off(k) * self.squares
+        return torch.cat([along, left.clamp_(min=0).sqrt_().float()[:, None]], 1)
+
+    def off(self, k: int) -> float:
+        """How far `coordinates` may be off, as a share of ‖x‖."""
+        dim = self.x.shape[1]
+        return 2 * _EPS32 if k == dim else math.sqrt(k) * (_additions(dim) + 4) * _EPS32
+
+
+def _principal_components(x: Tensor) -> Tensor:
+    """(n, D) -> (D, K), the largest first."""
+    fitted = x[:: math.ceil(len(x) / _FITTED)]
+    fitted = fitted / fitted.abs().max().clamp(min=1 / _LARGEST)
+    if len(fitted) >= x.shape[1]:
+        vectors: Tensor = torch.linalg.eigh(fitted.T @ fitted).eigenvectors.flip(1)
+    else:
+        left = torch.linalg.eigh(fitted @ fitted.T).eigenvectors.flip(1)
+        vectors = torch.linalg.qr(fitted.T @ left).Q
+    return vectors[:, : _COMPONENTS[-1]].contiguous()
+
+
+def kernel_sums(
+    points: Cloud, samples: Cloud, sigmas: Sequence[float], reach: Tensor
+) -> KernelSums:
+    """Sums over the samples, or at least over those within the points' reach.
+
+    `reach`: squared distances (n,), perhaps infinite.  Raises DataError unless σ > 0.
     """
-    check_pixels(points, "points")
-    check_pixels(samples, "samples", dim=points.shape[1])
     for sigma in sigmas:
         check_sigma(sigma)
+    k = _components(points, samples, sigmas, reach)
+    if k is None:
+        return _over_all(points, samples, sigmas)
+    return _over_near(points, samples, sigmas, reach, k)
+
+
+def log_sums(points: Tensor, samples: Tensor, sigmas: Sequence[float]) -> KernelSums:
+    """Over all samples: (n, D), (m, D) -> (S, n)."""
     centre = points.double().mean(0)
-    points, samples = points - centre, samples - centre
-    far = _cancellation(points, min(sigmas)) > _TOLERANCE
-    sums = points.new_empty(len(sigmas), len(points))
-    sums[:, ~far] = _tiled(squared_distances, points[~far], samples, sigmas)
-    sums[:, far] = _tiled(_by_difference, points[far], samples, sigmas)
-    return sums
+    cloud = Cloud.of_points(points, centre)
+    everywhere = torch.full_like(cloud.squares, math.inf)
+    return kernel_sums(cloud, cloud.of_samples(samples, centre), sigmas, everywhere)
+
+
+def reach(least: Tensor, sigmas: Sequence[float], share: float) -> Tensor:
+    """Squared distance beyond which a term is less than a share of its sum at every σ, (n,).
+
+    `least`: what the log-sums will be at least, (S, n).
+    """
+    rates = torch.tensor([_rate(sigma) for sigma in sigmas], dtype=least.dtype, device=least.device)
+    return (-(least + math.log(share)) / rates[:, None]).amax(0)
+
+
+def nearest_bound(points: Cloud, samples: Cloud) -> Tensor:
+    """Squared distance of the sample that looks nearest, (n,): the nearest is no farther."""
+    k = next((k for k in _candidates(points) if k >= _COMPONENTS[1]), _candidates(points)[-1])
+    left, right = _scores_of(points, k), _scores_of(samples, k, samples=True)
+    best = torch.cat([(left[rows] @ right.T).argmax(1) for rows in _tiles(len(left), _ROWS)])
+    apart = [_squares(points.x[r] - samples.x[best[r]]) for r in _tiles(len(best), _ROWS)]
+    return torch.cat(apart) * (1 + 1e-9)
 
 
 def log_likelihood(log_sums: Tensor, n_samples: int, dim: int, sigma: float) -> Tensor:
     """ℓ from the log-sums over all samples, of any shape."""
-    return log_sums - math.log(n_samples) - _log_volume(dim, sigma)
+    return log_sums - math.log(n_samples) - dim * math.log(sigma * math.sqrt(2 * math.pi))
 
 
-def error_bound(ll: Tensor, points: Tensor, n_samples: int, sigma: float) -> Tensor:
-    """How far rounding may have moved each point's ℓ at most, in nats: (n,), (n, D) -> (n,).
-
-    Every exponent a_j ≤ 0 is off by a constant, the cancellation, and a share of |a_j|. Weighted
-    by its part w_j in the sum, Σ w_j |a_j| ≤ log m − log Σ exp a_j.  `points` are all those that
-    were summed together, since their mean is the centre.
-    """
-    dim = points.shape[1]
-    cancellation = _cancellation(points - points.mean(0), sigma)
-    cancellation = cancellation.where(cancellation <= _TOLERANCE, 0)  # else by differences
-    additions = _TILE + 2 * math.ceil(n_samples / _TILE)
-    share = (2 * (dim + 8) + additions) * _EPS
-    return cancellation + share * (1 - ll - _log_volume(dim, sigma))
+def squared_distances(x: Tensor, s: Tensor) -> Tensor:
+    """‖x‖² + ‖s‖² − 2 x·s, float64 and about a common centre, or it cancels: (n, m)."""
+    norms = x.square().sum(1)[:, None] + s.square().sum(1)
+    return norms.addmm_(x, s.T, alpha=-2).clamp_(min=0)
 
 
 def check_pixels(pixels: Tensor, name: str, dim: int | None = None) -> None:
@@ -65,7 +213,8 @@ def check_pixels(pixels: Tensor, name: str, dim: int | None = None) -> None:
         raise DataError(f"{name}: shape {tuple(pixels.shape)}; give (n, D), neither of them zero")
     if dim is not None and pixels.shape[1] != dim:
         raise DataError(f"{name}: {pixels.shape[1]} pixels an image where others have {dim}")
-    if not (pixels.abs() <= _LARGEST).all():
+    least, most = torch.aminmax(pixels)  # not a number where any pixel is not one
+    if not (least >= -_LARGEST and most <= _LARGEST):
         raise DataError(f"{name}: some pixels are not finite, or larger than {_LARGEST:g}")
 
 
@@ -75,51 +224,281 @@ def check_sigma(sigma: float) -> None:
         raise DataError(f"sigma: {sigma}; give a positive, finite number")
 
 
-def _log_volume(dim: int, sigma: float) -> float:
-    return dim * math.log(sigma * math.sqrt(2 * math.pi))
-
-
 def _rate(sigma: float) -> float:
     return 0.5 / sigma**2
 
 
-def _cancellation(centred: Tensor, sigma: float) -> Tensor:
-    """What the product form may cost a point beside a share of |a_j|, in nats: (n, D) -> (n,).
+def _squares(x: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=1)
+    return lengths.square_()
 
-    ‖x‖² + ‖s‖² − 2 x·s is off by (D + 8) ε (‖x‖² + ‖s‖²), and ‖s‖² ≤ 2‖x‖² + 2‖x − s‖².
+
+def _tiles(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _additions(dim: int) -> int:
+    """On the way of a pixel through `_product`."""
+    return _CHUNK + math.ceil(dim / _CHUNK)
+
+
+def _product(x: Tensor, s: Tensor) -> Tensor:
+    """x sᵀ by short sums, in single precision."""
+    chunks = list(_tiles(x.shape[1], _CHUNK))
+    found = x[:, chunks[0]] @ s[:, chunks[0]].T
+    for pixels in chunks[1:]:
+        found.addmm_(x[:, pixels], s[:, pixels].T)
+    return found
+
+
+# -- how ----------------------------------------------------------------------------------------
+
+
+def _arithmetic(
+    points: Cloud, samples: Cloud, sigmas: Sequence[float], kinds: Sequence[Arithmetic]
+) -> Arithmetic:
+    """The first that is exact enough, or differences."""
+    for kind in kinds:
+        if bool((_rounding(points, samples, min(sigmas), kind) <= kind.value).all()):
+            return kind
+    return Arithmetic.DIFFERENCE
+
+
+def _rounding(points: Cloud, samples: Cloud, sigma: float, kind: Arithmetic) -> Tensor:
+    """What a product may cost a point beside a share of its exponents, in nats: (n,).
+
+    A product x·s is off by ε ‖x‖‖s‖ times the number of additions. In double precision a sample's
+    own length does not matter, since ‖s‖² ≤ 2‖x‖² + 2‖x − s‖².
     """
-    squares = centred.square().sum(1)
-    return 3 * (centred.shape[1] + 8) * _EPS * _rate(sigma) * squares
+    dim = points.x.shape[1]
+    double = 3 * (dim + 8) * _EPS * _rate(sigma) * points.squares
+    if kind is Arithmetic.DIFFERENCE:
+        return torch.zeros_like(double)
+    if kind is Arithmetic.DOUBLE:
+        return double
+    lengths = [
+        torch.linalg.vector_norm(cloud.split[1], dim=1).double() for cloud in (points, samples)
+    ]
+    product: Tensor = lengths[0] * lengths[1].max()
+    product = product * (2 * _rate(sigma) * _EPS32 * (_additions(dim) + 4))
+    return 2 * double + 1.01 * product + _EPS32 * (_COLUMNS + 300)  # and the terms, and their sums
 
 
-def _tiled(
-    squares: Callable[[Tensor, Tensor], Tensor],
-    points: Tensor,
-    samples: Tensor,
-    sigmas: Sequence[float],
+def _share(
+    points: Cloud, samples: Cloud, sigmas: Sequence[float], kind: Arithmetic, log_sums: Tensor
 ) -> Tensor:
-    def log_sums(x: Tensor) -> Tensor:
-        tiles = (_log_sums(squares(x, s), sigmas) for s in torch.split(samples, _TILE))
-        return reduce(torch.logaddexp, tiles)
+    """How far rounding may move each sum, as a share of it: (S, n).
 
-    return torch.cat([log_sums(x) for x in torch.split(points, _TILE)], dim=1)
+    Exponents a_j ≤ 0 are off by a share of |a_j|, too. Weighted by their parts w_j in the sum,
+    Σ w_j |a_j| ≤ log m − log Σ exp a_j.
+    """
+    additions = 2 * (points.x.shape[1] + 8) + _COLUMNS + len(samples.x) / _COLUMNS
+    exponents = 1 + math.log(len(samples.x)) - log_sums
+    product = torch.stack([_rounding(points, samples, sigma, kind) for sigma in sigmas])
+    return torch.expm1(product + additions * _EPS * exponents)
 
 
-def _log_sums(d2: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Squared distances (n, m), overwritten -> (S, n)."""
-    nearest = d2.amin(1)
-    d2 -= nearest[:, None]
-    terms = torch.empty_like(d2)
-    sums = [torch.mul(d2, -_rate(sigma), out=terms).exp_().sum(1) for sigma in sigmas]
+def _candidates(points: Cloud) -> list[int]:
+    """Numbers of components that may pay; all pixels, without a bound, where they are few."""
+    dim, most = points.basis.shape
+    few = [k for k in _COMPONENTS if k <= most and 2 * k < dim]
+    return [*few, dim] if dim <= 2 * _COMPONENTS[-1] else few
+
+
+def _components(
+    points: Cloud, samples: Cloud, sigmas: Sequence[float], reach: Tensor
+) -> int | None:
+    """Number of components whose bound pays best; None where all pairs are better summed.
+
+    Nanoseconds per pair, of which only the proportions matter.
+    """
+    dim = points.x.shape[1]
+    if float(points.lengths.max() * samples.lengths.max()) > _LARGEST:
+        return None  # single precision ends not far from there
+    strides = [math.ceil(len(c) / n) for c, n in zip((points, samples), _PROBED, strict=True)]
+    probes = [points[:: strides[0]], samples[:: strides[1]]]
+    limit = reach[:: strides[0], None]
+
+    def within(k: int) -> float:
+        d2 = squared_distances(*(cloud.coordinates(k).double() for cloud in probes))
+        return float((d2 <= limit).double().mean())
+
+    each = within(dim) * (70 + 2.5 * len(sigmas) + dim)
+    costs: dict[int | None, float] = {None: 4.5 + 0.023 * dim + 1.3 * len(sigmas)}
+    for k in _candidates(points):
+        costs[k] = 0.8 + 0.021 * (k + 2) + within(k) * (100 + 0.5 * dim) + each
+    return min(costs, key=lambda k: costs[k])
+
+
+# -- over all samples ---------------------------------------------------------------------------
+
+
+def _over_all(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> KernelSums:
+    few = len(points) * len(samples) <= _FEW
+    kinds = (Arithmetic.DOUBLE,) if few else (Arithmetic.SINGLE, Arithmetic.DOUBLE)
+    arithmetic = _arithmetic(points, samples, sigmas, kinds)
+    half = -0.5 * samples.squares
+
+    def scores(rows: slice, columns: slice) -> Tensor:
+        """−‖x − s‖²/2, up to a constant for each point, float64."""
+        if arithmetic is Arithmetic.DIFFERENCE:
+            return _differences(points.x[rows], samples.x[columns]).square_().mul_(-0.5)
+        if arithmetic is Arithmetic.DOUBLE:
+            return torch.addmm(half[columns], points.x[rows], samples.x[columns].T)
+        (x, x_rest), (s, s_rest) = points.split, samples.split
+        found = torch.addmm(half[columns], x[rows], s[columns].T)
+        return found.add_(_product(x_rest[rows], s_rest[columns])) if x_rest.numel() else found
+
+    terms = torch.float32 if arithmetic is Arithmetic.SINGLE else torch.float64
+    parts = []
+    for rows in _tiles(len(points), _ROWS):
+        total = half.new_full((len(sigmas), rows.stop - rows.start), -math.inf)
+        for columns in _tiles(len(samples), _COLUMNS):
+            total = torch.logaddexp(total, _tile_sums(scores(rows, columns), sigmas, terms))
+        parts.append(total)
+    log_sums = torch.cat(parts, 1)
+    if arithmetic is not Arithmetic.DIFFERENCE:
+        log_sums -= torch.stack([_rate(sigma) * points.squares for sigma in sigmas])
+    return KernelSums.off_by(_share(points, samples, sigmas, arithmetic, log_sums), log_sums)
+
+
+def _differences(x: Tensor, s: Tensor) -> Tensor:
+    return torch.cdist(x, s, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _tile_sums(scores: Tensor, sigmas: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """log Σ exp(2 · rate · score), (n, m), overwritten -> (S, n); terms of the given type."""
+    best = scores.amax(1)
+    scores = scores.sub_(best[:, None]).to(dtype)
+    least = _LEAST if dtype == torch.float32 else -math.inf
+    terms = torch.empty_like(scores)
+    sums = [
+        torch.mul(scores, 2 * _rate(sigma), out=terms).clamp_(min=least).exp_().sum(1)
+        for sigma in sigmas
+    ]
+    shifts = [2 * _rate(sigma) * best for sigma in sigmas]
+    return torch.stack(sums).double().log_() + torch.stack(shifts)
+
+
+# -- over those within reach --------------------------------------------------------------------
+
+
+def _over_near(
+    points: Cloud,
+    samples: Cloud,
+    sigmas: Sequence[float],
+    reach: Tensor,
+    k: int,
+) -> KernelSums:
+    arithmetic = _arithmetic(points, samples, sigmas, (Arithmetic.DOUBLE,))
+    search = _Search(points, samples, reach, k, arithmetic)
+    parts = [
+        _ragged_sums(search.pairs(rows), rows.stop - rows.start, sigmas)
+        for rows in _tiles(len(points), _ROWS)
+    ]
+    log_sums = torch.cat([sums for sums, _ in parts], 1)
+    dropped = len(samples) - torch.cat([counts for _, counts in parts])
+    kept = KernelSums.off_by(_share(points, samples, sigmas, arithmetic, log_sums), log_sums)
+    lost = torch.stack([dropped.log() - _rate(sigma) * reach for sigma in sigmas])
+    return KernelSums(log_sums, torch.logaddexp(kept.log_errors, lost))
+
+
+class _Search:
+    """The pairs of a point and a sample within the point's reach, and few others.
+
+    Within reach is x·s − ‖s‖²/2 ≥ (‖x‖² − reach) / 2.
+    """
+
+    def __init__(
+        self, points: Cloud, samples: Cloud, reach: Tensor, k: int, arithmetic: Arithmetic
+    ) -> None:
+        self.points, self.samples, self.arithmetic = points, samples, arithmetic
+        self.left, self.right = _scores_of(points, k), _scores_of(samples, k, samples=True)
+        self.limits = 0.5 * (points.squares - reach)
+        self.coarse = (k + 8) * _EPS32 + 2 * points.off(k)  # what the scores are off, as a share
+        self.fine = (points.x.shape[1] + 8) * _EPS32
+        self.scores = self.left.new_empty(_ROWS * _COLUMNS)
+        self.flags = np.empty(0 if self.scores.is_cuda else _ROWS * _COLUMNS, bool)
+
+    def pairs(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Row within the tile, and squared distance."""
+        found = [self._in_tile(rows, columns) for columns in _tiles(len(self.samples), _COLUMNS)]
+        row, d2 = (torch.cat(parts) for parts in zip(*found, strict=True))
+        order = torch.argsort(row, stable=True)
+        return row[order], d2[order]
+
+    def _in_tile(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        within, width = self._scan(rows, columns), columns.stop - columns.start
+        row = torch.div(within, width, rounding_mode="floor")
+        column = within - row * width
+        points, samples = self.points, self.samples
+        x, s, squares = points.x[rows], samples.x[columns], samples.squares[columns]
+        if self.arithmetic is not Arithmetic.DIFFERENCE and len(row) > _MUCH * len(x) * width:
+            products = (x @ s.T).flatten()[within]
+        else:
+            products = _products(points.single[rows], samples.single[columns], row, column)
+            near = products - 0.5 * squares[column] >= self._limit(rows, columns, self.fine)[row]
+            row, column = row[near], column[near]
+            if self.arithmetic is Arithmetic.DIFFERENCE:
+                return row, _squared_differences(x, s, row, column)
+            products = _products(x, s, row, column)
+        d2 = points.squares[rows][row] + squares[column] - 2 * products
+        return row, d2.clamp_(min=0)
+
+    def _scan(self, rows: slice, columns: slice) -> Tensor:
+        """Flat positions, within the tile, of the scores that are not below their row's limit."""
+        left, right = self.left[rows], self.right[columns]
+        limit = self._limit(rows, columns, self.coarse)[:, None]
+        size = len(left) * len(right)
+        scores = torch.mm(left, right.T, out=self.scores[:size].view(len(left), len(right)))
+        if scores.is_cuda:
+            return (scores >= limit).flatten().nonzero()[:, 0]
+        flags = self.flags[:size].reshape(scores.shape)
+        np.greater_equal(scores.numpy(), limit.numpy(), out=flags)
+        return torch.from_numpy(np.flatnonzero(flags))
+
+    def _limit(self, rows: slice, columns: slice, off: float) -> Tensor:
+        """That no score within reach is below, though it be off."""
+        longest = self.samples.lengths[columns].max()
+        limit = self.limits[rows] - 1.01 * off * longest * (self.points.lengths[rows] + longest)
+        return (limit - 2 * _EPS32 * limit.abs()).float()
+
+
+def _scores_of(cloud: Cloud, k: int, *, samples: bool = False) -> Tensor:
+    """Factors whose product is x·s − ‖s‖²/2 at least, in single precision: (n, k + 2)."""
+    last = -0.5 * cloud.squares if samples else torch.ones_like(cloud.squares)
+    return torch.cat([cloud.coordinates(k), last.float()[:, None]], 1)
+
+
+def _products(x: Tensor, s: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """x_i · s_j for pairs in the order of their rows: (p,)."""
+    starts = torch.zeros(len(x) + 1, dtype=row.dtype, device=row.device)
+    starts[1:] = torch.bincount(row, minlength=len(x)).cumsum(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that sparse tensors are new
+        wanted = torch.sparse_csr_tensor(
+            starts, column, x.new_zeros(len(row)), (len(x), len(s)), check_invariants=False
+        )
+    found: Tensor = torch.sparse.sampled_addmm(wanted, x, s.T, beta=0.0)
+    return found.values()
+
+
+def _squared_differences(x: Tensor, s: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    pairs = zip(row.split(_COLUMNS), column.split(_COLUMNS), strict=True)
+    return torch.cat([_squares(x[i] - s[j]) for i, j in pairs])
+
+
+def _ragged_sums(
+    pairs: tuple[Tensor, Tensor], n: int, sigmas: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """log Σ exp(−rate · d²) of each row, (S, n), and its number of terms, (n,)."""
+    row, d2 = pairs
+    counts = torch.bincount(row, minlength=n)
+    nearest = torch.segment_reduce(d2, "min", lengths=counts)
+    d2 = d2 - nearest.repeat_interleave(counts)
+    sums = [
+        torch.segment_reduce(torch.exp(-_rate(sigma) * d2), "sum", lengths=counts)
+        for sigma in sigmas
+    ]
     shifts = [_rate(sigma) * nearest for sigma in sigmas]
-    return torch.stack(sums).log_() - torch.stack(shifts)
-
-
-def squared_distances(x: Tensor, s: Tensor) -> Tensor:
-    """‖x‖² + ‖s‖² − 2 x·s, float64 and about a common centre, or it cancels: (n, m)."""
-    norms = x.square().sum(1)[:, None] + s.square().sum(1)
-    return norms.addmm_(x, s.T, alpha=-2).clamp_(min=0)
-
-
-def _by_difference(x: Tensor, s: Tensor) -> Tensor:
-    return torch.cdist(x, s, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    return torch.stack(sums).log_() - torch.stack(shifts), counts

@@ -3,8 +3,9 @@
     ℓ(x) = logsumexp_j(−‖x − s_j‖² / 2σ²) − log N − D log(σ√(2π))
 
 One set of samples s_j serves both to choose σ, on validation points, and to score the test
-points. The samples come in fixed blocks whose sums are added in block order, in float64 and on
-one thread, so that the figures do not depend on who computes which block.
+points, and is read once: the first block tells near which σ the best one will lie, and the test
+points are summed at all of those. Samples come in fixed blocks whose sums are added in block order,
+each on one thread, so that the figures do not depend on who computes which block.
 
 Shapes: n points x, N samples s in blocks of m, D pixels, S widths σ.
 Units: pixels in [0, 1], σ in the same unit, likelihoods in nats.
@@ -14,8 +15,9 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -25,20 +27,29 @@ from torch import Tensor
 from aae_core import streams
 from aae_core.errors import DataError
 from aae_core.evaluation.kernel_sums import (
-    block_log_sums,
+    Cloud,
+    KernelSums,
     check_pixels,
     check_sigma,
-    error_bound,
+    kernel_sums,
     log_likelihood,
+    nearest_bound,
+    reach,
 )
 
 SIGMA_GRID: tuple[float, ...] = tuple(np.logspace(-1, 0, 10).tolist())
+STEPS = 8  # to a step of the grid, when σ is refined
+LADDER: tuple[float, ...] = tuple(
+    SIGMA_GRID[i // STEPS] * 10 ** (i % STEPS / (9 * STEPS)) for i in range(9 * STEPS + 1)
+)
 BLOCK = 10_000  # samples in a block: part of the protocol, since block i is one random stream
+CURVE = (10_000, 100_000, 1_000_000, 10_000_000)  # numbers of samples that results are shown for
 VALID_POINTS = 1_000  # the first ones choose σ
+PROTOCOL = 2  # of the figures: another number, another figure for the same samples
+DROPPED = 1e-6  # share of a sum, at most, that is not worth the time: nats by which it is off
+_SPAN = 10 ** (1 / 3) * 1.001  # widths this far apart are summed with one reach
 
 Pixels: TypeAlias = np.ndarray | Tensor
-# (points, sigmas) -> `block_log_sums` of every block, in block order
-Runner: TypeAlias = Callable[[Tensor, Sequence[float]], Iterator[Tensor]]
 
 
 class SampleSource(Protocol):
@@ -48,7 +59,7 @@ class SampleSource(Protocol):
     def n_samples(self) -> int: ...
 
     def block(self, index: int) -> Tensor:
-        """(m, D), float64."""
+        """(m, D), floats."""
         ...
 
 
@@ -80,8 +91,7 @@ class ModelSource:
 
     def block(self, index: int) -> Tensor:
         size = min(BLOCK, self.n_samples - index * BLOCK)
-        stream = streams.generator(self.seed, "parzen", index)
-        return self.model.sample(size, generator=stream).double()
+        return self.model.sample(size, generator=streams.generator(self.seed, "parzen", index))
 
 
 def to_float64(pixels: Pixels, name: str) -> Tensor:
@@ -113,23 +123,170 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@_one_thread()
-@torch.no_grad()
-def score_block(
-    source: SampleSource, index: int, points: Tensor, sigmas: Sequence[float]
-) -> Tensor:
-    """`block_log_sums` of one block of the source: the same bits in every process."""
-    return block_log_sums(points, source.block(index), sigmas)
+# -- sums ---------------------------------------------------------------------------------------
 
 
-def in_process(source: SampleSource) -> Runner:
-    """The runner that computes every block here, one after the other."""
+@dataclass(frozen=True, eq=False)
+class Widths:
+    """Kernel sums of some points, a row for each σ."""
 
-    def run(points: Tensor, sigmas: Sequence[float]) -> Iterator[Tensor]:
-        for index in range(block_count(source.n_samples)):
-            yield score_block(source, index, points, sigmas)
+    sigmas: tuple[float, ...]
+    sums: KernelSums
 
-    return run
+    def __add__(self, other: "Widths") -> "Widths":
+        """Over the samples of both, for the σ of both."""
+        common = tuple(sigma for sigma in self.sigmas if sigma in other.sigmas)
+        return Widths(common, self.rows(common) + other.rows(common))
+
+    def rows(self, sigmas: Sequence[float]) -> KernelSums:
+        indices = [self.sigmas.index(sigma) for sigma in sigmas]
+        return KernelSums(self.sums.log_sums[indices], self.sums.log_errors[indices])
+
+    def log_likelihood(self, sigma: float, n_samples: int, dim: int) -> Tensor:
+        """ℓ of every point, (n,)."""
+        return log_likelihood(self.rows([sigma]).log_sums[0], n_samples, dim, sigma)
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What some samples give the points."""
+
+    valid: Widths
+    test: Widths
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(self.valid + other.valid, self.test + other.test)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{part}": tensor
+            for name, widths in vars(self).items()
+            for part, tensor in (
+                ("sigmas", torch.tensor(widths.sigmas, dtype=torch.float64)),
+                *vars(widths.sums).items(),
+            )
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        def widths(name: str) -> Widths:
+            sums = KernelSums(tensors[f"{name}.log_sums"], tensors[f"{name}.log_errors"])
+            return Widths(tuple(tensors[f"{name}.sigmas"].tolist()), sums)
+
+        return cls(widths("valid"), widths("test"))
+
+
+@dataclass(frozen=True)
+class Window:
+    """The σ for which points are summed, and what their sums are known to be at least."""
+
+    sigmas: tuple[float, ...] | None = None  # None: as the samples themselves suggest
+    before: Sums | None = None
+
+
+class Scorer:
+    """Sums of every point over a block of samples: all that a worker has to know."""
+
+    def __init__(self, valid: Tensor, test: Tensor, n_samples: int, sigma: float | None) -> None:
+        points = torch.cat([test, valid])
+        self.n_samples, self.dim, self.sigma = n_samples, points.shape[1], sigma
+        self._n_test, self._centre = len(test), points.mean(0)
+        self._points = Cloud.of_points(points, self._centre)
+
+    @cached_property
+    def test(self) -> Cloud:
+        return self._points[: self._n_test]
+
+    @cached_property
+    def valid(self) -> Cloud:
+        return self._points[self._n_test :]
+
+    @_one_thread()
+    @torch.no_grad()
+    def score(self, source: SampleSource, index: int, window: Window) -> Sums:
+        """The sums over one block of the source: the same bits in every process.
+
+        Raises DataError for samples that cannot be scored.
+        """
+        samples = source.block(index)
+        cloud = self.test.of_samples(samples, self._centre)
+        before = window.before
+        valid_before = None if before is None else before.valid
+        test_before = None if before is None else before.test
+        grid = SIGMA_GRID if self.sigma is None else ()
+        valid = self._widths(self.valid, cloud, grid, valid_before)
+        sigmas = window.sigmas or self.window(valid, len(samples))
+        if self.sigma is None:
+            fine = tuple(sigma for sigma in sigmas if sigma not in grid)
+            more = self._widths(self.valid, cloud, fine, valid_before)
+            valid = _side_by_side([valid, more])
+            if len(samples) == self.n_samples:
+                choice = choose_sigma(valid, self.n_samples, self.dim)
+                sigmas = tuple(sorted({choice.grid, choice.refined}))
+        return Sums(valid, self._widths(self.test, cloud, sigmas, test_before))
+
+    def next_window(self, total: Sums, n: int) -> tuple[float, ...]:
+        """The σ that are summed from n samples on, of those that were."""
+        wanted = self.window(total.valid, n)
+        return tuple(sigma for sigma in wanted if sigma in total.test.sigmas) or total.test.sigmas
+
+    def window(self, valid: Widths, n: int) -> tuple[float, ...]:
+        """Where σ will lie for every number of samples from n on.
+
+        It falls as N^(−1/(d + 4)) for points that fill d dimensions: by a step of the grid with
+        every decade, or less, from d = 5 on. Where that is too narrow, the samples are read again.
+        """
+        if self.sigma is not None:
+            return (self.sigma,)
+        best = int(np.argmax(_means(valid, SIGMA_GRID, n, self.dim)))
+        decades = math.ceil(math.log10(self.n_samples / n))
+        return _ladder(best - 1 - decades, best + 1)
+
+    def _widths(
+        self, points: Cloud, samples: Cloud, sigmas: Sequence[float], before: Widths | None
+    ) -> Widths:
+        nearest = None if before or not sigmas else nearest_bound(points, samples)
+        found = []
+        for some in _spans(sigmas):
+            if before is not None:
+                least = before.rows(some).least
+            else:
+                assert nearest is not None
+                least = torch.stack([-nearest / (2 * sigma**2) for sigma in some])
+            limit = reach(least, some, DROPPED / self.n_samples)
+            found.append(Widths(some, kernel_sums(points, samples, some, limit)))
+        return _side_by_side(found, len(points))
+
+
+def _side_by_side(parts: Sequence[Widths], n: int = 0) -> Widths:
+    parts = [part for part in parts if part.sigmas]
+    if not parts:
+        none = torch.empty(0, n, dtype=torch.float64)
+        return Widths((), KernelSums(none, none))
+    return Widths(
+        tuple(sigma for part in parts for sigma in part.sigmas),
+        KernelSums(
+            torch.cat([part.sums.log_sums for part in parts]),
+            torch.cat([part.sums.log_errors for part in parts]),
+        ),
+    )
+
+
+def _spans(sigmas: Sequence[float]) -> list[tuple[float, ...]]:
+    spans: list[list[float]] = []
+    for sigma in sorted(sigmas):
+        if not spans or sigma > _SPAN * spans[-1][0]:
+            spans.append([])
+        spans[-1].append(sigma)
+    return [tuple(span) for span in spans]
+
+
+def _ladder(lowest: int, highest: int) -> tuple[float, ...]:
+    """All σ from one place in the grid to another."""
+    return LADDER[max(0, lowest) * STEPS : min(len(SIGMA_GRID) - 1, highest) * STEPS + 1]
+
+
+# -- the choice of σ ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -137,21 +294,62 @@ class Choice:
     """The σ for one number of samples."""
 
     grid: float
-    refined: float  # between the grid's points; whether it is better shows later
+    refined: float  # the best of the ladder, at most a step from the grid's
     at_edge: bool = False
     valid_ll: tuple[float, ...] = ()  # mean over validation points, for each σ of the grid
 
 
-def choose_sigma(valid_ll: Sequence[float]) -> Choice:
-    """The best σ of SIGMA_GRID, and the top of the parabola in ln σ through its neighbours."""
+def _around(grid: float) -> tuple[float, ...]:
+    place = SIGMA_GRID.index(grid)
+    return _ladder(place - 1, place + 1)
+
+
+def choose_sigma(valid: Widths, n_samples: int, dim: int) -> Choice:
+    """By the mean over the validation points; the grid's own where the ladder has no better."""
+    valid_ll = _means(valid, SIGMA_GRID, n_samples, dim)
     best = int(np.argmax(valid_ll))
-    at_edge = best in (0, len(SIGMA_GRID) - 1)
-    shift = 0.0  # in steps of the grid, at most ½
-    if not at_edge:
-        before, after = np.diff(valid_ll[best - 1 : best + 2])
-        shift = 0.5 * (before + after) / (before - after) if before > after else 0.0
-    refined = SIGMA_GRID[best] * (SIGMA_GRID[1] / SIGMA_GRID[0]) ** shift
-    return Choice(SIGMA_GRID[best], float(refined), at_edge, tuple(valid_ll))
+    grid = SIGMA_GRID[best]
+    near = [grid, *(sigma for sigma in _around(grid) if sigma in valid.sigmas)]
+    refined = near[int(np.argmax(_means(valid, near, n_samples, dim)))]
+    return Choice(grid, refined, best in (0, len(SIGMA_GRID) - 1), tuple(valid_ll))
+
+
+def _means(valid: Widths, sigmas: Sequence[float], n_samples: int, dim: int) -> list[float]:
+    return [float(valid.log_likelihood(sigma, n_samples, dim).mean()) for sigma in sigmas]
+
+
+# -- the protocol -------------------------------------------------------------------------------
+
+# (scorer, window, blocks) -> their sums, in order
+Runner: TypeAlias = Callable[[Scorer, Window, range], Iterator[Sums]]
+
+
+class Memory(Protocol):
+    """Keeps totals over the first blocks, so that an interrupted job goes on from there."""
+
+    def totals(self) -> dict[int, Sums]:
+        """By number of blocks."""
+        ...
+
+    def keep(self, blocks: int, total: Sums, *, needed: bool) -> None:
+        """A total that is not needed may be forgotten when the next one is kept."""
+        ...
+
+
+class NoMemory:
+    def totals(self) -> dict[int, Sums]:
+        return {}
+
+    def keep(self, blocks: int, total: Sums, *, needed: bool) -> None: ...
+
+
+def in_process(source: SampleSource) -> Runner:
+    """The runner that computes every block here, one after the other."""
+
+    def run(scorer: Scorer, window: Window, blocks: range) -> Iterator[Sums]:
+        return (scorer.score(source, index, window) for index in blocks)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -186,15 +384,21 @@ class ParzenResult:
     standard_error_grid: float | None
     blocks: int
     blocks_repeated: int  # lost with the process that had them
-    pairs_scored: int
+    pairs_scored: int  # of a point and a sample, those included that were found not to matter
     seconds: float
     max_abs_error_bound: float  # nats, of any test point
     per_point: Tensor  # (n_test,), float64, at `sigma`
     curve: list[Score]  # for every number of samples asked for
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: all but `per_point` and `curve`."""
-        return {k: v for k, v in vars(self).items() if k not in ("per_point", "curve")}
+        """Plain JSON: all but `per_point`."""
+        document = {name: value for name, value in vars(self).items() if name != "per_point"}
+        return document | {"curve": [asdict(score) for score in self.curve]}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], per_point: Tensor) -> Self:
+        curve = [Score(**score) for score in document["curve"]]
+        return cls(**{**document, "curve": curve}, per_point=per_point)
 
 
 @_one_thread()
@@ -206,6 +410,7 @@ def run_protocol(
     *,
     sigma: float | None = None,
     curve: Sequence[int] = (),
+    memory: Memory | None = None,
 ) -> ParzenResult:
     """Choose σ on the first VALID_POINTS of `x_valid`, then score `x_test`: (n, D) both.
 
@@ -217,49 +422,35 @@ def run_protocol(
     began = time.perf_counter()
     sizes = _prefixes(curve, n_samples)
     test = _points(x_test, "test images")
-    n_test, dim = test.shape
     if sigma is None:
-        valid = _choosing_points(x_valid, dim)
-        choices = _choices(_likelihoods(runner, valid, SIGMA_GRID, n_samples, sizes))
+        valid = _choosing_points(x_valid, test.shape[1])
     else:
         check_sigma(sigma)
-        valid, choices = test[:0], dict.fromkeys(sizes, Choice(sigma, sigma))
-
-    points = torch.cat([test, valid])
-    sigmas = sorted({s for choice in choices.values() for s in (choice.grid, choice.refined)})
-    ll = _likelihoods(runner, points, sigmas, n_samples, sizes)
-
-    def score(n: int, s: float) -> Score:
-        return Score.of(ll[n][s][:n_test], n, s)
-
-    best = {n: _better(choice, ll[n], n_test) for n, choice in choices.items()}
-    choice, at_best = choices[n_samples], score(n_samples, best[n_samples])
-    at_grid = score(n_samples, choice.grid)
-    bounds = [
-        error_bound(ll[n_samples][s], points, n_samples, s)[:n_test]
-        for s in {at_best.sigma, at_grid.sigma}
-    ]
+        valid = test[:0]
+    scorer = Scorer(valid, test, n_samples, sigma)
+    found = _scored(runner, scorer, sizes, memory or NoMemory())
+    last = found[n_samples]
     return ParzenResult(
         n_samples=n_samples,
         n_valid=len(valid),
-        n_test=n_test,
-        dim=dim,
-        sigma=at_best.sigma,
-        sigma_grid=at_grid.sigma,
-        sigma_at_edge=choice.at_edge,
+        n_test=len(test),
+        dim=scorer.dim,
+        sigma=last.best.sigma,
+        sigma_grid=last.on_grid.sigma,
+        sigma_at_edge=last.choice.at_edge,
         sigmas=list(SIGMA_GRID) if sigma is None else [],
-        valid_ll=list(choice.valid_ll),
-        log_likelihood=at_best.log_likelihood,
-        standard_error=at_best.standard_error,
-        log_likelihood_grid=at_grid.log_likelihood,
-        standard_error_grid=at_grid.standard_error,
+        valid_ll=list(last.choice.valid_ll),
+        log_likelihood=last.best.log_likelihood,
+        standard_error=last.best.standard_error,
+        log_likelihood_grid=last.on_grid.log_likelihood,
+        standard_error_grid=last.on_grid.standard_error,
         blocks=block_count(n_samples),
         blocks_repeated=0,
-        pairs_scored=(len(valid) + len(points)) * n_samples,
+        pairs_scored=(len(valid) + len(test)) * n_samples,
         seconds=time.perf_counter() - began,
-        max_abs_error_bound=max(float(bound.max()) for bound in bounds),
-        per_point=ll[n_samples][at_best.sigma][:n_test],
-        curve=[score(n, best[n]) for n in curve],
+        max_abs_error_bound=last.error_bound,
+        per_point=last.per_point,
+        curve=[found[n].best for n in curve],
     )
 
 
@@ -284,34 +475,83 @@ def _choosing_points(x_valid: Pixels | None, dim: int) -> Tensor:
     return _points(x_valid[:VALID_POINTS], "validation images", dim)
 
 
-def _likelihoods(
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    choice: Choice
+    best: Score
+    on_grid: Score
+    per_point: Tensor
+    error_bound: float
+
+    @classmethod
+    def of(cls, total: Sums, choice: Choice, n: int, dim: int) -> Self:
+        sigmas = [choice.refined, choice.grid]
+        rows = total.test.rows(sigmas)
+        best, on_grid = (total.test.log_likelihood(sigma, n, dim) for sigma in sigmas)
+        return cls(
+            choice,
+            Score.of(best, n, choice.refined),
+            Score.of(on_grid, n, choice.grid),
+            best,
+            float(rows.error_bound.max()),
+        )
+
+
+def _scored(
+    runner: Runner, scorer: Scorer, sizes: Collection[int], memory: Memory
+) -> dict[int, _Scored]:
+    """For every number of samples. Where σ came to lie outside its window, they are read again."""
+    found: dict[int, _Scored] = {}
+    totals = _totals(runner, scorer, sizes, memory)
+    for n in sizes:
+        total, choice = totals[n], _choice(scorer, totals[n], n)
+        if not _is_within(choice, total):
+            around = _around(choice.grid)
+            total = _totals(runner, scorer, [n], NoMemory(), around)[n]
+            choice = choose_sigma(total.valid, n, scorer.dim)
+        found[n] = _Scored.of(total, choice, n, scorer.dim)
+    return found
+
+
+def _choice(scorer: Scorer, total: Sums, n: int) -> Choice:
+    if scorer.sigma is not None:
+        return Choice(scorer.sigma, scorer.sigma)
+    return choose_sigma(total.valid, n, scorer.dim)
+
+
+def _is_within(choice: Choice, total: Sums) -> bool:
+    """Whether all σ were there to choose from, and the test points are summed for the chosen."""
+    known = not choice.valid_ll or set(_around(choice.grid)) <= set(total.valid.sigmas)
+    return known and {choice.grid, choice.refined} <= set(total.test.sigmas)
+
+
+def _totals(
     runner: Runner,
-    points: Tensor,
-    sigmas: Sequence[float],
-    n_samples: int,
+    scorer: Scorer,
     sizes: Collection[int],
-) -> dict[int, dict[float, Tensor]]:
-    """ℓ of every point, (n,), by number of samples and σ: one pass over the blocks."""
-    dim = points.shape[1]
-    ends = [*range(BLOCK, n_samples, BLOCK), n_samples]
-    sums = accumulate(runner(points, sigmas), torch.logaddexp)
-    return {
-        n: {s: log_likelihood(row, n, dim, s) for s, row in zip(sigmas, rows, strict=True)}
-        for n, rows in zip(ends, sums, strict=True)
-        if n in sizes
-    }
+    memory: Memory,
+    sigmas: tuple[float, ...] | None = None,
+) -> dict[int, Sums]:
+    """By number of samples. With each decade it is told anew what lies within reach, at which σ.
 
-
-def _choices(ll: Mapping[int, Mapping[float, Tensor]]) -> dict[int, Choice]:
-    return {n: choose_sigma([float(x.mean()) for x in rows.values()]) for n, rows in ll.items()}
-
-
-def _better(choice: Choice, ll: Mapping[float, Tensor], n_test: int) -> float:
-    """The refined σ if it gains on the validation points, which follow the test points."""
-    if choice.refined == choice.grid:
-        return choice.grid
-    gain = ll[choice.refined][n_test:].mean() - ll[choice.grid][n_test:].mean()
-    return choice.refined if gain > 0 else choice.grid
+    `sigmas` are those of the test points where they are known.
+    """
+    sums = memory.totals()  # by number of blocks
+    ends = {block_count(n): n for n in sizes}
+    starts = [0, *(10**i for i in range(9) if 10**i < max(ends))]
+    for first, last in pairwise([*starts, max(ends)]):
+        before = sums.get(first)
+        chosen = sigmas if before is None else sigmas or scorer.next_window(before, first * BLOCK)
+        window = Window(chosen, before)
+        done = max((blocks for blocks in sums if first <= blocks <= last), default=first)
+        total = sums.get(done)
+        for blocks, more in enumerate(runner(scorer, window, range(done, last)), done + 1):
+            total = more if total is None else total + more
+            needed = blocks in ends or blocks in starts
+            memory.keep(blocks, total, needed=needed)
+            if needed:
+                sums[blocks] = total
+    return {n: sums[blocks] for blocks, n in ends.items()}
 
 
 def validation_score(samples: Tensor, x_valid: Tensor) -> dict[str, float]:

@@ -58,6 +58,7 @@ _CLASSES: dict[Kind, type[Model]] = {
 @runtime_checkable
 class Samples(Protocol):
     code_dim: int
+    dim: int
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor: ...
 

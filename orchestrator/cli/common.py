@@ -47,13 +47,22 @@ def emit(document: Any) -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal's stderr; silence elsewhere."""
+def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left on a terminal's stderr; silence elsewhere."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            per_second = f", {task.speed:.1f}/s" if task.speed else ""
+            return Text(f"{task.completed:.0f}/{task.total or 0:.0f} {unit}{per_second}, left")
 
     console = Console(file=sys.stderr)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = ("{task.description}", BarColumn(), Rate(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

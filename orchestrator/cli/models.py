@@ -1,6 +1,7 @@
 """evaluate, parzen, sample, encode: what is done with trained models, or with anyone's samples."""
 
 import math
+from contextlib import nullcontext
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from aae_core.evaluation.parzen import ParzenResult
+    from aae_core.models import Samples
+    from orchestrator.parzen_job import ArrayFile, CheckpointSamples
 
 ModelName = Annotated[str, typer.Argument(help="A sweep (its winner) or a checkpoint folder.")]
 _CHUNK = 10_000  # images at a time
@@ -52,7 +55,9 @@ def evaluate(
 
 
 def parzen(
-    samples: Annotated[Path, typer.Argument(help="The samples, .npy, (N, D).")],
+    samples: Annotated[
+        str, typer.Argument(help="The samples, .npy, (N, D); or a sweep or checkpoint that draws.")
+    ],
     test: Annotated[Path, typer.Option("--test", help="The images to score, .npy, (n, D).")],
     valid: Annotated[
         Path | None, typer.Option("--valid", help="Images that choose sigma, .npy.")
@@ -60,6 +65,10 @@ def parzen(
     sigma: Annotated[
         float | None, typer.Option("--sigma", help="The kernel's width, instead of --valid.")
     ] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", min=1, help="How many a model draws; 10,000 by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of a model's draws.")] = 0,
     actors: Annotated[
         int | None, typer.Option("--actors", min=1, help="Processes; one per CPU by default.")
     ] = None,
@@ -71,7 +80,8 @@ def parzen(
     """Parzen log-likelihood of images under anyone's samples (Goodfellow et al. 2014).
 
     Float arrays are taken as they are, uint8 is divided by 255. The figures are the same, bit for
-    bit, for any number of actors.
+    bit, for any number of actors. The same command carries on after an interruption, and costs
+    nothing when it is done.
     """
     import numpy as np
 
@@ -86,13 +96,13 @@ def parzen(
         raise UsageError(f"--sigma {sigma:g}: give a positive, finite number")
     if per_point is not None:
         _require_npy(per_point)
-    result = _score(
-        samples.resolve(),
-        None if valid is None else open_array(valid),
-        open_array(test),
-        sigma,
-        actors,
-    )
+    x_test, x_valid = open_array(test), None if valid is None else open_array(valid)
+    for name, images in (("test", x_test), ("validation", x_valid)):
+        _note_range(f"{name} images", images)
+    drawn = _samples(samples, n, seed)
+    result, known = _score(drawn, x_valid, x_test, sigma, actors)
+    if known:
+        say("scored before: these are the figures of that time")
     if per_point is not None:
         np.save(per_point, result.per_point.numpy())
     if result.sigma_at_edge:
@@ -122,13 +132,9 @@ def sample(
     """Draw images from a model, pixels in [0, 1]; the first are the same for any number."""
     import torch
 
-    import aae_core
-    from aae_core.models import Samples
     from aae_core.streams import generator
 
-    net = aae_core.load(common.checkpoint_of(model))
-    if not isinstance(net, Samples):
-        raise UsageError(f"{model}: a {net.kind} draws no images")
+    net = _sampler(common.checkpoint_of(model), model)
     images = _new_array(out, (n, net.dim))
     stream = generator(seed, "sample")
     with torch.no_grad():
@@ -208,26 +214,73 @@ def _print_scores(models: list[dict[str, Any]]) -> None:
         )
 
 
+def _samples(name: str, n: int | None, seed: int) -> "ArrayFile | CheckpointSamples":
+    from orchestrator.parzen_job import ArrayFile, CheckpointSamples, open_array
+
+    path = Path(name).resolve()
+    if path.suffix == ".npy" or path.is_file():
+        if n is not None:
+            raise UsageError(f"-n {n}: {path.name} has its own number of samples")
+        _note_range("samples", open_array(path)[:_CHUNK])
+        return ArrayFile(path)
+    checkpoint = common.checkpoint_of(name)
+    _sampler(checkpoint, name)
+    return CheckpointSamples(checkpoint, seed, n or 10_000)
+
+
+def _sampler(checkpoint: Path, name: str) -> "Samples":
+    import aae_core
+    from aae_core.models import Samples
+
+    net = aae_core.load(checkpoint)
+    if not isinstance(net, Samples):
+        raise UsageError(f"{name}: a {net.kind} draws no images")
+    return net
+
+
+def _note_range(what: str, images: "np.ndarray | None") -> None:
+    """Pixels are in [0, 1] by convention; others are scored as they are."""
+    if images is None or images.dtype.kind != "f" or not images.size:
+        return
+    least, most = float(images.min()), float(images.max())
+    if least < 0 or most > 1:
+        say(f"note: {what}: from {least:.4g} to {most:.4g}, not in [0, 1]; scored as they are")
+
+
 def _score(
-    samples: Path,
+    samples: "ArrayFile | CheckpointSamples",
     valid: "np.ndarray | None",
     test: "np.ndarray",
     sigma: float | None,
     actors: int | None,
-) -> "ParzenResult":
+) -> "tuple[ParzenResult, bool]":
     """Over Ray actors; in this process where one block and one process is all there is."""
-    from aae_core.evaluation.parzen import block_count, in_process, run_protocol
+    from aae_core.data.sets import fingerprint
+    from aae_core.evaluation.parzen import CURVE, block_count
     from orchestrator import cluster
-    from orchestrator.parzen_job import ArrayFile, score_samples
+    from orchestrator.parzen_job import score_once, score_samples
 
-    file = ArrayFile(samples)
+    settings, size = common.settings(), samples.n_samples
     if actors is None:
-        actors = min(cluster.usable_cpus(), block_count(file.n_samples))
-    if actors == 1:
-        return run_protocol(in_process(file.open()), file.n_samples, valid, test, sigma=sigma)
-    settings = common.settings()
-    with cluster.connected(settings), common.progress("scoring") as progress:
-        return score_samples(file, valid, test, actors=actors, sigma=sigma, progress=progress)
+        actors = min(cluster.usable_cpus(), block_count(size))
+    images = [fingerprint(x) for x in (test, valid) if x is not None]
+    content = {**samples.content, "images": images, "sigma": sigma}
+
+    def score(folder: Path) -> "ParzenResult":
+        ray = cluster.connected(settings) if actors > 1 else nullcontext()
+        with ray, common.progress("scoring", "blocks") as progress:
+            return score_samples(
+                samples,
+                valid,
+                test,
+                actors=actors,
+                sigma=sigma,
+                curve=[k for k in CURVE if k < size] + [size],
+                progress=progress,
+                folder=folder,
+            )
+
+    return score_once(settings.home, content, score)
 
 
 def _new_array(path: Path, shape: tuple[int, int]) -> "np.memmap[Any, Any]":

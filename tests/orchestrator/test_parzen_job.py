@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +24,14 @@ from aae_core.evaluation.parzen import (
     in_process,
     run_protocol,
 )
-from orchestrator.errors import SweepError
-from orchestrator.parzen_job import ArrayFile, CheckpointSamples, open_array, score_samples
+from orchestrator.errors import SweepError, SweepHeld
+from orchestrator.parzen_job import (
+    ArrayFile,
+    CheckpointSamples,
+    open_array,
+    score_once,
+    score_samples,
+)
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
@@ -103,7 +110,7 @@ def test_any_number_of_actors_gives_the_same_bits(
     )
     assert same_figures(result, in_process_result)
     assert result.blocks_repeated == 0
-    assert seen == [(done, 10) for done in range(1, 11)]
+    assert seen == [(done, 5) for done in range(1, 6)]
 
 
 def test_a_killed_actor_costs_one_block(
@@ -119,6 +126,101 @@ def test_a_block_that_always_kills_ends_the_job(tmp_path: Path, samples: ArrayFi
     deadly = Deadly(samples.open(), tmp_path, lives=99)
     with pytest.raises(SweepError, match="block 2: lost 3 actors in a row"):
         score_samples(deadly, VALID, TEST, actors=2)
+
+
+def test_a_killed_driver_goes_on_where_it_was(
+    tmp_path: Path, samples: ArrayFile, in_process_result: ParzenResult
+) -> None:
+    """Killed as its third block ends: two or three are on disk, and only the others are read."""
+    np.save(tmp_path / "valid.npy", VALID.numpy())
+    np.save(tmp_path / "test.npy", TEST.numpy())
+    folder = tmp_path / "unfinished"
+    script = DRIVER.format(samples=samples.path, images=tmp_path, folder=folder, curve=BLOCK)
+    driver = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=100)
+    assert driver.returncode == -signal.SIGKILL, driver.stderr.decode()
+    finished = len(list(folder.glob("block-*"))) + 1  # and the total over the first
+    assert 2 <= finished <= 3
+
+    asked: list[int] = []
+
+    @dataclass
+    class Counted:
+        n_samples: int = N
+
+        def open(self) -> SampleSource:
+            return self
+
+        def block(self, index: int) -> Tensor:
+            asked.append(index)
+            return samples.open().block(index)
+
+    result = score_samples(Counted(), VALID, TEST, actors=1, curve=[BLOCK], folder=folder)
+    assert same_figures(result, in_process_result)
+    assert len(asked) == 5 - finished
+    assert 1 <= result.blocks_repeated <= 2  # those that the actors had at the time
+    assert not folder.exists()
+
+
+DRIVER = """
+import os, signal
+from pathlib import Path
+import numpy as np, ray
+from orchestrator.parzen_job import ArrayFile, score_samples
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+valid, test = (np.load(Path("{images}") / f"{{name}}.npy") for name in ("valid", "test"))
+
+def progress(done, total):
+    if done == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+score_samples(
+    ArrayFile(Path("{samples}")), valid, test,
+    actors=2, curve=[{curve}], progress=progress, folder=Path("{folder}"),
+)
+"""
+
+
+def test_damaged_blocks_are_computed_again(
+    tmp_path: Path, samples: ArrayFile, in_process_result: ParzenResult
+) -> None:
+    folder = tmp_path / "unfinished"
+
+    def stop(done: int, _total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_samples(samples, VALID, TEST, actors=1, curve=[BLOCK], progress=stop, folder=folder)
+    (folder / "block-000001").write_bytes(b"torn")
+    (folder / "block-000002").write_bytes(b"")
+    result = score_samples(samples, VALID, TEST, actors=1, curve=[BLOCK], folder=folder)
+    assert same_figures(result, in_process_result)
+    assert result.blocks_repeated == 2
+
+
+def test_what_was_scored_is_not_scored_again(tmp_path: Path, samples: ArrayFile) -> None:
+    def score(folder: Path) -> ParzenResult:
+        return score_samples(samples, VALID, TEST, actors=1, curve=[BLOCK], folder=folder)
+
+    def never(folder: Path) -> ParzenResult:
+        raise AssertionError(folder)
+
+    first, known = score_once(tmp_path, samples.content, score)
+    assert not known
+    again, known = score_once(tmp_path, samples.content, never)
+    assert known
+    assert vars(again) | {"per_point": 0} == vars(first) | {"per_point": 0}
+    assert torch.equal(again.per_point, first.per_point)
+
+
+def test_two_do_not_score_the_same(tmp_path: Path, samples: ArrayFile) -> None:
+    def score(folder: Path) -> ParzenResult:
+        with pytest.raises(SweepHeld, match="another process"):
+            score_once(tmp_path, samples.content, score)
+        return score_samples(samples, VALID, TEST, actors=1, sigma=0.2, folder=folder)
+
+    score_once(tmp_path, samples.content, score)
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from aae_core.data import TestData, TrainingData, load_training_data
-from aae_core.evaluation.parzen import ArraySource, in_process, run_protocol
+from aae_core.evaluation.parzen import ArraySource
 from orchestrator import scoring, stages, trainable
 from orchestrator import sweep as sweep_module
 from orchestrator.cluster import Share
@@ -104,20 +104,12 @@ def _no_ray(settings: Settings) -> Iterator[None]:
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def score(
-        _: Any, samples: Any, x_valid: Any, x_test: Any, *, progress: Any, curve: Any = ()
-    ) -> Any:
-        progress(0, 1)
-        runner = in_process(samples.open())
-        return run_protocol(runner, samples.n_samples, x_valid, x_test, curve=curve)
-
     monkeypatch.setattr(stages, "run_stage", straw_stage)
     monkeypatch.setattr(sweep_module, "MlflowWriter", NoMlflow)
     monkeypatch.setattr(stages.cluster, "connected", _no_ray)
     monkeypatch.setattr(stages.cluster, "share", lambda _: Share(1.0, 0.0))
     monkeypatch.setattr(StageDriver, "capacity", lambda _: 1)
     monkeypatch.setattr(stages.cluster, "cpus", lambda: 1)
-    monkeypatch.setattr(ParzenPool, "score", score)
     monkeypatch.setattr(scoring, "SharedArray", StrawArray)
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(trainable, "SAVING_SHARE", math.inf)
