@@ -72,8 +72,8 @@ class KernelSums:
 
     @property
     def error_bound(self) -> Tensor:
-        """Nats by which the log-sums may be off, (S, n)."""
-        return self.log_sums - self.least
+        """Nats by which the log-sums may be off, (S, n), perhaps infinite."""
+        return torch.where(self.least.isfinite(), self.log_sums - self.least, math.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,7 @@ class Cloud:
     x: Tensor  # (n, D), float64
     squares: Tensor  # (n,), ‖x‖²
     basis: Tensor  # (D, K), orthonormal
+    pixels: Tensor  # (n, D), as they were given: centring rounds
     _coordinates: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -90,19 +91,19 @@ class Cloud:
         """Raises DataError for points that are empty, not finite or huge."""
         check_pixels(points, "points")
         x = points.to(centre) - centre
-        return cls(x, _squares(x), _principal_components(x))
+        return cls(x, _squares(x), _principal_components(x), points)
 
     def of_samples(self, samples: Tensor, centre: Tensor) -> "Cloud":
         """Raises DataError as `of_points` does, and for another number of pixels."""
         check_pixels(samples, "samples", dim=len(self.basis))
         x = samples.to(centre) - centre
-        return Cloud(x, _squares(x), self.basis)
+        return Cloud(x, _squares(x), self.basis, samples.to(centre.device))
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice) -> "Cloud":
-        return Cloud(self.x[rows], self.squares[rows], self.basis)
+        return Cloud(self.x[rows], self.squares[rows], self.basis, self.pixels[rows])
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -192,8 +193,8 @@ def nearest_bound(points: Cloud, samples: Cloud) -> Tensor:
     k = next((k for k in _candidates(points) if k >= _COMPONENTS[1]), _candidates(points)[-1])
     left, right = _scores_of(points, k), _scores_of(samples, k, samples=True)
     best = torch.cat([(left[rows] @ right.T).argmax(1) for rows in _tiles(len(left), _ROWS)])
-    apart = [_squares(points.x[r] - samples.x[best[r]]) for r in _tiles(len(best), _ROWS)]
-    return torch.cat(apart) * (1 + 1e-9)
+    row = torch.arange(len(best), device=best.device)
+    return _squared_differences(points.pixels, samples.pixels, row, best) * (1 + 1e-9)
 
 
 def log_likelihood(log_sums: Tensor, n_samples: int, dim: int, sigma: float) -> Tensor:
@@ -284,6 +285,12 @@ def _rounding(points: Cloud, samples: Cloud, sigma: float, kind: Arithmetic) -> 
     return 2 * double + 1.01 * product + _EPS32 * (_COLUMNS + 300)  # and the terms, and their sums
 
 
+def _single_holds(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> bool:
+    """Whether all that is computed in single precision is well within what it can hold."""
+    longest = float(points.lengths.max() * samples.lengths.max())
+    return longest < _LARGEST and all(_LARGEST**-0.5 < s < _LARGEST**0.5 for s in sigmas)
+
+
 def _share(
     points: Cloud, samples: Cloud, sigmas: Sequence[float], kind: Arithmetic, log_sums: Tensor
 ) -> Tensor:
@@ -292,8 +299,8 @@ def _share(
     Exponents a_j ≤ 0 are off by a share of |a_j|, too. Weighted by their parts w_j in the sum,
     Σ w_j |a_j| ≤ log m − log Σ exp a_j.
     """
-    additions = 2 * (points.x.shape[1] + 8) + _COLUMNS + len(samples.x) / _COLUMNS
-    exponents = 1 + math.log(len(samples.x)) - log_sums
+    additions = 2 * (points.x.shape[1] + 8) + len(samples)
+    exponents = 1 + math.log(len(samples)) - log_sums
     product = torch.stack([_rounding(points, samples, sigma, kind) for sigma in sigmas])
     return torch.expm1(product + additions * _EPS * exponents)
 
@@ -302,7 +309,7 @@ def _candidates(points: Cloud) -> list[int]:
     """Numbers of components that may pay; all pixels, without a bound, where they are few."""
     dim, most = points.basis.shape
     few = [k for k in _COMPONENTS if k <= most and 2 * k < dim]
-    return [*few, dim] if dim <= 2 * _COMPONENTS[-1] else few
+    return [*few, dim] if dim <= 2 * _COMPONENTS[-1] or not few else few
 
 
 def _components(
@@ -313,8 +320,8 @@ def _components(
     Nanoseconds per pair, of which only the proportions matter.
     """
     dim = points.x.shape[1]
-    if float(points.lengths.max() * samples.lengths.max()) > _LARGEST:
-        return None  # single precision ends not far from there
+    if not _single_holds(points, samples, sigmas):
+        return None
     strides = [math.ceil(len(c) / n) for c, n in zip((points, samples), _PROBED, strict=True)]
     probes = [points[:: strides[0]], samples[:: strides[1]]]
     limit = reach[:: strides[0], None]
@@ -334,15 +341,16 @@ def _components(
 
 
 def _over_all(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> KernelSums:
-    few = len(points) * len(samples) <= _FEW
-    kinds = (Arithmetic.DOUBLE,) if few else (Arithmetic.SINGLE, Arithmetic.DOUBLE)
+    pays = len(points) * len(samples) > _FEW and _single_holds(points, samples, sigmas)
+    kinds = (Arithmetic.SINGLE, Arithmetic.DOUBLE) if pays else (Arithmetic.DOUBLE,)
     arithmetic = _arithmetic(points, samples, sigmas, kinds)
     half = -0.5 * samples.squares
 
     def scores(rows: slice, columns: slice) -> Tensor:
         """−‖x − s‖²/2, up to a constant for each point, float64."""
         if arithmetic is Arithmetic.DIFFERENCE:
-            return _differences(points.x[rows], samples.x[columns]).square_().mul_(-0.5)
+            d2 = _differences(points.pixels[rows], samples.pixels[columns]).square_()
+            return d2.mul_(-0.5)
         if arithmetic is Arithmetic.DOUBLE:
             return torch.addmm(half[columns], points.x[rows], samples.x[columns].T)
         (x, x_rest), (s, s_rest) = points.split, samples.split
@@ -363,7 +371,7 @@ def _over_all(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> KernelS
 
 
 def _differences(x: Tensor, s: Tensor) -> Tensor:
-    return torch.cdist(x, s, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.cdist(x.double(), s.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _tile_sums(scores: Tensor, sigmas: Sequence[float], dtype: torch.dtype) -> Tensor:
@@ -399,7 +407,7 @@ def _over_near(
     log_sums = torch.cat([sums for sums, _ in parts], 1)
     dropped = len(samples) - torch.cat([counts for _, counts in parts])
     kept = KernelSums.off_by(_share(points, samples, sigmas, arithmetic, log_sums), log_sums)
-    lost = torch.stack([dropped.log() - _rate(sigma) * reach for sigma in sigmas])
+    lost = torch.stack([dropped.double().log() - _rate(sigma) * reach for sigma in sigmas])
     return KernelSums(log_sums, torch.logaddexp(kept.log_errors, lost))
 
 
@@ -440,7 +448,8 @@ class _Search:
             near = products - 0.5 * squares[column] >= self._limit(rows, columns, self.fine)[row]
             row, column = row[near], column[near]
             if self.arithmetic is Arithmetic.DIFFERENCE:
-                return row, _squared_differences(x, s, row, column)
+                pixels = points.pixels[rows], samples.pixels[columns]
+                return row, _squared_differences(*pixels, row, column)
             products = _products(x, s, row, column)
         d2 = points.squares[rows][row] + squares[column] - 2 * products
         return row, d2.clamp_(min=0)
@@ -485,7 +494,7 @@ def _products(x: Tensor, s: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 def _squared_differences(x: Tensor, s: Tensor, row: Tensor, column: Tensor) -> Tensor:
     pairs = zip(row.split(_COLUMNS), column.split(_COLUMNS), strict=True)
-    return torch.cat([_squares(x[i] - s[j]) for i, j in pairs])
+    return torch.cat([_squares(x[i].double() - s[j].double()) for i, j in pairs])
 
 
 def _ragged_sums(

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import logsumexp
 
+import aae_core
 from aae_core.config import DataConfig
 from aae_core.data import load_test_data, load_training_data, unit_interval
+from aae_core.evaluation.parzen import ModelSource
+from aae_core.models import Samples
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -214,6 +218,50 @@ def test_parzen_is_the_formula(
     sizes = {"n_samples": 300, "n_valid": 25, "n_test": 40, "dim": 6, "blocks": 1}
     assert sizes.items() <= chosen.items()
     assert {"sigma_at_edge", "blocks_repeated", "pairs_scored", "seconds"} <= chosen.keys()
+
+
+def test_what_was_scored_costs_nothing(
+    aae: Callable[..., Any], arrays: Callable[..., Path], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    files = (arrays("s", rng.random((90, 6))), "--test", arrays("t", rng.random((40, 6))))
+    first = aae("parzen", *files, "--sigma", 0.3, "--actors", 1, "--json")
+    points = tmp_path / "points.npy"
+    again = aae("parzen", *files, "--sigma", 0.3, "--json", "--per-point", points)
+    assert again.document == first.document
+    assert "scored before" not in first.err
+    assert "scored before" in again.err
+    assert np.load(points).mean() == pytest.approx(first.document["log_likelihood"])
+    other = aae("parzen", *files, "--sigma", 0.2, "--actors", 1, "--json")
+    assert other.document["log_likelihood"] != first.document["log_likelihood"]
+    assert "scored before" not in other.err
+
+
+def test_values_that_are_no_pixels_are_told(
+    aae: Callable[..., Any], arrays: Callable[..., Path]
+) -> None:
+    inside, outside = np.full((9, 6), 0.5), np.linspace(-0.25, 1.5, 54).reshape(9, 6)
+    for samples, test, what in ((inside, outside, "test images"), (outside, inside, "samples")):
+        files = (arrays("s", samples), "--test", arrays("t", test))
+        ended = aae("parzen", *files, "--sigma", 0.3, "--actors", 1)
+        assert ended.err == f"note: {what}: from -0.25 to 1.5, not in [0, 1]; scored as they are\n"
+
+
+def test_a_checkpoint_is_scored_by_its_draws(
+    aae: Callable[..., Any], checkpoint: Path, arrays: Callable[..., Path]
+) -> None:
+    test = np.random.default_rng(0).random((20, 64))
+    options = ("--test", arrays("t", test), "--sigma", 0.3, "--actors", 1, "--json")
+    found = aae("parzen", checkpoint, *options, "-n", 12_000, "--seed", 5).document
+    model = aae_core.load(checkpoint)
+    assert isinstance(model, Samples)
+    drawn = torch.cat([ModelSource(model, 5, 12_000).block(i) for i in range(2)]).detach()
+    assert found["n_samples"] == 12_000
+    want = brute_force(drawn.double().numpy(), test, 0.3).mean()
+    assert found["log_likelihood"] == pytest.approx(want, abs=1e-3)
+    assert [score["n_samples"] for score in found["curve"]] == [10_000, 12_000]
+    refused = aae("parzen", arrays("s", test), *options, "-n", 5)
+    assert (refused.code, refused.err) == (2, "-n 5: s.npy has its own number of samples\n")
 
 
 def test_parzen_scales_bytes(aae: Callable[..., Any], arrays: Callable[..., Path]) -> None:
