@@ -30,7 +30,7 @@ _FITTED = 2_000  # points that the components are fitted to
 _CHUNK = 56  # pixels to a sum in single precision: short sums round less
 _EXACT = 64  # components that are multiplied in double precision: they are the long ones
 _FEW = 1_000_000  # pairs that are not worth single precision
-_MUCH = 0.1  # of a tile within reach: then a whole product is cheaper than single ones
+_FEW_NEAR = 5_000  # of a row of tiles' pairs within reach, that are measured by differences
 _LARGEST = 1e30  # of a pixel, of σ and of 1/σ: their squares stay finite
 _LEAST = -80.0  # exponent below which single precision has denormal numbers, which are slow
 _EPS, _EPS32 = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps / 2
@@ -80,43 +80,50 @@ class KernelSums:
 class Cloud:
     """Points or samples about the points' mean, with the points' principal components."""
 
-    x: Tensor  # (n, D), float64
-    squares: Tensor  # (n,), ‖x‖²
+    pixels: Tensor  # (n, D), as they were given
+    centre: Tensor  # (D,), float64
     basis: Tensor  # (D, K), orthonormal
-    pixels: Tensor  # (n, D), as they were given: centring rounds
+    single: Tensor  # (n, D), x = pixels − centre in single precision
+    squares: Tensor  # (n,), ‖x‖²
     _coordinates: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_points(cls, points: Tensor, centre: Tensor) -> Self:
         """Raises DataError for points that are empty, not finite or huge."""
         check_pixels(points, "points")
-        x = points.to(centre) - centre
-        return cls(x, _squares(x), _principal_components(x), points)
+        fitted = points[:: math.ceil(len(points) / _FITTED)].to(centre) - centre
+        return cls(points, centre, _principal_components(fitted), *_centred(points, centre))
 
-    def of_samples(self, samples: Tensor, centre: Tensor) -> "Cloud":
+    def of_samples(self, samples: Tensor) -> "Cloud":
         """Raises DataError as `of_points` does, and for another number of pixels."""
         check_pixels(samples, "samples", dim=len(self.basis))
-        x = samples.to(centre) - centre
-        return Cloud(x, _squares(x), self.basis, samples.to(centre.device))
+        samples = samples.to(self.centre.device)
+        return Cloud(samples, self.centre, self.basis, *_centred(samples, self.centre))
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.pixels)
 
     def __getitem__(self, rows: slice) -> "Cloud":
-        return Cloud(self.x[rows], self.squares[rows], self.basis, self.pixels[rows])
+        parts = self.single[rows], self.squares[rows]
+        return Cloud(self.pixels[rows], self.centre, self.basis, *parts)
+
+    @property
+    def dim(self) -> int:
+        return len(self.centre)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """(n, D), float64."""
+        return self.pixels.to(self.centre) - self.centre
 
     @cached_property
     def lengths(self) -> Tensor:
         return self.squares.sqrt()
 
     @cached_property
-    def single(self) -> Tensor:
-        return self.x.float()
-
-    @cached_property
     def split(self) -> tuple[Tensor, Tensor]:
         """x = x′ + r in products: its first coordinates, and the rest r in single precision."""
-        if self.x.shape[1] <= _EXACT:
+        if self.dim <= _EXACT:
             return self.x, self.single[:, :0]
         first = self.basis[:, :_EXACT]
         along = self.x @ first
@@ -132,7 +139,7 @@ class Cloud:
         return self._coordinates[k]
 
     def _along(self, k: int) -> Tensor:
-        if k == self.x.shape[1]:
+        if k == self.dim:
             return self.single
         along = _product(self.single, self.basis[:, :k].T.float())
         left = self.squares - _squares(along.double()) + 2 * self.off(k) * self.squares
@@ -140,19 +147,29 @@ class Cloud:
 
     def off(self, k: int) -> float:
         """How far `coordinates` may be off, as a share of ‖x‖."""
-        dim = self.x.shape[1]
-        return 2 * _EPS32 if k == dim else math.sqrt(k) * (_additions(dim) + 4) * _EPS32
+        if k == self.dim:
+            return 2 * _EPS32
+        return math.sqrt(k) * (_additions(self.dim) + 4) * _EPS32
+
+
+def _centred(pixels: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """x in single precision, and ‖x‖² in double: tile by tile, within the cache."""
+    single = torch.empty_like(pixels, dtype=torch.float32)
+    squares = centre.new_empty(len(pixels))
+    for rows in _tiles(len(pixels), _ROWS):
+        x = pixels[rows].to(centre) - centre
+        single[rows], squares[rows] = x, _squares(x)
+    return single, squares
 
 
 def _principal_components(x: Tensor) -> Tensor:
     """(n, D) -> (D, K), the largest first."""
-    fitted = x[:: math.ceil(len(x) / _FITTED)]
-    fitted = fitted / fitted.abs().max().clamp(min=1 / _LARGEST)
-    if len(fitted) >= x.shape[1]:
-        vectors: Tensor = torch.linalg.eigh(fitted.T @ fitted).eigenvectors.flip(1)
+    x = x / x.abs().max().clamp(min=1 / _LARGEST)
+    if len(x) >= x.shape[1]:
+        vectors: Tensor = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)
     else:
-        left = torch.linalg.eigh(fitted @ fitted.T).eigenvectors.flip(1)
-        vectors = torch.linalg.qr(fitted.T @ left).Q
+        left = torch.linalg.eigh(x @ x.T).eigenvectors.flip(1)
+        vectors = torch.linalg.qr(x.T @ left).Q
     return vectors[:, : _COMPONENTS[-1]].contiguous()
 
 
@@ -176,7 +193,7 @@ def log_sums(points: Tensor, samples: Tensor, sigmas: Sequence[float]) -> Kernel
     centre = points.double().mean(0)
     cloud = Cloud.of_points(points, centre)
     everywhere = torch.full_like(cloud.squares, math.inf)
-    return kernel_sums(cloud, cloud.of_samples(samples, centre), sigmas, everywhere)
+    return kernel_sums(cloud, cloud.of_samples(samples), sigmas, everywhere)
 
 
 def reach(least: Tensor, sigmas: Sequence[float], share: float) -> Tensor:
@@ -271,7 +288,7 @@ def _rounding(points: Cloud, samples: Cloud, sigma: float, kind: Arithmetic) -> 
     A product x·s is off by ε ‖x‖‖s‖ times the number of additions. In double precision a sample's
     own length does not matter, since ‖s‖² ≤ 2‖x‖² + 2‖x − s‖².
     """
-    dim = points.x.shape[1]
+    dim = points.dim
     double = 3 * (dim + 8) * _EPS * _rate(sigma) * points.squares
     if kind is Arithmetic.DIFFERENCE:
         return torch.zeros_like(double)
@@ -299,7 +316,7 @@ def _share(
     Exponents a_j ≤ 0 are off by a share of |a_j|, too. Weighted by their parts w_j in the sum,
     Σ w_j |a_j| ≤ log m − log Σ exp a_j.
     """
-    additions = 2 * (points.x.shape[1] + 8) + len(samples)
+    additions = 2 * (points.dim + 8) + len(samples)
     exponents = 1 + math.log(len(samples)) - log_sums
     product = torch.stack([_rounding(points, samples, sigma, kind) for sigma in sigmas])
     return torch.expm1(product + additions * _EPS * exponents)
@@ -319,7 +336,7 @@ def _components(
 
     Nanoseconds per pair, of which only the proportions matter.
     """
-    dim = points.x.shape[1]
+    dim = points.dim
     if not _single_holds(points, samples, sigmas):
         return None
     strides = [math.ceil(len(c) / n) for c, n in zip((points, samples), _PROBED, strict=True)]
@@ -424,35 +441,32 @@ class _Search:
         self.left, self.right = _scores_of(points, k), _scores_of(samples, k, samples=True)
         self.limits = 0.5 * (points.squares - reach)
         self.coarse = (k + 8) * _EPS32 + 2 * points.off(k)  # what the scores are off, as a share
-        self.fine = (points.x.shape[1] + 8) * _EPS32
+        self.fine = (points.dim + 8) * _EPS32
         self.scores = self.left.new_empty(_ROWS * _COLUMNS)
         self.flags = np.empty(0 if self.scores.is_cuda else _ROWS * _COLUMNS, bool)
 
     def pairs(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Row within the tile, and squared distance."""
+        """Place among the rows, and squared distance."""
         found = [self._in_tile(rows, columns) for columns in _tiles(len(self.samples), _COLUMNS)]
-        row, d2 = (torch.cat(parts) for parts in zip(*found, strict=True))
+        row, column = (torch.cat(parts) for parts in zip(*found, strict=True))
         order = torch.argsort(row, stable=True)
-        return row[order], d2[order]
+        row, column = row[order], column[order]
+        points, samples = self.points, self.samples
+        if self.arithmetic is Arithmetic.DIFFERENCE or len(row) < _FEW_NEAR:
+            return row, _squared_differences(points.pixels[rows], samples.pixels, row, column)
+        d2 = points.squares[rows][row] + samples.squares[column]
+        d2 -= 2 * _products(points.x[rows], samples.x, row, column)
+        return row, d2.clamp_(min=0)
 
     def _in_tile(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         within, width = self._scan(rows, columns), columns.stop - columns.start
         row = torch.div(within, width, rounding_mode="floor")
         column = within - row * width
-        points, samples = self.points, self.samples
-        x, s, squares = points.x[rows], samples.x[columns], samples.squares[columns]
-        if self.arithmetic is not Arithmetic.DIFFERENCE and len(row) > _MUCH * len(x) * width:
-            products = (x @ s.T).flatten()[within]
-        else:
-            products = _products(points.single[rows], samples.single[columns], row, column)
-            near = products - 0.5 * squares[column] >= self._limit(rows, columns, self.fine)[row]
-            row, column = row[near], column[near]
-            if self.arithmetic is Arithmetic.DIFFERENCE:
-                pixels = points.pixels[rows], samples.pixels[columns]
-                return row, _squared_differences(*pixels, row, column)
-            products = _products(x, s, row, column)
-        d2 = points.squares[rows][row] + squares[column] - 2 * products
-        return row, d2.clamp_(min=0)
+        points, samples = self.points.single[rows], self.samples.single[columns]
+        products = _products(points, samples, row, column)
+        scores = products - 0.5 * self.samples.squares[columns][column]
+        near = scores >= self._limit(rows, columns, self.fine)[row]
+        return row[near], column[near] + columns.start
 
     def _scan(self, rows: slice, columns: slice) -> Tensor:
         """Flat positions, within the tile, of the scores that are not below their row's limit."""

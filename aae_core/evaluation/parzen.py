@@ -147,6 +147,9 @@ class Widths:
         return log_likelihood(self.rows([sigma]).log_sums[0], n_samples, dim, sigma)
 
 
+_NOTHING = Widths((), KernelSums(torch.empty(0, 0).double(), torch.empty(0, 0).double()))
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
     """What some samples give the points."""
@@ -190,8 +193,8 @@ class Scorer:
     def __init__(self, valid: Tensor, test: Tensor, n_samples: int, sigma: float | None) -> None:
         points = torch.cat([test, valid])
         self.n_samples, self.dim, self.sigma = n_samples, points.shape[1], sigma
-        self._n_test, self._centre = len(test), points.mean(0)
-        self._points = Cloud.of_points(points, self._centre)
+        self._n_test = len(test)
+        self._points = Cloud.of_points(points, points.mean(0))
 
     @cached_property
     def test(self) -> Cloud:
@@ -208,25 +211,24 @@ class Scorer:
 
         Raises DataError for samples that cannot be scored.
         """
-        samples = source.block(index)
-        cloud = self.test.of_samples(samples, self._centre)
-        before = window.before
-        valid_before = None if before is None else before.valid
-        test_before = None if before is None else before.test
-        grid = SIGMA_GRID if self.sigma is None else ()
-        valid = self._widths(self.valid, cloud, grid, valid_before)
+        samples = self.test.of_samples(source.block(index))
+        before = window.before or Sums(_NOTHING, _NOTHING)
+        if self.sigma is not None:
+            return Sums(_NOTHING, self._widths(self.test, samples, (self.sigma,), before.test))
+        wanted = {*SIGMA_GRID, *(window.sigmas or ())}
+        valid = self._widths(self.valid, samples, wanted, before.valid)
         sigmas = window.sigmas or self.window(valid, len(samples))
-        if self.sigma is None:
-            fine = tuple(sigma for sigma in sigmas if sigma not in grid)
-            more = self._widths(self.valid, cloud, fine, valid_before)
-            valid = _side_by_side([valid, more])
-            if len(samples) == self.n_samples:
-                choice = choose_sigma(valid, self.n_samples, self.dim)
-                sigmas = tuple(sorted({choice.grid, choice.refined}))
-        return Sums(valid, self._widths(self.test, cloud, sigmas, test_before))
+        fine = {*sigmas} - wanted
+        valid = _side_by_side([valid, self._widths(self.valid, samples, fine, before.valid)])
+        if len(samples) == self.n_samples:
+            choice = choose_sigma(valid, self.n_samples, self.dim)
+            sigmas = tuple({choice.grid, choice.refined})
+        return Sums(valid, self._widths(self.test, samples, sigmas, before.test))
 
     def next_window(self, total: Sums, n: int) -> tuple[float, ...]:
         """The σ that are summed from n samples on, of those that were."""
+        if self.sigma is not None:
+            return (self.sigma,)
         wanted = self.window(total.valid, n)
         return tuple(sigma for sigma in wanted if sigma in total.test.sigmas) or total.test.sigmas
 
@@ -236,33 +238,31 @@ class Scorer:
         It falls as N^(−1/(d + 4)) for points that fill d dimensions: by a step of the grid with
         every decade, or less, from d = 5 on. Where that is too narrow, the samples are read again.
         """
-        if self.sigma is not None:
-            return (self.sigma,)
         best = int(np.argmax(_means(valid, SIGMA_GRID, n, self.dim)))
         decades = math.ceil(math.log10(self.n_samples / n))
         return _ladder(best - 1 - decades, best + 1)
 
     def _widths(
-        self, points: Cloud, samples: Cloud, sigmas: Sequence[float], before: Widths | None
+        self, points: Cloud, samples: Cloud, sigmas: Collection[float], before: Widths
     ) -> Widths:
-        nearest = None if before or not sigmas else nearest_bound(points, samples)
+        """Sums for every σ; what they are at least is known from before, or from a near sample."""
+        if not sigmas:
+            return _NOTHING
+        if not before.sigmas:
+            nearest = nearest_bound(points, samples)
         found = []
         for some in _spans(sigmas):
-            if before is not None:
+            if before.sigmas:
                 least = before.rows(some).least
             else:
-                assert nearest is not None
                 least = torch.stack([-nearest / (2 * sigma**2) for sigma in some])
             limit = reach(least, some, DROPPED / self.n_samples)
             found.append(Widths(some, kernel_sums(points, samples, some, limit)))
-        return _side_by_side(found, len(points))
+        return _side_by_side(found)
 
 
-def _side_by_side(parts: Sequence[Widths], n: int = 0) -> Widths:
+def _side_by_side(parts: Sequence[Widths]) -> Widths:
     parts = [part for part in parts if part.sigmas]
-    if not parts:
-        none = torch.empty(0, n, dtype=torch.float64)
-        return Widths((), KernelSums(none, none))
     return Widths(
         tuple(sigma for part in parts for sigma in part.sigmas),
         KernelSums(
@@ -272,7 +272,7 @@ def _side_by_side(parts: Sequence[Widths], n: int = 0) -> Widths:
     )
 
 
-def _spans(sigmas: Sequence[float]) -> list[tuple[float, ...]]:
+def _spans(sigmas: Collection[float]) -> list[tuple[float, ...]]:
     spans: list[list[float]] = []
     for sigma in sorted(sigmas):
         if not spans or sigma > _SPAN * spans[-1][0]:
