@@ -24,6 +24,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/parzen.py
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -89,7 +89,7 @@ def _parzen_differences(table: PublishedTable, scores: pd.DataFrame) -> list[str
     if scores.empty:
         return ["The winners are not scored with more samples yet: `aae-sweep evaluate` does."]
     told = [
-        "Scored models: σ is refined in eighths of the grid's steps; the figure on the strict grid, "
+        "Scored models: σ is refined in eighths of a grid step; the figure on the strict grid, "
         "the published protocol's, stands in the table of scored models."
     ]
     largest = int(scores["n_samples"].max())

@@ -172,7 +172,7 @@ class History:
                 for c in ranked
             ],
             "tied_with": sorted(tied),
-            "data_sha256": search.attribute("data_sha256"),
+            "data_sha256": self.data_sha256(sweep),
             "code_version": search.attribute("code_version"),
         }
 
@@ -188,6 +188,11 @@ class History:
         """The sweep file, resolved."""
         spec: dict[str, Any] = self._search(sweep).attribute("spec")
         return spec
+
+    def data_sha256(self, sweep: str) -> str | None:
+        """Of the training and validation images; None until they have been read."""
+        checksum: str | None = self._search(sweep).attribute("data_sha256")
+        return checksum
 
     def spec_text(self, sweep: str) -> str:
         return str(self._search(sweep).attribute("spec_text", ""))

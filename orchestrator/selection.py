@@ -1,17 +1,23 @@
 """Ranking with error bars. Pure: records in, verdicts out.
 
 A candidate is one configuration; its value under a metric is the mean over its seeds, and ± is the
-standard error over seeds.  Two candidates are tied where a paired t-test by seed, at 5 %, cannot
-tell them apart.
+standard error over seeds.  Candidates are compared by a t-test, seed by seed where they
+share seeds; those that it cannot tell from the best at 5 %, corrected for their number, are tied.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import fmean, stdev, variance
+from typing import Any, Literal
+
+import numpy as np
 
 from orchestrator.records import Direction, RunRecord
+
+_LEVEL = 0.05
+_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class Candidate:
     config_hash: str
     params: dict[str, Any]
     runs: tuple[RunRecord, ...]
+    sweep: str | None = None  # where candidates of several are compared
 
     @property
     def seeds(self) -> list[int]:
@@ -68,42 +75,128 @@ def rank(
 
     def place(candidate: Candidate) -> tuple[int, float]:
         values = candidate.values(metric).values()
-        return -min(len(values), seeds or len(values)), sign * fmean(values)
+        mean = sign * fmean(values) if all(map(math.isfinite, values)) else math.inf
+        return -min(len(values), seeds or len(values)), mean
 
     return sorted((c for c in found if c.values(metric)), key=place)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What one candidate's mean is above another's, and how likely chance alone is to do that.
+
+    paired: by the differences at the seeds that both have. welch: by two samples, where they share
+    less than two seeds. None, without an error: by a single seed, or values that are not finite.
+    """
+
+    method: Literal["paired", "welch"] | None
+    seeds: int  # that both have
+    difference: float | None
+    se: float | None = None
+    ci95: list[float] | None = None  # of this comparison alone
+    p: float | None = None  # two-sided
+    p_holm: float | None = None  # corrected for the comparisons made beside it
+
+    @property
+    def tied(self) -> bool:
+        return self.p_holm is None or self.p_holm >= _LEVEL
+
+
+def compare(a: Candidate, b: Candidate, metric: str) -> Comparison:
+    """a − b under a metric, by all values where fewer than two seeds are shared."""
+    ours, theirs = a.values(metric), b.values(metric)
+    shared = sorted(ours.keys() & theirs.keys())
+    if not (ours and theirs) or not all(map(math.isfinite, [*ours.values(), *theirs.values()])):
+        return Comparison(None, len(shared), None)
+    if len(shared) >= 2:
+        by_seed = [ours[seed] - theirs[seed] for seed in shared]
+        square = variance(by_seed) / len(shared)
+        return _tested("paired", len(shared), fmean(by_seed), square, len(shared) - 1)
+    difference = fmean(ours.values()) - fmean(theirs.values())
+    if min(len(ours), len(theirs)) < 2:
+        return Comparison(None, len(shared), difference)
+    squares = [(variance(v.values()) / len(v), len(v) - 1) for v in (ours, theirs)]
+    square = sum(each for each, _ in squares)
+    satterthwaite = sum(each**2 / degrees for each, degrees in squares)
+    degrees = square**2 / satterthwaite if satterthwaite else 1.0
+    return _tested("welch", len(shared), difference, square, degrees)
+
+
+def versus_best(ranked: Sequence[Candidate], metric: str) -> list[Comparison]:
+    """Every candidate behind the first minus the first; p_holm counts them all."""
+    found = [compare(other, ranked[0], metric) for other in ranked[1:]]
+    adjusted = iter(holm([c.p for c in found if c.p is not None]))
+    return [c if c.p is None else replace(c, p_holm=next(adjusted)) for c in found]
+
+
 def tied_with_best(ranked: Sequence[Candidate], metric: str) -> list[Candidate]:
     """Those behind the first that its seeds cannot be told from."""
-    if not ranked:
-        return []
-    best, *others = ranked
-    return [other for other in others if not _differ(best.values(metric), other.values(metric))]
+    compared = zip(ranked[1:], versus_best(ranked, metric), strict=True)
+    return [candidate for candidate, comparison in compared if comparison.tied]
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjusted p-values: below α, all of them together are wrong with probability α (Holm 1979)."""
+    order = np.argsort(p)
+    stepped = np.sort(p) * np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return [float(value) for value in adjusted]
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """Mean over seeds with its error; what is unknown is null: of one value the errors, and all
-    where a value is not finite."""
+    """Mean over seeds with its error; what is unknown is null: of one value the errors, of two the
+    bootstrap interval, and all where there is none or one that is not finite."""
     known = [value if math.isfinite(value) else None for value in values]
-    mean = None if None in known else fmean(values)
+    mean = fmean(values) if known and None not in known else None
     if mean is None or len(values) < 2:
-        return {"mean": mean, "std": None, "se": None, "ci95": None, "values": known}
+        errors = dict.fromkeys(("std", "se", "ci95", "bootstrap95"))
+        return {"mean": mean, **errors, "values": known}
     std = stdev(values)
     se = std / math.sqrt(len(values))
-    half = _t_quantile(len(values) - 1) * se
-    ci95 = [mean - half, mean + half]
-    return {"mean": mean, "std": std, "se": se, "ci95": ci95, "values": known}
+    return {
+        "mean": mean,
+        "std": std,
+        "se": se,
+        "ci95": _interval(mean, se, len(values) - 1),
+        "bootstrap95": _bootstrap95(values),
+        "values": known,
+    }
 
 
-def _differ(a: dict[int, float], b: dict[int, float]) -> bool:
-    differences = [a[seed] - b[seed] for seed in a.keys() & b.keys()]
-    if len(differences) < 2:
-        return False
-    se = stdev(differences) / math.sqrt(len(differences))
-    return abs(fmean(differences)) > _t_quantile(len(differences) - 1) * se
+def _tested(
+    method: Literal["paired", "welch"], seeds: int, difference: float, square: float, degrees: float
+) -> Comparison:
+    """`square`: of the difference's standard error."""
+    from scipy.special import stdtr  # slow to import
+
+    se = math.sqrt(square)
+    t = abs(difference) / se if se else math.inf
+    p = 2 * float(stdtr(degrees, -t)) if difference else 1.0
+    return Comparison(method, seeds, difference, se, _interval(difference, se, degrees), p)
 
 
-def _t_quantile(degrees: int) -> float:
-    from scipy.stats import t  # slow to import
+def _interval(mean: float, se: float, degrees: float) -> list[float]:
+    """95 % by Student's t."""
+    from scipy.special import stdtrit  # slow to import
 
-    return float(t.ppf(0.975, degrees))
+    half = float(stdtrit(degrees, 0.975)) * se
+    return [mean - half, mean + half]
+
+
+def _bootstrap95(values: Sequence[float]) -> list[float] | None:
+    """Percentiles of the resampled mean (Efron 1979), whatever the values' order; None below three.
+
+    No shape is assumed, but of few seeds it is too narrow: it never leaves the range of the values,
+    which of three holds the expectation in three cases of four. ci95 is the cautious one.
+    """
+    if len(values) < 3:
+        return None
+    means = _resamples(len(values)) @ np.sort(values)
+    return [float(end) for end in np.quantile(means, [0.025, 0.975])]
+
+
+@cache
+def _resamples(n: int) -> np.ndarray:
+    """Each of n values' share in a resample, the same resamples for all: (resamples, n)."""
+    return np.random.default_rng(n).multinomial(n, np.full(n, 1 / n), _RESAMPLES) / n

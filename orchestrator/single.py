@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from aae_core.data import load_test_data, load_training_data, open_data_set
+from aae_core.data import TrainingData, load_test_data, load_training_data, open_data_set
 from aae_core.data.resident import Images
 from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import test_metrics
@@ -43,19 +43,11 @@ def train(
         "data_sha256": data.sha256,
     }
     metrics: dict[str, float] = {}
-    try:
-        for epoch in fit(state, data):
-            metrics = epoch.metrics
-            yield {"event": "epoch", **asdict(epoch)}
-    except TrialDiverged as diverged:
-        yield {
-            "event": "end",
-            "state": "diverged",
-            "reason": str(diverged),
-            "metrics": metrics,
-            "checkpoint": None,
-        }
-        return
+    for event in epochs(state, data):
+        yield event
+        if event["event"] == "end":
+            return
+        metrics = event["metrics"]
     folder = settings.home / "train" / f"{spec.name}-{config.config_hash}-seed{seed}"
     checkpoint = _save(state, folder)
     if evaluate:
@@ -74,6 +66,23 @@ def train(
         "metrics": finite(metrics),
         "checkpoint": str(checkpoint),
     }
+
+
+def epochs(state: TrainState, data: TrainingData) -> Iterator[dict[str, Any]]:
+    """One event an epoch; a training that diverges has its end here."""
+    metrics: dict[str, float] = {}
+    try:
+        for epoch in fit(state, data):
+            metrics = epoch.metrics
+            yield {"event": "epoch", **asdict(epoch)}
+    except TrialDiverged as diverged:
+        yield {
+            "event": "end",
+            "state": "diverged",
+            "reason": str(diverged),
+            "metrics": metrics,
+            "checkpoint": None,
+        }
 
 
 def _save(state: TrainState, folder: Path) -> Path:

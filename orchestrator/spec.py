@@ -146,6 +146,7 @@ class SearchSpec(Spec):
     objective: ObjectiveSpec | None = None  # the architecture's own goal
     balance: str | None = None  # a parameter of which every choice gets the same share of trials
     budget: BudgetSpec | None = None
+    patience: Count | None = None  # completed trials without a better one: then no more are asked
 
     @property
     def planned(self) -> int:
@@ -153,6 +154,12 @@ class SearchSpec(Spec):
         if self.sampler.kind != "grid":
             return self.trials
         return min(self.trials, self._combinations)
+
+    @property
+    def span(self) -> str:
+        """How long it may become."""
+        hours = f"{self.budget.hours:g}" if self.budget else "unlimited"
+        return f"{self.trials} trials, hours {hours}"
 
     @property
     def _combinations(self) -> int:
@@ -301,12 +308,24 @@ class SweepSpec(TrialSpec):
         for key in ("confirm", "evaluate", "resources"):
             del document[key]
         if document["search"] is not None:
-            del document["search"]["trials"], document["search"]["budget"]
+            for key in ("trials", "budget", "patience"):
+                del document["search"][key]
         return digest(document)[:8]
 
     @property
     def sweep_id(self) -> str:
         return f"{self.name}-{self.config_hash}"
+
+    def extended(self, *, trials: int = 0, hours: float = 0.0) -> Self:
+        """The same sweep with so many trials and hours, where it has not got more of them."""
+        if self.search is None:
+            return self
+        budget = self.search.budget
+        longer = {
+            "trials": max(trials, self.search.trials),
+            "budget": budget and BudgetSpec(hours=max(hours, budget.hours)),
+        }
+        return self.model_copy(update={"search": self.search.model_copy(update=longer)})
 
     def resolved(self) -> dict[str, Any]:
         """The whole sweep with its defaults, as JSON; `model_validate_json` takes it back."""

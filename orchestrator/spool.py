@@ -201,6 +201,23 @@ class Spool:
             [(status, _now_ms(), key)],
         )
 
+    def abandon(self, sweep_id: str) -> int:
+        """Close the sweep's RUNNING runs as KILLED when they were last heard of; how many.
+
+        For a sweep that nobody drives: `open_run` takes them up again.
+        """
+        last_heard = (
+            "SELECT max(timestamp_ms) FROM metric JOIN run AS r ON r.key = metric.run"
+            " WHERE run.key IN (r.key, r.parent)"
+        )
+        with self._lock, self._db as db:
+            return db.execute(
+                "UPDATE run SET status = 'KILLED', version = version + 1,"
+                f" end_ms = coalesce(({last_heard}), start_ms)"
+                " WHERE sweep = ? AND status = 'RUNNING'",
+                (sweep_id,),
+            ).rowcount
+
     # What readers ask
 
     def run(self, key: str) -> SpooledRun | None:
@@ -229,17 +246,20 @@ class Spool:
         )
         return next(iter(_by_epoch(self._read(query, {"key": key}))), {})
 
-    def unsynced(self, sweep_id: str | None = None) -> int:
-        """Metrics, runs and artifacts that MLflow does not have as they are here."""
+    def waiting(self, sweep_id: str | None = None) -> dict[str, int]:
+        """How many runs, metrics and artifacts MLflow does not have as they are here."""
         query = (
-            f"SELECT (SELECT count(*) FROM run WHERE version > synced AND {_OF_SWEEP})"
-            " + (SELECT count(*) FROM metric JOIN run ON run = key"
-            f" WHERE metric.synced = 0 AND {_OF_SWEEP})"
-            " + (SELECT count(*) FROM artifact JOIN run ON run = key"
-            f" WHERE sent IS NOT stamp AND {_OF_SWEEP})"
+            f"SELECT (SELECT count(*) FROM run WHERE version > synced AND {_OF_SWEEP}) AS runs,"
+            " (SELECT count(*) FROM metric JOIN run ON run = key"
+            f" WHERE metric.synced = 0 AND {_OF_SWEEP}) AS metrics,"
+            " (SELECT count(*) FROM artifact JOIN run ON run = key"
+            f" WHERE sent IS NOT stamp AND {_OF_SWEEP}) AS artifacts"
         )
-        count: int = self._read(query, {"sweep": sweep_id})[0][0]
-        return count
+        return dict(self._read(query, {"sweep": sweep_id})[0])
+
+    def unsynced(self, sweep_id: str | None = None) -> int:
+        """All that is waiting, in one number."""
+        return sum(self.waiting(sweep_id).values())
 
     # What the writer needs
 

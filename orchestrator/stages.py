@@ -7,29 +7,36 @@ validation, and written down, before the test split is opened.
 import json
 import math
 import shutil
+import signal
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
+
 from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, load_test_data, load_training_data
 from aae_core.errors import DataError
-from orchestrator import cluster, selection
+from orchestrator import cleaning, cluster, selection
 from orchestrator.compatibility import require_compatible, require_known_classes
 from orchestrator.drawing import draw_pictures
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError
 from orchestrator.history import History, evaluation_path, run_key
 from orchestrator.parzen_job import ParzenPool
 from orchestrator.records import RunRecord, Stage
+from orchestrator.repeats import MAX_IN_A_ROW
 from orchestrator.scoring import Scorer, planned_samples, write_json
 from orchestrator.settings import Settings
 from orchestrator.spec import EvaluateSpec, ParzenSpec, SweepSpec
-from orchestrator.study import Assignment, Ledger, confirm_seed, held, open_storage
+from orchestrator.study import WISHES, Assignment, Ledger, confirm_seed, held, open_storage
 from orchestrator.sweep import Observer, Recorder, Request, Sweep, describe, opened, tracked
 from orchestrator.tuner import StageDriver, run_stage
+
+_LISTENING_SECONDS = 1.0  # between two looks for a wish to stop
 
 
 def run(
@@ -51,13 +58,13 @@ def run(
     with held(settings, spec.sweep_id), opened(request, settings, observer, draining) as sweep:
         _require_same_data(sweep, data)
         describe(sweep)
-        with tracked(sweep):
+        with _heeding(sweep), tracked(sweep):
             with cluster.connected(settings):
                 share = cluster.share(spec.resources)
                 _search(sweep, data, share)
                 _confirm(sweep, data, share)
                 _evaluate(sweep, data)
-            sweep.note(done=digest(spec.resolved()), state="done")
+            sweep.note(done=digest(sweep.spec.resolved()), state="done")
             _show(sweep, write_report)
 
 
@@ -78,21 +85,97 @@ def _require_same_data(sweep: Sweep, data: TrainingData) -> None:
     sweep.note(data_sha256=data.sha256)
 
 
+@contextmanager
+def _heeding(sweep: Sweep) -> Iterator[None]:
+    """Do what `aae-sweep stop` wishes for, on whichever machine: drain, or leave at once.
+
+    A wish is an attribute of the search's study, and lives no longer than the driver it is for.
+    """
+    over = threading.Event()
+    heard: list[str] = []
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+
+    def listen() -> None:
+        while not over.wait(_LISTENING_SECONDS):
+            wish = None
+            with suppress(StorageInternalError):  # away for a moment: asked again
+                wish = sweep.search.attribute("wish")
+            if wish is None or wish in heard:
+                continue
+            heard.append(wish)
+            sweep.draining.set()
+            sweep.observer.note(f"asked to stop: {WISHES[wish]}")
+            if wish == "now":
+                signal.pthread_kill(main_thread, signal.SIGINT)  # as a second Ctrl-C
+
+    sweep.search.set_attribute("wish", None)
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as leaving:
+        if not heard:
+            raise
+        sweep.note(state="stopped")
+        raise _interrupted(sweep, "stopped") from leaving
+    finally:
+        over.set()
+        listener.join()
+        sweep.search.set_attribute("wish", None)
+
+
 # -- search and confirm ----------------------------------------------------------------------
 
 
 def _search(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
     if sweep.spec.search is None:
         return
-    spec, search = sweep.spec, sweep.spec.search
 
     def next_trial() -> Assignment | None:
-        out_of_time = search.budget is not None and sweep.elapsed >= 3600 * search.budget.hours
-        if out_of_time or sweep.search.asked() >= search.planned:
-            return None
-        return sweep.search.ask(spec)
+        assignment = None
+        while assignment is None:
+            if _enough(sweep):
+                _extend(sweep)
+                if _enough(sweep):
+                    return None
+            assignment = sweep.search.ask(sweep.spec)
+        return assignment
 
-    _train(sweep, "search", search.planned, data, share, next_trial)
+    _train(sweep, "search", sweep.spec.search.planned, data, share, next_trial)
+    asked = sweep.search.asked()
+    if asked < sweep.spec.search.planned:
+        _plan(sweep, asked)
+        sweep.observer.note(f"search: ended after {asked} trials: {_enough(sweep)}")
+
+
+def _enough(sweep: Sweep) -> str | None:
+    """Why no further trial is asked for."""
+    search = sweep.spec.search
+    assert search is not None
+    if sweep.search.asked() >= search.planned:
+        return f"all {search.planned} have been asked for"
+    if search.budget is not None and sweep.elapsed >= 3600 * search.budget.hours:
+        return f"its {search.budget.hours:g} h are over"
+    if search.patience is not None and sweep.search.since_best() >= search.patience:
+        return f"the best has not moved for {search.patience} trials"
+    if sweep.search.repeats.in_a_row >= MAX_IN_A_ROW:
+        return f"the last {MAX_IN_A_ROW} suggestions had all been tried before"
+    return None
+
+
+def _extend(sweep: Sweep) -> None:
+    """Take up what `aae-sweep extend` has asked for meanwhile."""
+    spec = sweep.spec.extended(**sweep.search.attribute("extended", {}))
+    if spec != sweep.spec and spec.search is not None:
+        sweep.request = replace(sweep.request, spec=spec)
+        sweep.note(spec=spec.resolved())
+        _plan(sweep, spec.search.planned)
+        sweep.observer.note(f"search: extended, now {spec.search.span}")
+
+
+def _plan(sweep: Sweep, trials: int) -> None:
+    sweep.note(planned=sweep.search.attribute("planned") | {"search": trials})
 
 
 def _confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
@@ -147,12 +230,13 @@ def _train(
     )
     scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
     run_stage(driver, data, share, scratch)
+    cleaning.tidy(sweep.settings, sweep.id, sweep.search, sweep.confirm)
     if sweep.draining.is_set():
         raise _interrupted(sweep)
 
 
-def _interrupted(sweep: Sweep) -> Interrupted:
-    return Interrupted(f"{sweep.id} was interrupted; carry on with: {sweep.request.resume}")
+def _interrupted(sweep: Sweep, how: str = "interrupted") -> Interrupted:
+    return Interrupted(f"{sweep.id} was {how}; carry on with: {sweep.request.resume}")
 
 
 # -- evaluate --------------------------------------------------------------------------------
@@ -174,7 +258,7 @@ def evaluate(
         data = _training_data(settings, spec)
         _require_same_data(again, data)
         connected = cluster.connected(settings) if spec.has_parzen else nullcontext()
-        with tracked(again), connected:
+        with _heeding(again), tracked(again), connected:
             return _evaluate(again, data)
 
 

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
 
@@ -28,6 +29,7 @@ from aae_core.seeding import stream_seed
 from orchestrator import space
 from orchestrator.errors import EnvironmentUnusable, SweepHeld
 from orchestrator.records import RunRecord, Stage, TrialState
+from orchestrator.repeats import Repeats
 from orchestrator.samplers import build_pruner, build_sampler
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -40,6 +42,11 @@ _ENDS: dict[str, OptunaState] = {
     "diverged": OptunaState.FAIL,
     "failed": OptunaState.FAIL,
 }
+WISHES = {  # attribute `wish` of a running sweep's search
+    "drain": "finishing the epochs under way",
+    "now": "leaving at once",
+}
+_OF_ITS_END = ("end", "reason", "node", "started")  # what a retry leaves behind
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def held(settings: Settings, sweep_id: str) -> Iterator[None]:
     except Timeout:
         raise SweepHeld(
             f"{sweep_id} is already being run by another process; "
-            f"watch it with: aae-sweep status {sweep_id}"
+            f"watch it with: aae-sweep status {sweep_id}, stop it with: aae-sweep stop {sweep_id}"
         ) from None
 
 
@@ -142,6 +149,7 @@ class Ledger:
         self.study = study
         self.stage: Stage = stage
         self._open: dict[int, _Live] = {}
+        self._repeats: Repeats | None = None
 
     @classmethod
     def create(cls, storage: BaseStorage, spec: SweepSpec, stage: Stage) -> "Ledger":
@@ -180,19 +188,40 @@ class Ledger:
             known = trial.user_attrs
             if "end" in known:
                 self.end(trial.number, known["end"], _last_value(trial), known.get("reason"))
-            elif "seed" not in known:
+                continue
+            if "seed" not in known:
                 self._suggest(spec, trial.number, partial(self._asked_again, trial))
+            if "attempts" not in known and self.stage == "search":
+                self._end_repeat(trial.number)
 
     def asked(self) -> int:
-        """How many trials have ever been asked for."""
-        return len(self.study.get_trials(deepcopy=False)) - len(self._trials(OptunaState.WAITING))
+        """How many trials have ever been asked for; neither a retry nor a repeat is another."""
+        trials = self.study.get_trials(deepcopy=False)
+        return sum(
+            t.state != OptunaState.WAITING and not {"retry_of", "repeats"} & t.user_attrs.keys()
+            for t in trials
+        )
 
-    def ask(self, spec: SweepSpec) -> Assignment:
+    def since_best(self) -> int:
+        """How many trials have been completed since the best one."""
+        complete = self._trials(OptunaState.COMPLETE)
+        complete.sort(key=lambda trial: trial.datetime_complete or datetime.max)
+        complete = [t for t in complete if "repeats" not in t.user_attrs]
+        values = [trial.value for trial in complete if trial.value is not None]
+        if not values:
+            return 0
+        best = min if self.study.direction == StudyDirection.MINIMIZE else max
+        return len(values) - 1 - values.index(best(values))
+
+    def ask(self, spec: SweepSpec) -> Assignment | None:
         """Let the sampler suggest the next trial; it depends on the file's seed and the number
-        alone (and, for samplers that learn, on the trials told so far)."""
+        alone (and, for samplers that learn, on the trials told so far).
+
+        None where it suggests what was asked for before: nothing is to be trained, ask again.
+        """
         number = self._next_number(spec)
         self._suggest(spec, number, self.study.ask)
-        return self.next_attempt(number, spec)
+        return None if self._end_repeat(number) else self.next_attempt(number, spec)
 
     def enqueue(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Queue confirmations, each {"params", "seed", "group"}, once only."""
@@ -209,6 +238,31 @@ class Ledger:
         trial = self.study.ask()
         self._open[trial.number] = _Live(trial)
         return self.next_attempt(trial.number, spec)
+
+    def retry(self) -> dict[int, int]:
+        """Take every failed trial up again: the new numbers of these, by the old ones.
+
+        Optuna reopens no trial that was told. Its successor is one that a driver has lost: same
+        parameters, seed and checkpoint, another attempt; it stands in the old one's place.
+        """
+        over = set(self._retries().values())
+        failed = [
+            trial
+            for trial in self._trials(OptunaState.FAIL)
+            if trial.user_attrs.get("end") == "failed" and trial.number not in over
+        ]
+        for trial in failed:
+            kept = {k: v for k, v in trial.user_attrs.items() if k not in _OF_ITS_END}
+            self.study.add_trial(
+                optuna.create_trial(
+                    state=OptunaState.RUNNING,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    user_attrs=kept | {"retry_of": trial.number},
+                    intermediate_values=trial.intermediate_values,
+                )
+            )
+        return {old: new for new, old in self._retries().items() if old not in over}
 
     def next_attempt(self, number: int, spec: SweepSpec) -> Assignment:
         live = self._live(number)
@@ -261,12 +315,28 @@ class Ledger:
     # -- what is known -----------------------------------------------------------------------
 
     def records(self) -> list[RunRecord]:
-        """Every trial; of its metrics, the last value of the objective."""
-        metric = self.attribute("objective")
-        return [_record(self.stage, t, metric) for t in self.study.get_trials(deepcopy=False)]
+        """Every trial, a retried one as its retry, a repeat as its first; of its metrics, the
+        objective's last value."""
+        metric, over = self.attribute("objective"), set(self._retries().values())
+        trials = self.study.get_trials(deepcopy=False)
+        return [
+            _record(self.stage, t, metric)
+            for t in trials
+            if t.number not in over and "repeats" not in t.user_attrs
+        ]
 
     def count_ended(self) -> int:
-        return len(self._trials(*set(_ENDS.values())))
+        ended = self._trials(*set(_ENDS.values()))
+        return sum("repeats" not in t.user_attrs for t in ended) - len(self._retries())
+
+    @property
+    def repeats(self) -> Repeats:
+        """The configurations that have been asked for."""
+        if self._repeats is None:
+            trials = self.study.get_trials(deepcopy=False)
+            known = [(t.number, t.user_attrs) for t in trials if "retry_of" not in t.user_attrs]
+            self._repeats = Repeats((n, a["config_hash"]) for n, a in known if "config_hash" in a)
+        return self._repeats
 
     def attribute(self, name: str, default: Any = None) -> Any:
         return self.study.user_attrs.get(name, default)
@@ -276,12 +346,31 @@ class Ledger:
 
     def _suggest(self, spec: SweepSpec, number: int, ask: Callable[[], Trial]) -> None:
         assert spec.search is not None
-        self.study.sampler = build_sampler(spec, number)
+        place = self._place(number)
+        self.study.sampler = build_sampler(spec, place)
         trial = ask()
         params = space.suggest(trial, spec.search.space)
         self.study.sampler = RandomSampler(seed=0)  # the grid sampler's `tell` raises
         self._open[number] = _Live(trial)
-        self._open[number].note(params=params, seed=search_seed(spec.seed, number))
+        seed = search_seed(spec.seed, place)
+        config_hash = spec.trial_config(params, seed).config_hash
+        self._open[number].note(params=params, config_hash=config_hash, seed=seed)
+
+    def _end_repeat(self, number: int) -> bool:
+        """A configuration that was asked for before ends as it did then, as far as that is known;
+        the sampler is told so, and nobody else."""
+        live = self._live(number)
+        first = self.repeats.of(number, live.attributes["config_hash"])
+        if first is None:
+            return False
+        live.note(repeats=first)
+        known = self.study.get_trials(deepcopy=False)[first]
+        complete = known.state == OptunaState.COMPLETE
+        pruned = known.state == OptunaState.PRUNED
+        value = known.value if complete else None
+        self.study.tell(number, value, known.state if complete or pruned else OptunaState.FAIL)
+        del self._open[number]
+        return True
 
     def _asked_again(self, trial: FrozenTrial) -> Trial:
         """What was suggested already stays."""
@@ -301,8 +390,18 @@ class Ledger:
         distribution = space.distributions(spec.search.space)[balance]
         assert isinstance(distribution, CategoricalDistribution)
         choices = distribution.choices
-        self.study.enqueue_trial({balance: choices[number % len(choices)]})
+        self.study.enqueue_trial({balance: choices[self._place(number) % len(choices)]})
         return number
+
+    def _place(self, number: int) -> int:
+        """Among the trials that were asked for: without retries, a trial's number."""
+        return number - sum(retry < number for retry in self._retries())
+
+    def _retries(self) -> dict[int, int]:
+        """What each retry is one of, by number."""
+        trials = self.study.get_trials(deepcopy=False)
+        attributes = ((t.number, t.user_attrs.get("retry_of")) for t in trials)
+        return {number: old for number, old in attributes if old is not None}
 
     def _live(self, number: int) -> "_Live":
         if number not in self._open:

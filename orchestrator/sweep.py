@@ -11,8 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
+from orchestrator import cleaning, cluster
 from orchestrator.errors import Interrupted
 from orchestrator.history import run_key
+from orchestrator.provenance import DATA, flat, provenance, succession
 from orchestrator.records import RunRecord, Stage, TrialState
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -186,13 +190,14 @@ class Recorder:
             experiment=sweep.spec.name,
             parent=sweep.id,
             name=f"{assignment.stage}-{assignment.number:04d}",
-            params=_flat(config.to_dict()),
+            params=flat(config.to_dict()),
             tags={
                 "aae.stage": assignment.stage,
                 "aae.sweep": sweep.id,
                 "aae.config_hash": config.config_hash,
                 "aae.seed": config.seed,
                 "aae.attempt": assignment.attempt,
+                **self._succession(key, self._provenance()),
             },
         )
         sweep.spool.attach(key, resolved)
@@ -200,26 +205,36 @@ class Recorder:
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         key = run_key(self.sweep.id, stage, report.number)
+        if report.machine and self.sweep.settings.ray_address:  # here, the driver knows it too
+            self.sweep.spool.set_tags(key, self._succession(key, report.machine))
         for row in report.history or []:
             self.sweep.spool.log(key, int(row["epoch"]), _without_epoch(row))
         self.sweep.spool.log(key, report.epoch, report.metrics)
         self.sweep.observer.trial_epoch(stage, report)
 
     def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
-        key = run_key(self.sweep.id, stage, number)
-        self.sweep.spool.set_tags(key, {"aae.state": state, "aae.reason": reason or ""})
-        self.sweep.spool.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
-        self.sweep.note_time()
-        self.sweep.observer.trial_ended(stage, number, state, reason)
+        sweep = self.sweep
+        key = run_key(sweep.id, stage, number)
+        sweep.spool.set_tags(key, {"aae.state": state, "aae.reason": reason or ""})
+        sweep.spool.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
+        sweep.note_time()
+        sweep.observer.trial_ended(stage, number, state, reason)
+        cleaning.after_trial(sweep.settings, sweep.id, sweep.search, sweep.confirm, number)
 
+    def _provenance(self) -> dict[str, str]:
+        """What `reproduce` has to know; of other machines than this one, their workers tell."""
+        sweep, resources = self.sweep, self.sweep.spec.resources
+        known = {DATA: str(sweep.search.attribute("data_sha256"))}
+        if sweep.settings.ray_address is None:
+            gpu = resources.gpu
+            on_gpu = torch.cuda.is_available() if gpu == "auto" else gpu > 0
+            known |= provenance(cluster.Share(resources.cpu, 0).threads, gpu=on_gpu)
+        return known
 
-def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"model": {"code_dim": 8}} -> {"model.code_dim": 8}."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        path = f"{prefix}{key}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return flat
+    def _succession(self, key: str, now: dict[str, str]) -> dict[str, str]:
+        """After what the trial's earlier attempts have noted."""
+        earlier = self.sweep.spool.run(key)
+        return succession(earlier.tags if earlier else {}, now)
 
 
 def _without_epoch(row: dict[str, float]) -> dict[str, float]:

@@ -10,7 +10,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,6 +39,7 @@ _CLIENT_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # failures are told by `error`
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which is for data
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
@@ -56,6 +58,7 @@ class MlflowWriter:
         self, spool: Spool, tracking_uri: str, artifact_root: Path, sweep_id: str | None = None
     ) -> None:
         self.error: str | None = None
+        self.sent: Counter[str] = Counter()  # so far: runs, metrics, artifacts
         self._spool = spool
         self._uri = tracking_uri
         self._store = _without_password(tracking_uri)
@@ -92,13 +95,16 @@ class MlflowWriter:
 
         Raises EnvironmentUnusable when MLflow did not take everything; the rest stays pending.
         """
+        before = self.sent.total()
         try:
-            return self._pass()
+            self._pass()
         except Exception as error:
+            waiting = in_words(self._spool.waiting(self._sweep_id))
             raise EnvironmentUnusable(
                 f"MLflow at {self._store} did not take everything: {_describe(error)}; "
-                f"what is missing waits in {self._spool.path} for `aae-sweep sync`"
+                f"what is missing ({waiting}) waits in {self._spool.path} for `aae-sweep sync`"
             ) from error
+        return self.sent.total() - before
 
     def _in_agreement(self) -> bool:
         return self._spool.unsynced(self._sweep_id) == 0
@@ -125,20 +131,20 @@ class MlflowWriter:
             self._wake.wait(pause)
             self._wake.clear()
 
-    def _pass(self) -> int:
+    def _pass(self) -> None:
         from mlflow.exceptions import MlflowException
 
         with self._sending:
             client = self._connected()
             self._spool.make_durable()  # MLflow must not know more than the spool remembers
             try:
-                return self._send_all(client)
+                self._send_all(client)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 self._experiments.clear()  # somebody emptied the store: fill it again
                 self._spool.forget(self._sweep_id)
-                return self._send_all(client)
+                self._send_all(client)
 
     def _connected(self) -> "MlflowClient":
         from mlflow.tracking import MlflowClient
@@ -149,28 +155,27 @@ class MlflowWriter:
             self._client = client
         return self._client
 
-    def _send_all(self, client: "MlflowClient") -> int:
+    def _send_all(self, client: "MlflowClient") -> None:
         runs = self._spool.pending_runs(self._sweep_id)
-        sent, problems = _each(runs, lambda run: self._send_run(client, run))
+        problems = _each(runs, lambda run: self._send_run(client, run))
         artifacts = self._spool.pending_artifacts(self._sweep_id)
-        uploaded, refused = _each(artifacts, lambda artifact: self._upload(client, artifact))
-        if problems or refused:
-            raise EnvironmentUnusable("; ".join(problems + refused))
-        return sent + uploaded
+        problems += _each(artifacts, lambda artifact: self._upload(client, artifact))
+        if problems:
+            raise EnvironmentUnusable("; ".join(problems))
 
-    def _send_run(self, client: "MlflowClient", run: SpooledRun) -> int:
+    def _send_run(self, client: "MlflowClient", run: SpooledRun) -> None:
         run_id = self._run_id(client, run)
         changed = run.version > run.synced
         if changed:
             self._send_description(client, run, run_id)
-        sent = self._send_metrics(client, run.key, run_id)
+        self._send_metrics(client, run.key, run_id)
         if changed:
             if run.status == "RUNNING":
                 client.update_run(run_id, status="RUNNING")
             else:
                 client.set_terminated(run_id, run.status, run.end_ms)
             self._spool.note_run(run)
-        return sent + changed
+            self.sent["runs"] += 1
 
     def _run_id(self, client: "MlflowClient", run: SpooledRun) -> str:
         """The run's id in MLflow, where it is created unless a crash hid from us that it was."""
@@ -231,24 +236,22 @@ class MlflowWriter:
             batch = slice(start, start + MAX_PARAMS_TAGS_PER_BATCH)
             client.log_batch(run_id, params=params[batch], tags=tags[batch])
 
-    def _send_metrics(self, client: "MlflowClient", key: str, run_id: str) -> int:
+    def _send_metrics(self, client: "MlflowClient", key: str, run_id: str) -> None:
         from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
-        sent = 0
         while batch := self._spool.pending_metrics(key, MAX_METRICS_PER_BATCH):
             client.log_batch(run_id, metrics=[_mlflow_metric(metric) for metric in batch])
             self._spool.note_metrics(key, batch)
-            sent += len(batch)
-        return sent
+            self.sent["metrics"] += len(batch)
 
-    def _upload(self, client: "MlflowClient", artifact: SpooledArtifact) -> int:
+    def _upload(self, client: "MlflowClient", artifact: SpooledArtifact) -> None:
         if Path(artifact.path).exists():
             run_id = self._run_id_of(client, artifact.run)
             client.log_artifact(run_id, artifact.path, artifact.folder or None)
+            self.sent["artifacts"] += 1
         else:
             _log.warning("%s is gone; MLflow goes without it", artifact.path)
         self._spool.note_artifact(artifact)
-        return 1
 
 
 def ui_url(settings: Settings, port: int = 5000) -> str:
@@ -273,20 +276,28 @@ def ui_command(settings: Settings, port: int = 5000) -> tuple[list[str], dict[st
     }
 
 
-def _each(items: Iterable[_Item], send: Callable[[_Item], int]) -> tuple[int, list[str]]:
-    """Send all. What MLflow refuses (4xx) is told at the end and holds nothing else back."""
+def in_words(counts: Mapping[str, int]) -> str:
+    """{"runs": 2, "metrics": 1, "artifacts": 0} -> 2 runs, 1 metric."""
+    some = {what: n for what, n in counts.items() if n}
+    return ", ".join(
+        f"{n:,} {what.removesuffix('s') if n == 1 else what}" for what, n in some.items()
+    )
+
+
+def _each(items: Iterable[_Item], send: Callable[[_Item], None]) -> list[str]:
+    """Send all. What MLflow refuses (4xx) holds nothing else back: it is returned, in words."""
     from mlflow.exceptions import MlflowException
 
-    sent, problems = 0, []
+    problems = []
     for item in items:
         try:
-            sent += send(item)
+            send(item)
         except MlflowException as error:
             status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
             if status >= 500 or error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise
             problems.append(f"{_key(item)}: {_describe(error)}")
-    return sent, problems
+    return problems
 
 
 def _key(item: SpooledRun | SpooledArtifact) -> str:

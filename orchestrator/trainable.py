@@ -22,6 +22,7 @@ from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
 from aae_core.errors import CheckpointError, TrialDiverged
 from aae_core.training import EpochMetrics, TrainState, fit
+from orchestrator.provenance import provenance
 
 CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, where epochs are shorter than this
 SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints: large nets save less often
@@ -58,6 +59,7 @@ class Report:
     seconds: float = 0.0  # of this epoch
     samples_per_second: float = 0.0
     trained: bool = True  # False: the checkpoint was already at its last epoch
+    machine: dict[str, str] | None = None  # what it trains with, in the first report of metrics
 
 
 def train(config: Mapping[str, Any], data: TrainingData) -> None:
@@ -73,6 +75,7 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
     def tell(epoch: int, metrics: dict[str, float], **rest: Any) -> None:
         report = Report(work.number, work.attempt, node, epoch, metrics, **past, **rest)
         past.pop("history", None)
+        past.pop("machine", None)
         tune.report({"report": json.dumps(asdict(report))})
 
     state = None
@@ -81,6 +84,7 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
         if state.epoch:
             past.update(resumed_from=state.epoch)
         tell(state.epoch, {})
+        past.update(machine=provenance(work.threads, gpu=work.gpu))
         if state.epoch:
             past.update(history=list(state.history))
         if state.epoch >= state.config.training.epochs:

@@ -27,8 +27,8 @@ _ROWS, _COLUMNS = 500, 1_000  # of a tile, which then fits a core's cache
 _COMPONENTS = (16, 32, 48, 64, 96, 128)  # of which the cheapest number is taken
 _PROBED = 100, 500  # points and samples that tell how many are within reach
 _FITTED = 2_000  # points that the components are fitted to
-_CHUNK = 56  # pixels to a sum in single precision: short sums round less
-_EXACT = 64  # components that are multiplied in double precision: they are the long ones
+_WHOLE = 250, 500  # a tile where all pairs are summed, which takes more passes
+_CHUNK = 32  # pixels to a sum in single precision: short sums round less
 _FEW = 1_000_000  # pairs that are not worth single precision
 _FEW_NEAR = 5_000  # of a row of tiles' pairs within reach, that are measured by differences
 _LARGEST = 1e30  # of a pixel, of σ and of 1/σ: their squares stay finite
@@ -39,8 +39,8 @@ _EPS, _EPS32 = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps / 
 class Arithmetic(Enum):
     """How squared distances are found; each is taken where the one before is not exact enough."""
 
-    SINGLE = 4e-4  # mostly by a product in single precision: nats that it may cost
-    DOUBLE = 1e-6
+    SINGLE = 8e-4  # a product in single precision: nats that it may cost
+    DOUBLE = 1e-4
     DIFFERENCE = math.inf  # double precision without a product, which cancels
 
 
@@ -120,15 +120,6 @@ class Cloud:
     def lengths(self) -> Tensor:
         return self.squares.sqrt()
 
-    @cached_property
-    def split(self) -> tuple[Tensor, Tensor]:
-        """x = x′ + r in products: its first coordinates, and the rest r in single precision."""
-        if self.dim <= _EXACT:
-            return self.x, self.single[:, :0]
-        first = self.basis[:, :_EXACT]
-        along = self.x @ first
-        return along, (self.x - along @ first.T).float()
-
     def coordinates(self, k: int) -> Tensor:
         """Along k components, and at least the length of what is left: (n, k + 1), single.
 
@@ -207,7 +198,7 @@ def reach(least: Tensor, sigmas: Sequence[float], share: float) -> Tensor:
 
 def nearest_bound(points: Cloud, samples: Cloud) -> Tensor:
     """Squared distance of the sample that looks nearest, (n,): the nearest is no farther."""
-    k = next((k for k in _candidates(points) if k >= _COMPONENTS[1]), _candidates(points)[-1])
+    k = next(k for k in _candidates(points) if k >= _COMPONENTS[1] or k == points.dim)
     left, right = _scores_of(points, k), _scores_of(samples, k, samples=True)
     best = torch.cat([(left[rows] @ right.T).argmax(1) for rows in _tiles(len(left), _ROWS)])
     row = torch.arange(len(best), device=best.device)
@@ -288,18 +279,15 @@ def _rounding(points: Cloud, samples: Cloud, sigma: float, kind: Arithmetic) -> 
     A product x·s is off by ε ‖x‖‖s‖ times the number of additions. In double precision a sample's
     own length does not matter, since ‖s‖² ≤ 2‖x‖² + 2‖x − s‖².
     """
-    dim = points.dim
-    double = 3 * (dim + 8) * _EPS * _rate(sigma) * points.squares
+    dim, rate = points.dim, _rate(sigma)
     if kind is Arithmetic.DIFFERENCE:
-        return torch.zeros_like(double)
+        return torch.zeros_like(points.squares)
     if kind is Arithmetic.DOUBLE:
-        return double
-    lengths = [
-        torch.linalg.vector_norm(cloud.split[1], dim=1).double() for cloud in (points, samples)
-    ]
-    product: Tensor = lengths[0] * lengths[1].max()
-    product = product * (2 * _rate(sigma) * _EPS32 * (_additions(dim) + 4))
-    return 2 * double + 1.01 * product + _EPS32 * (_COLUMNS + 300)  # and the terms, and their sums
+        return 3 * (dim + 8) * _EPS * rate * points.squares
+    longest = samples.lengths.max()
+    additions = _additions(dim) + 4
+    product = 2.02 * rate * _EPS32 * additions * longest * (points.lengths + longest / additions)
+    return product + _EPS32 * (_WHOLE[1] + 300)  # and the terms, and their sums
 
 
 def _single_holds(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> bool:
@@ -323,10 +311,9 @@ def _share(
 
 
 def _candidates(points: Cloud) -> list[int]:
-    """Numbers of components that may pay; all pixels, without a bound, where they are few."""
+    """Numbers of components that may pay; the last is all pixels, which need no bound."""
     dim, most = points.basis.shape
-    few = [k for k in _COMPONENTS if k <= most and 2 * k < dim]
-    return [*few, dim] if dim <= 2 * _COMPONENTS[-1] or not few else few
+    return [*(k for k in _COMPONENTS if k <= most and 2 * k < dim), dim]
 
 
 def _components(
@@ -347,10 +334,11 @@ def _components(
         d2 = squared_distances(*(cloud.coordinates(k).double() for cloud in probes))
         return float((d2 <= limit).double().mean())
 
-    each = within(dim) * (70 + 2.5 * len(sigmas) + dim)
-    costs: dict[int | None, float] = {None: 4.5 + 0.023 * dim + 1.3 * len(sigmas)}
+    each = within(dim) * (200 + 2.5 * len(sigmas) + dim)
+    costs: dict[int | None, float] = {None: 2 + 0.023 * dim + 1.3 * len(sigmas)}
     for k in _candidates(points):
-        costs[k] = 0.8 + 0.021 * (k + 2) + within(k) * (100 + 0.5 * dim) + each
+        fine = 0.0 if k == dim else within(k) * (100 + 0.5 * dim)
+        costs[k] = 0.8 + 0.021 * (k + 2) + fine + each
     return min(costs, key=lambda k: costs[k])
 
 
@@ -361,25 +349,25 @@ def _over_all(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> KernelS
     pays = len(points) * len(samples) > _FEW and _single_holds(points, samples, sigmas)
     kinds = (Arithmetic.SINGLE, Arithmetic.DOUBLE) if pays else (Arithmetic.DOUBLE,)
     arithmetic = _arithmetic(points, samples, sigmas, kinds)
-    half = -0.5 * samples.squares
+    single = arithmetic is Arithmetic.SINGLE
+    dtype = torch.float32 if single else torch.float64
+    half = (-0.5 * samples.squares).to(dtype)
 
     def scores(rows: slice, columns: slice) -> Tensor:
-        """−‖x − s‖²/2, up to a constant for each point, float64."""
+        """−‖x − s‖²/2, up to a constant for each point."""
         if arithmetic is Arithmetic.DIFFERENCE:
             d2 = _differences(points.pixels[rows], samples.pixels[columns]).square_()
             return d2.mul_(-0.5)
-        if arithmetic is Arithmetic.DOUBLE:
-            return torch.addmm(half[columns], points.x[rows], samples.x[columns].T)
-        (x, x_rest), (s, s_rest) = points.split, samples.split
-        found = torch.addmm(half[columns], x[rows], s[columns].T)
-        return found.add_(_product(x_rest[rows], s_rest[columns])) if x_rest.numel() else found
+        if single:
+            found = _product(points.single[rows], samples.single[columns])
+            return found.add_(half[columns])
+        return torch.addmm(half[columns], points.x[rows], samples.x[columns].T)
 
-    terms = torch.float32 if arithmetic is Arithmetic.SINGLE else torch.float64
     parts = []
-    for rows in _tiles(len(points), _ROWS):
-        total = half.new_full((len(sigmas), rows.stop - rows.start), -math.inf)
-        for columns in _tiles(len(samples), _COLUMNS):
-            total = torch.logaddexp(total, _tile_sums(scores(rows, columns), sigmas, terms))
+    for rows in _tiles(len(points), _WHOLE[0]):
+        total = points.squares.new_full((len(sigmas), rows.stop - rows.start), -math.inf)
+        for columns in _tiles(len(samples), _WHOLE[1]):
+            total = torch.logaddexp(total, _tile_sums(scores(rows, columns), sigmas))
         parts.append(total)
     log_sums = torch.cat(parts, 1)
     if arithmetic is not Arithmetic.DIFFERENCE:
@@ -391,17 +379,17 @@ def _differences(x: Tensor, s: Tensor) -> Tensor:
     return torch.cdist(x.double(), s.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _tile_sums(scores: Tensor, sigmas: Sequence[float], dtype: torch.dtype) -> Tensor:
-    """log Σ exp(2 · rate · score), (n, m), overwritten -> (S, n); terms of the given type."""
+def _tile_sums(scores: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """log Σ exp(2 · rate · score), (n, m), overwritten -> (S, n), float64."""
     best = scores.amax(1)
-    scores = scores.sub_(best[:, None]).to(dtype)
-    least = _LEAST if dtype == torch.float32 else -math.inf
+    scores -= best[:, None]
+    least = _LEAST if scores.dtype == torch.float32 else -math.inf
     terms = torch.empty_like(scores)
     sums = [
         torch.mul(scores, 2 * _rate(sigma), out=terms).clamp_(min=least).exp_().sum(1)
         for sigma in sigmas
     ]
-    shifts = [2 * _rate(sigma) * best for sigma in sigmas]
+    shifts = [2 * _rate(sigma) * best.double() for sigma in sigmas]
     return torch.stack(sums).double().log_() + torch.stack(shifts)
 
 
@@ -462,6 +450,8 @@ class _Search:
         within, width = self._scan(rows, columns), columns.stop - columns.start
         row = torch.div(within, width, rounding_mode="floor")
         column = within - row * width
+        if self.left.shape[1] > self.points.dim:  # the scores are of all pixels already
+            return row, column + columns.start
         points, samples = self.points.single[rows], self.samples.single[columns]
         products = _products(points, samples, row, column)
         scores = products - 0.5 * self.samples.squares[columns][column]

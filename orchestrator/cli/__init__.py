@@ -8,7 +8,17 @@ import sys
 import typer
 
 from aae_core.errors import AAEError, ConfigError
-from orchestrator.cli import environment, figures, models, reading, running
+from orchestrator.cli import (
+    comparing,
+    environment,
+    figures,
+    keeping,
+    models,
+    reading,
+    reproducing,
+    running,
+    steering,
+)
 from orchestrator.errors import SweepError
 
 app = typer.Typer(
@@ -20,9 +30,13 @@ app = typer.Typer(
 )
 for command in (
     *running.COMMANDS,
+    *steering.COMMANDS,
     *reading.COMMANDS,
+    *comparing.COMMANDS,
     *models.COMMANDS,
+    *reproducing.COMMANDS,
     *figures.COMMANDS,
+    *keeping.COMMANDS,
     *environment.COMMANDS,
 ):
     app.command()(command)

@@ -1,8 +1,12 @@
 """run, validate, plan, train."""
 
+import re
 import shlex
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,20 +17,30 @@ import typer
 
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, Overrides, SweepFile, say
-from orchestrator.errors import SpecError
+from orchestrator.errors import SpecError, UsageError
 
 if TYPE_CHECKING:
+    from orchestrator.history import History
+    from orchestrator.settings import Settings
     from orchestrator.spec import SweepSpec
 
+_DRIVER = (sys.executable, "-P", "-c", "from orchestrator.cli import main; main()")
+FileOrSweep = Annotated[
+    Path,
+    typer.Argument(help="The sweep file, YAML; or a sweep as it was run.", show_default=False),
+]
 Smoke = Annotated[
     bool, typer.Option("--smoke", help="Make it tiny, under a name of its own: does all of it run?")
 ]
 
 
 def run(
-    file: SweepFile,
+    file: FileOrSweep,
     set_: Overrides = [],  # noqa: B006
     smoke: Smoke = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Leave it to run on its own, with a log.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Run a sweep to its end, or carry it on from wherever it stands.
@@ -34,13 +48,14 @@ def run(
     The same file is the same sweep. Ctrl-C once finishes the epochs under way and saves; twice
     leaves at once; the same command carries on.
     """
-    spec = _load(file, set_, smoke)
+    spec, text, resume = _wanted(file, set_, smoke)
     if common.history().is_done(spec):
         say(f"{spec.sweep_id} is done; nothing to run")
+    elif detach:
+        _leave_running(spec, resume, json)
+        return
     else:
-        options = [*(f"--set={o}" for o in set_), *(["--smoke"] if smoke else [])]
-        resume = shlex.join(["aae-sweep", "run", str(file), *options])
-        _carry_out(spec, file.read_text(encoding="utf-8"), resume)
+        _carry_out(spec, text, resume)
     reader = common.history()
     status = reader.status(spec.sweep_id)
     if json:
@@ -144,6 +159,85 @@ def _load(file: Path, overrides: list[str], small: bool) -> "SweepSpec":
 
     say(f"note: {smoke.NOTE}")
     return smoke.smoke(spec, common.settings())
+
+
+def stored(sweep: str) -> "SweepSpec":
+    """The sweep as it was last run."""
+    from json import dumps
+
+    from orchestrator.spec import SweepSpec
+
+    return SweepSpec.model_validate_json(dumps(common.history().spec(sweep)))
+
+
+def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec", str, str]:
+    """What is to be run, its text and the command that carries it on.
+
+    From a file; or where that is a sweep's name, as it was last run.
+    """
+    if file.is_file() or not re.fullmatch(r"[a-z0-9_-]+", str(file)):
+        spec = _as_extended(_load(file, overrides, small), common.history())
+        options = [*(f"--set={o}" for o in overrides), *(["--smoke"] if small else [])]
+        resume = shlex.join(["aae-sweep", "run", str(file), *options])
+        return spec, file.read_text(encoding="utf-8"), resume
+    if overrides or small:
+        raise UsageError(f"--set and --smoke go with a sweep file; {file} is none")
+    reader = common.history()
+    sweep = reader.resolve(str(file))
+    spec = _as_extended(stored(sweep), reader)
+    return spec, reader.spec_text(sweep), f"aae-sweep run {sweep}"
+
+
+def _as_extended(spec: "SweepSpec", reader: "History") -> "SweepSpec":
+    """The file's numbers, or those of `aae-sweep extend` where they are larger."""
+    from orchestrator.study import Ledger, open_storage
+
+    if spec.sweep_id not in reader.sweeps():
+        return spec
+    search = Ledger.read(open_storage(reader.settings), spec.sweep_id, "search")
+    assert search is not None
+    extended = spec.extended(**search.attribute("extended", {}))
+    if extended != spec and extended.search:
+        say(f"note: {spec.sweep_id} goes on as it was extended: {extended.search.span}")
+    return extended
+
+
+def log_of(settings: "Settings", sweep: str) -> Path:
+    """What its drivers said that nobody was there to hear."""
+    return settings.sweep_folder(sweep) / "driver.log"
+
+
+def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
+    """Start the driver in a session of its own, and see it take the sweep up."""
+    from orchestrator.study import held, is_held
+
+    settings, sweep = common.settings(), spec.sweep_id
+    with held(settings, sweep):  # refused here where another has it
+        log = log_of(settings, sweep)
+    words = shlex.split(resume)[1:]
+    with log.open("ab") as out:
+        began = out.tell()
+        driver = subprocess.Popen(
+            [*_DRIVER, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    while driver.poll() is None and not is_held(settings, sweep):
+        time.sleep(0.2)
+    if driver.returncode not in (None, 0, 3):  # what was wrong, it has told its log
+        say(log.read_bytes()[began:].decode(errors="replace").strip())
+        raise typer.Exit(driver.returncode)
+    if json:
+        common.emit({"sweep": sweep, "pid": driver.pid, "log": str(log)})
+        return
+    print(
+        f"{sweep} runs on its own, as process {driver.pid}\n"
+        f"  log     {log}\n"
+        f"  watch   aae-sweep logs {sweep} -f  (or: aae-sweep status {sweep})\n"
+        f"  stop    aae-sweep stop {sweep}"
+    )
 
 
 def _carry_out(spec: "SweepSpec", text: str, resume: str) -> None:

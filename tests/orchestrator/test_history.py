@@ -76,7 +76,10 @@ def spec_of(name: str, seed: int = 0) -> SweepSpec:
                     "trials": 4,
                     "sampler": {"kind": "random"},
                     "balance": "model.encoder.kind",
-                    "space": {"model.encoder.kind": {"choice": KINDS}},
+                    "space": {
+                        "model.encoder.kind": {"choice": KINDS},
+                        "model.prior.std": {"float": [0.5, 20]},
+                    },
                 },
                 "confirm": {"per": "model.encoder.kind", "seeds": 2},
             }
@@ -254,7 +257,7 @@ def test_a_view_shows_the_whole_sweep(confirmed: History, spec: SweepSpec) -> No
     assert len(view.trials) == len(view.curves) == 8
     assert view.evaluation is None
     assert view.study is not None
-    assert view.space.keys() == {"model.encoder.kind"}
+    assert view.space.keys() == {"model.encoder.kind", "model.prior.std"}
     assert view.pictures == []
 
 

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from orchestrator.records import RunRecord
-from orchestrator.selection import candidates, contenders, rank, summarise, tied_with_best
+from orchestrator.selection import (
+    Comparison,
+    candidates,
+    compare,
+    contenders,
+    holm,
+    rank,
+    summarise,
+    tied_with_best,
+    versus_best,
+)
 
 LL = "val/parzen_ll"
 
@@ -86,13 +96,50 @@ def test_a_summary_by_hand() -> None:
     assert found["ci95"] == pytest.approx([2 - half, 2 + half])
 
 
+NO_ERRORS = {"std": None, "se": None, "ci95": None, "bootstrap95": None}
+
+
 def test_one_value_has_no_error() -> None:
-    assert summarise([7.0]) == {"mean": 7.0, "std": None, "se": None, "ci95": None, "values": [7.0]}
+    assert summarise([7.0]) == {"mean": 7.0, **NO_ERRORS, "values": [7.0]}
 
 
-def test_a_value_that_is_not_finite_leaves_no_mean() -> None:
-    found = summarise([1.0, math.inf])
-    assert found == {"mean": None, "std": None, "se": None, "ci95": None, "values": [1.0, None]}
+def test_without_a_value_there_is_no_mean() -> None:
+    assert summarise([]) == {"mean": None, **NO_ERRORS, "values": []}
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
+def test_a_value_that_is_not_finite_leaves_no_mean(odd: float) -> None:
+    found = summarise([1.0, odd, 2.0])
+    assert found == {"mean": None, **NO_ERRORS, "values": [1.0, None, 2.0]}
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_bootstrap_interval_is_scipys(n: int) -> None:
+    values = np.random.default_rng(n).normal(100, 7, n)
+    found = summarise(list(values))["bootstrap95"]
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=50_000, method="percentile", rng=0)
+    assert found == pytest.approx(list(theirs.confidence_interval), abs=0.05 * np.ptp(values))
+
+
+def test_the_bootstrap_of_three_values_by_hand() -> None:
+    """One resample in 27 is thrice the smallest, more than 2.5 %; likewise the largest."""
+    assert summarise([4.0, 1.0, 2.0])["bootstrap95"] == pytest.approx([1.0, 4.0])
+
+
+def test_fewer_than_three_values_are_too_few_to_resample() -> None:
+    assert summarise([1.0, 2.0])["bootstrap95"] is None
+    assert summarise([1.0, 2.0])["ci95"] is not None
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=10), st.randoms())
+def test_the_bootstrap_depends_on_the_values_alone(values: list[float], random: Any) -> None:
+    found = summarise(values)
+    low, high = found["bootstrap95"]
+    slack = 1e-9 * (1 + max(map(abs, values)))
+    assert min(values) - slack <= low <= found["mean"] + slack
+    assert found["mean"] - slack <= high <= max(values) + slack
+    random.shuffle(values)
+    assert summarise(values)["bootstrap95"] == [low, high]
 
 
 # -- contenders ------------------------------------------------------------------------------
@@ -185,6 +232,116 @@ def test_a_tie_is_scipys_paired_t_test(pairs: list[tuple[float, float]]) -> None
     a = confirmed("a", {seed: x for seed, (x, _) in enumerate(pairs)})
     b = confirmed("b", {seed: y for seed, (_, y) in enumerate(pairs)})
     assert bool(tied(a, b)) == (p >= 0.05)
+
+
+# -- two candidates, and more --------------------------------------------------------------
+
+
+def versus(a: dict[int, float | None], b: dict[int, float | None]) -> Comparison:
+    [ours], [theirs] = candidates(confirmed("a", a)), candidates(confirmed("b", b))
+    return compare(ours, theirs, LL)
+
+
+@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=2, max_size=9))
+def test_a_paired_comparison_is_scipys(pairs: list[tuple[float, float]]) -> None:
+    if np.std([x - y for x, y in pairs]) < 1e-3:
+        return
+    a, b = (dict(enumerate(values)) for values in zip(*pairs, strict=True))
+    found = versus(a, b)
+    theirs = stats.ttest_rel(list(a.values()), list(b.values()))
+    assert (found.method, found.seeds) == ("paired", len(pairs))
+    assert found.p == pytest.approx(theirs.pvalue, rel=1e-6)
+    assert found.difference == pytest.approx(np.mean([x - y for x, y in pairs]), abs=1e-9)
+    assert found.se == pytest.approx(stats.sem([x - y for x, y in pairs]), rel=1e-6)
+    assert found.ci95 == pytest.approx(list(theirs.confidence_interval()), rel=1e-6, abs=1e-6)
+
+
+@given(
+    st.lists(st.floats(-50, 50), min_size=2, max_size=6),
+    st.lists(st.floats(-50, 50), min_size=2, max_size=6),
+)
+def test_without_common_seeds_it_is_welchs(ours: list[float], theirs: list[float]) -> None:
+    if min(np.std(ours), np.std(theirs)) < 1e-3:
+        return
+    found = versus(dict(enumerate(ours)), dict(enumerate(theirs, start=99)))
+    expected = stats.ttest_ind(ours, theirs, equal_var=False)
+    assert (found.method, found.seeds) == ("welch", 0)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
+    assert found.difference == pytest.approx(np.mean(ours) - np.mean(theirs), abs=1e-9)
+    assert found.ci95 == pytest.approx(list(expected.confidence_interval()), rel=1e-6, abs=1e-6)
+
+
+def test_a_paired_comparison_takes_common_seeds_alone() -> None:
+    found = versus({1: 5.0, 2: 7.0, 3: 99.0}, {1: 1.0, 2: 1.0, 4: -99.0})
+    assert (found.method, found.seeds, found.difference, found.se) == ("paired", 2, 5.0, 1.0)
+    assert found.p == pytest.approx(0.12566591637800242)  # t = 5, one degree of freedom: arctan
+
+
+def test_who_has_one_seed_differs_without_error() -> None:
+    found = versus({1: 5.0}, {1: 2.0})
+    assert found == Comparison(None, 1, 3.0)
+    assert versus({1: 5.0}, {2: 2.0, 3: 4.0}) == Comparison(None, 0, 2.0)
+    assert found.tied
+
+
+def test_what_is_not_finite_compares_with_nothing() -> None:
+    assert versus({1: 5.0, 2: math.inf}, {1: 2.0, 2: 3.0}) == Comparison(None, 2, None)
+    lost, found = confirmed("lost", {1: math.inf, 2: 3.0}), confirmed("found", {1: 2.0, 2: 2.0})
+    assert ranked(lost, found) == ["found", "lost"]
+    assert ranked(lost, found, direction="minimize") == ["found", "lost"]
+
+
+def test_differences_without_spread_are_no_chance() -> None:
+    same, higher = (
+        versus({1: 2.0, 2: 3.0}, {1: 2.0, 2: 3.0}),
+        versus({1: 3.0, 2: 4.0}, {1: 2, 2: 3}),
+    )
+    assert (same.difference, same.p) == (0.0, 1.0)
+    assert (higher.difference, higher.se, higher.p) == (1.0, 0.0, 0.0)
+    apart = versus({1: 3.0, 2: 3.0}, {3: 2.0, 4: 2.0})
+    assert (apart.method, apart.p) == ("welch", 0.0)
+
+
+def test_holms_correction_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.4, 0.5]) == [0.8, 0.8]
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=8), st.floats(0.01, 0.5))
+def test_holms_correction_rejects_step_by_step(p: list[float], level: float) -> None:
+    rejected = set[int]()
+    for step, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        if p[index] * (len(p) - step) >= level:
+            break
+        rejected.add(index)
+    assert {i for i, adjusted in enumerate(holm(p)) if adjusted < level} == rejected
+
+
+def test_the_more_are_compared_the_more_it_takes() -> None:
+    """p = 0.03 tells two apart, but not four."""
+    best = confirmed("best", {1: 0.0, 2: 0.0, 3: 0.0})
+    shift = stats.t.ppf(1 - 0.015, 2) / math.sqrt(3)
+    others = [confirmed(name, {1: -shift - 1, 2: -shift, 3: -shift + 1}) for name in "abc"]
+    assert tied(best, others[0]) == []
+    assert tied(best, *others) == ["a", "b", "c"]
+    found = rank(candidates([r for group in (best, *others) for r in group]), LL, "maximize")
+    for comparison in versus_best(found, LL):
+        assert comparison.difference == pytest.approx(-shift)
+        assert comparison.p == pytest.approx(0.03)
+        assert comparison.p_holm == pytest.approx(0.09)
+
+
+def test_what_cannot_be_tested_is_no_comparison_to_correct_for() -> None:
+    best = confirmed("best", {1: 0.0, 2: 0.0, 3: 0.0})
+    near = confirmed("near", {1: -2.0, 2: -3.0, 3: -4.0})
+    alone = confirmed("alone", {1: -9.0})
+    found = rank(candidates([*best, *near, *alone]), LL, "maximize")
+    tested, untested = versus_best(found, LL)
+    assert tested.p_holm == tested.p
+    assert untested == Comparison(None, 1, -9.0)
 
 
 def test_too_few_common_seeds_tell_nobody_apart() -> None:

@@ -171,6 +171,7 @@ def test_another_experiment_is_another_sweep(change: dict[str, Any]) -> None:
     [
         {"search__trials": 500},
         {"search__budget": {"hours": 2}},
+        {"search__patience": 4},
         {"confirm__seeds": 9},
         {"confirm__per": "model.encoder.kind"},
         {"evaluate__parzen": {"samples": 10}},
@@ -184,6 +185,21 @@ def test_another_experiment_is_another_sweep(change: dict[str, Any]) -> None:
 )
 def test_what_extends_a_sweep_keeps_its_identity(change: dict[str, Any]) -> None:
     assert sweep(**change).sweep_id == sweep().sweep_id
+
+
+def test_a_sweep_is_extended_and_never_shortened() -> None:
+    spec = sweep(search__budget={"hours": 2})
+    assert spec.search is not None
+    longer = spec.extended(trials=9, hours=3.5).search
+    assert longer is not None
+    assert (longer.span, spec.search.span) == ("9 trials, hours 3.5", "5 trials, hours 2")
+    assert spec.extended(trials=4, hours=1) == spec.extended() == spec
+    unlimited = sweep()
+    assert unlimited.search is not None
+    assert unlimited.search.span == "5 trials, hours unlimited"
+    assert unlimited.extended(hours=1) == unlimited
+    alone = sweep(search=None)
+    assert alone.extended(trials=9) == alone
 
 
 @given(order=st.randoms(use_true_random=False))

@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.exceptions import StorageInternalError
 
 from aae_core.data import TestData, TrainingData, load_training_data
 from aae_core.evaluation.parzen import ArraySource
@@ -368,6 +370,173 @@ def test_an_interrupted_sweep_goes_on_to_the_same_end(
     assert reader.status(spec.sweep_id)["state"] == "done"
 
 
+# -- what others ask of the driver -----------------------------------------------------------
+
+
+@pytest.fixture
+def _attentive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "_LISTENING_SECONDS", 0.01)
+
+
+def search_of(settings: Settings, spec: SweepSpec) -> Ledger:
+    """As another process has it."""
+    ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
+    assert ledger is not None
+    return ledger
+
+
+@pytest.mark.usefixtures("_attentive")
+@pytest.mark.parametrize(
+    ("moment", "wish"),
+    [
+        ("search 1 epoch 1", "drain"),
+        ("search 1 epoch 1", "now"),
+        ("confirm 0 started", "drain"),
+        ("scoring", "now"),
+    ],
+)
+def test_a_sweep_that_is_asked_to_stops_and_goes_on_to_the_same_end(
+    moment: str, wish: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
+) -> None:
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    draining, watcher = threading.Event(), Watcher()
+
+    def act(what: str) -> None:
+        if what.startswith(moment) and not draining.is_set():
+            search_of(settings, spec).set_attribute("wish", wish)
+            assert draining.wait(20)
+            if wish == "now":
+                time.sleep(20)  # far less: it is interrupted
+
+    watcher.act = act
+    with pytest.raises(Interrupted, match="was stopped; carry on with: aae-sweep run"):
+        run(settings, spec, watcher, draining)
+    assert any(what.startswith("asked to stop: ") for what in watcher.seen)
+    reader = History(settings)
+    assert reader.status(spec.sweep_id)["state"] == "stopped"
+    assert search_of(settings, spec).attribute("wish") is None
+    assert "RUNNING" not in {run.status for run in Spool(settings.spool).runs()}
+    run(settings, spec)
+    assert numbers(reader, spec) == undisturbed
+
+
+@pytest.mark.usefixtures("_attentive")
+def test_a_wish_for_an_earlier_driver_is_none_for_this_one(
+    settings: Settings, tmp_path: Path
+) -> None:
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    Ledger.create(open_storage(settings), spec, "search").set_attribute("wish", "now")
+    assert run(settings, spec).status(spec.sweep_id)["state"] == "done"
+
+
+def test_a_storage_that_is_away_for_a_moment_is_asked_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "_LISTENING_SECONDS", 0.01)
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    draining, watcher, away = threading.Event(), Watcher(), []
+    attribute = Ledger.attribute
+
+    def flaky(ledger: Ledger, name: str, default: Any = None) -> Any:
+        if name == "wish" and len(away) < 3:
+            away.append(name)
+            raise StorageInternalError
+        return attribute(ledger, name, default)
+
+    def act(what: str) -> None:
+        if what == "search 1 epoch 1":
+            monkeypatch.setattr(Ledger, "attribute", flaky)
+            search_of(settings, spec).set_attribute("wish", "drain")
+            assert draining.wait(20)
+
+    watcher.act = act
+    with pytest.raises(Interrupted):
+        run(settings, spec, watcher, draining)
+    assert len(away) == 3
+
+
+def test_failed_trials_are_retried_from_their_checkpoints(
+    undisturbed: list[Any],
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    train = trainable.train_with_checkpoints
+    failing = {"search-0002", "confirm-0000"}
+
+    def unlucky(state: Any, data: TrainingData, folder: Path) -> Any:
+        for epoch, saved in train(state, data, folder):
+            yield epoch, saved
+            if folder.parent.name in failing:
+                raise RuntimeError("no luck")
+
+    monkeypatch.setattr(trainable, "train_with_checkpoints", unlucky)
+    reader = run(settings, spec)
+    assert reader.status(spec.sweep_id)["trials"]["failed"] == 2
+    failing.clear()
+    search, storage = search_of(settings, spec), open_storage(settings)
+    confirm = Ledger.read(storage, spec.sweep_id, "confirm")
+    assert confirm is not None
+    assert (search.retry(), confirm.retry()) == ({2: 3}, {0: 2})
+    run(settings, spec)
+    status = reader.status(spec.sweep_id)
+    assert (status["state"], status["trials"]["failed"]) == ("done", 0)
+    assert status["planned"] == {"search": 3, "confirm": 2}
+    retried = [r for r in reader.trials(spec.sweep_id) if r.attempts == 2]
+    assert [(r.stage, r.number, r.epochs, r.resumed_from) for r in retried] == [
+        ("search", 3, 2, [1]),
+        ("confirm", 2, 2, [1]),
+    ]
+
+    def without_number(found: list[Any]) -> list[str]:
+        return sorted(str((stage, *rest)) for stage, _, *rest in found)
+
+    found = numbers(reader, spec)
+    assert without_number(found) == without_number(undisturbed)
+    assert reader.best(spec.sweep_id)["seeds"]  # type: ignore[index]
+
+
+def test_a_search_whose_best_does_not_move_asks_for_no_more(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    patient, watcher = sweep(path, trials=50, search={"patience": 2}), Watcher()
+    reader = run(settings, patient, watcher)
+    values = [
+        r.metrics["val/recon"] for r in reader.trials(patient.sweep_id) if r.stage == "search"
+    ]
+    assert 3 <= len(values) < 50
+    assert values.index(min(values)) == len(values) - 3
+    ended = f"search: ended after {len(values)} trials: the best has not moved for 2 trials"
+    assert ended in watcher.seen
+    status = reader.status(patient.sweep_id)
+    assert (status["state"], status["planned"]["search"]) == ("done", len(values))
+
+    more = sweep(path, trials=len(values) + 1)
+    run(settings, more)
+    assert reader.status(more.sweep_id)["trials"]["complete"] == len(values) + 1 + 2
+
+
+def test_a_running_search_is_extended(settings: Settings, tmp_path: Path) -> None:
+    spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
+
+    def act(what: str) -> None:
+        if what == "search 1 epoch 1":
+            search_of(settings, spec).set_attribute("extended", {"trials": 5, "hours": 0.0})
+        if what == "confirm 1 started":
+            search_of(settings, spec).set_attribute("extended", {"trials": 6, "hours": 0.0})
+
+    watcher.act = act
+    reader = run(settings, spec, watcher)
+    assert "search: extended, now 5 trials, hours unlimited" in watcher.seen
+    status = reader.status(spec.sweep_id)
+    assert status["trials"]["complete"] == 5 + 2
+    assert status["planned"] == {"search": 5, "confirm": 2}
+    assert reader.is_done(spec.extended(trials=5))
+    assert not reader.is_done(spec.extended(trials=6))  # too late for this driver
+
+
 def test_an_evaluation_can_be_interrupted(settings: Settings, tmp_path: Path) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
     draining, watcher = threading.Event(), Watcher()
@@ -426,3 +595,17 @@ def test_other_data_are_refused(settings: Settings, tmp_path: Path) -> None:
     np.savez(path, x_train=np.zeros((60, 9), np.float32), x_test=np.zeros((5, 9), np.float32))
     with pytest.raises(EnvironmentUnusable, match="not those that straw-"):
         run(settings, spec)
+
+
+def test_a_search_ends_with_its_space(settings: Settings, tmp_path: Path) -> None:
+    path = images(tmp_path / "images.npz", test=True)
+    search = {"space": {"model.prior.std": {"choice": [1.0, 2.0]}}}
+    spec = sweep(path, trials=9, search=search)
+    watcher = Watcher()
+    status = run(settings, spec, watcher).status(spec.sweep_id)
+    assert (status["trials"]["complete"], status["state"]) == (2 + 2, "done")
+    assert status["planned"] == {"search": 2, "confirm": 2}
+    assert any("suggestions had all been tried" in seen for seen in watcher.seen)
+    again = Watcher()
+    run(settings, spec, again)
+    assert not [seen for seen in again.seen if "started" in seen]

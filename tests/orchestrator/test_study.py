@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import EnvironmentUnusable, SweepHeld
+from orchestrator.repeats import MAX_IN_A_ROW
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.study import (
@@ -308,6 +309,118 @@ def test_a_record_says_where_its_trial_is(settings: Settings) -> None:
     assert [r.config_hash for r in records] == [a.config.config_hash for a in assignments]
 
 
+# -- retries ---------------------------------------------------------------------------------
+
+
+def fail(ledger: Ledger, assignment: Assignment) -> None:
+    """After three epochs, the second of which left a checkpoint."""
+    number = assignment.number
+    ledger.started(number, "here", None)
+    for epoch, checkpoint in ((1, None), (2, "/home/epoch-000002"), (3, None)):
+        ledger.epoch(number, epoch, epoch / 10, checkpoint, trained=True)
+    ledger.end(number, "failed", None, "RuntimeError: no luck")
+
+
+def test_a_failed_trial_is_retried_as_one_that_was_lost(settings: Settings) -> None:
+    spec = sweep()
+    ledger = opened(settings, spec)
+    ended = [ledger.ask(spec) for _ in range(4)]
+    for state, assignment in zip(("complete", "diverged", "pruned"), ended, strict=False):
+        ledger.end(assignment.number, state, 0.5 if state == "complete" else None, None)  # type: ignore[arg-type]
+    fail(ledger, ended[3])
+
+    again = opened(settings, spec)
+    assert again.retry() == {3: 4}
+    assert again.retry() == {}
+    again.settle(spec)
+    assert again.unfinished() == [4]
+    assert (again.asked(), again.count_ended()) == (4, 3)
+    assert [r.state for r in again.records()] == ["complete", "diverged", "pruned", "waiting"]
+    assignment = again.next_attempt(4, spec)
+    assert (assignment.attempt, assignment.config) == (2, ended[3].config)
+    assert assignment.resume == Path("/home/epoch-000002")
+
+    again.started(4, "there", 2)
+    for epoch in (3, 4):
+        again.epoch(4, epoch, 9.0, None, trained=True)
+    again.end(4, "complete", 9.0, None)
+    record = again.records()[-1]
+    assert (record.number, record.state, record.reason) == (4, "complete", None)
+    assert (record.epochs, record.epochs_computed, record.resumed_from) == (4, 5, [2])
+    trial = again.study.get_trials()[4]
+    assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 9.0}
+    assert trial.params == again.study.get_trials()[3].params
+    assert (again.asked(), again.count_ended(), again.study.best_trial.number) == (4, 4, 4)
+
+
+def test_a_retry_may_fail_and_be_retried(settings: Settings) -> None:
+    spec = sweep()
+    ledger = opened(settings, spec)
+    fail(ledger, ledger.ask(spec))
+    for number in (1, 2, 3):
+        assert ledger.retry() == {number - 1: number}
+        assignment = ledger.next_attempt(number, spec)
+        assert assignment.attempt == number + 1
+        fail(ledger, assignment)
+        assert [(r.number, r.state) for r in ledger.records()] == [(number, "failed")]
+        assert (ledger.asked(), ledger.count_ended()) == (1, 1)
+
+
+def with_retries(settings: Settings, spec: SweepSpec) -> list[Any]:
+    """The suggestions where two of six trials fail and are retried at once."""
+    ledger = opened(settings, spec)
+    for n in range(6):
+        assignment = ledger.ask(spec)
+        if n in (1, 2):
+            fail(ledger, assignment)
+            [retry] = ledger.retry().values()
+            assignment = ledger.next_attempt(retry, spec)
+        end(ledger, assignment, value_of(assignment))
+    assert ledger.asked() == 6
+    return [(r.params, r.seed) for r in ledger.records()]
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_retries_change_no_suggestion(sampler: str, new_home: Callable[[str], Settings]) -> None:
+    spec = sweep(sampler, balance="model.encoder.kind")
+    undisturbed = suggestions(new_home("undisturbed"), spec)
+    assert with_retries(new_home("retried"), spec) == undisturbed
+
+
+def test_a_grid_with_retries_visits_every_combination_once(settings: Settings) -> None:
+    found = [params for params, _ in with_retries(settings, sweep("grid"))]
+    visited = [(params["model.encoder.kind"], params["model.code_dim"]) for params in found]
+    assert sorted(visited) == sorted(product(KINDS, (4, 8)))
+
+
+def test_a_driver_that_dies_over_an_ask_after_a_retry_asks_the_same(
+    new_home: Callable[[str], Settings],
+) -> None:
+    spec = sweep("random")
+    undisturbed = suggestions(new_home("undisturbed"), spec)
+    home = new_home("torn")
+    torn = opened(home, spec)
+    fail(torn, torn.ask(spec))
+    torn.retry()
+    torn.study.ask()
+    again = opened(home, spec)
+    again.settle(spec)
+    assert [(r.params, r.seed) for r in again.records()] == undisturbed[:2]
+
+
+def test_trials_since_the_best_are_counted_as_they_end(settings: Settings) -> None:
+    spec = sweep(objective={"metric": "val/recon"})
+    ledger = opened(settings, spec)
+    assert ledger.since_best() == 0
+    assignments = [ledger.ask(spec) for _ in range(6)]
+    found = []
+    for number, value in ((0, 3.0), (2, 2.0), (4, 2.0), (3, 2.5), (1, 1.0)):
+        end(ledger, assignments[number], value)
+        found.append(ledger.since_best())
+    ledger.end(5, "diverged", None, None)
+    assert [*found, ledger.since_best()] == [0, 0, 1, 2, 0, 0]
+
+
 # -- confirm ---------------------------------------------------------------------------------
 
 
@@ -337,6 +450,23 @@ def test_the_confirm_queue_is_first_in_first_out_and_queues_once(settings: Setti
     assert [a.config.model.code_dim for a in popped] == [4, 5, 4, 5]
     again.enqueue([*entries(), {"params": {"model.code_dim": 6}, "seed": 1}])
     assert len(again.records()) == 5
+
+
+def test_a_failed_confirmation_is_retried_with_its_seed(settings: Settings) -> None:
+    spec = sweep()
+    queue = opened(settings, spec, "confirm")
+    queue.enqueue(entries())
+    first = queue.pop(spec)
+    assert first is not None
+    fail(queue, first)
+    assert queue.retry() == {0: 4}
+    queue.enqueue(entries())
+    assert len(queue.records()) == 4
+    again = queue.next_attempt(4, spec)
+    assert (again.config, again.attempt) == (first.config, 2)
+    popped = [queue.pop(spec) for _ in range(4)]
+    assert popped[-1] is None
+    assert {a.config.seed for a in popped if a} == {entry["seed"] for entry in entries()}
 
 
 # -- pruning ---------------------------------------------------------------------------------
@@ -426,3 +556,50 @@ def test_the_lock_dies_with_its_holder(settings: Settings) -> None:
     assert not is_held(settings, "a")
     with held(settings, "a"):
         pass
+
+
+# -- repeats -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balance", [None, "model.encoder.kind"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "qmc"])
+def test_a_configuration_is_trained_once(
+    sampler: str, balance: str | None, settings: Settings
+) -> None:
+    """Six configurations and fifty trials to find them in, with a new driver now and then."""
+    space = {"model.encoder.kind": {"choice": KINDS}, "model.code_dim": {"choice": [4, 8]}}
+    spec = sweep(sampler, space=space, trials=50, balance=balance)
+    ledger, trained = opened(settings, spec), []
+    while ledger.repeats.in_a_row < MAX_IN_A_ROW:
+        assignment = ledger.ask(spec)
+        if assignment is not None:
+            trained.append(assignment.config.config_hash)
+            end(ledger, assignment, value_of(assignment))
+            ledger = opened(settings, spec)
+    assert len(trained) == len(set(trained)) == 6
+    assert ledger.asked() == ledger.count_ended() == len(ledger.records()) == 6
+    values = {r.config_hash: r.metrics["val/parzen_ll"] for r in ledger.records()}
+    for trial in ledger.study.trials:  # the sampler is told what is known
+        assert trial.value == values[trial.user_attrs["config_hash"]]
+
+
+def test_a_driver_that_died_at_a_repeat_ends_it_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    spec = sweep("random", space={"model.code_dim": {"choice": [4]}})
+    ledger = opened(settings, spec)
+    end(ledger, ledger.ask(spec))
+    monkeypatch.setattr(ledger.study, "tell", killed)
+    with pytest.raises(Killed):
+        ledger.ask(spec)
+    again = opened(settings, spec)
+    again.settle(spec)
+    assert again.unfinished() == []
+    assert [trial.value for trial in again.study.trials] == [1.0, 1.0]
+    assert again.repeats.in_a_row == 1

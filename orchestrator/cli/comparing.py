@@ -1,0 +1,152 @@
+"""compare: the confirmed candidates of one sweep or several, and which differences are chance."""
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli import common
+from orchestrator.cli.common import AsJson, number, say
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.history import History
+    from orchestrator.selection import Candidate, Comparison
+
+_METHODS = {
+    "paired": "seed by seed ({seeds})",
+    "welch": "all values (Welch)",
+    None: "too few seeds",
+}
+
+
+def compare(
+    sweeps: Annotated[list[str], typer.Argument(help="One sweep or several.")] = ["latest"],  # noqa: B006
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="By default what the sweeps were searched for.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Compare confirmed candidates with the best of them, seed by seed where they share seeds.
+
+    The test split chooses nothing: for a test/ metric the best is the one on validation.
+    """
+    reader = common.history()
+    document = _document(reader, list(dict.fromkeys(map(reader.resolve, sweeps))), metric)
+    if len(set(document["data_sha256"].values())) > 1:
+        say("these sweeps saw different data: more than their configurations differs")
+    if json:
+        common.emit(document)
+        return
+    named = ("sweep", "configuration", "seeds", document["metric"])
+    common.table(
+        (*named, "minus the best", "by", "p", "", ""),
+        [_row(candidate, document["metric"]) for candidate in document["candidates"]],
+    )
+    print(f"\n{_verdict(document)}")
+
+
+COMMANDS = (compare,)
+
+
+def _document(reader: "History", names: list[str], wanted: str | None) -> dict[str, Any]:
+    from orchestrator import selection
+    from orchestrator.records import METRICS
+
+    found = [candidate for name in names for candidate in _confirmed(reader, name)]
+    metric = _measured(wanted, found) if wanted else _objective(reader, names)
+    judge = metric if _is_goal(metric) else _objective(reader, names)
+    direction = METRICS[judge].direction
+    seeds = min(reader.spec(name)["confirm"]["seeds"] for name in names)
+    ranked = selection.rank(found, judge, direction, seeds=seeds)
+    compared = [None, *selection.versus_best(ranked, metric)]
+    return {
+        "metric": metric,
+        "best_by": judge,
+        "direction": direction,
+        "data_sha256": {name: reader.data_sha256(name) for name in names},
+        "candidates": [
+            _describe(candidate, metric, versus)
+            for candidate, versus in zip(ranked, compared, strict=True)
+        ],
+    }
+
+
+def _confirmed(reader: "History", sweep: str) -> "list[Candidate]":
+    from orchestrator import selection
+
+    found = selection.candidates(reader.trials(sweep, "confirm"))
+    if not found:
+        raise UsageError(f"{sweep} has no confirmed candidate yet; see: aae-sweep status {sweep}")
+    return [replace(candidate, sweep=sweep) for candidate in found]
+
+
+def _objective(reader: "History", names: list[str]) -> str:
+    goals = {name: str(reader.objective(name)["metric"]) for name in names}
+    if len(set(goals.values())) > 1:
+        told = ", ".join(f"{name} for {goal}" for name, goal in goals.items())
+        raise UsageError(f"searched for different goals: {told}; name a val/ metric by --metric")
+    return goals[names[0]]
+
+
+def _measured(metric: str, found: "list[Candidate]") -> str:
+    from orchestrator.wording import nearest
+
+    known = [{name for run in candidate.runs for name in run.metrics} for candidate in found]
+    common_to_all = set.intersection(*known)
+    if metric not in common_to_all:
+        raise UsageError(
+            f"not every confirmed candidate has `{metric}`; {nearest(metric, common_to_all)}"
+        )
+    return metric
+
+
+def _is_goal(metric: str) -> bool:
+    from orchestrator.records import METRICS
+
+    return metric.startswith("val/") and METRICS[metric].better != "none"
+
+
+def _describe(candidate: "Candidate", metric: str, versus: "Comparison | None") -> dict[str, Any]:
+    from orchestrator.selection import summarise
+
+    return {
+        "sweep": candidate.sweep,
+        "config_hash": candidate.config_hash,
+        "params": candidate.params,
+        "seeds": candidate.seeds,
+        "metrics": {metric: summarise(list(candidate.values(metric).values()))},
+        "versus_best": asdict(versus) if versus else None,
+        "tied_with_best": versus is None or versus.tied,
+    }
+
+
+def _row(candidate: dict[str, Any], metric: str) -> tuple[Any, ...]:
+    figures, versus = candidate["metrics"][metric], candidate["versus_best"]
+    mean = number(figures["mean"], figures["se"])
+    settings = ", ".join(common.setting(*item) for item in candidate["params"].items())
+    about = (candidate["sweep"], candidate["config_hash"], len(figures["values"]), mean)
+    if versus is None:
+        return (*about, "", "", "", "best", settings)
+    return (
+        *about,
+        number(versus["difference"], versus["se"]),
+        _METHODS[versus["method"]].format(**versus),
+        "" if versus["p_holm"] is None else f"{versus['p_holm']:.2g}",
+        "tied" if candidate["tied_with_best"] else "",
+        settings,
+    )
+
+
+def _verdict(document: dict[str, Any]) -> str:
+    best, *others = document["candidates"]
+    tied = sum(candidate["tied_with_best"] for candidate in others)
+    words = f"± is the standard error over seeds. The best is {best['config_hash']}"
+    if document["best_by"] != document["metric"]:
+        words += f", by {document['best_by']}"
+    if not others:
+        return f"{words}, the only one."
+    return (
+        f"{words}; {tied or 'none'} of {len(others)} cannot be told from it "
+        f"(t-tests at 5 %, p by Holm's correction)."
+    )

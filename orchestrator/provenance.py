@@ -1,0 +1,82 @@
+"""What a trial's numbers depend on besides its configuration and seed, as tags of its run."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import aae_core
+
+PACKAGES = ("aae-sweep", "torch", "numpy")
+DATA, THREADS, DEVICE = "aae.data_sha256", "aae.threads", "aae.device"
+_THEN = ", then "  # between the circumstances of a trial's attempts, where they differ
+
+
+def provenance(threads: int, *, gpu: bool) -> dict[str, str]:
+    """Of a training in this process."""
+    return {**_machine(), THREADS: str(threads), DEVICE: _device(gpu)}
+
+
+def succession(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """A trial may go on elsewhere than where it began: its tags say both."""
+    return {name: _after(before.get(name), value) for name, value in now.items()}
+
+
+def latest(tag: str) -> str:
+    """Of the last attempt."""
+    return tag.rpartition(_THEN)[2]
+
+
+def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model": {"code_dim": 8}} -> {"model.code_dim": 8}: what MLflow calls params."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        path = f"{prefix}{key}"
+        found |= flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return found
+
+
+def _after(before: str | None, now: str) -> str:
+    return now if before is None else before if latest(before) == now else f"{before}{_THEN}{now}"
+
+
+@cache
+def _machine() -> dict[str, str]:
+    """The same packages may hold other code, and the same processor other instructions."""
+    return {
+        "aae.code": _code(Path(aae_core.__file__).parent),
+        **{f"aae.version.{name}": version(name) for name in PACKAGES},
+        "aae.cpu": f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}",
+    }
+
+
+def _code(package: Path) -> str:
+    """12 hexadecimal digits that name the sources which make the numbers."""
+    checksum = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        checksum.update(f"{file.relative_to(package)};".encode() + file.read_bytes())
+    return checksum.hexdigest()[:12]
+
+
+def _processor() -> str:
+    models = _facts(Path("/proc/cpuinfo"), "model name")
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _device(gpu: bool) -> str:
+    """The driver process trains nothing: it must not ask CUDA, which takes memory of the GPU."""
+    boards = Path("/proc/driver/nvidia/gpus").glob("*/information") if gpu else ()
+    models = {model for board in boards for model in _facts(board, "Model")}
+    return ", ".join(["cuda" if gpu else "cpu", *sorted(models)])
+
+
+def _facts(file: Path, name: str) -> list[str]:
+    """The values of the lines `name: value`."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    pairs = [line.partition(":") for line in lines]
+    return [value.strip() for key, _, value in pairs if key.strip() == name]

@@ -1,0 +1,206 @@
+"""compare: who is best, by how much, and who only seems behind."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.history import run_key
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.spool import Spool
+from orchestrator.study import Ledger, open_storage
+
+LL = "val/parzen_ll"
+Values = Mapping[float, Mapping[int, float]]  # by the prior's std, by seed
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To be copied: making the tables takes Optuna half a second."""
+    folder = tmp_path_factory.mktemp("empty")
+    open_storage(Settings.from_environment({"AAE_HOME": str(folder)})).engine.dispose()
+    return folder / "studies.db"
+
+
+@pytest.fixture(autouse=True)
+def _database(empty_database: Path, home: Path) -> None:
+    home.mkdir()
+    shutil.copy(empty_database, home)
+
+
+def confirm(
+    name: str,
+    found: Values,
+    *,
+    metric: str = LL,
+    test: Values | None = None,
+    data: str = "0" * 64,
+) -> SweepSpec:
+    """A sweep of this name with these confirmations, as its driver leaves them behind."""
+    settings = Settings.from_environment()
+    search = {
+        "trials": 1,
+        "space": {"model.prior.std": {"float": [0.5, 8]}},
+        "objective": {"metric": metric},
+    }
+    seeds = {"seeds": min(map(len, found.values()), default=3)}
+    document = {"name": name, "search": search, "confirm": seeds}
+    spec = SweepSpec.model_validate_json(json.dumps(document))
+    storage = open_storage(settings)
+    first = Ledger.create(storage, spec, "search")
+    for key, value in {"name": name, "spec": spec.resolved(), "data_sha256": data}.items():
+        first.set_attribute(key, value)
+    queue = Ledger.create(storage, spec, "confirm")
+    queue.enqueue(
+        {"params": {"model.prior.std": std}, "seed": seed}
+        for std, values in found.items()
+        for seed in values
+    )
+    with Spool(settings.spool) as spool:
+        spool.open_run(spec.sweep_id, sweep_id=spec.sweep_id, experiment="e", name="n")
+        while (work := queue.pop(spec)) is not None:
+            std, seed = work.config.model.prior.std, work.config.seed
+            value = found[std][seed]
+            queue.started(work.number, "here", None)
+            queue.epoch(work.number, 1, value, "/checkpoints/1", trained=True)
+            queue.end(work.number, "complete", value, None)
+            key = run_key(spec.sweep_id, "confirm", work.number)
+            spool.open_run(key, sweep_id=spec.sweep_id, experiment="e", name="n")
+            tests = {} if test is None else {metric.replace("val/", "test/"): test[std][seed]}
+            spool.log(key, 1, {metric: value, **tests})
+    return spec
+
+
+HARD = {seed: -100.0 * seed for seed in range(5)}  # seeds differ by more than candidates do
+NOISE = (0.3, -0.2, 0.1, -0.3, 0.1)
+
+
+def shifted(by: float, noise: float = 1.0) -> dict[int, float]:
+    return {seed: hard + by + noise * NOISE[seed] for seed, hard in HARD.items()}
+
+
+THREE = {1.0: HARD, 2.0: shifted(-5.0), 4.0: shifted(-0.1)}
+
+
+def test_the_best_is_compared_with_every_other_one(aae: Callable[..., Any]) -> None:
+    spec = confirm("one", THREE)
+    ended = aae("compare", "one", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    document = ended.document
+    assert (document["metric"], document["best_by"], document["direction"]) == (LL, LL, "maximize")
+    assert document["data_sha256"] == {spec.sweep_id: "0" * 64}
+    best, near, far = document["candidates"]
+    stds = [c["params"]["model.prior.std"] for c in (best, near, far)]
+    assert stds == [1.0, 4.0, 2.0]
+    assert (best["versus_best"], best["tied_with_best"]) == (None, True)
+    assert best["metrics"][LL]["mean"] == -200.0
+    assert best["metrics"][LL].keys() >= {"se", "ci95", "bootstrap95"}
+    assert [c["tied_with_best"] for c in (near, far)] == [True, False]
+    assert far["sweep"] == spec.sweep_id
+    versus = far["versus_best"]
+    assert (versus["method"], versus["seeds"]) == ("paired", 5)
+    assert versus["difference"] == pytest.approx(-5.0)
+    assert versus["se"] < 0.2 < best["metrics"][LL]["se"]
+    assert versus["p_holm"] == pytest.approx(2 * versus["p"])
+
+
+def test_compare_is_told_to_people_too(aae: Callable[..., Any]) -> None:
+    spec = confirm("one", THREE)
+    ended = aae("compare")
+    assert (ended.code, ended.err) == (0, "")
+    header, best, near, far, _, verdict = ended.out.splitlines()
+    assert header.split()[:4] == ["sweep", "configuration", "seeds", LL]
+    assert best.split()[0] == spec.sweep_id
+    assert best.split()[-3:] == ["best", "prior.std", "1"]
+    assert near.split()[-3:] == ["tied", "prior.std", "4"]
+    assert "-5.00 ± 0.11" in far
+    assert "seed by seed (5)" in far
+    assert "tied" not in far
+    assert "1 of 2 cannot be told from it" in verdict
+
+
+def test_sweeps_that_share_seeds_are_compared_seed_by_seed(aae: Callable[..., Any]) -> None:
+    one, other = confirm("one", {1.0: HARD}), confirm("other", {1.0: shifted(-5.0)})
+    best, behind = aae("compare", "one", "other", "--json").document["candidates"]
+    assert (best["sweep"], behind["sweep"]) == (one.sweep_id, other.sweep_id)
+    assert behind["versus_best"]["method"] == "paired"
+    assert not behind["tied_with_best"]
+
+
+def test_sweeps_without_common_seeds_are_compared_by_all_values(aae: Callable[..., Any]) -> None:
+    """Then the seeds' own differences stay in the error."""
+    confirm("one", {1.0: HARD})
+    confirm("other", {1.0: {seed + 10: value for seed, value in shifted(-5.0).items()}})
+    _, behind = aae("compare", "one", "other", "--json").document["candidates"]
+    assert (behind["versus_best"]["method"], behind["versus_best"]["seeds"]) == ("welch", 0)
+    assert behind["tied_with_best"]
+    assert "all values (Welch)" in aae("compare", "one", "other").out
+
+
+def test_more_seeds_than_another_sweep_are_no_merit(aae: Callable[..., Any]) -> None:
+    few, many = {seed: HARD[seed] + 5.0 for seed in range(3)}, HARD
+    confirm("many", {1.0: many})
+    better = confirm("few", {1.0: few})
+    best, _ = aae("compare", "many", "few", "--json").document["candidates"]
+    assert best["sweep"] == better.sweep_id
+
+
+def test_the_test_split_chooses_nothing(aae: Callable[..., Any]) -> None:
+    seeds = dict.fromkeys(range(3), 0.0)
+    valid = {1.0: {s: 2.0 + s for s in seeds}, 2.0: {s: 1.0 + s for s in seeds}}
+    test = {1.0: {s: 5.0 + s for s in seeds}, 2.0: {s: 9.0 + s for s in seeds}}
+    confirm("one", valid, test=test)
+    document = aae("compare", "one", "--metric", "test/parzen_ll", "--json").document
+    best, other = document["candidates"]
+    assert (document["metric"], document["best_by"]) == ("test/parzen_ll", LL)
+    assert best["params"] == {"model.prior.std": 1.0}
+    assert other["versus_best"]["difference"] == 4.0
+    assert f", by {LL};" in aae("compare", "one", "--metric", "test/parzen_ll").out
+
+
+def test_one_candidate_is_the_only_one(aae: Callable[..., Any]) -> None:
+    confirm("one", {1.0: {1: 3.0}})
+    ended = aae("compare")
+    assert ended.code == 0
+    assert ended.out.endswith(", the only one.\n")
+
+
+def test_other_data_are_told(aae: Callable[..., Any]) -> None:
+    confirm("one", {1.0: HARD})
+    confirm("other", {1.0: HARD}, data="f" * 64)
+    ended = aae("compare", "one", "other", "--json")
+    assert ended.code == 0
+    assert ended.err.startswith("these sweeps saw different data")
+    assert set(ended.document["data_sha256"].values()) == {"0" * 64, "f" * 64}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none"], "has no confirmed candidate yet; see: aae-sweep status none-"),
+        (["gone"], "`gone` names no sweep"),
+        (["one", "error"], "name a val/ metric by --metric"),
+        (["one", "--metric", "val/parzenll"], "did you mean `val/parzen_ll`?"),
+    ],
+)
+def test_what_cannot_be_compared_is_wrong_input(
+    aae: Callable[..., Any], arguments: list[str], words: str
+) -> None:
+    confirm("one", {1.0: {1: 0.0}})
+    confirm("none", {})
+    confirm("error", {1.0: {1: 0.0}}, metric="val/recon")
+    ended = aae("compare", *arguments, "--json")
+    assert (ended.code, ended.out) == (2, "")
+    assert words in ended.err
+
+
+def test_looking_at_an_empty_home_makes_none(aae: Callable[..., Any], home: Path) -> None:
+    shutil.rmtree(home)
+    ended = aae("compare", "--json")
+    assert (ended.code, ended.out) == (2, "")
+    assert "no sweep has been run" in ended.err
+    assert not home.exists()

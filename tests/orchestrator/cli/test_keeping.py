@@ -1,0 +1,191 @@
+"""`sync` and `gc`, on homes as dead drivers leave them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from orchestrator.cli.keeping import _size
+from orchestrator.history import run_key
+from orchestrator.loading import load_sweep
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.spool import Spool
+from orchestrator.study import Ledger, held, open_storage
+
+Command = Callable[..., Any]
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+NOTHING = {"runs": 0, "metrics": 0, "artifacts": 0}
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    return Settings.from_environment({"AAE_HOME": str(home)})
+
+
+@pytest.fixture
+def spec(sweep_file: Path) -> SweepSpec:
+    return load_sweep(sweep_file)
+
+
+@pytest.fixture
+def abandoned(settings: Settings, spec: SweepSpec) -> str:
+    """A sweep with one trial complete and one under way, whose driver was killed."""
+    sweep = spec.sweep_id
+    ledger = Ledger.create(open_storage(settings), spec, "search")
+    for name, value in {"spec": spec.resolved(), "name": spec.name}.items():
+        ledger.set_attribute(name, value)
+    with Spool(settings.spool) as spool:
+        spool.open_run(sweep, sweep_id=sweep, experiment="tiny", name=sweep)
+        for number in range(2):
+            ledger.ask(spec)
+            ledger.started(number, "here", None)
+            folder = settings.trial_folder(sweep, "search", number)
+            key = run_key(sweep, "search", number)
+            spool.open_run(key, sweep_id=sweep, experiment="tiny", name=key, parent=sweep)
+            for epoch in range(1, 4):
+                checkpoint = folder / "1" / f"epoch-{epoch:06d}"
+                checkpoint.mkdir(parents=True)
+                (checkpoint / "tensors.safetensors").write_bytes(b"x" * 2000)
+                ledger.epoch(number, epoch, 1.0, str(checkpoint), trained=True)
+                spool.log(key, epoch, {"val/recon": 1.0, "train/recon": 2.0})
+            (folder / "config.json").write_text("{}")
+            spool.attach(key, folder / "config.json")
+        ledger.end(0, "complete", 1.0, None)
+        spool.close_run(run_key(sweep, "search", 0), "FINISHED")
+    return sweep
+
+
+def statuses(settings: Settings, sweep: str) -> list[str]:
+    """What MLflow has of the sweep, its two trials and nothing else."""
+    client = MlflowClient(settings.tracking_uri)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 3
+    with Spool(settings.spool) as spool:
+        return [client.get_run(run.run_id or "").info.status for run in spool.runs(sweep)]
+
+
+def test_sync_sends_what_waits_and_ends_what_is_dead(
+    aae: Command, settings: Settings, abandoned: str
+) -> None:
+    done = aae("sync", "tiny", "--json")
+    assert done.document == {
+        "sweep": abandoned,
+        "killed": 2,
+        "sent": {"runs": 3, "metrics": 12, "artifacts": 2},
+    }
+    assert statuses(settings, abandoned) == ["KILLED", "FINISHED", "KILLED"]
+    assert aae("sync", "--json").document == {"sweep": None, "killed": 0, "sent": NOTHING}
+    again = aae("sync")
+    assert (again.code, again.out) == (0, "nothing waited\n")
+
+
+def test_sync_leaves_what_runs_as_running(aae: Command, settings: Settings, abandoned: str) -> None:
+    with held(settings, abandoned):
+        assert aae("sync", "--json").document["killed"] == 0
+    assert statuses(settings, abandoned) == ["RUNNING", "FINISHED", "RUNNING"]
+    done = aae("sync")
+    assert (done.code, done.out) == (0, "sent to MLflow: 2 runs\n")
+    assert done.err == "killed with their driver: 2 runs\n"
+    assert statuses(settings, abandoned) == ["KILLED", "FINISHED", "KILLED"]
+
+
+def test_a_run_ends_when_it_was_last_heard_of_and_is_taken_up_again(
+    settings: Settings, abandoned: str
+) -> None:
+    trial = run_key(abandoned, "search", 1)
+    with Spool(settings.spool) as spool:
+        last = max(metric.timestamp_ms for metric in spool.pending_metrics(trial, 100))
+        assert spool.abandon("another") == 0
+        assert spool.abandon(abandoned) == 2
+        ends = {run.key: (run.status, run.end_ms) for run in spool.runs()}
+        assert ends[trial] == ends[abandoned] == ("KILLED", last)
+        spool.open_run(trial, sweep_id=abandoned, experiment="tiny", name="again")
+        run = spool.run(trial)
+        assert run is not None
+        assert (run.status, run.end_ms) == ("RUNNING", None)
+
+
+def test_without_mlflow_sync_says_what_waits(
+    aae: Command, abandoned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    done = aae("sync", "--json")
+    assert (done.code, done.out) == (4, "")
+    assert f"MLflow at {NOWHERE} did not take everything" in done.err
+    assert "(3 runs, 12 metrics, 2 artifacts) waits in" in done.err
+
+
+@pytest.mark.parametrize("command", ["sync", "gc"])
+def test_a_sweep_that_is_not_there_is_a_wrong_name(
+    aae: Command, home: Path, abandoned: str, command: str
+) -> None:
+    done = aae(command, "other")
+    assert done.code == 2
+    assert "`other` names no sweep" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "told"), [("sync", "nothing waited\n"), ("gc", "nothing to remove\n")]
+)
+def test_before_the_first_sweep_there_is_nothing_to_do(
+    aae: Command, home: Path, command: str, told: str
+) -> None:
+    done = aae(command)
+    assert (done.code, done.out) == (0, told)
+    assert not home.exists()
+
+
+def test_gc_says_what_it_freed(aae: Command, settings: Settings, abandoned: str) -> None:
+    (settings.home / "parzen" / "1a.unfinished").mkdir(parents=True)
+    assert aae("gc", "--dry-run").out == (
+        f"{abandoned}: 3 folders, 6 kB would be freed\n"
+        "unfinished Parzen jobs: 1 folder, 0 bytes would be freed\n"
+    )
+    assert aae("gc", "tiny").out == f"{abandoned}: 3 folders, 6 kB freed\n"
+    assert (settings.home / "parzen" / "1a.unfinished").exists()
+    assert aae("gc").out == "unfinished Parzen jobs: 1 folder, 0 bytes freed\n"
+    assert aae("gc").out == "nothing to remove\n"
+
+
+def test_gc_lists_folders_for_programs(aae: Command, settings: Settings, abandoned: str) -> None:
+    trials = settings.sweep_folder(abandoned) / "trials"
+    done = aae("gc", "--json")
+    assert done.document == {
+        "dry_run": False,
+        "sweeps": [
+            {
+                "sweep": abandoned,
+                "folders": [
+                    str(trials / "search-0000" / "1" / "epoch-000001"),
+                    str(trials / "search-0000" / "1" / "epoch-000002"),
+                    str(trials / "search-0001" / "1" / "epoch-000001"),
+                ],
+                "bytes": 6000,
+            }
+        ],
+        "parzen": {"folders": [], "bytes": 0},
+        "bytes": 6000,
+    }
+
+
+def test_what_was_cleaned_is_shown_as_before(aae: Command, abandoned: str) -> None:
+    commands = [("show", "tiny", "--json"), ("show", "tiny", "0", "--json"), ("best", "--json")]
+    before = [aae(*command).document for command in commands]
+    aae("gc")
+    after = [aae(*command).document for command in commands]
+    for documents in (before, after):  # time goes on for the one under way
+        for trial in documents[0]["trials"]:
+            del trial["seconds"]
+    assert after == before
+    assert aae("show", "tiny", "0").code == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "0 bytes"), (999_400, "999 kB"), (999_999, "1 MB"), (12e12, "12 TB")]
+)
+def test_sizes_are_told_in_human_units(size: float, words: str) -> None:
+    assert _size(size) == words

@@ -1,0 +1,368 @@
+"""reproduce: trials as a sweep records them in a real MLflow, trained again."""
+
+import json
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from aae_core.data import load_training_data
+from aae_core.errors import TrialDiverged
+from aae_core.training import TrainState, fit
+from orchestrator.history import History
+from orchestrator.records import Stage, TrialState
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.sweep import Recorder, Request, Sweep, describe, opened
+from orchestrator.tracking import MlflowWriter
+from orchestrator.trainable import Report
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+RATE = "training.reconstruction.lr"
+EPOCHS = 3
+
+
+class Nobody:
+    """An observer who looks away."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
+
+
+class Home:
+    """Holds what the tests' sweeps left behind, and MLflow's view of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings.from_environment({"AAE_HOME": str(folder / "home")})
+        self.images = folder / "images.npz"
+        self.client = MlflowClient(self.settings.tracking_uri)
+
+    def run_id(self, trial: str) -> str:
+        """Of `sweep/stage-number`."""
+        sweep, _, name = trial.partition("/")
+        reader = History(self.settings)
+        trials = reader.trials(reader.resolve(sweep))
+        return next(str(t.run_id) for t in trials if f"{t.stage}-{t.number}" == name)
+
+    def config_file(self, trial: str) -> Path:
+        uri = str(self.client.get_run(self.run_id(trial)).info.artifact_uri)
+        return Path(uri.removeprefix("file://")) / "config.json"
+
+    def alter_metrics(self, statement: str, trial: str) -> None:
+        """Behind MLflow's back: `statement` ends in a WHERE to which the run is added."""
+        with sqlite3.connect(self.settings.home / "mlflow.db") as database:
+            changed = database.execute(f"{statement} AND run_uuid = ?", [self.run_id(trial)])
+            assert changed.rowcount == 1
+        database.close()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Two sweeps, as their driver records them: of the digits, and of somebody's images."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as resources.cpu says
+    home = Home(tmp_path_factory.mktemp("recorded"))
+    write_images(home.images, seed=0)
+    with driver(home, "tiny", {"name": "digits"}) as sweep:
+        sweep.confirm.enqueue([{"params": {RATE: 1e18}, "seed": 7}])
+        carry_out(sweep, "search", "complete")
+        carry_out(sweep, "search", "pruned", epochs=2)
+        carry_out(sweep, "search", "failed", epochs=0)
+        carry_out(sweep, "confirm", "diverged")
+        send(sweep)
+    with driver(home, "own", {"name": "arrays", "path": str(home.images)}) as sweep:
+        carry_out(sweep, "search", "complete")
+        send(sweep)
+        carry_out(sweep, "search", "complete")  # now MLflow is away
+    yield home
+    torch.set_num_threads(before)
+
+
+@contextmanager
+def driver(home: Home, name: str, data: dict[str, Any]) -> Iterator[Sweep]:
+    document = {
+        "name": name,
+        "data": data,
+        "model": {"hidden": [16], "code_dim": 2, "init_std": 0.2, "output": "linear"},
+        "training": {"epochs": EPOCHS, "reconstruction": {"optimizer": "adam"}},
+        "search": {
+            "trials": 3,
+            "sampler": {"kind": "random"},
+            "space": {RATE: {"float": [1e-3, 1e-2]}},
+        },
+        "resources": {"cpu": 1, "gpu": 0},
+    }
+    spec = SweepSpec.model_validate_json(json.dumps(document))
+    request = Request(spec, f"name: {name}", f"aae-sweep run {name}.yaml")
+    with opened(request, home.settings, Nobody(), threading.Event()) as sweep:
+        home.settings.sweep_folder(sweep.id).mkdir(parents=True)
+        sweep.note(data_sha256=load_training_data(spec.data, home.settings.data).sha256)
+        describe(sweep)
+        yield sweep
+
+
+def carry_out(sweep: Sweep, stage: Stage, end: TrialState, epochs: int = EPOCHS) -> None:
+    """Train the stage's next trial, and tell the recorder as a stage's driver does."""
+    recorder, ledger, reason = Recorder(sweep), sweep.ledger(stage), None
+    assignment = ledger.ask(sweep.spec) if stage == "search" else ledger.pop(sweep.spec)
+    assert assignment is not None
+    number = assignment.number
+    recorder.trial_started(assignment)
+    ledger.started(number, "node", None)
+    data = load_training_data(sweep.spec.data, sweep.settings.data)
+    state = TrainState.create(assignment.config, data)
+    try:
+        for epoch in islice(fit(state, data), epochs):
+            recorder.trial_epoch(stage, Report(number, 1, "node", epoch.epoch, epoch.metrics))
+    except TrialDiverged as diverged:
+        reason = str(diverged)
+    recorder.trial_ended(stage, number, end, reason)
+    ledger.end(number, end, 0.0, reason)
+
+
+def send(sweep: Sweep) -> None:
+    uri, artifacts = sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts
+    MlflowWriter(sweep.spool, uri, artifacts, sweep.id).sync_once()
+
+
+def write_images(path: Path, seed: int) -> None:
+    images = np.random.default_rng(seed).random((200, 9), dtype=np.float32)
+    np.savez(path, x_train=images)
+
+
+@pytest.fixture
+def reproduce(
+    recorded: Home, aae: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """The command, where the sweeps were recorded."""
+    monkeypatch.setenv("AAE_HOME", str(recorded.settings.home))
+    return lambda *arguments: aae("reproduce", *arguments)
+
+
+# -- identical -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tiny/search-0", "tiny/0", "tiny/search-0000"])
+def test_a_complete_trial_is_identical(name: str, reproduce: Callable[..., Any]) -> None:
+    ended = reproduce(name, "--json")
+    assert ended.code == 0, ended.err
+    found = ended.document
+    assert found["identical"]
+    assert found["run"].endswith("/search-0000")
+    assert (found["epochs"], found["metrics"], found["conditions"]) == (EPOCHS, [], [])
+    assert found["values"] >= EPOCHS * 5  # recon, disc, gen; recon, likelihood …
+    assert found["max_difference"] == 0
+    assert "1 thread, 3 epochs to compare" in ended.err
+    assert "epoch 3  identical" in ended.err
+
+
+def test_mlflow_alone_suffices(
+    recorded: Home, aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a home that knows no sweep."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", recorded.settings.tracking_uri)
+    ended = aae("reproduce", recorded.run_id("tiny/search-0"))
+    assert ended.code == 0, ended.err
+    assert "search-0000 is identical, bit for bit" in ended.out
+    assert "recorded" not in ended.out
+
+
+def test_a_pruned_trial_is_compared_as_far_as_it_went(reproduce: Callable[..., Any]) -> None:
+    found = reproduce("tiny/search-1", "--json").document
+    assert (found["identical"], found["epochs"], found["not_compared"]) == (True, 2, [])
+
+
+def test_what_evaluate_has_added_is_left_to_it(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
+    recorded.client.log_metric(recorded.run_id("tiny/search-1"), "test/recon", 1.0, step=2)
+    ended = reproduce("tiny/search-1")
+    assert ended.code == 0, ended.err
+    assert "not compared, for training does not make it: test/recon" in ended.out
+
+
+def test_a_diverged_trial_diverges_again(recorded: Home, reproduce: Callable[..., Any]) -> None:
+    ended = reproduce("tiny/confirm-0")
+    assert ended.code == 0, ended.err
+    assert "diverges as it did" in ended.out
+    run = recorded.run_id("tiny/confirm-0")
+    recorded.client.set_tag(run, "aae.state", "pruned")
+    recorded.client.log_metric(run, "val/recon", 1.0, step=1)
+    ended = reproduce("tiny/confirm-0")
+    assert ended.code == 3
+    assert "did not diverge when recorded, here it diverged (" in ended.out
+
+
+def test_other_conditions_are_told_though_they_have_no_effect(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
+    run = recorded.run_id("tiny/search-0")
+    cpu = recorded.client.get_run(run).data.tags["aae.cpu"]
+    recorded.client.set_tag(run, "aae.cpu", "i486DX2, DEFAULT")
+    recorded.client.delete_tag(run, "aae.version.numpy")
+    ended = reproduce("tiny/search-0", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.document["conditions"] == [
+        {"what": "version.numpy", "recorded": None, "here": np.__version__},
+        {"what": "cpu", "recorded": "i486DX2, DEFAULT", "here": cpu},
+    ]
+    shown = reproduce("tiny/search-0").out
+    recorded.client.set_tag(run, "aae.cpu", cpu)
+    recorded.client.set_tag(run, "aae.version.numpy", np.__version__)
+    assert "bit for bit" in shown
+    assert "to no effect" in shown
+    assert "i486DX2" in shown
+    assert "not recorded" in shown
+
+
+def test_it_trains_with_the_recorded_number_of_threads(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
+    run = recorded.run_id("tiny/search-0")
+    recorded.client.set_tag(run, "aae.threads", "1, then 2")
+    ended = reproduce(run, "--json")
+    recorded.client.set_tag(run, "aae.threads", "1")
+    assert "on cpu, 2 threads" in ended.err
+    assert torch.get_num_threads() == 2
+    [threads] = ended.document["conditions"]
+    assert threads == {"what": "threads", "recorded": "1, then 2", "here": "2"}
+
+
+# -- not identical ---------------------------------------------------------------------------
+
+
+def test_a_changed_configuration_differs_and_is_named(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
+    file = recorded.config_file("tiny/search-0")
+    text = file.read_text()
+    config = json.loads(text)
+    rate = config["training"]["reconstruction"]["lr"]
+    config["training"]["reconstruction"]["lr"] = 2 * rate
+    file.write_text(json.dumps(config))
+    ended, told = reproduce("tiny/search-0", "--json"), reproduce("tiny/search-0")
+    file.write_text(text)
+    assert (ended.code, told.code) == (3, 3)
+    found = ended.document
+    assert not found["identical"]
+    assert found["conditions"] == [{"what": RATE, "recorded": str(rate), "here": str(2 * rate)}]
+    by_name = {m["metric"]: m for m in found["metrics"]}
+    assert (by_name["val/recon"]["first_epoch"], by_name["val/recon"]["epochs"]) == (1, EPOCHS)
+    assert found["max_difference"] == max(m["largest"] for m in found["metrics"]) > 0
+    assert RATE in told.out
+    assert f"differs, by {found['max_difference']:.3g} at most" in told.out
+    assert "epoch 1  differs in " in told.err
+
+
+def test_one_value_that_differs_is_found(recorded: Home, reproduce: Callable[..., Any]) -> None:
+    where = "WHERE key = 'val/recon' AND step = 2"
+    recorded.alter_metrics(f"UPDATE metrics SET value = value + 1.5 {where}", "tiny/search-0")
+    ended, told = reproduce("tiny/search-0", "--json"), reproduce("tiny/search-0")
+    recorded.alter_metrics(f"UPDATE metrics SET value = value - 1.5 {where}", "tiny/search-0")
+    assert ended.code == 3
+    [found] = ended.document["metrics"]
+    assert (found["metric"], found["first_epoch"], found["epochs"]) == ("val/recon", 2, 1)
+    assert found["recorded"] - found["here"] == pytest.approx(1.5)
+    assert found["largest"] == pytest.approx(1.5)
+    assert ended.err.count("identical") == EPOCHS - 1
+    assert "epoch 2  differs in val/recon" in ended.err
+    assert "are as they were recorded" in told.out
+
+
+def test_a_gap_in_the_record_is_a_difference(recorded: Home, reproduce: Callable[..., Any]) -> None:
+    """Last of those on this trial, which stays so."""
+    statement = "DELETE FROM metrics WHERE key = 'train/recon' AND step = 2"
+    recorded.alter_metrics(statement, "tiny/search-0")
+    ended = reproduce("tiny/search-0", "--json")
+    assert ended.code == 3
+    [found] = ended.document["metrics"]
+    assert (found["metric"], found["recorded"], found["largest"]) == ("train/recon", None, None)
+    assert ended.document["max_difference"] is None
+
+
+# -- the data --------------------------------------------------------------------------------
+
+
+def test_other_data_are_refused_before_training(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
+    assert reproduce("own/search-0").code == 0
+    write_images(recorded.images, seed=1)
+    refused = reproduce("own/search-0")
+    write_images(recorded.images, seed=0)
+    assert refused.code == 4
+    assert "the data are not those that own-" in refused.err
+    assert "epoch" not in refused.err
+    assert refused.out == ""
+
+
+def test_data_that_have_moved_are_found_where_one_says(
+    recorded: Home, reproduce: Callable[..., Any], tmp_path: Path
+) -> None:
+    moved = Path(shutil.move(recorded.images, tmp_path / "elsewhere.npz"))
+    missing = reproduce("own/search-0")
+    found = reproduce("own/search-0", "--data-path", moved, "--json")
+    write_images(recorded.images, seed=0)
+    assert missing.code == 4
+    assert str(recorded.images) in missing.err
+    assert found.code == 0, found.err
+    assert found.document["conditions"] == []
+    needless = reproduce("tiny/search-0", "--data-path", moved)
+    assert needless.code == 2
+    assert "drop --data-path" in needless.err
+
+
+# -- what cannot be compared -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("0" * 32, 2, "MLflow knows no run `000"),
+        ("nonsense", 2, "MLflow knows no run `nonsense`"),
+        ("tiny/search-9", 2, "no trial `search-9`"),
+        ("tiny/nonsense", 2, "no trial `nonsense`"),
+        ("tinny/search-0", 2, "names no sweep"),
+        ("tiny/search-2", 2, "search-0002 has no epoch to compare with"),
+        ("own/search-1", 4, "send it: aae-sweep sync"),
+    ],
+)
+def test_what_is_not_there_is_told(
+    name: str, code: int, message: str, reproduce: Callable[..., Any]
+) -> None:
+    ended = reproduce(name)
+    assert (ended.code, ended.out) == (code, "")
+    assert message in ended.err
+
+
+def test_a_sweeps_own_run_is_no_trial(recorded: Home, reproduce: Callable[..., Any]) -> None:
+    reader = History(recorded.settings)
+    parent = reader.status(reader.resolve("tiny"))["mlflow"]["run_id"]
+    ended = reproduce(parent)
+    assert ended.code == 2
+    assert "is no trial of a sweep" in ended.err
+
+
+def test_a_run_without_its_configuration_is_told(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
+    file = recorded.config_file("tiny/search-1")
+    text = file.read_text()
+    file.unlink()
+    missing = reproduce("tiny/search-1")
+    file.write_text(json.dumps(json.loads(text) | {"weather": "fine"}))
+    foreign = reproduce("tiny/search-1")
+    file.write_text(text)
+    assert (missing.code, foreign.code) == (4, 4)
+    assert "no readable config.json" in missing.err
+    assert "another version of aae-sweep (weather: unknown key); install 0." in foreign.err

@@ -1,0 +1,370 @@
+"""stop, retry, extend, logs and `run -d`: what they ask of a driver, and what they tell."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import running, steering
+from orchestrator.loading import load_sweep
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.study import Ledger, held, is_held, open_storage
+
+RESUME = "aae-sweep run tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "_LOOKING_SECONDS", 0.05)
+    monkeypatch.setattr(steering, "_LAST_WORDS_SECONDS", 0.3)
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    return Settings.from_environment()
+
+
+@pytest.fixture
+def spec(sweep_file: Path) -> SweepSpec:
+    return load_sweep(sweep_file)
+
+
+@pytest.fixture
+def ledger(settings: Settings, spec: SweepSpec) -> Ledger:
+    """Of a sweep that somebody interrupted in its search."""
+    found = Ledger.create(open_storage(settings), spec, "search")
+    describe(found, spec)
+    return found
+
+
+def describe(ledger: Ledger, spec: SweepSpec, **changes: Any) -> None:
+    about = {
+        "name": spec.name,
+        "spec": spec.resolved(),
+        "spec_text": "name: tiny",
+        "resume": RESUME,
+        "planned": {"search": 3, "confirm": 2},
+        "stage": "search",
+        "state": "interrupted",
+        "done": None,
+    }
+    for name, value in (about | changes).items():
+        ledger.set_attribute(name, value)
+
+
+@contextmanager
+def driven(
+    settings: Settings, spec: SweepSpec, until: Callable[[], object] = lambda: False
+) -> Iterator[None]:
+    """While somebody holds the sweep, who lets go as soon as `until` says so."""
+    holding, over = threading.Event(), threading.Event()
+
+    def drive() -> None:
+        with held(settings, spec.sweep_id):
+            holding.set()
+            while not over.is_set() and not until():
+                time.sleep(0.05)
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    assert holding.wait(20)
+    try:
+        yield
+    finally:
+        over.set()
+        driver.join()
+
+
+# -- stop ------------------------------------------------------------------------------------
+
+
+def test_what_nobody_runs_is_not_waited_for(
+    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+) -> None:
+    ended = aae("stop", "tiny", "--json")
+    assert (ended.code, ended.document["state"]) == (0, "interrupted")
+    assert ended.err == f"nobody runs {spec.sweep_id}; nothing to stop\n"
+    assert ledger.attribute("wish") is None
+    assert aae("stop").out == f"{spec.sweep_id} is interrupted; carry on with: {RESUME}\n"
+
+
+@pytest.mark.parametrize(("options", "wish"), [([], "drain"), (["--now"], "now")])
+def test_a_driver_is_asked_until_it_hears_and_lets_go(
+    aae: Callable[..., Any],
+    settings: Settings,
+    ledger: Ledger,
+    spec: SweepSpec,
+    options: list[str],
+    wish: str,
+) -> None:
+    heard = []
+
+    def listen() -> bool:
+        """It is just starting, and clears the first wish as one that is not for it."""
+        if (said := ledger.attribute("wish")) is None:
+            return False
+        heard.append(said)
+        ledger.set_attribute("wish", None)
+        ledger.set_attribute("state", "stopped")
+        return len(heard) == 2
+
+    with driven(settings, spec, listen):
+        ended = aae("stop", "latest", *options)
+        assert not is_held(settings, spec.sweep_id)
+    assert heard == [wish, wish]
+    assert ended.code == 0
+    assert ended.out == f"{spec.sweep_id} is stopped; carry on with: {RESUME}\n"
+
+
+def test_a_driver_that_does_not_let_go_in_time_is_told_of(
+    aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec
+) -> None:
+    with driven(settings, spec):
+        ended = aae("stop", "tiny", "--timeout", "0.3")
+    assert (ended.code, ended.out) == (4, "")
+    assert f"{spec.sweep_id} has not let go after 0.3 s" in ended.err
+    assert f"aae-sweep stop {spec.sweep_id} --now" in ended.err
+    assert ledger.attribute("wish") == "drain"
+
+
+# -- retry -----------------------------------------------------------------------------------
+
+
+def end_all(ledger: Ledger, spec: SweepSpec) -> None:
+    for state in ("complete", "failed", "diverged"):
+        number = ledger.ask(spec).number
+        ledger.end(number, state, 1.0 if state == "complete" else None, None)  # type: ignore[arg-type]
+
+
+def test_failed_trials_are_queued_again_in_a_sweep_that_was_done(
+    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+) -> None:
+    end_all(ledger, spec)
+    describe(ledger, spec, done="0123", state="done", stage="evaluate")
+    assert aae("status", "--json").document["trials"]["failed"] == 1
+    ended = aae("retry", "tiny", "--json")
+    assert ended.code == 0
+    resume = f"aae-sweep run {spec.sweep_id}"
+    retried = [{"stage": "search", "trial": 1, "retried_as": 3}]
+    assert ended.document == {"sweep": spec.sweep_id, "retried": retried, "resume": resume}
+    status = aae("status", "--json").document
+    assert (status["state"], status["stage"]) == ("stopped", "search")
+    counts = {state: n for state, n in status["trials"].items() if n}
+    assert counts == {"complete": 1, "diverged": 1, "waiting": 1}
+    assert ledger.unfinished() == [3]
+
+
+def test_a_person_is_told_what_is_queued_again(
+    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+) -> None:
+    end_all(ledger, spec)
+    assert aae("retry").out == (
+        f"search-1 is queued again, as search-3\ncarry on with: aae-sweep run {spec.sweep_id}\n"
+    )
+    assert aae("retry").out == f"no trial of {spec.sweep_id} has failed\n"
+
+
+def test_without_failures_a_sweep_stays_done(
+    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+) -> None:
+    describe(ledger, spec, done="0123", state="done")
+    assert aae("retry", "--json").document["retried"] == []
+    assert aae("status", "--json").document["state"] == "done"
+
+
+def test_what_is_running_is_not_retried(
+    aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec
+) -> None:
+    end_all(ledger, spec)
+    with driven(settings, spec):
+        ended = aae("retry")
+    assert ended.code == 4
+    assert f"stop it with: aae-sweep stop {spec.sweep_id}" in ended.err
+    assert ledger.unfinished() == []
+
+
+# -- extend ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `run` would have run."""
+    found: list[Any] = []
+    monkeypatch.setattr(running, "_carry_out", lambda *request: found.append(request))
+    return found
+
+
+def test_an_extended_sweep_goes_on_by_its_name_and_by_its_file(
+    aae: Callable[..., Any],
+    ledger: Ledger,
+    spec: SweepSpec,
+    sweep_file: Path,
+    carried_out: list[Any],
+) -> None:
+    describe(ledger, spec, done="0123", state="done", stage="evaluate")
+    ended = aae("extend", "tiny", "--trials", 5, "--json")
+    assert ended.code == 0
+    resume = f"aae-sweep run {spec.sweep_id}"
+    assert ended.document == {
+        "sweep": spec.sweep_id,
+        "trials": 5,
+        "hours": 0.0,
+        "running": False,
+        "resume": resume,
+    }
+    status = aae("status", "--json").document
+    assert (status["state"], status["planned"]["search"]) == ("stopped", 5)
+
+    for named in (sweep_file, "tiny", spec.sweep_id, "latest"):
+        ended = aae("run", named)
+        assert ended.err == (
+            f"note: {spec.sweep_id} goes on as it was extended: 5 trials, hours unlimited\n"
+        )
+    by_file, *by_name = [(found.resolved(), *rest) for found, *rest in carried_out]
+    longer = spec.extended(trials=5).resolved()
+    assert by_file == (longer, sweep_file.read_text(), f"aae-sweep run {sweep_file}")
+    assert by_name == [(longer, "name: tiny", resume)] * 3
+
+    aae("run", sweep_file, "--set", "search.trials=9")
+    assert carried_out[-1][0] == spec.extended(trials=9)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--trials", 2], ["--trials", 3], ["--hours", 5], ["--trials", 5, "--hours", 1]],
+)
+def test_nothing_is_shortened(
+    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec, arguments: list[Any]
+) -> None:
+    ended = aae("extend", "tiny", *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert "3 trials, hours unlimited; --trials and --hours say" in ended.err
+    assert ledger.attribute("extended") is None
+
+
+def test_extensions_add_up(
+    aae: Callable[..., Any], settings: Settings, sweep_file: Path, carried_out: list[Any]
+) -> None:
+    limited = load_sweep(sweep_file, ["search.budget={hours: 2}"])
+    describe(Ledger.create(open_storage(settings), limited, "search"), limited)
+    assert "3 trials, hours 4;" in aae("extend", "--hours", 4).out
+    assert "8 trials, hours 4;" in aae("extend", "--trials", 8).out
+    assert aae("extend", "--hours", 3).code == 2
+    aae("run", "tiny")
+    assert carried_out[0][0].resolved() == limited.extended(trials=8, hours=4).resolved()
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("search", "it is running, and goes on to them"),
+        ("confirm", "once it has ended, carry on with: aae-sweep run"),
+    ],
+)
+def test_what_is_running_is_extended_too(
+    aae: Callable[..., Any],
+    settings: Settings,
+    ledger: Ledger,
+    spec: SweepSpec,
+    stage: str,
+    words: str,
+) -> None:
+    describe(ledger, spec, stage=stage, state="running")
+    with driven(settings, spec):
+        ended = aae("extend", "--trials", 4)
+    assert words in ended.out
+    assert ledger.attribute("extended") == {"trials": 4, "hours": 0.0}
+    assert (ledger.attribute("state"), ledger.attribute("stage")) == ("running", stage)
+
+
+def test_a_sweep_without_a_search_has_nothing_to_extend(
+    aae: Callable[..., Any], settings: Settings, sweep_file: Path
+) -> None:
+    alone = load_sweep(sweep_file, ["search=null"])
+    describe(Ledger.create(open_storage(settings), alone, "search"), alone)
+    ended = aae("extend", "--trials", 9)
+    assert ended.code == 2
+    assert "has no search; raise confirm.seeds" in ended.err
+
+
+# -- run, by name or detached ----------------------------------------------------------------
+
+
+def test_a_name_of_nothing_is_refused(
+    aae: Callable[..., Any], ledger: Ledger, sweep_file: Path
+) -> None:
+    ended = aae("run", "tinny")
+    assert (ended.code, ended.err) == (
+        2,
+        f"`tinny` names no sweep: {ledger.study.study_name[:-7]}\n",
+    )
+    assert aae("run", "tiny", "--smoke").code == 2
+    assert "go with a sweep file" in aae("run", "tiny", "--set", "seed=3").err
+
+
+DRIVER = """
+import sys, time
+from orchestrator.settings import Settings
+from orchestrator.study import held
+print(*sys.argv[1:], flush=True)
+if "seed=7" in sys.argv[-1]:
+    print("there is no cluster")
+    sys.exit(4)
+settings = Settings.from_environment()
+with held(settings, "%s"):
+    while not (settings.home / "enough").exists():
+        time.sleep(0.1)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def _straw_driver(monkeypatch: pytest.MonkeyPatch, spec: SweepSpec) -> None:
+    monkeypatch.setattr(running, "_DRIVER", (sys.executable, "-c", DRIVER % spec.sweep_id))
+
+
+@pytest.mark.usefixtures("_straw_driver")
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_detached_sweep_runs_on_and_its_log_is_followed(
+    aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec, sweep_file: Path
+) -> None:
+    ended = aae("run", sweep_file, "-d", "--set", "search.trials=4", "--json")
+    assert ended.code == 0
+    log = settings.sweep_folder(spec.sweep_id) / "driver.log"
+    assert ended.document == {
+        "sweep": spec.sweep_id,
+        "pid": ended.document["pid"],
+        "log": str(log),
+    }
+    assert is_held(settings, spec.sweep_id)
+    arguments = f"run {sweep_file} --set=search.trials=4"
+    assert aae("logs", "--json").document["lines"] == [arguments]
+    refused = aae("run", sweep_file, "--detach")
+    assert refused.code == 4
+    assert "is already being run" in refused.err
+    (settings.home / "enough").touch()
+    assert aae("logs", "tiny", "-f").out == f"{arguments}\ndone\n"
+    assert not is_held(settings, spec.sweep_id)
+
+
+@pytest.mark.usefixtures("_straw_driver")
+def test_a_driver_that_does_not_begin_says_why(
+    aae: Callable[..., Any], ledger: Ledger, sweep_file: Path
+) -> None:
+    ended = aae("run", sweep_file, "-d", "--set", "seed=7")
+    assert (ended.code, ended.out) == (4, "")
+    assert ended.err.endswith("there is no cluster\n")
+
+
+def test_a_sweep_never_detached_has_no_log(
+    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+) -> None:
+    ended = aae("logs")
+    assert ended.code == 2
+    assert f"{spec.sweep_id} has no log" in ended.err

@@ -1,0 +1,356 @@
+"""What is removed, what stays, and that a driver dying at any moment finds what it needs."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from orchestrator import cleaning
+from orchestrator.history import History
+from orchestrator.records import TrialState
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.study import Assignment, Ledger, confirm_seed, held, open_storage
+
+KINDS = ["gaussian", "universal"]
+BYTES = 100  # of every checkpoint here
+
+
+def spec_of(**confirm: Any) -> SweepSpec:
+    document = {
+        "name": "cleaned",
+        "search": {
+            "trials": 8,
+            "sampler": {"kind": "random"},
+            "objective": {"metric": "val/recon"},
+            "balance": "model.encoder.kind",
+            "space": {
+                "model.encoder.kind": {"choice": KINDS},
+                "model.prior.std": {"float": [0.5, 20]},
+            },
+        },
+        "confirm": {"per": "model.encoder.kind", "seeds": 2, **confirm},
+    }
+    return SweepSpec.model_validate_json(json.dumps(document))
+
+
+class Home:
+    """A sweep's ledgers and its checkpoints: each a folder of 100 bytes."""
+
+    def __init__(self, path: Path, spec: SweepSpec) -> None:
+        self.settings = Settings.from_environment({"AAE_HOME": str(path)})
+        self.spec = spec
+        self.id = spec.sweep_id
+        self.storage = open_storage(self.settings)
+        self.search = Ledger.create(self.storage, spec, "search")
+        self.confirm = Ledger.create(self.storage, spec, "confirm")
+        for name, value in {"spec": spec.resolved(), "name": spec.name}.items():
+            self.search.set_attribute(name, value)
+
+    @property
+    def trials(self) -> Path:
+        return self.settings.sweep_folder(self.id) / "trials"
+
+    def train(self, assignment: Assignment, *epochs: int, value: float = 1.0) -> None:
+        """One attempt's epochs, a checkpoint each."""
+        ledger = self.search if assignment.stage == "search" else self.confirm
+        ledger.started(assignment.number, "here", None)
+        for epoch in epochs:
+            folder = f"{assignment.attempt}/epoch-{epoch:06d}"
+            trial = self.settings.trial_folder(self.id, assignment.stage, assignment.number)
+            save(trial / folder)
+            ledger.epoch(assignment.number, epoch, value, str(trial / folder), trained=True)
+
+    def searched(self, state: TrialState, value: float) -> None:
+        """One trial of the search: its even numbers are gaussian, the odd ones universal."""
+        assignment = self.search.ask(self.spec)
+        self.train(assignment, 2, 3, value=value)
+        self.search.end(assignment.number, state, value, None)
+
+    def clean(self, *, dry_run: bool = False) -> list[str]:
+        """What was removed, below `trials`."""
+        removed = cleaning.clean(self.settings, self.storage, self.id, dry_run=dry_run)
+        assert all(r.bytes == BYTES for r in removed)
+        return [str(r.folder.relative_to(self.trials)) for r in removed]
+
+    def saved(self) -> list[str]:
+        return sorted(str(p.relative_to(self.trials)) for p in self.trials.glob("*/*/*epoch-*"))
+
+
+def save(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "tensors.safetensors").write_bytes(b"x" * 60)
+    (folder / "manifest.json").write_bytes(b"x" * 40)
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To be copied: making the tables takes Optuna half a second."""
+    home = tmp_path_factory.mktemp("empty")
+    open_storage(Settings.from_environment({"AAE_HOME": str(home)})).engine.dispose()
+    return home / "studies.db"
+
+
+@pytest.fixture
+def new_home(empty_database: Path, tmp_path: Path) -> Callable[..., Home]:
+    def make(**confirm: Any) -> Home:
+        (tmp_path / "home").mkdir()
+        shutil.copy(empty_database, tmp_path / "home")
+        return Home(tmp_path / "home", spec_of(**confirm))
+
+    return make
+
+
+@pytest.fixture
+def home(new_home: Callable[..., Home]) -> Home:
+    return new_home()
+
+
+@pytest.fixture
+def searched(home: Home) -> Home:
+    """Six trials that ended; the best gaussian is 2 and the best universal 1."""
+    ends: list[tuple[TrialState, float]] = [
+        ("complete", 5.0),
+        ("complete", 4.0),
+        ("complete", 3.0),
+        ("pruned", 1.0),
+        ("diverged", 9.0),
+        ("failed", 9.0),
+    ]
+    for state, value in ends:
+        home.searched(state, value)
+    return home
+
+
+def test_of_a_search_the_contenders_stay(searched: Home) -> None:
+    everything = searched.saved()
+    removed = searched.clean()
+    assert searched.saved() == ["search-0001/1/epoch-000003", "search-0002/1/epoch-000003"]
+    assert sorted(removed + searched.saved()) == everything
+    assert not (searched.trials / "search-0000" / "1").exists()
+    assert searched.clean() == []
+
+
+def test_as_many_contenders_stay_as_are_confirmed(new_home: Callable[..., Home]) -> None:
+    home = new_home(top=2, per=None)
+    for value in (5.0, 1.0, 4.0, 3.0):
+        home.searched("complete", value)
+    home.clean()
+    assert home.saved() == ["search-0001/1/epoch-000003", "search-0003/1/epoch-000003"]
+
+
+def test_every_confirmed_model_stays(searched: Home) -> None:
+    params = {"model.encoder.kind": "gaussian", "model.prior.std": 2.0}
+    seeds = [confirm_seed(0, index) for index in range(3)]
+    searched.confirm.enqueue({"params": params, "seed": seed} for seed in seeds)
+    ends: list[TrialState] = ["complete", "complete", "diverged"]
+    for number, state in enumerate(ends):
+        assignment = searched.confirm.pop(searched.spec)
+        assert assignment is not None
+        searched.train(assignment, 2, 3)
+        searched.confirm.end(number, state, 1.0, None)
+    before = History(searched.settings).trials(searched.id)
+    searched.clean()
+    assert [path for path in searched.saved() if path.startswith("confirm")] == [
+        "confirm-0000/1/epoch-000003",
+        "confirm-0001/1/epoch-000003",
+    ]
+    reader = History(searched.settings)
+    assert reader.trials(searched.id) == before  # shown as ever, its checkpoint gone or not
+    best = reader.best(searched.id)
+    assert best is not None
+    assert best["confirmed"]
+    assert all(Path(checkpoint).is_dir() for checkpoint in best["checkpoints"])
+
+
+@pytest.mark.parametrize("per", [None, "model.encoder.kind"])
+def test_the_best_of_a_search_can_be_asked_for_samples(
+    new_home: Callable[..., Home], per: str | None
+) -> None:
+    home = new_home(per=per)
+    for value in (3.0, 2.0, 4.0):
+        home.searched("pruned", value)
+    home.clean()
+    best = History(home.settings).best(home.id)
+    assert best is not None
+    assert Path(best["checkpoints"][0]).is_dir()
+
+
+def interrupt(home: Home) -> Assignment:
+    """A trial in its third attempt: the first got to epoch 3, the second to 5, no more is known."""
+    first = home.search.ask(home.spec)
+    home.train(first, 2, 3)
+    home.train(home.search.next_attempt(first.number, home.spec), 4, 5)
+    third = home.search.next_attempt(first.number, home.spec)
+    save(home.trials / "search-0000" / "3" / "epoch-000006")  # the driver did not hear of it
+    save(home.trials / "search-0000" / "2" / ".epoch-000006.77.tmp")
+    return third
+
+
+def test_an_unfinished_trial_keeps_its_last_two_generations(home: Home) -> None:
+    third = interrupt(home)
+    home.clean()
+    assert home.saved() == ["search-0000/2/epoch-000004", "search-0000/2/epoch-000005"]
+    assert third.resume == home.trials / "search-0000" / "2" / "epoch-000005"
+    assert home.search.next_attempt(0, home.spec).resume == third.resume
+
+
+def test_a_waiting_trial_without_any_checkpoint_is_no_obstacle(home: Home) -> None:
+    home.search.ask(home.spec)
+    assert home.clean() == []
+
+
+def test_while_a_driver_runs_only_ended_trials_are_touched(home: Home) -> None:
+    interrupt(home)
+    home.searched("pruned", 1.0)
+    home.searched("complete", 1.0)
+    home.searched("complete", 1.0)
+    running = [path for path in home.saved() if path.startswith("search-0000")]
+    save(home.trials / "search-0009" / "1" / "epoch-000001")  # begun since we looked
+    with held(home.settings, home.id):
+        home.clean()
+    assert home.saved() == [
+        *running,
+        "search-0002/1/epoch-000003",
+        "search-0003/1/epoch-000003",
+        "search-0009/1/epoch-000001",
+    ]
+
+
+def test_meanwhile_nobody_begins_to_drive(searched: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def remove(*_: Any) -> list[cleaning.Removed]:
+        with pytest.raises(cleaning.SweepHeld), held(searched.settings, searched.id):
+            pass
+        return []
+
+    monkeypatch.setattr(cleaning, "_remove", remove)
+    assert searched.clean() == []
+
+
+def test_a_dry_run_names_what_would_go(searched: Home) -> None:
+    everything = searched.saved()
+    named = searched.clean(dry_run=True)
+    assert searched.saved() == everything
+    assert searched.clean() == named
+
+
+def test_a_home_that_was_moved_keeps_the_same(searched: Home, tmp_path: Path) -> None:
+    searched.settings.home.rename(tmp_path / "elsewhere")
+    moved = Home(tmp_path / "elsewhere", searched.spec)
+    moved.clean()
+    assert moved.saved() == ["search-0001/1/epoch-000003", "search-0002/1/epoch-000003"]
+
+
+def test_what_cannot_be_removed_is_left_to_the_next_time(
+    searched: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    everything = searched.saved()
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(f"not yours: {path}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refuse)
+        assert searched.clean() == []
+    assert "not yours" in caplog.text
+    assert searched.saved() == everything
+    assert len(searched.clean()) == len(everything) - 2
+
+
+def test_a_retry_finds_the_checkpoint_of_the_trial_it_stands_for(home: Home) -> None:
+    home.searched("failed", 1.0)
+    home.searched("complete", 1.0)
+    cleaning.tidy(home.settings, home.id, home.search, home.confirm)
+    home.search.retry()
+    home.clean()
+    [record] = [r for r in home.search.records() if r.state != "complete"]
+    assert record.checkpoint is not None
+    assert Path(record.checkpoint).is_dir()
+    home.search.end(record.number, "diverged", None, None)
+    home.clean()
+    assert home.saved() == ["search-0001/1/epoch-000003"]
+
+
+# As the driver calls it: before the ledger hears of the end
+
+
+def end(home: Home, assignment: Assignment, state: TrialState, value: float) -> None:
+    number = assignment.number
+    cleaning.after_trial(home.settings, home.id, home.search, home.confirm, number)
+    home.search.end(number, state, value, None)
+
+
+def ask(home: Home, value: float) -> Assignment:
+    assignment = home.search.ask(home.spec)
+    home.train(assignment, 2, 3, value=value)
+    return assignment
+
+
+def test_during_a_sweep_only_contenders_and_the_last_to_end_are_on_disk(home: Home) -> None:
+    for value in (5.0, 4.0, 3.0, 6.0, 2.0, 1.0, 7.0):
+        end(home, ask(home, value), "complete", value)
+    assert home.saved() == [
+        "search-0004/1/epoch-000003",
+        "search-0005/1/epoch-000003",
+        "search-0006/1/epoch-000002",
+        "search-0006/1/epoch-000003",
+    ]
+    cleaning.tidy(home.settings, home.id, home.search, home.confirm)
+    assert home.saved() == ["search-0004/1/epoch-000003", "search-0005/1/epoch-000003"]
+
+
+def test_a_driver_that_dies_as_a_trial_ends_finds_its_checkpoint(home: Home) -> None:
+    end(home, ask(home, 1.0), "complete", 1.0)
+    end(home, ask(home, 1.0), "complete", 1.0)
+    worse = ask(home, 9.0)
+    cleaning.after_trial(home.settings, home.id, home.search, home.confirm, worse.number)
+    reopened = Ledger.create(open_storage(home.settings), home.spec, "search")
+    assert reopened.unfinished() == [worse.number]
+    resumed = reopened.next_attempt(worse.number, home.spec)
+    assert resumed.resume is not None
+    assert resumed.resume.is_dir()
+
+
+def test_what_failed_keeps_what_a_retry_goes_on_from(home: Home) -> None:
+    for state in ("failed", "diverged", "complete", "complete"):
+        end(home, ask(home, 1.0), state, 1.0)
+    cleaning.tidy(home.settings, home.id, home.search, home.confirm)
+    assert [path for path in home.saved() if path < "search-0002"] == [
+        "search-0000/1/epoch-000002",
+        "search-0000/1/epoch-000003",
+    ]
+
+
+def test_the_cost_per_trial_does_not_grow(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+    looked_at = {}
+
+    def tidy(*_: Any) -> None:
+        looked_at[number] = number  # trials that there are by then
+
+    monkeypatch.setattr(cleaning, "tidy", tidy)
+    for number in range(2000):
+        cleaning.after_trial(home.settings, home.id, home.search, home.confirm, number)
+    first = sum(n for n in looked_at.values() if n < 100)
+    last = sum(n for n in looked_at.values() if n >= 1900)
+    assert last < 2.5 * first
+    assert set(range(50)) <= looked_at.keys()
+
+
+def test_of_parzen_jobs_goes_what_nobody_works_at(home: Home) -> None:
+    parzen = home.settings.home / "parzen"
+    for name in ("dead.unfinished", "live.unfinished", "scored", ".dead.77.tmp", ".live.7.tmp"):
+        save(parzen / name)
+    with FileLock(parzen / "live.lock"):
+        named = cleaning.clean_parzen(home.settings, dry_run=True)
+        removed = cleaning.clean_parzen(home.settings)
+    assert removed == named
+    assert {r.folder.name for r in removed} == {"dead.unfinished", ".dead.77.tmp"}
+    assert {p.name for p in parzen.iterdir() if p.is_dir()} == {
+        "live.unfinished",
+        ".live.7.tmp",
+        "scored",
+    }

@@ -1,0 +1,154 @@
+"""The test split cannot be reached from search: by what is imported, and by what runs."""
+
+import ast
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_stages import Watcher, run, sweep, without_ray
+
+import orchestrator
+from aae_core.data import TestData
+from aae_core.data.arrays import Arrays
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.history import History
+from orchestrator.settings import Settings
+from orchestrator.study import Ledger, open_storage
+
+ROOT = Path(orchestrator.__file__).parents[1]
+OURS = ("aae_core", "orchestrator", "dashboards")
+SEARCH = [
+    "aae_core.training",
+    "orchestrator.samplers",
+    "orchestrator.space",
+    "orchestrator.study",
+    "orchestrator.trainable",
+    "orchestrator.tuner",
+]
+HARMLESS = {  # of aae_core.data: what holds, cuts or scales the images that one was given
+    "Images",
+    "Pixels",
+    "TrainingData",
+    "labelled",
+    "resident",
+    "unit_interval",
+}
+FORBIDDEN = re.compile(r"load_test_data|TestData|open_data_set|\.test\(|import_module|__import__")
+
+
+def source(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    found = (path / "__init__.py", path.with_suffix(".py"))
+    return next((file for file in found if file.is_file()), None)
+
+
+def imports(module: str) -> Iterator[tuple[str, str | None]]:
+    """(module, name) of every import, wherever in the file; the name is None of a whole module."""
+    file = source(module)
+    assert file is not None, module
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, f"{module}: relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                whole = node.module.split(".")[0] in OURS and source(inner) is not None
+                yield (inner, None) if whole else (node.module, alias.name)
+
+
+@cache
+def reachable(module: str) -> frozenset[str]:
+    """Our modules that importing this one may ever load, the packages around them included."""
+    found: set[str] = set()
+    ahead = [module]
+    while ahead:
+        name = ahead.pop()
+        if name.split(".")[0] in OURS and name not in found:
+            found.add(name)
+            ahead += [name.rpartition(".")[0] or name, *(other for other, _ in imports(name))]
+    return frozenset(found)
+
+
+def is_data(module: str) -> bool:
+    return f"{module}.".startswith("aae_core.data.")
+
+
+def offences(module: str) -> set[str]:
+    """Where something that the module reaches names the test split, or a way to open it."""
+    found = set()
+    for name in reachable(module):
+        if is_data(name):
+            continue
+        found |= {
+            f"{name} imports {part or 'all'} of {data}"
+            for data, part in imports(name)
+            if is_data(data) and part not in HARMLESS
+        }
+        file = source(name)
+        assert file is not None
+        found |= {f"{name} says {word}" for word in FORBIDDEN.findall(file.read_text())}
+    return found
+
+
+@pytest.mark.parametrize("module", SEARCH)
+def test_nothing_that_search_imports_knows_of_the_test_split(module: str) -> None:
+    assert module in reachable(module)
+    assert offences(module) == set()
+
+
+def test_a_worker_s_imports_are_followed_to_the_core() -> None:
+    """Else the proof above would be of nothing."""
+    assert {"aae_core.training.loop", "aae_core.models.base"} <= reachable("orchestrator.tuner")
+    assert "orchestrator.stages" not in reachable("orchestrator.tuner")
+
+
+def test_whoever_evaluates_is_caught() -> None:
+    found = offences("orchestrator.stages")
+    assert "orchestrator.stages imports load_test_data of aae_core.data" in found
+    assert "orchestrator.scoring says TestData" in found
+
+
+class Mine:
+    """To unpickle it is to make a folder."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("opened",)
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> Path:
+    """Images whose test split is a trap, and no images at all."""
+    path = tmp_path / "poisoned.npz"
+    x = np.random.default_rng(0).random((60, 9), dtype=np.float32)
+    np.savez(path, x_train=x, x_test=np.array([Mine()]), y_test=np.array([Mine()]))
+    return path
+
+
+def test_a_poisoned_test_split_harms_nothing_before_the_winner_is_fixed(
+    poisoned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_ray(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
+    spec, watcher, opened = sweep(poisoned), Watcher(), list[str]()
+    test = Arrays.test
+
+    def spy(self: Arrays) -> TestData:
+        confirm = Ledger.read(open_storage(settings), spec.sweep_id, "confirm")
+        assert confirm is not None
+        opened.append(confirm.attribute("winner"))
+        return test(self)
+
+    monkeypatch.setattr(Arrays, "test", spy)
+    with pytest.raises(EnvironmentUnusable, match="search and confirm are done and kept"):
+        run(settings, spec, watcher)
+    best = History(settings).best(spec.sweep_id)
+    assert best is not None
+    assert {"search 2 complete", "confirm 1 complete"} <= set(watcher.seen)
+    assert opened == [best["config_hash"]]
+    assert not (tmp_path / "opened").exists()

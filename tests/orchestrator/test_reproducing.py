@@ -1,0 +1,180 @@
+"""What a trial's run says of its circumstances, and how two trainings are compared."""
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aae_core.data import load_training_data
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.provenance import latest, provenance, succession
+from orchestrator.reproducing import Comparison, Difference, recorded
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.study import Assignment
+from orchestrator.sweep import Recorder, Request, Sweep, describe, opened
+from orchestrator.trainable import Report
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+
+
+class Nobody:
+    """An observer who looks away."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.fixture
+def spec() -> SweepSpec:
+    document = {"name": "tiny", "data": {"name": "digits"}, "resources": {"cpu": 2, "gpu": 0}}
+    return SweepSpec.model_validate_json(json.dumps(document))
+
+
+@pytest.fixture
+def sweep(spec: SweepSpec, tmp_path: Path) -> Iterator[Sweep]:
+    settings = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
+    request = Request(spec, "name: tiny", "aae-sweep run tiny.yaml")
+    with opened(request, settings, Nobody(), threading.Event()) as sweep:
+        describe_on_digits(sweep)
+        yield sweep
+
+
+def describe_on_digits(sweep: Sweep) -> None:
+    sweep.settings.sweep_folder(sweep.id).mkdir(parents=True, exist_ok=True)
+    sweep.note(data_sha256=load_training_data(sweep.spec.data, sweep.settings.data).sha256)
+    describe(sweep)
+
+
+def tags_of(sweep: Sweep) -> dict[str, str]:
+    run = sweep.spool.run(f"{sweep.id}/search/0")
+    assert run is not None
+    return run.tags
+
+
+def start(sweep: Sweep, attempt: int = 1) -> None:
+    config = sweep.spec.trial_config({}, 5)
+    Recorder(sweep).trial_started(Assignment("search", 0, attempt, config, None))
+
+
+# -- the record ------------------------------------------------------------------------------
+
+
+def test_a_trials_run_says_what_its_numbers_depend_on(sweep: Sweep) -> None:
+    start(sweep)
+    tags = tags_of(sweep)
+    assert tags["aae.data_sha256"] == load_training_data(sweep.spec.data, Path()).sha256
+    for package in ("aae-sweep", "torch", "numpy"):
+        assert tags[f"aae.version.{package}"] == version(package)
+    assert (tags["aae.threads"], tags["aae.device"]) == ("2", "cpu")
+    assert len(tags["aae.code"]) == 12
+    assert tags["aae.cpu"]
+    assert provenance(2, gpu=False).items() <= tags.items()
+
+
+def test_a_driver_does_not_speak_for_the_machines_of_a_cluster(
+    spec: SweepSpec, tmp_path: Path
+) -> None:
+    settings = Settings.from_environment({"AAE_HOME": str(tmp_path), "RAY_ADDRESS": "head:6379"})
+    with opened(Request(spec, "", ""), settings, Nobody(), threading.Event()) as sweep:
+        describe_on_digits(sweep)
+        start(sweep)
+        tags = tags_of(sweep)
+        assert "aae.data_sha256" in tags
+        assert not tags.keys() & provenance(1, gpu=False).keys()
+        there = {"aae.cpu": "Another, AVX2"}
+        Recorder(sweep).trial_epoch("search", Report(0, 1, "node", 1, {}, machine=there))
+        assert tags_of(sweep).items() >= there.items()
+
+
+def test_a_trial_that_went_on_elsewhere_says_both(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {"aae.cpu": "Old, AVX2", "aae.threads": "2"}
+    monkeypatch.setattr("orchestrator.sweep.provenance", lambda *_, **__: here)
+    start(sweep)
+    start(sweep, attempt=2)
+    assert tags_of(sweep).items() >= here.items()
+    here["aae.cpu"] = "New, AVX512"
+    start(sweep, attempt=3)
+    assert tags_of(sweep)["aae.cpu"] == "Old, AVX2, then New, AVX512"
+    assert tags_of(sweep)["aae.threads"] == "2"
+
+
+def test_the_latest_circumstances_are_the_last() -> None:
+    tags: dict[str, str] = {}
+    for machine in ("A", "A", "B", "A"):
+        tags = succession(tags, {"cpu": machine})
+    assert tags == {"cpu": "A, then B, then A"}
+    assert latest(tags["cpu"]) == "A"
+    assert latest("A") == "A"
+
+
+def test_the_driver_leaves_the_gpu_to_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context in the driver would take the GPU's memory from them."""
+
+    def never() -> None:
+        raise AssertionError("CUDA was asked")
+
+    monkeypatch.setattr(torch.cuda, "_lazy_init", never)
+    assert provenance(1, gpu=True)["aae.device"].startswith("cuda")
+
+
+# -- the comparison --------------------------------------------------------------------------
+
+
+def test_the_same_numbers_are_the_same_whatever_they_are() -> None:
+    comparison = Comparison()
+    numbers = {"val/recon": 0.1 + 0.2, "val/parzen_ll": math.nan, "val/error": math.inf}
+    assert comparison.add(1, numbers, dict(numbers)) == []
+    assert (comparison.values, comparison.differences, comparison.largest) == (3, {}, 0.0)
+
+
+def test_the_last_bit_counts() -> None:
+    comparison = Comparison()
+    assert comparison.add(1, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}) == []
+    assert comparison.add(2, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": math.nextafter(2, 3)}) == ["b"]
+    assert comparison.add(3, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.5}) == ["b"]
+    assert comparison.differences == {"b": Difference(2, 2.0, math.nextafter(2, 3), 2, 0.5)}
+    assert (comparison.values, comparison.largest) == (6, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("then", "here"),
+    [
+        ({"a": 1.0}, {}),
+        ({}, {"a": 1.0}),
+        ({"a": math.nan}, {"a": 1.0}),
+        ({"a": 1}, {"a": math.inf}),
+    ],
+)
+def test_a_number_and_none_differ_without_bound(
+    then: dict[str, float], here: dict[str, float]
+) -> None:
+    comparison = Comparison()
+    assert comparison.add(1, then, here) == ["a"]
+    assert comparison.largest == math.inf
+
+
+# -- no record -------------------------------------------------------------------------------
+
+
+def test_an_absent_database_is_named_and_not_made(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
+    with pytest.raises(EnvironmentUnusable, match=r"no MLflow database at .*mlflow\.db"):
+        recorded(settings, "a" * 32)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_server_that_is_away_is_no_unknown_run(tmp_path: Path) -> None:
+    settings = Settings.from_environment(
+        {"AAE_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": NOWHERE}
+    )
+    with pytest.raises(EnvironmentUnusable, match="MLflow cannot be read"):
+        recorded(settings, "a" * 32)
