@@ -59,20 +59,22 @@ def clean(
 
 
 def after_trial(
-    settings: Settings, sweep: str, search: Ledger, confirm: Ledger, number: int
+    settings: Settings,
+    sweep: str,
+    search: Ledger,
+    confirm: Ledger,
+    number: int,
+    disk_gb: float | None,
 ) -> None:
-    """For the driver, as trial `number` ends: clean up after those whose ends the ledger knows.
+    """For the driver, as trial `number` ends: keep the sweep's checkpoints within a disk budget.
 
-    Failed ones keep what a retry goes on from. The more trials, the rarer the passes: what they
-    cost per trial does not grow.
+    What trials left whose ends the ledger knows goes; failed ones keep what a retry goes on from.
+    The more trials, the rarer the passes: what they cost per trial does not grow.
     """
-    if number % (1 + number // _EVERY) == 0:
-        tidy(settings, sweep, search, confirm)
-
-
-def tidy(settings: Settings, sweep: str, search: Ledger, confirm: Ledger) -> None:
-    """For the driver, which holds the sweep: clean up after all that have ended."""
-    _clean(settings, sweep, search, confirm, _OVER, driven=True, dry_run=False)
+    if disk_gb is None or number % (1 + number // _EVERY):
+        return
+    if _size(settings.sweep_folder(sweep) / "trials") > 1e9 * disk_gb:
+        _clean(settings, sweep, search, confirm, _OVER, driven=True, dry_run=False)
 
 
 def clean_parzen(settings: Settings, *, dry_run: bool = False) -> list[Removed]:
@@ -150,12 +152,21 @@ def _saved(trial: Path) -> list[Path]:
     return sorted(trial.glob("*/*epoch-*"))
 
 
+def _size(folder: Path) -> int:
+    """Bytes; what somebody removes meanwhile counts for nothing."""
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += file.lstat().st_size
+    return size
+
+
 def _remove(folders: Iterable[Path], dry_run: bool) -> list[Removed]:
     """What cannot be removed now is left to the next time."""
     removed = []
     for folder in folders:
         try:
-            size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
+            size = _size(folder)
             if not dry_run:
                 shutil.rmtree(folder)
         except FileNotFoundError:

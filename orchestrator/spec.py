@@ -186,13 +186,14 @@ class EvaluateSpec(Spec):
 
 
 class ResourcesSpec(Spec):
-    """Of one trial. `auto`: a GPU where there is one."""
+    """`cpu` and `gpu` of one trial, `auto`: one where there are any; `disk_gb` of checkpoints."""
 
     cpu: float = Field(default=1.0, gt=0)
     gpu: Annotated[
         Annotated[float, Field(ge=0), Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
         Discriminator(lambda gpu: "auto" if isinstance(gpu, str) else "number"),
     ] = "auto"
+    disk_gb: float | None = Field(default=None, ge=0)
 
 
 def _sound_name(name: str) -> str:

@@ -21,7 +21,7 @@ from optuna.exceptions import StorageInternalError
 from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, load_test_data, load_training_data
 from aae_core.errors import DataError
-from orchestrator import cleaning, cluster, selection
+from orchestrator import cluster, selection
 from orchestrator.compatibility import require_compatible, require_known_classes
 from orchestrator.drawing import draw_pictures
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError
@@ -230,7 +230,6 @@ def _train(
     )
     scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
     run_stage(driver, data, share, scratch)
-    cleaning.tidy(sweep.settings, sweep.id, sweep.search, sweep.confirm)
     if sweep.draining.is_set():
         raise _interrupted(sweep)
 

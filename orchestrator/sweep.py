@@ -219,7 +219,9 @@ class Recorder:
         sweep.spool.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
         sweep.note_time()
         sweep.observer.trial_ended(stage, number, state, reason)
-        cleaning.after_trial(sweep.settings, sweep.id, sweep.search, sweep.confirm, number)
+        ledgers = sweep.search, sweep.confirm
+        disk_gb = sweep.spec.resources.disk_gb
+        cleaning.after_trial(sweep.settings, sweep.id, *ledgers, number, disk_gb)
 
     def _provenance(self) -> dict[str, str]:
         """What `reproduce` has to know; of other machines than this one, their workers tell."""

@@ -261,10 +261,12 @@ def _score(
     from orchestrator.parzen_job import score_once, score_samples
 
     settings, size = common.settings(), samples.n_samples
-    if actors is None:
-        actors = min(cluster.usable_cpus(), block_count(size))
     images = [fingerprint(x) for x in (test, valid) if x is not None]
     content = {**samples.content, "images": images, "sigma": sigma}
+    if actors is None:
+        actors = min(cluster.usable_cpus(), block_count(size))
+    else:
+        content["actors"] = actors  # whoever names a number wants to see it work
 
     def score(folder: Path) -> "ParzenResult":
         ray = cluster.connected(settings) if actors > 1 else nullcontext()

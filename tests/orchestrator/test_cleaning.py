@@ -261,10 +261,16 @@ def test_what_cannot_be_removed_is_left_to_the_next_time(
     assert len(searched.clean()) == len(everything) - 2
 
 
+def tidy(home: Home, number: int = 0) -> None:
+    """As a driver does that may keep nothing on its disk but what is needed."""
+    ledgers = home.search, home.confirm
+    cleaning.after_trial(home.settings, home.id, *ledgers, number, disk_gb=0.0)
+
+
 def test_a_retry_finds_the_checkpoint_of_the_trial_it_stands_for(home: Home) -> None:
     home.searched("failed", 1.0)
     home.searched("complete", 1.0)
-    cleaning.tidy(home.settings, home.id, home.search, home.confirm)
+    tidy(home)
     home.search.retry()
     home.clean()
     [record] = [r for r in home.search.records() if r.state != "complete"]
@@ -280,7 +286,7 @@ def test_a_retry_finds_the_checkpoint_of_the_trial_it_stands_for(home: Home) -> 
 
 def end(home: Home, assignment: Assignment, state: TrialState, value: float) -> None:
     number = assignment.number
-    cleaning.after_trial(home.settings, home.id, home.search, home.confirm, number)
+    cleaning.after_trial(home.settings, home.id, home.search, home.confirm, number, 0.0)
     home.search.end(number, state, value, None)
 
 
@@ -299,15 +305,25 @@ def test_during_a_sweep_only_contenders_and_the_last_to_end_are_on_disk(home: Ho
         "search-0006/1/epoch-000002",
         "search-0006/1/epoch-000003",
     ]
-    cleaning.tidy(home.settings, home.id, home.search, home.confirm)
+    tidy(home)
     assert home.saved() == ["search-0004/1/epoch-000003", "search-0005/1/epoch-000003"]
+
+
+@pytest.mark.parametrize("disk_gb", [None, 1.0])
+def test_within_its_budget_a_sweep_keeps_everything(disk_gb: float | None, home: Home) -> None:
+    for value in (5.0, 4.0, 3.0):
+        assignment = ask(home, value)
+        number, ledgers = assignment.number, (home.search, home.confirm)
+        home.search.end(number, "complete", value, None)
+        cleaning.after_trial(home.settings, home.id, *ledgers, number, disk_gb)
+    assert len(home.saved()) == 6
 
 
 def test_a_driver_that_dies_as_a_trial_ends_finds_its_checkpoint(home: Home) -> None:
     end(home, ask(home, 1.0), "complete", 1.0)
     end(home, ask(home, 1.0), "complete", 1.0)
     worse = ask(home, 9.0)
-    cleaning.after_trial(home.settings, home.id, home.search, home.confirm, worse.number)
+    tidy(home, worse.number)
     reopened = Ledger.create(open_storage(home.settings), home.spec, "search")
     assert reopened.unfinished() == [worse.number]
     resumed = reopened.next_attempt(worse.number, home.spec)
@@ -318,7 +334,7 @@ def test_a_driver_that_dies_as_a_trial_ends_finds_its_checkpoint(home: Home) -> 
 def test_what_failed_keeps_what_a_retry_goes_on_from(home: Home) -> None:
     for state in ("failed", "diverged", "complete", "complete"):
         end(home, ask(home, 1.0), state, 1.0)
-    cleaning.tidy(home.settings, home.id, home.search, home.confirm)
+    tidy(home)
     assert [path for path in home.saved() if path < "search-0002"] == [
         "search-0000/1/epoch-000002",
         "search-0000/1/epoch-000003",
@@ -328,12 +344,13 @@ def test_what_failed_keeps_what_a_retry_goes_on_from(home: Home) -> None:
 def test_the_cost_per_trial_does_not_grow(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     looked_at = {}
 
-    def tidy(*_: Any) -> None:
+    def look(*_: Any) -> int:
         looked_at[number] = number  # trials that there are by then
+        return 0
 
-    monkeypatch.setattr(cleaning, "tidy", tidy)
+    monkeypatch.setattr(cleaning, "_size", look)
     for number in range(2000):
-        cleaning.after_trial(home.settings, home.id, home.search, home.confirm, number)
+        cleaning.after_trial(home.settings, home.id, home.search, home.confirm, number, 0.0)
     first = sum(n for n in looked_at.values() if n < 100)
     last = sum(n for n in looked_at.values() if n >= 1900)
     assert last < 2.5 * first

@@ -225,7 +225,7 @@ def test_what_was_scored_costs_nothing(
 ) -> None:
     rng = np.random.default_rng(0)
     files = (arrays("s", rng.random((90, 6))), "--test", arrays("t", rng.random((40, 6))))
-    first = aae("parzen", *files, "--sigma", 0.3, "--actors", 1, "--json")
+    first = aae("parzen", *files, "--sigma", 0.3, "--json")
     points = tmp_path / "points.npy"
     again = aae("parzen", *files, "--sigma", 0.3, "--json", "--per-point", points)
     assert again.document == first.document
