@@ -56,7 +56,10 @@ def prepare(settings: Settings) -> None:
 
 @contextmanager
 def connected(settings: Settings) -> Iterator[None]:
-    """Ray for the length of a `with`: the cluster of RAY_ADDRESS, or one on this machine."""
+    """Ray for the length of a `with`: the cluster of RAY_ADDRESS, or one on this machine.
+
+    Raises KeyboardInterrupt for a SIGTERM while it starts.
+    """
     prepare(settings)
     import ray
 
@@ -69,6 +72,10 @@ def connected(settings: Settings) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
+    except SystemExit:  # Ray's own way with SIGTERM, from its first moment on
+        signal.signal(signal.SIGTERM, on_sigterm)
+        ray.shutdown()
+        raise KeyboardInterrupt from None
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"the Ray cluster at {settings.ray_address}" if settings.ray_address else "Ray"
         raise EnvironmentUnusable(

@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import ray
 from filelock import FileLock, Timeout
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
 from aae_core import checkpoint
 from aae_core.config import digest
@@ -38,7 +38,7 @@ from aae_core.evaluation.parzen import (
     run_protocol,
 )
 from orchestrator import cluster
-from orchestrator.errors import SweepError, SweepHeld
+from orchestrator.errors import EnvironmentUnusable, SweepError, SweepHeld
 
 Progress = Callable[[int, int], None]  # blocks done, blocks in all
 
@@ -149,7 +149,8 @@ def score_samples(
     """`run_protocol` on `actors` processes of one CPU each, in the Ray that is initialised; one
     is this process.
 
-    `folder` keeps what is finished until the job is: it belongs to these very samples and images.
+    `folder` keeps what is finished; it belongs to these very samples and images, and goes when
+    the result is in a safe place.
 
     Raises DataError for images or samples that cannot be scored, and SweepError when the actors
     that hold one block keep dying.
@@ -170,18 +171,35 @@ def score_once(
     Raises SweepHeld while another process scores the same.
     """
     key = digest({**content, "protocol": PROTOCOL})
-    path = home / "parzen" / key
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path, unfinished = home / "parzen" / key, home / "parzen" / f"{key}.unfinished"
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentUnusable(
+            f"{home} cannot be written to ({error.strerror}); set AAE_HOME to a folder that can be"
+        ) from error
     try:
         with FileLock(f"{path}.lock", timeout=0):
-            if path.exists():
-                tensors, document = checkpoint.load(path)
-                return ParzenResult.from_dict(document, tensors["per_point"]), True
-            result = score(path.with_suffix(".unfinished"))
-            checkpoint.save(path, {"per_point": result.per_point}, result.to_dict())
-            return result, False
+            known = _known(path)
+            result = known or score(unfinished)
+            if known is None:
+                checkpoint.save(path, {"per_point": result.per_point}, result.to_dict())
+            shutil.rmtree(unfinished)
+            return result, known is not None
     except Timeout:
         raise SweepHeld("another process scores the same samples and images; wait for it") from None
+
+
+def _known(path: Path) -> ParzenResult | None:
+    if not path.exists():
+        return None
+    try:
+        tensors, document = checkpoint.load(path)
+    except CheckpointError as error:
+        _log.warning("Parzen: %s; it is scored again", error)
+        shutil.rmtree(path)
+        return None
+    return ParzenResult.from_dict(document, tensors["per_point"])
 
 
 class Unfinished:
@@ -190,6 +208,7 @@ class Unfinished:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._begun = 0
+        self._pass, self.read_again = "", 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._log = folder / "begun"
@@ -216,6 +235,11 @@ class Unfinished:
     def keep_block(self, block: int, sums: Sums) -> None:
         self._save("block", block, sums)
 
+    def again(self, blocks: int) -> "Unfinished":
+        """Another pass over the first blocks, with files of its own."""
+        self._pass, self.read_again = f"again-{blocks}-", self.read_again + blocks
+        return self
+
     def totals(self) -> dict[int, Sums]:
         return self._load("latest") | self._load("total")
 
@@ -229,17 +253,14 @@ class Unfinished:
                 if number < blocks:
                     path.unlink()
 
-    def forget(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder)
-
     def _files(self, kind: str) -> list[tuple[int, Path]]:
-        paths = sorted(self._folder.glob(f"{kind}-*")) if self._folder else []
-        return [(int(path.name.partition("-")[2]), path) for path in paths]
+        paths = sorted(self._folder.glob(f"{self._pass}{kind}-*")) if self._folder else []
+        return [(int(path.name.rpartition("-")[2]), path) for path in paths]
 
     def _save(self, kind: str, number: int, sums: Sums) -> None:
         if self._folder is not None:
-            checkpoint.save_part(self._folder / f"{kind}-{number:06d}", sums.to_tensors())
+            name = f"{self._pass}{kind}-{number:06d}"
+            checkpoint.save_part(self._folder / name, sums.to_tensors())
 
     def _load(self, kind: str) -> dict[int, Sums]:
         """Those that are whole; the others go."""
@@ -331,8 +352,7 @@ class ParzenPool:
         result = run_protocol(
             run, n_samples, x_valid, x_test, sigma=sigma, curve=curve, memory=kept
         )
-        kept.forget()
-        return replace(result, blocks_repeated=kept.begun - total)
+        return replace(result, blocks_repeated=kept.begun - total - kept.read_again)
 
     def _run(
         self, samples: SampleFile, scorer: Scorer, window: Window, blocks: range, kept: Unfinished
@@ -366,7 +386,7 @@ class ParzenPool:
         actor, block = self._busy.pop(ref)
         try:
             answer = ray.get(ref)
-        except (RayActorError, ObjectLostError) as error:
+        except (RayActorError, ObjectLostError, OutOfMemoryError) as error:
             self._replace(actor, block, error)
             if block is not None:
                 heapq.heappush(waiting, block)

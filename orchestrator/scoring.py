@@ -5,7 +5,9 @@ Whatever has been scored is kept by the content it depends on, so that asking tw
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,9 +100,13 @@ class Scorer:
     ) -> dict[str, Any]:
         data = {"data": self.data.sha256, "test": self.test.sha256, "protocol": PROTOCOL}
         path = self.folder / f"{digest({**content, **data})}.json"
-        if not path.exists():
-            write_json(path, compute(path.with_suffix(".unfinished")))
-        document: dict[str, Any] = json.loads(path.read_text())
+        with suppress(FileNotFoundError, json.JSONDecodeError):  # a power cut may leave half
+            known: dict[str, Any] = json.loads(path.read_text())
+            return known
+        unfinished = path.with_suffix(".unfinished")
+        document = compute(unfinished)
+        write_json(path, document)
+        shutil.rmtree(unfinished, ignore_errors=True)
         return document
 
 

@@ -116,7 +116,7 @@ def _heeding(sweep: Sweep) -> Iterator[None]:
         yield
     except (Interrupted, KeyboardInterrupt) as leaving:
         if not heard:
-            raise
+            raise _interrupted(sweep) from leaving
         sweep.note(state="stopped")
         raise _interrupted(sweep, "stopped") from leaving
     finally:
@@ -291,7 +291,8 @@ def _show(sweep: Sweep, write_report: Callable[[str], Path]) -> None:
     """The sweep's own run in MLflow carries the winner's figures and the report."""
     best = History(sweep.settings).best(sweep.id)
     assert best is not None
-    trials = sweep.search.count_ended() + sweep.confirm.count_ended()
+    # all there ever were: a step that was there before would keep its old figures
+    trials = sum(len(ledger.study.trials) for ledger in (sweep.search, sweep.confirm))
     means = {name: figures["mean"] for name, figures in best["metrics"].items()}
     sweep.spool.log(sweep.id, trials, _numbers(means))
     sweep.note_time()

@@ -364,6 +364,9 @@ class Ledger:
         if first is None:
             return False
         live.note(repeats=first)
+        newer = {old: new for new, old in self._retries().items()}
+        while first in newer:
+            first = newer[first]
         known = self.study.get_trials(deepcopy=False)[first]
         complete = known.state == OptunaState.COMPLETE
         pruned = known.state == OptunaState.PRUNED

@@ -335,12 +335,19 @@ class Memory(Protocol):
         """A total that is not needed may be forgotten when the next one is kept."""
         ...
 
+    def again(self, blocks: int) -> "Memory":
+        """For another pass over the first blocks."""
+        ...
+
 
 class NoMemory:
     def totals(self) -> dict[int, Sums]:
         return {}
 
     def keep(self, blocks: int, total: Sums, *, needed: bool) -> None: ...
+
+    def again(self, blocks: int) -> "NoMemory":
+        return self
 
 
 def in_process(source: SampleSource) -> Runner:
@@ -507,7 +514,8 @@ def _scored(
         total, choice = totals[n], _choice(scorer, totals[n], n)
         if not _is_within(choice, total):
             around = _around(choice.grid)
-            total = _totals(runner, scorer, [n], NoMemory(), around)[n]
+            again = memory.again(block_count(n))
+            total = _totals(runner, scorer, [n], again, around)[n]
             choice = choose_sigma(total.valid, n, scorer.dim)
         found[n] = _Scored.of(total, choice, n, scorer.dim)
     return found

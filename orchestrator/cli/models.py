@@ -111,7 +111,9 @@ def parzen(
             "a better one may lie outside"
         )
     if json:
-        common.emit(result.to_dict())
+        bound = result.max_abs_error_bound
+        known_bound = bound if math.isfinite(bound) else None
+        common.emit(result.to_dict() | {"max_abs_error_bound": known_bound})
         return
     print(
         f"log-likelihood {number(result.log_likelihood, result.standard_error)} nats, "

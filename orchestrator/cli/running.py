@@ -167,7 +167,12 @@ def stored(sweep: str) -> "SweepSpec":
 
     from orchestrator.spec import SweepSpec
 
-    return SweepSpec.model_validate_json(dumps(common.history().spec(sweep)))
+    spec = SweepSpec.model_validate_json(dumps(common.history().spec(sweep)))
+    if spec.sweep_id != sweep:
+        raise UsageError(
+            f"{sweep} was begun by another version of aae-sweep; carry it on with that"
+        )
+    return spec
 
 
 def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec", str, str]:

@@ -61,14 +61,16 @@ def retry(sweep: SweepName = "latest", json: AsJson = False) -> None:
     settings = common.settings()
     name, storage = common.history().resolve(sweep), open_storage(settings)
     queued: list[dict[str, Any]] = []
+    waiting = False
     with held(settings, name):
         for stage in ("search", "confirm"):
             ledger = Ledger.read(storage, name, stage)
             again = ledger.retry() if ledger else {}
+            waiting |= bool(ledger and ledger.unfinished())  # of a retry that was killed here, too
             queued += [
                 {"stage": stage, "trial": old, "retried_as": new} for old, new in again.items()
             ]
-        if queued:
+        if waiting:
             _reopen(_search(settings, name))
     resume = f"aae-sweep run {name}"
     if json:

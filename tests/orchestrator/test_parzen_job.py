@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from aae_core.errors import DataError
+from aae_core.evaluation import parzen
 from aae_core.evaluation.parzen import (
     BLOCK,
     ArraySource,
@@ -24,7 +25,7 @@ from aae_core.evaluation.parzen import (
     in_process,
     run_protocol,
 )
-from orchestrator.errors import SweepError, SweepHeld
+from orchestrator.errors import EnvironmentUnusable, SweepError, SweepHeld
 from orchestrator.parzen_job import (
     ArrayFile,
     CheckpointSamples,
@@ -139,6 +140,7 @@ def test_a_killed_driver_goes_on_where_it_was(
     driver = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=100)
     assert driver.returncode == -signal.SIGKILL, driver.stderr.decode()
     finished = len(list(folder.glob("block-*"))) + 1  # and the total over the first
+    begun = (folder / "begun").stat().st_size
     assert 2 <= finished <= 3
 
     asked: list[int] = []
@@ -157,8 +159,7 @@ def test_a_killed_driver_goes_on_where_it_was(
     result = score_samples(Counted(), VALID, TEST, actors=1, curve=[BLOCK], folder=folder)
     assert same_figures(result, in_process_result)
     assert len(asked) == 5 - finished
-    assert 1 <= result.blocks_repeated <= 2  # those that the actors had at the time
-    assert not folder.exists()
+    assert result.blocks_repeated == begun - finished <= 2  # what the actors had at the time
 
 
 DRIVER = """
@@ -212,6 +213,39 @@ def test_what_was_scored_is_not_scored_again(tmp_path: Path, samples: ArrayFile)
     assert known
     assert vars(again) | {"per_point": 0} == vars(first) | {"per_point": 0}
     assert torch.equal(again.per_point, first.per_point)
+
+
+def test_a_damaged_result_is_scored_again(tmp_path: Path, samples: ArrayFile) -> None:
+    def score(folder: Path) -> ParzenResult:
+        return score_samples(samples, VALID, TEST, actors=1, sigma=0.2, folder=folder)
+
+    first, _ = score_once(tmp_path, samples.content, score)
+    [tensors] = tmp_path.glob("parzen/*/tensors.safetensors")
+    tensors.write_bytes(b"torn")
+    again, known = score_once(tmp_path, samples.content, score)
+    assert not known
+    assert torch.equal(again.per_point, first.per_point)
+    assert not list(tmp_path.glob("parzen/*.unfinished"))
+
+
+def test_a_home_that_cannot_be_written_to_is_told(tmp_path: Path, samples: ArrayFile) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(EnvironmentUnusable, match="set AAE_HOME"):
+        score_once(tmp_path / "home", samples.content, lambda _: pytest.fail("scored"))
+
+
+def test_samples_read_again_are_not_repeated_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: ArrayFile
+) -> None:
+    """Where sigma leaves its window. The first reading is not mistaken for the second."""
+    want = score_samples(samples, VALID, TEST, actors=1)
+    narrow = (parzen.LADDER[-1],)
+    monkeypatch.setattr(parzen.Scorer, "window", lambda *_: narrow)
+    found = score_samples(samples, VALID, TEST, actors=1, folder=tmp_path / "unfinished")
+    assert found.blocks_repeated == 0
+    assert (found.sigma, found.sigma_grid) == (want.sigma, want.sigma_grid)
+    torch.testing.assert_close(found.per_point, want.per_point, rtol=0, atol=1e-3)
+    assert len(list((tmp_path / "unfinished").glob("again-*"))) >= 1
 
 
 def test_two_do_not_score_the_same(tmp_path: Path, samples: ArrayFile) -> None:
