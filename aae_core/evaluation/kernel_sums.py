@@ -197,12 +197,26 @@ def reach(least: Tensor, sigmas: Sequence[float], share: float) -> Tensor:
 
 
 def nearest_bound(points: Cloud, samples: Cloud) -> Tensor:
-    """Squared distance of the sample that looks nearest, (n,): the nearest is no farther."""
+    """Squared distance of a sample that is near, (n,): the nearest is no farther.
+
+    It is the one that looks nearest in few components; or, where these tell little, the nearest of
+    a few.
+    """
     k = next(k for k in _candidates(points) if k >= _COMPONENTS[1] or k == points.dim)
     left, right = _scores_of(points, k), _scores_of(samples, k, samples=True)
-    best = torch.cat([(left[rows] @ right.T).argmax(1) for rows in _tiles(len(left), _ROWS)])
-    row = torch.arange(len(best), device=best.device)
-    return _squared_differences(points.pixels, samples.pixels, row, best) * (1 + 1e-9)
+    stride = math.ceil(len(samples) / _PROBED[1])
+    few, half = samples.single[::stride], 0.5 * samples.squares[::stride].float()
+    found = []
+    for rows in _tiles(len(points), _ROWS):
+        looks = (left[rows] @ right.T).argmax(1)
+        of_few = stride * (points.single[rows] @ few.T - half).argmax(1)
+        place = torch.arange(len(looks), device=looks.device)
+        apart = [
+            _squared_differences(points.pixels[rows], samples.pixels, place, sample)
+            for sample in (looks, of_few)
+        ]
+        found.append(torch.minimum(*apart))
+    return torch.cat(found) * (1 + 1e-9)
 
 
 def log_likelihood(log_sums: Tensor, n_samples: int, dim: int, sigma: float) -> Tensor:
@@ -296,6 +310,12 @@ def _single_holds(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> boo
     return longest < _LARGEST and all(_LARGEST**-0.5 < s < _LARGEST**0.5 for s in sigmas)
 
 
+def _kinds(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> tuple[Arithmetic, ...]:
+    """The arithmetics that all pairs may be summed in."""
+    pays = len(points) * len(samples) > _FEW and _single_holds(points, samples, sigmas)
+    return (Arithmetic.SINGLE, Arithmetic.DOUBLE) if pays else (Arithmetic.DOUBLE,)
+
+
 def _share(
     points: Cloud, samples: Cloud, sigmas: Sequence[float], kind: Arithmetic, log_sums: Tensor
 ) -> Tensor:
@@ -335,7 +355,9 @@ def _components(
         return float((d2 <= limit).double().mean())
 
     each = within(dim) * (200 + 2.5 * len(sigmas) + dim)
-    costs: dict[int | None, float] = {None: 2 + 0.023 * dim + 1.3 * len(sigmas)}
+    arithmetic = _arithmetic(points, samples, sigmas, _kinds(points, samples, sigmas))
+    slower = {Arithmetic.SINGLE: 1, Arithmetic.DOUBLE: 2, Arithmetic.DIFFERENCE: 40}[arithmetic]
+    costs: dict[int | None, float] = {None: 2 + slower * (0.023 * dim + 1.3 * len(sigmas))}
     for k in _candidates(points):
         fine = 0.0 if k == dim else within(k) * (100 + 0.5 * dim)
         costs[k] = 0.8 + 0.021 * (k + 2) + fine + each
@@ -346,9 +368,7 @@ def _components(
 
 
 def _over_all(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> KernelSums:
-    pays = len(points) * len(samples) > _FEW and _single_holds(points, samples, sigmas)
-    kinds = (Arithmetic.SINGLE, Arithmetic.DOUBLE) if pays else (Arithmetic.DOUBLE,)
-    arithmetic = _arithmetic(points, samples, sigmas, kinds)
+    arithmetic = _arithmetic(points, samples, sigmas, _kinds(points, samples, sigmas))
     single = arithmetic is Arithmetic.SINGLE
     dtype = torch.float32 if single else torch.float64
     half = (-0.5 * samples.squares).to(dtype)
