@@ -5,7 +5,6 @@ A run that was resumed on its way equals an uninterrupted one, so it is trained 
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -23,7 +22,7 @@ from orchestrator import single
 from orchestrator.errors import EnvironmentUnusable, SweepError, UsageError
 from orchestrator.provenance import DATA, DEVICE, THREADS, flat, latest, provenance
 from orchestrator.settings import Settings
-from orchestrator.tracking import _CLIENT_ENVIRONMENT, _describe
+from orchestrator.tracking import described, prepare_client
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
     from mlflow.entities import Run
@@ -107,8 +106,7 @@ def recorded(settings: Settings, run_id: str) -> Recorded:
 
     store = settings.tracking_uri
     _require_database(store)
-    for name, value in _CLIENT_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare_client()
     try:
         return _read(store, run_id)
     except SweepError:
@@ -120,7 +118,7 @@ def recorded(settings: Settings, run_id: str) -> Recorded:
                 "digits/search-3: aae-sweep show"
             ) from error
         raise EnvironmentUnusable(
-            f"MLflow cannot be read ({_describe(error)}); "
+            f"MLflow cannot be read ({described(error)}); "
             "set MLFLOW_TRACKING_URI to where the run was recorded"
         ) from error
 

@@ -71,8 +71,7 @@ class MlflowWriter:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="mlflow-writer", daemon=True)
-        for name, value in _CLIENT_ENVIRONMENT.items():  # MLflow takes these from nowhere else
-            os.environ.setdefault(name, value)
+        prepare_client()
 
     def start(self) -> None:
         self._thread.start()
@@ -101,7 +100,7 @@ class MlflowWriter:
         except Exception as error:
             waiting = in_words(self._spool.waiting(self._sweep_id))
             raise EnvironmentUnusable(
-                f"MLflow at {self._store} did not take everything: {_describe(error)}; "
+                f"MLflow at {self._store} did not take everything: {described(error)}; "
                 f"what is missing ({waiting}) waits in {self._spool.path} for `aae-sweep sync`"
             ) from error
         return self.sent.total() - before
@@ -117,7 +116,7 @@ class MlflowWriter:
             try:
                 self._pass()
             except Exception as error:  # whatever it was, the spool still has it
-                self.error = _describe(error)
+                self.error = described(error)
                 pause, backoff = backoff, min(2 * backoff, LONGEST_BACKOFF)
             else:
                 self.error = None
@@ -254,6 +253,12 @@ class MlflowWriter:
         self._spool.note_artifact(artifact)
 
 
+def prepare_client() -> None:
+    """Settings that MLflow takes from the environment alone."""
+    for name, value in _CLIENT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def ui_url(settings: Settings, port: int = 5000) -> str:
     """Where MLflow's pages are, or will be once `ui_command` runs."""
     if _is_server(settings.tracking_uri):
@@ -296,7 +301,7 @@ def _each(items: Iterable[_Item], send: Callable[[_Item], None]) -> list[str]:
             status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
             if status >= 500 or error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise
-            problems.append(f"{_key(item)}: {_describe(error)}")
+            problems.append(f"{_key(item)}: {described(error)}")
     return problems
 
 
@@ -318,6 +323,7 @@ def _without_password(text: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
-def _describe(error: Exception) -> str:
+def described(error: Exception) -> str:
+    """In a line, without passwords."""
     text = _without_password(str(error).partition("\n")[0])
     return text if isinstance(error, EnvironmentUnusable) else f"{type(error).__name__}: {text}"
