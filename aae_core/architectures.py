@@ -36,6 +36,7 @@ class Architecture:
     goal: str  # the metric that it is chosen by, unless the search says otherwise
     metrics: tuple[str, ...]  # measured on the validation images after every epoch
     labels: Literal["none", "some", "only"] = "none"  # only: trained on labelled images alone
+    adversaries: tuple[str, ...] = ("z",)  # what its discriminators look at
     encoders: tuple[EncoderKind, ...] = _ENCODERS
     priors: tuple[PriorKind, ...] = _PRIORS
 
@@ -64,11 +65,13 @@ ARCHITECTURES: dict[Kind, Architecture] = {
         goal="error",
         metrics=("recon", "error", *_LATENT),
         labels="some",
+        adversaries=("y", "z"),
     ),
     "clustering": Architecture(
         "clustering adversarial autoencoder",
         goal="cluster_error",
         metrics=("recon", "cluster_error", "cluster_error_majority", "empty_clusters", *_LATENT),
+        adversaries=("y", "z"),
     ),
     "dimensionality_reduction": Architecture(
         "adversarial autoencoder with cluster heads",
@@ -84,11 +87,13 @@ ARCHITECTURES: dict[Kind, Architecture] = {
             "knn_error",
         ),
         labels="some",
+        adversaries=("y", "z"),
     ),
     "vae": Architecture(
         "variational autoencoder",
         goal="parzen_ll",
         metrics=("recon", *_PARZEN, *_LATENT, "knn_error"),
+        adversaries=(),
         encoders=("gaussian",),
         priors=("gaussian", "mixture"),
     ),
@@ -96,18 +101,21 @@ ARCHITECTURES: dict[Kind, Architecture] = {
         "generative adversarial network",
         goal="parzen_ll",
         metrics=_PARZEN,
+        adversaries=("x",),
         encoders=("deterministic",),
     ),
     "gmmn_ae": Architecture(
         "moment-matching network over a dropout autoencoder",
         goal="parzen_ll",
         metrics=("recon", *_PARZEN, "knn_error"),
+        adversaries=(),
     ),
     "classifier": Architecture(
         "dropout classifier",
         goal="error",
         metrics=("error",),
         labels="only",
+        adversaries=(),
         encoders=("deterministic",),
         priors=("gaussian",),
     ),

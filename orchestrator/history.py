@@ -14,7 +14,7 @@ from optuna import Study
 from aae_core.config import digest
 from orchestrator import selection
 from orchestrator.errors import UsageError
-from orchestrator.records import TRIAL_STATES, RunRecord, Stage
+from orchestrator.records import TRIAL_STATES, RunRecord, Stage, conditions
 from orchestrator.selection import Candidate
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -98,6 +98,7 @@ class History:
             "objective": self.objective(sweep),
             "best": self._best_trial(sweep),
             "elapsed_seconds": search.attribute("elapsed", 0.0),
+            "paused": running and search.attribute("wish") == "pause",
             "eta_seconds": self._eta(sweep, records) if running else (0.0 if done else None),
             "unsynced": self._spool.unsynced(sweep),
             "mlflow": {
@@ -306,6 +307,7 @@ def as_document(record: RunRecord) -> dict[str, Any]:
     """For `--json`: numbers that JSON has no word for become null."""
     document = asdict(record)
     document["metrics"] = finite(record.metrics)
+    document["conditions"] = conditions(record.metrics)
     return document
 
 

@@ -4,7 +4,7 @@ A parameter is a setting that the search varies, named by its dotted path: `mode
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
@@ -46,6 +46,12 @@ class _Parameter(Spec):
     # The parents, and for each the values of which it must have one for this parameter to exist.
     when: Annotated[dict[str, tuple[Value, ...]], BeforeValidator(_each_a_tuple)] = {}
 
+    def exists(self, params: Mapping[str, Value]) -> bool:
+        """Whether a trial that has these parameters has this one, too."""
+        return all(
+            parent in params and params[parent] in values for parent, values in self.when.items()
+        )
+
 
 class Choice(_Parameter):
     choices: tuple[Value, ...] = Field(alias="choice", min_length=1)
@@ -57,6 +63,8 @@ class Choice(_Parameter):
 
     def allows(self, value: Value) -> bool:
         return _is_one_of(value, self.choices)
+
+    includes = allows
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
@@ -83,6 +91,8 @@ class IntRange(_Parameter):
     def allows(self, value: Value) -> bool:
         return not isinstance(value, bool) and value in self.values
 
+    includes = allows
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         _check_bounds(self.bounds, self.log)
@@ -100,7 +110,12 @@ class FloatRange(_Parameter):
         return self.bounds
 
     def allows(self, value: Value) -> bool:
+        """In a `when`: no value of a float is worth a name."""
         return False
+
+    def includes(self, value: Value) -> bool:
+        low, high = self.bounds
+        return not isinstance(value, bool | str | list) and low <= value <= high
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -185,6 +200,7 @@ def contradictions(
     space: Mapping[str, Parameter | None],
     *,
     sampler: str | None = None,
+    start: Sequence[Mapping[str, Value]] = (),
     balance: str | None = None,
     per: str | None = None,
 ) -> dict[str, str]:
@@ -198,7 +214,8 @@ def contradictions(
         **_refusals(base, sound),
         **_idle_conditions(space, sound),
         **_circle(sound),
-        **(_no_grid(sound, balance) if sampler == "grid" else {}),
+        **_not_included(sound, start),
+        **(_no_grid(sound, start, balance) if sampler == "grid" else {}),
         **(_no_category("search.balance", balance, space) if balance is not None else {}),
         **(_no_category("confirm.per", per, space) if per is not None else {}),
     }
@@ -318,8 +335,25 @@ def _circle(space: Mapping[str, Parameter]) -> dict[str, str]:
     return {}
 
 
-def _no_grid(space: Mapping[str, Parameter], balance: str | None) -> dict[str, str]:
+def _not_included(
+    space: Mapping[str, Parameter], start: Sequence[Mapping[str, Value]]
+) -> dict[str, str]:
     found = {}
+    for i, params in enumerate(start):
+        for path, value in params.items():
+            if path not in space:
+                found[f"search.start.{i}.{path}"] = f"is not in the space; {nearest(path, space)}"
+            elif not space[path].includes(value):
+                found[f"search.start.{i}.{path}"] = f"{shown(value)} is not in its range"
+    return found
+
+
+def _no_grid(
+    space: Mapping[str, Parameter], start: Sequence[Mapping[str, Value]], balance: str | None
+) -> dict[str, str]:
+    found = {}
+    if start:
+        found["search.start"] = "a grid begins at its own beginning; drop this"
     for path, parameter in space.items():
         if isinstance(parameter, FloatRange) or (isinstance(parameter, IntRange) and parameter.log):
             found[f"search.space.{path}"] = "a grid needs `choice`, or `int` without `log`"

@@ -35,7 +35,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
     epochs = (trials + confirmations) * spec.max_epochs
     parallel = max(1, math.floor(usable_cpus() / share.cpu))
     seconds = epochs * epoch.seconds / parallel
-    if spec.search and spec.search.budget:
+    if spec.search and spec.search.budget and spec.search.budget.hours:
         confirming = confirmations * spec.max_epochs * epoch.seconds / parallel
         seconds = min(seconds, 3600 * spec.search.budget.hours + confirming)
     return {

@@ -3,6 +3,8 @@
 Imports nothing of ours, so that whatever shows results needs neither Ray nor torch.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,16 +22,24 @@ TRIAL_STATES: tuple[TrialState, ...] = (
 )
 
 
+Bounds = tuple[float | None, float | None]  # low and high, None where it is open
+
+
 @dataclass(frozen=True)
 class Metric:
     name: str
     unit: str
     better: Literal["min", "max", "none"]  # "none": a diagnosis, no goal
     meaning: str
+    sound: Bounds = (None, None)  # within them a model is what it claims to be
 
     @property
     def direction(self) -> Direction:
         return "maximize" if self.better == "max" else "minimize"
+
+
+_NOT_COLLAPSED: Bounds = (0.1, None)  # 2 log 2 where it can tell nothing; at 0 it teaches nothing
+_WITHIN_THE_GRID: Bounds = (10 ** (-17 / 18), 10 ** (-1 / 18))  # half a step from either edge
 
 
 def _on_splits(name: str, *rest: Any) -> list[Metric]:
@@ -44,7 +54,13 @@ METRICS: dict[str, Metric] = {
             metric
             for block, what in {"z": "code", "y": "category", "x": "image"}.items()
             for metric in (
-                Metric(f"train/disc_{block}", "nats", "none", f"the {what}'s discriminator"),
+                Metric(
+                    f"train/disc_{block}",
+                    "nats",
+                    "none",
+                    f"the {what}'s discriminator",
+                    _NOT_COLLAPSED,
+                ),
                 Metric(f"train/gen_{block}", "nats", "none", f"the {what}'s generator"),
             )
         ],
@@ -54,7 +70,13 @@ METRICS: dict[str, Metric] = {
         *_on_splits("parzen_ll", "nats", "max", "Parzen log-likelihood, sigma from the grid"),
         *_on_splits("parzen_ll_refined", "nats", "max", "the same, sigma refined between"),
         *_on_splits("parzen_se", "nats", "none", "its standard error over points"),
-        *_on_splits("parzen_sigma", "pixel", "none", "the kernel's width, chosen on validation"),
+        *_on_splits(
+            "parzen_sigma",
+            "pixel",
+            "none",
+            "the kernel's width, chosen on validation",
+            _WITHIN_THE_GRID,
+        ),
         *_on_splits("error", "%", "min", "images that are classified wrongly"),
         *_on_splits("cluster_error", "%", "min", "the same, clusters named by their surest image"),
         *_on_splits("cluster_error_majority", "%", "min", "the same, named by their majority"),
@@ -68,10 +90,49 @@ METRICS: dict[str, Metric] = {
         Metric("test/coverage", "", "max", "images with a sample in their ball (5 neighbours)"),
         Metric("val/knn_error", "%", "min", "codes whose 10 neighbours are of another class"),
         Metric("val/head_distance", "", "none", "of the two cluster heads that are closest"),
-        Metric("val/latent_mmd", "", "min", "MMD² between codes and prior, 1 at worst"),
-        Metric("val/latent_std", "", "none", "root mean square of the codes over the prior's std"),
+        Metric(
+            "val/latent_mmd",
+            "",
+            "min",
+            "MMD² between codes and prior, 1 at worst",
+            (None, 0.1),
+        ),
+        Metric(
+            "val/latent_std",
+            "",
+            "none",
+            "root mean square of the codes over the prior's std",
+            (0.5, 2.0),
+        ),
     ]
 }
+
+
+def violation(value: float, bounds: Bounds) -> float:
+    """How far a value is out of its bounds; at most 0 within them, ∞ where it is not a number."""
+    low, high = bounds
+    if math.isnan(value):
+        return math.inf
+    return max(
+        -math.inf if low is None else low - value, -math.inf if high is None else value - high
+    )
+
+
+def conditions(metrics: Mapping[str, float]) -> list[str]:
+    """What is not sound about a model: a collapsed discriminator, codes far from their prior, σ at
+    an edge of the grid."""
+    return [
+        f"{name} is {value:.3g}, sound {_spelled(METRICS[name].sound)}"
+        for name, value in metrics.items()
+        if name in METRICS and violation(value, METRICS[name].sound) > 0
+    ]
+
+
+def _spelled(bounds: Bounds) -> str:
+    low, high = bounds
+    if high is None:
+        return f"above {low:.3g}"
+    return f"below {high:.3g}" if low is None else f"from {low:.3g} to {high:.3g}"
 
 
 @dataclass(frozen=True)
@@ -90,6 +151,7 @@ class RunRecord:
     epochs_computed: int = 0  # every epoch trained, repeated ones too
     resumed_from: list[int] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
+    violated: list[str] = field(default_factory=list)  # constraints of the search, by metric
     checkpoint: str | None = None
     node: str | None = None
     run_id: str | None = None

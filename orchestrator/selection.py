@@ -42,11 +42,14 @@ def contenders(
 ) -> list[RunRecord]:
     """The search's best `top` trials, of each value of `per` where given.
 
-    A trial that was pruned comes after every complete one, those that got further first.
+    A trial that was pruned comes after every complete one, those that got further first; one that
+    breaks a constraint comes after all that keep it.
     """
     scored = [r for r in records if r.state in ("complete", "pruned") and metric in r.metrics]
     sign = -1 if direction == "maximize" else 1
-    scored.sort(key=lambda r: (r.state != "complete", -r.epochs, sign * r.metrics[metric]))
+    scored.sort(
+        key=lambda r: (bool(r.violated), r.state != "complete", -r.epochs, sign * r.metrics[metric])
+    )
     groups: dict[Any, list[RunRecord]] = {}
     for record in scored:
         group = groups.setdefault(record.params.get(per) if per else None, [])
@@ -99,7 +102,10 @@ class Comparison:
 
     @property
     def tied(self) -> bool:
-        return self.p_holm is None or self.p_holm >= _LEVEL
+        return not self.told_apart(_LEVEL)
+
+    def told_apart(self, level: float) -> bool:
+        return self.p_holm is not None and self.p_holm < level
 
 
 def compare(a: Candidate, b: Candidate, metric: str) -> Comparison:
@@ -133,6 +139,23 @@ def tied_with_best(ranked: Sequence[Candidate], metric: str) -> list[Candidate]:
     """Those behind the first that its seeds cannot be told from."""
     compared = zip(ranked[1:], versus_best(ranked, metric), strict=True)
     return [candidate for candidate, comparison in compared if comparison.tied]
+
+
+def unbeaten(
+    found: Iterable[Candidate], metric: str, direction: Direction, *, per: str | None, looks: int
+) -> list[Candidate]:
+    """Those that a race goes on with: of each value of `per`, the best and all that cannot be told
+    from it, at a level so strict that in all `looks` together 5 % of the best would be lost."""
+    groups: dict[Any, list[Candidate]] = {}
+    for candidate in found:
+        groups.setdefault(candidate.params.get(per) if per else None, []).append(candidate)
+    left: list[Candidate] = []
+    for group in groups.values():
+        ranked = rank(group, metric, direction)
+        compared = zip(ranked[1:], versus_best(ranked, metric), strict=True)
+        left += ranked[:1]
+        left += [c for c, against in compared if not against.told_apart(_LEVEL / looks)]
+    return left
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -5,8 +5,10 @@ Optuna keeps text, numbers and booleans as choices, but no lists; a list travels
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aae_core.config import TrialConfig
 from orchestrator.parameters import (
     Choice,
     FloatRange,
@@ -15,6 +17,7 @@ from orchestrator.parameters import (
     Value,
     parents_first,
 )
+from orchestrator.spec import SweepSpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -34,9 +37,30 @@ def suggest(trial: Suggester, space: Space) -> dict[str, Value]:
     """One value for every parameter whose conditions hold, asked in the order of the space."""
     params: dict[str, Value] = {}
     for path in parents_first(space):
-        if _exists(space[path], params):
+        if space[path].exists(params):
             params[path] = _ask(trial, path, space[path])
     return params
+
+
+def locate(config: TrialConfig, spec: SweepSpec) -> dict[str, Value] | None:
+    """The parameters by which a search of `spec` tries this very configuration, whatever its seed;
+    None if it never does."""
+    assert spec.search is not None
+    settings = json.loads(json.dumps(config.to_dict()))
+    params: dict[str, Value] = {}
+    for path in parents_first(spec.search.space):
+        parameter = spec.search.space[path]
+        if parameter.exists(params):
+            params[path] = reduce(lambda node, name: node[name], path.split("."), settings)
+            if not parameter.includes(params[path]):
+                return None
+    same = spec.trial_config(params, config.seed).config_hash == config.config_hash
+    return params if same else None
+
+
+def labels(space: Space, params: Mapping[str, Value]) -> dict[str, Any]:
+    """Parameters as Optuna keeps them."""
+    return {path: _label(value) for path, value in params.items() if path in space}
 
 
 def distributions(space: Space) -> dict[str, "BaseDistribution"]:
@@ -47,12 +71,6 @@ def distributions(space: Space) -> dict[str, "BaseDistribution"]:
 def grid(space: Space) -> dict[str, list[Any]]:
     """Every value of every parameter, for a space of choices and ranges that have steps."""
     return {path: _values(space[path]) for path in parents_first(space)}
-
-
-def _exists(parameter: Parameter, params: Mapping[str, Value]) -> bool:
-    return all(
-        parent in params and params[parent] in values for parent, values in parameter.when.items()
-    )
 
 
 def _ask(trial: Suggester, path: str, parameter: Parameter) -> Value:

@@ -6,6 +6,7 @@ pydantic's ValidationError; `loading` turns it into lines of the file.
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -20,9 +21,10 @@ from orchestrator.parameters import (
     Parameter,
     Spec,
     TrialSpec,
+    Value,
     contradictions,
 )
-from orchestrator.records import METRICS, Direction
+from orchestrator.records import METRICS, Bounds, Direction, violation
 from orchestrator.wording import nearest
 
 
@@ -135,7 +137,25 @@ class ObjectiveSpec(Spec):
 
 
 class BudgetSpec(Spec):
-    hours: float = Field(gt=0)  # of wall clock; no trial starts later
+    """After which no trial starts; those under way go on to their ends."""
+
+    hours: float | None = Field(default=None, gt=0)  # of wall clock
+    gpu_hours: float | None = Field(default=None, gt=0)  # of epochs, times `resources.gpu`
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.hours is None and self.gpu_hours is None:
+            raise ValueError("must say `hours` or `gpu_hours`")
+        return self
+
+
+def _open_at_most_on_one_side(bounds: Bounds) -> Bounds:
+    low, high = bounds
+    if low is None and high is None:
+        raise ValueError("must have a low end, a high end, or both")
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"must be [low, high]; {low:g} is not below {high:g}")
+    return bounds
 
 
 class SearchSpec(Spec):
@@ -147,6 +167,11 @@ class SearchSpec(Spec):
     balance: str | None = None  # a parameter of which every choice gets the same share of trials
     budget: BudgetSpec | None = None
     patience: Count | None = None  # completed trials without a better one: then no more are asked
+    constraints: dict[str, Annotated[Bounds, AfterValidator(_open_at_most_on_one_side)]] = Field(
+        default={}  # by metric; a trial that breaks one is confirmed only for want of others
+    )
+    start: tuple[dict[str, Value], ...] = ()  # the first trials; what they leave out is sampled
+    learn_from: str | None = None  # a sweep whose trials the sampler knows from the beginning
 
     @property
     def planned(self) -> int:
@@ -158,7 +183,7 @@ class SearchSpec(Spec):
     @property
     def span(self) -> str:
         """How long it may become."""
-        hours = f"{self.budget.hours:g}" if self.budget else "unlimited"
+        hours = f"{self.budget.hours:g}" if self.budget and self.budget.hours else "unlimited"
         return f"{self.trials} trials, hours {hours}"
 
     @property
@@ -173,6 +198,15 @@ class ConfirmSpec(Spec):
     top: Count = 1
     per: str | None = None  # so many winners for every choice of this parameter
     seeds: Count = 3
+    race: int | None = Field(default=None, ge=2)  # seeds after which the beaten get no more
+
+    @property
+    def heats(self) -> list[int]:
+        """How many seeds each contender has after each round; a race doubles them."""
+        heats = [] if self.race is None else [self.race]
+        while heats and heats[-1] < self.seeds:
+            heats.append(min(2 * heats[-1], self.seeds))
+        return heats or [self.seeds]
 
 
 class ParzenSpec(Spec):
@@ -218,6 +252,7 @@ class SweepSpec(TrialSpec):
             self,
             search.space if search else {},
             sampler=search.sampler.kind if search else None,
+            start=search.start if search else (),
             balance=search.balance if search else None,
             per=self.confirm.per,
         )
@@ -227,6 +262,13 @@ class SweepSpec(TrialSpec):
             found["search.objective.metric"] = (
                 f"`{self.objective.metric}` is not measured on {kinds}; {hint}"
             )
+        found |= {
+            f"search.constraints.{name}": f"is not measured; {nearest(name, self._measured)}"
+            for name in (search.constraints if search else ())
+            if name not in self._measured
+        }
+        if self.confirm.race is not None and self.confirm.race >= self.confirm.seeds:
+            found["confirm.race"] = f"must be below confirm.seeds, {self.confirm.seeds}"
         if found:
             raise ConfigError(found)
         return self
@@ -243,6 +285,24 @@ class SweepSpec(TrialSpec):
         known = [kind for kind in self._kinds if kind in ARCHITECTURES]
         first, *others = [goals_of(kind, self.data.labels) for kind in (known or [self.model.kind])]
         return [goal for goal in first if all(goal in goals for goals in others)]
+
+    @property
+    def _measured(self) -> list[str]:
+        """What a constraint may be about: on every kind of the sweep's models, after each epoch."""
+        first, *others = [
+            [
+                *(f"train/disc_{block}" for block in ARCHITECTURES[kind].adversaries),
+                *(f"val/{name}" for name in ARCHITECTURES[kind].metrics),
+            ]
+            for kind in self._kinds
+            if kind in ARCHITECTURES
+        ] or [[]]
+        return [name for name in first if all(name in names for names in others)]
+
+    def violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """How far each constraint of the search is from being met; at most 0 where it is."""
+        constraints = self.search.constraints if self.search else {}
+        return {name: violation(metrics[name], bounds) for name, bounds in constraints.items()}
 
     @property
     def objective(self) -> ObjectiveSpec:
@@ -296,6 +356,8 @@ class SweepSpec(TrialSpec):
                 "search.pruner.grace_epochs: longer than any trial; "
                 f"clamped to {self.max_epochs} epochs, so nothing is pruned"
             )
+        if self.confirm.race is not None and self.confirm.top == 1:
+            found.append("confirm.race: every group has a single winner (confirm.top)")
         if self.search.planned < self.search.trials:
             found.append(
                 f"search.trials: the grid ends after its {self.search.planned} combinations"
@@ -311,6 +373,9 @@ class SweepSpec(TrialSpec):
         if document["search"] is not None:
             for key in ("trials", "budget", "patience"):
                 del document["search"][key]
+            for key in ("constraints", "start", "learn_from"):  # younger than the oldest sweeps
+                if not document["search"][key]:
+                    del document["search"][key]
         return digest(document)[:8]
 
     @property
@@ -322,10 +387,9 @@ class SweepSpec(TrialSpec):
         if self.search is None:
             return self
         budget = self.search.budget
-        longer = {
-            "trials": max(trials, self.search.trials),
-            "budget": budget and BudgetSpec(hours=max(hours, budget.hours)),
-        }
+        if budget and budget.hours:
+            budget = budget.model_copy(update={"hours": max(hours, budget.hours)})
+        longer = {"trials": max(trials, self.search.trials), "budget": budget}
         return self.model_copy(update={"search": self.search.model_copy(update=longer)})
 
     def resolved(self) -> dict[str, Any]:

@@ -9,10 +9,12 @@ import math
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ from optuna.exceptions import StorageInternalError
 from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, load_test_data, load_training_data
 from aae_core.errors import DataError
-from orchestrator import cluster, selection
+from orchestrator import cluster, selection, space
 from orchestrator.compatibility import require_compatible, require_known_classes
 from orchestrator.drawing import draw_pictures
-from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError
+from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError, UsageError
 from orchestrator.history import History, evaluation_path, run_key
 from orchestrator.parzen_job import ParzenPool
 from orchestrator.records import RunRecord, Stage
@@ -57,6 +59,7 @@ def run(
     require_compatible(spec, data)
     with held(settings, spec.sweep_id), opened(request, settings, observer, draining) as sweep:
         _require_same_data(sweep, data)
+        _learn(sweep)
         describe(sweep)
         with _heeding(sweep), tracked(sweep):
             with cluster.connected(settings):
@@ -85,27 +88,61 @@ def _require_same_data(sweep: Sweep, data: TrainingData) -> None:
     sweep.note(data_sha256=data.sha256)
 
 
+def _learn(sweep: Sweep) -> None:
+    """Tell the sampler, before it is first asked, what another sweep has found.
+
+    Taken over are the finished trials whose very configurations this sweep's space has, too.
+    """
+    search = sweep.spec.search
+    if search is None or search.learn_from is None or sweep.search.attribute("learned") is not None:
+        return
+    history = History(sweep.settings)
+    other = history.resolve(search.learn_from)
+    if other == sweep.id or history.data_sha256(other) != sweep.search.attribute("data_sha256"):
+        raise UsageError(f"search.learn_from: {other} is not another sweep on the same data")
+    theirs = SweepSpec.model_validate_json(json.dumps(history.spec(other)))
+    known = [
+        replace(record, params=params)
+        for record in history.trials(other, "search")
+        if record.state == "complete"
+        and sweep.spec.objective.metric in record.metrics
+        and (params := space.locate(theirs.trial_config(record.params, 0), sweep.spec)) is not None
+    ]
+    if not known:
+        raise UsageError(
+            f"search.learn_from: no finished trial of {other} has a configuration of this space"
+        )
+    sweep.note(learned=sweep.search.learn(other, known, sweep.spec))
+    sweep.observer.note(f"search: the sampler knows {len(known)} trials of {other}")
+
+
 @contextmanager
 def _heeding(sweep: Sweep) -> Iterator[None]:
-    """Do what `aae-sweep stop` wishes for, on whichever machine: drain, or leave at once.
+    """Do what `aae-sweep stop` and `pause` wish for, on whichever machine.
 
     A wish is an attribute of the search's study, and lives no longer than the driver it is for.
     """
     over = threading.Event()
-    heard: list[str] = []
+    heard: list[str | None] = [None]
     main_thread = threading.main_thread().ident
     assert main_thread is not None
 
     def listen() -> None:
         while not over.wait(_LISTENING_SECONDS):
-            wish = None
+            wish = heard[-1]
             with suppress(StorageInternalError):  # away for a moment: asked again
                 wish = sweep.search.attribute("wish")
-            if wish is None or wish in heard:
+            if wish == heard[-1]:
                 continue
             heard.append(wish)
-            sweep.draining.set()
-            sweep.observer.note(f"asked to stop: {WISHES[wish]}")
+            if wish is None:
+                sweep.paused.clear()
+                sweep.observer.note("asked to go on")
+                continue
+            leaving = sweep.paused if wish == "pause" else sweep.draining
+            leaving.set()
+            verb = "pause" if wish == "pause" else "stop"
+            sweep.observer.note(f"asked to {verb}: {WISHES[wish]}")
             if wish == "now":
                 signal.pthread_kill(main_thread, signal.SIGINT)  # as a second Ctrl-C
 
@@ -115,7 +152,7 @@ def _heeding(sweep: Sweep) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as leaving:
-        if not heard:
+        if heard[-1] in (None, "pause"):
             raise _interrupted(sweep) from leaving
         sweep.note(state="stopped")
         raise _interrupted(sweep, "stopped") from leaving
@@ -155,8 +192,11 @@ def _enough(sweep: Sweep) -> str | None:
     assert search is not None
     if sweep.search.asked() >= search.planned:
         return f"all {search.planned} have been asked for"
-    if search.budget is not None and sweep.elapsed >= 3600 * search.budget.hours:
-        return f"its {search.budget.hours:g} h are over"
+    budget = search.budget
+    if budget and budget.hours and sweep.elapsed >= 3600 * budget.hours:
+        return f"its {budget.hours:g} h are over"
+    if budget and budget.gpu_hours and sweep.search.gpu_hours() >= budget.gpu_hours:
+        return f"its {budget.gpu_hours:g} GPU-hours are used up"
     if search.patience is not None and sweep.search.since_best() >= search.patience:
         return f"the best has not moved for {search.patience} trials"
     if sweep.search.repeats.in_a_row >= MAX_IN_A_ROW:
@@ -188,10 +228,28 @@ def _confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
             "no trial of the search has a result to confirm; the reasons: "
             f"aae-sweep show {sweep.id}"
         )
-    sweep.confirm.enqueue({"params": p, "seed": s} for s in seeds for p in chosen)
-    planned = len(sweep.confirm.records())
-    sweep.note(planned=sweep.search.attribute("planned") | {"confirm": planned})
-    _train(sweep, "confirm", planned, data, share, lambda: sweep.confirm.pop(spec))
+    for before, now in pairwise([0, *spec.confirm.heats]):
+        if before:
+            chosen = _unbeaten(sweep, chosen, seeds[:before])
+        sweep.confirm.enqueue({"params": p, "seed": s} for s in seeds[:now] for p in chosen)
+        planned = len(sweep.confirm.records())
+        sweep.note(planned=sweep.search.attribute("planned") | {"confirm": planned})
+        _train(sweep, "confirm", planned, data, share, lambda: sweep.confirm.pop(spec))
+
+
+def _unbeaten(sweep: Sweep, racing: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
+    """Who goes on to the next heat, by the seeds of the heats so far: a restart finds the same."""
+    objective, confirm = sweep.spec.objective, sweep.spec.confirm
+    records = (r for r in sweep.confirm.records() if r.seed in seeds and r.params in racing)
+    left = selection.unbeaten(
+        selection.candidates(records),
+        objective.metric,
+        objective.direction,
+        per=confirm.per,
+        looks=len(confirm.heats) - 1,
+    )
+    sweep.observer.note(f"confirm: {len(left)} of {len(racing)} go on to more seeds")
+    return [candidate.params for candidate in left]
 
 
 def _contenders(sweep: Sweep) -> list[RunRecord]:
@@ -227,6 +285,7 @@ def _train(
         Recorder(sweep),
         next_assignment,
         sweep.draining,
+        sweep.paused,
     )
     scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
     run_stage(driver, data, share, scratch)
@@ -302,6 +361,8 @@ def _show(sweep: Sweep, write_report: Callable[[str], Path]) -> None:
 
 
 def _scoring(sweep: Sweep, what: str, done: int, total: int) -> None:
+    while sweep.paused.is_set() and not sweep.draining.is_set():
+        time.sleep(_LISTENING_SECONDS)
     if sweep.draining.is_set():
         raise _interrupted(sweep)
     sweep.observer.scoring(what, done, total)

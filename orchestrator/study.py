@@ -43,10 +43,12 @@ _ENDS: dict[str, OptunaState] = {
     "failed": OptunaState.FAIL,
 }
 WISHES = {  # attribute `wish` of a running sweep's search
+    "pause": "finishing the epochs under way, and waiting",
     "drain": "finishing the epochs under way",
     "now": "leaving at once",
 }
 _OF_ITS_END = ("end", "reason", "node", "started")  # what a retry leaves behind
+_NOT_ASKED_FOR = {"retry_of", "taken_from"}  # beside what the sampler was asked for
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,8 @@ class Ledger:
         """How many trials have ever been asked for; neither a retry nor a repeat is another."""
         trials = self.study.get_trials(deepcopy=False)
         return sum(
-            t.state != OptunaState.WAITING and not {"retry_of", "repeats"} & t.user_attrs.keys()
+            t.state != OptunaState.WAITING
+            and not {"repeats", *_NOT_ASKED_FOR} & t.user_attrs.keys()
             for t in trials
         )
 
@@ -206,7 +209,12 @@ class Ledger:
         """How many trials have been completed since the best one."""
         complete = self._trials(OptunaState.COMPLETE)
         complete.sort(key=lambda trial: trial.datetime_complete or datetime.max)
-        complete = [t for t in complete if "repeats" not in t.user_attrs]
+        complete = [
+            trial
+            for trial in complete
+            if not {"repeats", "taken_from"} & trial.user_attrs.keys()
+            and all(violation <= 0 for violation in trial.constraints.values())
+        ]
         values = [trial.value for trial in complete if trial.value is not None]
         if not values:
             return 0
@@ -222,6 +230,29 @@ class Ledger:
         number = self._next_number(spec)
         self._suggest(spec, number, self.study.ask)
         return None if self._end_repeat(number) else self.next_attempt(number, spec)
+
+    def learn(self, other: str, records: Iterable[RunRecord], spec: SweepSpec) -> int:
+        """Tell the sampler of another sweep's finished trials, given with their parameters here.
+
+        They are known to it alone: nobody counts, ranks or confirms them.  Returns how many.
+        """
+        assert spec.search is not None
+        known = {t.user_attrs.get("taken_from") for t in self.study.get_trials(deepcopy=False)}
+        every = space.distributions(spec.search.space)
+        taken = 0
+        for record in records:
+            source = f"{other}/{record.number}"
+            if source not in known:
+                trial = optuna.create_trial(
+                    value=record.metrics[spec.objective.metric],
+                    params=space.labels(spec.search.space, record.params),
+                    distributions={path: every[path] for path in record.params},
+                    user_attrs={"taken_from": source},
+                    constraints=spec.violations(record.metrics),
+                )
+                self.study.add_trial(trial)
+            taken += 1
+        return taken
 
     def enqueue(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Queue confirmations, each {"params", "seed", "group"}, once only."""
@@ -285,18 +316,29 @@ class Ledger:
         live.note(node=node, resumed_from=resumed, started=live.attributes.get("started", now))
 
     def epoch(
-        self, number: int, epoch: int, objective: float, checkpoint: str | None, *, trained: bool
+        self,
+        number: int,
+        epoch: int,
+        objective: float,
+        checkpoint: str | None,
+        *,
+        trained: bool,
+        gpu_seconds: float = 0.0,
+        violations: Mapping[str, float] | None = None,
     ) -> None:
         """One epoch done; a repeated one keeps its first value."""
         live = self._live(number)
         before = live.progress
-        live.note(
-            progress={
-                "epochs": max(epoch, before.get("epochs", 0)),
-                "epochs_computed": before.get("epochs_computed", 0) + trained,
-                "checkpoint": checkpoint or before.get("checkpoint"),
-            }
-        )
+        progress = {
+            "epochs": max(epoch, before.get("epochs", 0)),
+            "epochs_computed": before.get("epochs_computed", 0) + trained,
+            "checkpoint": checkpoint or before.get("checkpoint"),
+        }
+        if gpu_seconds:
+            progress["gpu_seconds"] = before.get("gpu_seconds", 0.0) + gpu_seconds
+        if violations:
+            progress["violations"] = dict(violations)
+        live.note(progress=progress)
         if epoch > before.get("epochs", 0):
             live.trial.report(objective, epoch)
 
@@ -308,7 +350,9 @@ class Ledger:
         return int(self._live(number).progress.get("epochs", 0))
 
     def end(self, number: int, state: TrialState, value: float | None, reason: str | None) -> None:
-        self._live(number).note(end=state, reason=reason)
+        live = self._live(number)
+        live.note(end=state, reason=reason)
+        self._constrain(live, live.progress.get("violations", {}))
         self.study.tell(number, value if state == "complete" else None, _ENDS[state])
         del self._open[number]
 
@@ -322,12 +366,19 @@ class Ledger:
         return [
             _record(self.stage, t, metric)
             for t in trials
-            if t.number not in over and "repeats" not in t.user_attrs
+            if t.number not in over and not {"repeats", "taken_from"} & t.user_attrs.keys()
         ]
 
     def count_ended(self) -> int:
         ended = self._trials(*set(_ENDS.values()))
-        return sum("repeats" not in t.user_attrs for t in ended) - len(self._retries())
+        others = sum(bool({"repeats", "taken_from"} & t.user_attrs.keys()) for t in ended)
+        return len(ended) - others - len(self._retries())
+
+    def gpu_hours(self) -> float:
+        """Of all epochs so far, repeated ones too."""
+        trials = self.study.get_trials(deepcopy=False)
+        seconds = (t.user_attrs.get("progress", {}).get("gpu_seconds", 0.0) for t in trials)
+        return float(sum(seconds)) / 3600
 
     @property
     def repeats(self) -> Repeats:
@@ -371,9 +422,17 @@ class Ledger:
         complete = known.state == OptunaState.COMPLETE
         pruned = known.state == OptunaState.PRUNED
         value = known.value if complete else None
+        self._constrain(live, known.constraints)
         self.study.tell(number, value, known.state if complete or pruned else OptunaState.FAIL)
         del self._open[number]
         return True
+
+    @staticmethod
+    def _constrain(live: _Live, violations: Mapping[str, float]) -> None:
+        """Once: a driver may have died right after it."""
+        for name, value in violations.items():
+            if name not in live.trial.constraints:
+                live.trial.set_constraint(name, value)
 
     def _asked_again(self, trial: FrozenTrial) -> Trial:
         """What was suggested already stays."""
@@ -381,24 +440,20 @@ class Ledger:
         return Trial(self.study, trial._trial_id)
 
     def _next_number(self, spec: SweepSpec) -> int:
-        """Where the search is balanced, the next trial's share is fixed by its number."""
-        number = len(self.study.get_trials(deepcopy=False))
-        assert spec.search is not None
-        balance = spec.search.balance
-        if balance is None:
-            return number
+        """What the file says of the next trial is fixed by its number: a share, a start."""
         waiting = self._trials(OptunaState.WAITING)  # left by a driver that died right here
         if waiting:
             return waiting[0].number
-        distribution = space.distributions(spec.search.space)[balance]
-        assert isinstance(distribution, CategoricalDistribution)
-        choices = distribution.choices
-        self.study.enqueue_trial({balance: choices[self._place(number) % len(choices)]})
+        number = len(self.study.get_trials(deepcopy=False))
+        fixed = _fixed(spec, self._place(number))
+        if fixed:
+            self.study.enqueue_trial(fixed)
         return number
 
     def _place(self, number: int) -> int:
-        """Among the trials that were asked for: without retries, a trial's number."""
-        return number - sum(retry < number for retry in self._retries())
+        """Among the trials that were asked for: where there are no others, a trial's number."""
+        before = self.study.get_trials(deepcopy=False)[:number]
+        return number - sum(bool(_NOT_ASKED_FOR & t.user_attrs.keys()) for t in before)
 
     def _retries(self) -> dict[int, int]:
         """What each retry is one of, by number."""
@@ -415,6 +470,19 @@ class Ledger:
 
     def _trials(self, *states: OptunaState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states)
+
+
+def _fixed(spec: SweepSpec, place: int) -> dict[str, Any]:
+    """What the sampler is not asked for, at this place of the search; as Optuna keeps it."""
+    assert spec.search is not None
+    fixed = {}
+    if spec.search.balance is not None:
+        distribution = space.distributions(spec.search.space)[spec.search.balance]
+        assert isinstance(distribution, CategoricalDistribution)
+        fixed[spec.search.balance] = distribution.choices[place % len(distribution.choices)]
+    if place < len(spec.search.start):
+        fixed |= space.labels(spec.search.space, spec.search.start[place])
+    return fixed
 
 
 def search_seed(seed: int, number: int) -> int:
@@ -445,6 +513,7 @@ def _record(stage: Stage, trial: FrozenTrial, metric: str) -> RunRecord:
         epochs_computed=progress.get("epochs_computed", 0),
         resumed_from=a.get("resumed_from", []),
         metrics={} if last is None else {metric: last},
+        violated=[name for name, value in progress.get("violations", {}).items() if value > 0],
         checkpoint=progress.get("checkpoint"),
         node=a.get("node"),
         started=a.get("started"),

@@ -17,7 +17,7 @@ from orchestrator import cleaning, cluster
 from orchestrator.errors import Interrupted
 from orchestrator.history import run_key
 from orchestrator.provenance import DATA, flat, provenance, succession
-from orchestrator.records import RunRecord, Stage, TrialState
+from orchestrator.records import RunRecord, Stage, TrialState, conditions
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.spool import EndStatus, Spool
@@ -62,10 +62,11 @@ class Sweep:
     request: Request
     settings: Settings
     observer: Observer
-    draining: threading.Event
+    draining: threading.Event  # trials end with their epochs, and the driver leaves
     search: Ledger
     confirm: Ledger
     spool: Spool
+    paused: threading.Event = field(default_factory=threading.Event)  # as well, but it stays
     began: float = field(default_factory=time.monotonic)
     elapsed_before: float = 0.0
 
@@ -215,7 +216,9 @@ class Recorder:
     def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
         sweep = self.sweep
         key = run_key(sweep.id, stage, number)
-        sweep.spool.set_tags(key, {"aae.state": state, "aae.reason": reason or ""})
+        unsound = "; ".join(conditions(sweep.spool.last(key)))
+        tags = {"aae.state": state, "aae.reason": reason or "", "aae.conditions": unsound}
+        sweep.spool.set_tags(key, tags)
         sweep.spool.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
         sweep.note_time()
         sweep.observer.trial_ended(stage, number, state, reason)

@@ -60,6 +60,7 @@ class StageDriver:
         listener: Listener,
         next_assignment: Callable[[], Assignment | None],
         draining: threading.Event,
+        paused: threading.Event,
     ) -> None:
         self.spec = spec
         self.ledger = ledger
@@ -71,6 +72,7 @@ class StageDriver:
         self._listener = listener
         self._next_assignment = next_assignment
         self._draining = draining
+        self._paused = paused
         self._capacity = (0.0, 1)  # when it was asked, how many trials fit
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,6 +85,8 @@ class StageDriver:
         """The next attempt; None for "later"; FINISHED."""
         if self._draining.is_set():
             return None if self.live else Searcher.FINISHED
+        if self._paused.is_set():
+            return None
         if len(self.live) > self.capacity():  # one more than fit, so that an actor is reused
             return None
         assignment = (
@@ -123,7 +127,7 @@ class StageDriver:
         if report.end in ("diverged", "failed"):
             return self._stop(trial_id, report.end, None, report.reason)  # type: ignore[arg-type]
         if report.epoch <= live.last_epoch or not report.metrics:
-            return self._draining.is_set()
+            return self._leaving
         self._hear(live, report)
         objective = report.metrics[self.spec.objective.metric]
         if report.end == "complete":
@@ -131,7 +135,12 @@ class StageDriver:
         if live.assignment.stage == "search" and self.ledger.should_prune(report.number):
             reason = f"behind its peers after epoch {report.epoch}"
             return self._stop(trial_id, "pruned", None, reason)
-        return self._draining.is_set()
+        return self._leaving
+
+    @property
+    def _leaving(self) -> bool:
+        """Whether trials end where they are, to be gone on with later."""
+        return self._draining.is_set() or self._paused.is_set()
 
     def tune_ended(self, trial_id: str) -> None:
         """Tune is done with a trial. One that has not ended by then was lost, or drained."""
@@ -139,6 +148,9 @@ class StageDriver:
         if live is None or self._draining.is_set():
             return
         number = live.assignment.number
+        if self._paused.is_set():
+            self.lost.append(number)
+            return
         epoch = self.ledger.epochs(number)
         self._losses[number, epoch] += 1
         if self._losses[number, epoch] < MAX_LOSSES:
@@ -160,7 +172,13 @@ class StageDriver:
         self._listener.trial_epoch(live.assignment.stage, report)  # metrics first: they may repeat
         objective = report.metrics[self.spec.objective.metric]
         self.ledger.epoch(
-            report.number, report.epoch, objective, report.checkpoint, trained=report.trained
+            report.number,
+            report.epoch,
+            objective,
+            report.checkpoint,
+            trained=report.trained,
+            gpu_seconds=report.seconds * self._share.gpu,
+            violations=self.spec.violations(report.metrics),
         )
 
     def _stop(

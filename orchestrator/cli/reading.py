@@ -72,6 +72,7 @@ def show(
 ) -> None:
     """List a sweep's trials, or one with its learning curve."""
     from orchestrator.history import as_document, finite
+    from orchestrator.records import conditions
 
     reader = common.history()
     name = reader.resolve(sweep)
@@ -90,7 +91,7 @@ def show(
     metric = reader.objective(name)["metric"]
     params = sorted({path for r in records for path in r.params})
     common.table(
-        ("trial", "state", "epochs", metric, *(p.split(".", 1)[-1] for p in params), "reason"),
+        ("trial", "state", "epochs", metric, *(p.split(".", 1)[-1] for p in params), "remarks"),
         (
             (
                 f"{r.stage}-{r.number}",
@@ -98,7 +99,7 @@ def show(
                 r.epochs,
                 r.metrics.get(metric),
                 *(r.params.get(p) for p in params),
-                r.reason,
+                "; ".join(filter(None, (r.reason, *conditions(r.metrics)))),
             )
             for r in records
         ),

@@ -1,4 +1,4 @@
-"""stop, retry, extend, logs: what may be done about a sweep that runs, or has run."""
+"""stop, pause, resume, retry, extend, logs: what may be done about a sweep."""
 
 import time
 from contextlib import suppress
@@ -49,6 +49,19 @@ def stop(
         print(f"{name} is done")
     else:
         print(f"{name} is {status['state']}; carry on with: {status['resume']}")
+
+
+def pause(sweep: SweepName = "latest", json: AsJson = False) -> None:
+    """Have a running sweep finish the epochs under way, save, and wait for `aae-sweep resume`.
+
+    Its driver keeps the sweep and its place on the cluster; the CPUs and GPUs are free meanwhile.
+    """
+    _wish(sweep, "pause", json=json)
+
+
+def resume(sweep: SweepName = "latest", json: AsJson = False) -> None:
+    """Have a paused sweep go on."""
+    _wish(sweep, None, json=json)
 
 
 def retry(sweep: SweepName = "latest", json: AsJson = False) -> None:
@@ -103,7 +116,8 @@ def extend(
     ledger = _search(settings, name)
     spec = stored(name).extended(**ledger.attribute("extended", {}))
     search = _longer(spec, trials or 0, hours or 0.0)
-    numbers = {"trials": search.trials, "hours": search.budget.hours if search.budget else 0.0}
+    hours_in_all = (search.budget.hours if search.budget else None) or 0.0
+    numbers = {"trials": search.trials, "hours": hours_in_all}
     searching = ledger.attribute("stage") == "search"
     ledger.set_attribute("extended", numbers)
     running = True
@@ -148,7 +162,25 @@ def logs(
             print(log.read(), end="", flush=True)
 
 
-COMMANDS = (stop, retry, extend, logs)
+COMMANDS = (stop, pause, resume, retry, extend, logs)
+
+
+def _wish(sweep: str, wish: str | None, *, json: bool) -> None:
+    """Of a driver that is there."""
+    from orchestrator.study import WISHES, is_held
+
+    reader = common.history()
+    name = reader.resolve(sweep)
+    if not is_held(reader.settings, name):
+        again = reader.status(name)["resume"]
+        raise UsageError(f"nobody runs {name}; carry on with: {again}")
+    _search(reader.settings, name).set_attribute("wish", wish)
+    if json:
+        common.emit(reader.status(name))
+    elif wish is None:
+        print(f"asked {name} to go on")
+    else:
+        print(f"asked {name} to pause: {WISHES[wish]}; go on with: aae-sweep resume {name}")
 
 
 def _stop(settings: "Settings", sweep: str, wish: str, timeout: float) -> None:

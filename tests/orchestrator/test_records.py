@@ -1,7 +1,9 @@
 """Every number that the core reports is declared, with its unit and which way is better."""
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from aae_core.data import TrainingData, load_test_data, load_training_data
 from aae_core.data.resident import Images
 from aae_core.evaluation.scores import test_metrics as on_test
 from aae_core.training import TrainState, fit
-from orchestrator.records import METRICS
+from orchestrator.records import METRICS, conditions
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +44,36 @@ def test_what_a_run_reports_is_declared(kind: str, digits: TrainingData) -> None
     assert reported <= set(METRICS)
     goal = f"val/{architecture.goal}"
     assert goal in reported
+    discriminators = {name for name in reported if name.startswith("train/disc_")}
+    assert discriminators == {f"train/disc_{block}" for block in architecture.adversaries}
     assert goal.replace("val/", "test/") in reported
 
 
 def test_a_metric_is_known_by_its_own_name() -> None:
     assert all(name == metric.name for name, metric in METRICS.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("train/disc_z", 1.38, None),
+        ("train/disc_z", 0.01, "train/disc_z is 0.01, sound above 0.1"),
+        ("val/latent_std", 1.9, None),
+        ("val/latent_std", 3.5, "val/latent_std is 3.5, sound from 0.5 to 2"),
+        ("val/latent_mmd", 0.12, "val/latent_mmd is 0.12, sound below 0.1"),
+        ("val/latent_mmd", math.nan, "val/latent_mmd is nan, sound below 0.1"),
+        ("val/recon", 1e9, None),
+        ("unheard of", 0.0, None),
+    ],
+)
+def test_what_is_not_sound_is_told(name: str, value: float, told: str | None) -> None:
+    assert conditions({name: value}) == ([] if told is None else [told])
+
+
+def test_a_width_at_either_edge_of_the_grid_is_not_sound() -> None:
+    grid = [float(sigma) for sigma in np.logspace(-1, 0, 10)]
+    sound = [sigma for sigma in grid if not conditions({"val/parzen_sigma": sigma})]
+    assert sound == grid[1:-1]
 
 
 def test_directions() -> None:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from orchestrator.records import RunRecord
 from orchestrator.selection import (
+    Candidate,
     Comparison,
     candidates,
     compare,
@@ -19,6 +20,7 @@ from orchestrator.selection import (
     rank,
     summarise,
     tied_with_best,
+    unbeaten,
     versus_best,
 )
 
@@ -175,6 +177,16 @@ def test_a_pruned_trial_comes_after_every_complete_one() -> None:
     assert [r.number for r in found] == [2, 1, 0]
 
 
+def test_what_breaks_a_constraint_contends_for_want_of_others() -> None:
+    records = [
+        trial(0, 9.0, violated=["val/latent_std"]),
+        trial(1, 1.0),
+        trial(2, 2.0, state="pruned", epochs=5),
+    ]
+    found = contenders(records, LL, "maximize", top=3, per=None)
+    assert [r.number for r in found] == [1, 2, 0]
+
+
 def test_every_group_has_its_contenders() -> None:
     kinds = ["gaussian", "universal"]
     records = [trial(n, float(n), params={"kind": kinds[n >= 3]}) for n in range(5)]
@@ -300,6 +312,28 @@ def test_differences_without_spread_are_no_chance() -> None:
     assert (higher.difference, higher.se, higher.p) == (1.0, 0.0, 0.0)
     apart = versus({1: 3.0, 2: 3.0}, {3: 2.0, 4: 2.0})
     assert (apart.method, apart.p) == ("welch", 0.0)
+
+
+def test_a_race_goes_on_with_whom_the_best_of_the_group_cannot_be_told_from() -> None:
+    best = {1: 10.0, 2: 11.0, 3: 12.1}
+    close = {1: 10.2, 2: 10.7, 3: 12.0}
+    beaten = {seed: value - 5.0 - seed / 100 for seed, value in best.items()}
+    names = {"best": best, "close": close, "beaten": beaten}
+    found = [
+        Candidate(name, {"kind": kind}, tuple(confirmed(name, values)))
+        for kind in "ab"
+        for name, values in names.items()
+    ]
+
+    def left(per: str | None, looks: int) -> list[str]:
+        return [
+            c.config_hash + c.params["kind"]
+            for c in unbeaten(found, LL, "maximize", per=per, looks=looks)
+        ]
+
+    assert left("kind", 1) == ["besta", "closea", "bestb", "closeb"]
+    assert left(None, 1) == ["besta", "bestb", "closea", "closeb"]
+    assert len(left("kind", 10**6)) == 6  # who looks that often tells nobody apart
 
 
 def test_holms_correction_by_hand() -> None:

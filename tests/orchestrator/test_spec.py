@@ -1,6 +1,7 @@
 """Laws of the sweep's object: its defaults, its identity, its trials."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -158,6 +159,9 @@ def test_resolved_names_every_setting_and_reads_back() -> None:
         {"search__pruner": {"kind": "none"}},
         {"search__objective": {"metric": "val/recon"}},
         {"search__balance": "model.encoder.kind"},
+        {"search__constraints": {"val/latent_std": [0.5, 2.0]}},
+        {"search__start": [{"model.encoder.kind": "universal"}]},
+        {"search__learn_from": "another"},
         {"search": None},
     ],
     ids=lambda change: next(iter(change)),
@@ -171,6 +175,10 @@ def test_another_experiment_is_another_sweep(change: dict[str, Any]) -> None:
     [
         {"search__trials": 500},
         {"search__budget": {"hours": 2}},
+        {"search__budget": {"gpu_hours": 2}},
+        {"search__constraints": {}},
+        {"search__start": []},
+        {"confirm": {"seeds": 3, "race": 2}},
         {"search__patience": 4},
         {"confirm__seeds": 9},
         {"confirm__per": "model.encoder.kind"},
@@ -185,6 +193,21 @@ def test_another_experiment_is_another_sweep(change: dict[str, Any]) -> None:
 )
 def test_what_extends_a_sweep_keeps_its_identity(change: dict[str, Any]) -> None:
     assert sweep(**change).sweep_id == sweep().sweep_id
+
+
+@pytest.mark.parametrize(
+    ("seeds", "race", "heats"),
+    [(3, None, [3]), (3, 2, [2, 3]), (10, 3, [3, 6, 10]), (8, 2, [2, 4, 8])],
+)
+def test_a_race_doubles_its_seeds(seeds: int, race: int | None, heats: list[int]) -> None:
+    assert sweep(confirm={"seeds": seeds, "race": race}).confirm.heats == heats
+
+
+def test_a_constraint_is_broken_by_how_far_a_metric_is_out() -> None:
+    bounds = {"val/latent_std": [0.5, 2], "train/disc_z": [0.25, None], "val/recon": [None, 9]}
+    spec = sweep(search__constraints=bounds)
+    found = spec.violations({"val/latent_std": 2.5, "train/disc_z": 0.25, "val/recon": math.nan})
+    assert found == {"val/latent_std": 0.5, "train/disc_z": 0.0, "val/recon": math.inf}
 
 
 def test_a_sweep_is_extended_and_never_shortened() -> None:

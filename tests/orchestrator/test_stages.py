@@ -4,6 +4,7 @@ import json
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.exceptions import StorageInternalError
+from ray.tune.search import Searcher
 
 from aae_core.data import TestData, TrainingData, load_training_data
 from aae_core.evaluation.parzen import ArraySource
 from orchestrator import scoring, stages, trainable
 from orchestrator import sweep as sweep_module
 from orchestrator.cluster import Share
-from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError
+from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError, UsageError
 from orchestrator.history import History
 from orchestrator.parzen_job import ParzenPool
 from orchestrator.records import RunRecord, Stage
@@ -76,7 +78,10 @@ class NoMlflow:
 
 def straw_stage(driver: StageDriver, data: TrainingData, share: Share, scratch: Path) -> None:
     """Tune's part: one trial at a time, in this process."""
-    while isinstance(work := driver.suggest("t"), dict):
+    while (work := driver.suggest("t")) != Searcher.FINISHED:
+        if not isinstance(work, dict):
+            time.sleep(0.01)  # it is paused
+            continue
         stopped = [False]
 
         def report(result: dict[str, Any], stopped: list[bool] = stopped) -> None:
@@ -421,6 +426,36 @@ def test_a_sweep_that_is_asked_to_stops_and_goes_on_to_the_same_end(
 
 
 @pytest.mark.usefixtures("_attentive")
+@pytest.mark.parametrize("moment", ["search 1 epoch 1", "confirm 0 started", "scoring"])
+def test_a_paused_sweep_waits_and_goes_on_to_the_same_end(
+    moment: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
+) -> None:
+    spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
+    search = Ledger.create(open_storage(settings), spec, "search")
+    seen_while_paused: list[str] = []
+
+    def resume() -> None:
+        paused_at = len(watcher.seen)
+        time.sleep(0.5)
+        seen_while_paused.extend(watcher.seen[paused_at + 1 :])  # but one epoch under way
+        search.set_attribute("wish", None)
+
+    def act(what: str) -> None:
+        if what.startswith(moment) and "asked to go on" not in watcher.seen:
+            search.set_attribute("wish", "pause")
+            while not any(seen.startswith("asked to pause: ") for seen in watcher.seen):
+                time.sleep(0.01)
+            threading.Thread(target=resume).start()
+
+    watcher.act = act
+    reader = run(settings, spec, watcher)
+    assert seen_while_paused == []
+    assert "asked to go on" in watcher.seen
+    assert numbers(reader, spec) == undisturbed
+    assert reader.status(spec.sweep_id)["state"] == "done"
+
+
+@pytest.mark.usefixtures("_attentive")
 def test_a_wish_for_an_earlier_driver_is_none_for_this_one(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -516,6 +551,110 @@ def test_a_search_whose_best_does_not_move_asks_for_no_more(
     more = sweep(path, trials=len(values) + 1)
     run(settings, more)
     assert reader.status(more.sweep_id)["trials"]["complete"] == len(values) + 1 + 2
+
+
+def racing(path: Path, **confirm: Any) -> SweepSpec:
+    """Two rates, and a setting that makes no difference here."""
+    space = {
+        "training.reconstruction.lr": {"choice": [1e-2, 1e-7]},
+        "model.clusters": {"choice": [3, 4]},
+    }
+    search = {"sampler": {"kind": "grid"}, "space": space}
+    return sweep(path, search=search, trials=4, confirm={"top": 4, "seeds": 5, **confirm})
+
+
+def seeds_by_rate(reader: History, spec: SweepSpec) -> dict[float, int]:
+    records = reader.trials(spec.sweep_id, "confirm")
+    return dict(Counter(r.params["training.reconstruction.lr"] for r in records))
+
+
+def test_in_a_race_the_beaten_get_no_more_seeds(settings: Settings, tmp_path: Path) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    fair, race = racing(path), racing(path, race=4)
+    assert fair.sweep_id == race.sweep_id
+    watcher = Watcher()
+    reader = run(settings, race, watcher)
+    assert seeds_by_rate(reader, race) == {1e-2: 10, 1e-7: 8}
+    assert "confirm: 2 of 4 go on to more seeds" in watcher.seen
+    assert reader.status(race.sweep_id)["planned"]["confirm"] == 18
+    run(settings, fair)
+    assert seeds_by_rate(reader, fair) == {1e-2: 10, 1e-7: 10}
+
+
+@pytest.mark.parametrize("moment", ["confirm 5 epoch 1", "confirm 17 epoch 1"])
+def test_a_race_that_is_interrupted_goes_on_to_the_same_end(
+    moment: str, settings: Settings, tmp_path: Path
+) -> None:
+    spec = racing(images(tmp_path / "i.npz", test=True), race=4)
+    draining, watcher = threading.Event(), Watcher()
+    watcher.act = lambda what: draining.set() if what == moment else None
+    with pytest.raises(Interrupted):
+        run(settings, spec, watcher, draining)
+    assert seeds_by_rate(run(settings, spec), spec) == {1e-2: 10, 1e-7: 8}
+
+
+def test_a_sweep_learns_from_another_where_their_spaces_agree(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    widths = {"model.hidden": {"choice": [[4], [5]]}, "model.prior.std": {"choice": [1, 2, 3]}}
+    first = sweep(path, search={"space": widths}, trials=6, name="first")
+    reader = run(settings, first)
+    narrow = {"model.prior.std": {"float": [1.5, 4]}}
+    second, watcher = sweep(path, search={"space": narrow, "learn_from": "first"}), Watcher()
+    run(settings, second, watcher)
+    fits = [
+        r
+        for r in reader.trials(first.sweep_id, "search")
+        if r.params["model.hidden"] == [4] and r.params["model.prior.std"] >= 2
+    ]
+    assert 0 < len(fits) < 6
+    known = search_of(settings, second).study.trials[: len(fits)]
+    assert [t.params for t in known] == [
+        {"model.prior.std": r.params["model.prior.std"]} for r in fits
+    ]
+    assert [t.value for t in known] == [r.metrics["val/recon"] for r in fits]
+    told = f"search: the sampler knows {len(fits)} trials of {first.sweep_id}"
+    assert watcher.seen.count(told) == 1
+    assert reader.status(second.sweep_id)["trials"]["complete"] == 3 + 2
+    again = Watcher()
+    run(settings, sweep(path, trials=4, search={"space": narrow, "learn_from": "first"}), again)
+    assert told not in again.seen  # once
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("unheard", "names no sweep"),
+        ("elsewhere", "is not another sweep on the same data"),
+        ("first", "has a configuration of this space"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused_before_anything_starts(
+    other: str, message: str, settings: Settings, tmp_path: Path
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    run(settings, sweep(path, name="first", model={"hidden": [5], "code_dim": 2}))
+    random = np.random.default_rng(1).random((60, 9), dtype=np.float32)
+    np.savez(tmp_path / "e.npz", x_train=random, x_test=random[:5])
+    run(settings, sweep(tmp_path / "e.npz", name="elsewhere"))
+    watcher = Watcher()
+    with pytest.raises(UsageError, match=message):
+        run(settings, sweep(path, search={"learn_from": other}), watcher)
+    assert not [what for what in watcher.seen if "started" in what]
+
+
+def test_when_the_gpu_hours_are_used_up_no_trial_starts(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    monkeypatch.setattr(Ledger, "gpu_hours", lambda ledger: 0.4 * ledger.asked())
+    watcher = Watcher()
+    status = run(
+        settings, sweep(path, trials=9, search={"budget": {"gpu_hours": 1.0}}), watcher
+    ).status(History(settings).resolve("latest"))
+    assert status["trials"]["complete"] == 3 + 2
+    assert "search: ended after 3 trials: its 1 GPU-hours are used up" in watcher.seen
 
 
 def test_a_running_search_is_extended(settings: Settings, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,57 @@ def suggestions(settings: Settings, spec: SweepSpec, restart_at: int | None = No
         assignment = ledger.ask(spec)
         end(ledger, assignment, value_of(assignment))
     return [(r.params, r.seed) for r in ledger.records()]
+
+
+def test_given_configurations_come_first_and_the_sampler_fills_them_up(settings: Settings) -> None:
+    start = [{"model.code_dim": 5, "model.prior.std": 7.0}, {"model.encoder.kind": "universal"}]
+    found = suggestions(settings, sweep(start=start))
+    params = [p for p, _ in found]
+    assert (params[0]["model.code_dim"], params[0]["model.prior.std"]) == (5, 7.0)
+    assert params[0]["model.encoder.kind"] in KINDS
+    assert params[1]["model.encoder.kind"] == "universal"
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "qmc"])
+def test_a_start_survives_a_restart_and_leaves_the_rest_as_it_was(
+    sampler: str, new_home: Callable[[str], Settings]
+) -> None:
+    start = [{"model.code_dim": 5}, {"model.code_dim": 6}]
+    through = suggestions(new_home("a"), sweep(sampler, start=start))
+    for stop in (1, 2):
+        assert suggestions(new_home(f"b{stop}"), sweep(sampler, start=start), stop) == through
+    if sampler == "random":
+        assert through[2:] == suggestions(new_home("c"), sweep(sampler))[2:]
+
+
+def test_a_start_keeps_the_balance_where_it_says_nothing_of_it(settings: Settings) -> None:
+    spec = sweep(balance="model.encoder.kind", start=[{"model.code_dim": 5}] * 2)
+    found = [p["model.encoder.kind"] for p, _ in suggestions(settings, spec)]
+    assert found == KINDS * 2
+
+
+def test_what_was_learnt_is_known_to_the_sampler_alone(new_home: Callable[[str], Settings]) -> None:
+    spec = sweep("tpe")
+    first = new_home("a")
+    suggestions(first, spec)
+    known = opened(first, spec).records()
+    metric = spec.objective.metric
+    known = [replace(r, metrics={metric: float(r.params["model.code_dim"])}) for r in known]
+
+    second = opened(new_home("b"), spec)
+    assert second.learn("first", known, spec) == len(known)
+    assert second.learn("first", known, spec) == len(known)  # a driver that died on the way
+    assert [t.value for t in second.study.trials] == [r.metrics[metric] for r in known]
+    assert (second.asked(), second.records(), second.count_ended()) == (0, [], 0)
+
+    assignment = second.ask(spec)
+    assert assignment is not None
+    assert assignment.number == len(known)
+    assert assignment.config.seed == search_seed(spec.seed, 0)
+    unaware = opened(new_home("c"), spec).ask(spec)
+    assert assignment.config.config_hash != unaware.config.config_hash  # type: ignore[union-attr]
+    end(second, assignment)
+    assert (second.asked(), second.count_ended(), len(second.records())) == (1, 1, 1)
 
 
 # -- suggestions -----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from orchestrator.trainable import Report
 from orchestrator.tuner import MAX_LOSSES, StageDriver
 
 EPOCHS = 3
+GPU_SHARE = 0.5
 SPEC = SweepSpec.model_validate_json(
     json.dumps(
         {
@@ -30,6 +31,7 @@ SPEC = SweepSpec.model_validate_json(
                 "sampler": {"kind": "random"},
                 "pruner": {"kind": "median", "grace_epochs": 1, "startup_trials": 1},
                 "objective": {"metric": "val/recon"},
+                "constraints": {"val/latent_std": [0.5, 2.0]},
                 "space": {"model.prior.std": {"float": [0.5, 5]}},
             },
         }
@@ -51,7 +53,7 @@ class Straw:
         """A new driver on the same storage."""
         self.ledger = Ledger.create(open_storage(self.settings), SPEC, "search")
         self.ledger.settle(SPEC)
-        self.draining = threading.Event()
+        self.draining, self.paused = threading.Event(), threading.Event()
 
         def next_trial() -> Assignment | None:
             return self.ledger.ask(SPEC) if self.ledger.asked() < self.trials else None
@@ -60,10 +62,11 @@ class Straw:
             SPEC,
             self.ledger,
             lambda a: Path("/trials") / str(a.number) / str(a.attempt),
-            Share(1.0, 0.0),
+            Share(1.0, GPU_SHARE),
             self,
             next_trial,
             self.draining,
+            self.paused,
         )
         self.driver.capacity = lambda: 2  # type: ignore[method-assign]
 
@@ -81,7 +84,15 @@ class Straw:
         if self.killed_at(event):
             raise SystemExit
 
-    def report(self, trial_id: str, work: Any, epoch: int, value: float = 1.0, **rest: Any) -> bool:
+    def report(
+        self,
+        trial_id: str,
+        work: Any,
+        epoch: int,
+        value: float = 1.0,
+        std: float = 1.0,
+        **rest: Any,
+    ) -> bool:
         last = {"end": "complete"} if epoch == EPOCHS else {}
         checkpoint = f"{work['folder']}/epoch-{epoch:06d}"
         report = Report(
@@ -89,7 +100,7 @@ class Straw:
             work["attempt"],
             "here",
             epoch,
-            {"val/recon": value},
+            {"val/recon": value, "val/latent_std": std},
             **{"checkpoint": checkpoint, **last, **rest},
         )
         return self.driver.should_stop(trial_id, {"report": json.dumps(asdict(report))})
@@ -217,6 +228,54 @@ def test_draining_stops_at_the_next_epoch_and_starts_nothing(straw: Straw) -> No
     again: list[Any] = [straw.driver.suggest(t) for t in "ab"]
     assert [(w["number"], w["attempt"]) for w in again] == [(0, 2), (1, 2)]
     assert again[0]["resume"].endswith("0/1/epoch-000002")
+
+
+def test_a_pause_stops_at_the_next_epoch_and_the_same_driver_goes_on(straw: Straw) -> None:
+    running, staged = straw.driver.suggest("a"), straw.driver.suggest("b")
+    straw.paused.set()
+    assert straw.driver.suggest("c") is None
+    assert straw.report("a", running, 1)
+    straw.driver.tune_ended("a")
+    assert straw.report("b", staged, 1)
+    straw.driver.tune_ended("b")
+    assert straw.driver.suggest("c") is None  # it waits
+    assert straw.ends() == []
+    straw.paused.clear()
+    again: list[Any] = [straw.driver.suggest(t) for t in "cd"]
+    assert [(w["number"], w["attempt"]) for w in again] == [(0, 2), (1, 2)]
+    assert again[0]["resume"].endswith("0/1/epoch-000001")
+
+
+def test_pauses_are_no_losses(straw: Straw) -> None:
+    for n in range(2 * MAX_LOSSES):
+        trial_id = f"t{n}"
+        work = straw.driver.suggest(trial_id)
+        straw.paused.set()
+        assert straw.report(trial_id, work, 1)
+        straw.driver.tune_ended(trial_id)
+        straw.paused.clear()
+    assert straw.ends() == []
+
+
+def test_gpu_hours_are_those_of_every_epoch_computed(straw: Straw) -> None:
+    for trial_id in ("a", "b"):
+        work = straw.driver.suggest(trial_id)
+        straw.report(trial_id, work, 1, seconds=3600.0)
+        straw.driver.tune_ended(trial_id)  # lost after its first epoch
+    assert straw.ledger.gpu_hours() == 2 * GPU_SHARE
+
+
+def test_a_broken_constraint_is_known_to_the_sampler_and_to_readers(straw: Straw) -> None:
+    for trial_id, std in (("a", 1.5), ("b", 3.0)):
+        work = straw.driver.suggest(trial_id)
+        for epoch in range(1, EPOCHS + 1):
+            straw.report(trial_id, work, epoch, std=9.0 if epoch == 1 else std)
+        straw.driver.tune_ended(trial_id)
+    kept, broken = straw.ledger.study.trials[:2]
+    assert kept.constraints == {"val/latent_std": -0.5}  # by the last epoch alone
+    assert broken.constraints == {"val/latent_std": 1.0}
+    assert [r.violated for r in straw.ledger.records()] == [[], ["val/latent_std"]]
+    assert straw.ledger.study.best_trial.number == 0
 
 
 def test_a_trial_runs_once_it_says_so_and_not_at_all_while_draining(straw: Straw) -> None:

@@ -122,6 +122,36 @@ def test_a_driver_is_asked_until_it_hears_and_lets_go(
     assert ended.out == f"{spec.sweep_id} is stopped; carry on with: {RESUME}\n"
 
 
+@pytest.mark.parametrize(("command", "wish"), [("pause", "pause"), ("resume", None)])
+def test_a_driver_is_asked_to_pause_and_to_go_on(
+    aae: Callable[..., Any],
+    settings: Settings,
+    ledger: Ledger,
+    spec: SweepSpec,
+    command: str,
+    wish: str | None,
+) -> None:
+    ledger.set_attribute("wish", None if wish else "pause")
+    with held(settings, spec.sweep_id):
+        assert aae("status", "--json").document["paused"] is (wish is None)
+        asked = aae(command, "tiny", "--json")
+        assert (asked.code, asked.document["paused"]) == (0, wish is not None)
+        assert ledger.attribute("wish") == wish
+        told = aae(command).out
+    assert told.startswith(f"asked {spec.sweep_id} to {'pause: finishing' if wish else 'go on'}")
+    assert ("aae-sweep resume" in told) is (wish is not None)
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_who_is_not_there_cannot_be_paused(
+    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec, command: str
+) -> None:
+    asked = aae(command, "tiny")
+    assert asked.code == 2
+    assert f"nobody runs {spec.sweep_id}; carry on with: {RESUME}" in asked.err
+    assert ledger.attribute("wish") is None
+
+
 def test_a_driver_that_does_not_let_go_in_time_is_told_of(
     aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec
 ) -> None:
