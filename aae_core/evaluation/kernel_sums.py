@@ -24,6 +24,7 @@ from torch import Tensor
 from aae_core.errors import DataError
 
 _ROWS, _COLUMNS = 500, 1_000  # of a tile, which then fits a core's cache
+_GPU_ROWS, _GPU_COLUMNS = 4_096, 16_384  # of one on a GPU, which many threads work at
 _COMPONENTS = (16, 32, 48, 64, 96, 128)  # of which the cheapest number is taken
 _PROBED = 100, 500  # points and samples that tell how many are within reach
 _FITTED = 2_000  # points that the components are fitted to
@@ -33,6 +34,7 @@ _FEW = 1_000_000  # pairs that are not worth single precision
 _FEW_NEAR = 5_000  # of a row of tiles' pairs within reach, that are measured by differences
 _LARGEST = 1e30  # of a pixel, of σ and of 1/σ: their squares stay finite
 _LEAST = -80.0  # exponent below which single precision has denormal numbers, which are slow
+_EPS_TF32 = 2.0**-10  # of a factor on a tensor core, which cuts it off after ten bits
 _EPS, _EPS32 = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps / 2
 
 
@@ -427,7 +429,7 @@ def _over_near(
     search = _Search(points, samples, reach, k, arithmetic)
     parts = [
         _ragged_sums(search.pairs(rows), rows.stop - rows.start, sigmas)
-        for rows in _tiles(len(points), _ROWS)
+        for rows in _tiles(len(points), search.rows)
     ]
     log_sums = torch.cat([sums for sums, _ in parts], 1)
     dropped = len(samples) - torch.cat([counts for _, counts in parts])
@@ -448,14 +450,18 @@ class _Search:
         self.points, self.samples, self.arithmetic = points, samples, arithmetic
         self.left, self.right = _scores_of(points, k), _scores_of(samples, k, samples=True)
         self.limits = 0.5 * (points.squares - reach)
+        self.on_gpu = _on_gpu(self.left)
+        self.rows, self.columns = (_GPU_ROWS, _GPU_COLUMNS) if self.on_gpu else (_ROWS, _COLUMNS)
         self.coarse = (k + 8) * _EPS32 + 2 * points.off(k)  # what the scores are off, as a share
+        self.coarse += 2.01 * _EPS_TF32 if self.on_gpu else 0.0
         self.fine = (points.dim + 8) * _EPS32
-        self.scores = self.left.new_empty(_ROWS * _COLUMNS)
-        self.flags = np.empty(0 if self.scores.is_cuda else _ROWS * _COLUMNS, bool)
+        self.scores = self.left.new_empty(self.rows * self.columns)
+        self.flags = np.empty(0 if self.on_gpu else self.rows * self.columns, bool)
 
     def pairs(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Place among the rows, and squared distance."""
-        found = [self._in_tile(rows, columns) for columns in _tiles(len(self.samples), _COLUMNS)]
+        tiles = _tiles(len(self.samples), self.columns)
+        found = [self._in_tile(rows, columns) for columns in tiles]
         row, column = (torch.cat(parts) for parts in zip(*found, strict=True))
         order = torch.argsort(row, stable=True)
         row, column = row[order], column[order]
@@ -470,7 +476,8 @@ class _Search:
         within, width = self._scan(rows, columns), columns.stop - columns.start
         row = torch.div(within, width, rounding_mode="floor")
         column = within - row * width
-        if self.left.shape[1] > self.points.dim:  # the scores are of all pixels already
+        of_all_pixels = self.left.shape[1] > self.points.dim
+        if of_all_pixels and not self.on_gpu:
             return row, column + columns.start
         points, samples = self.points.single[rows], self.samples.single[columns]
         products = _products(points, samples, row, column)
@@ -483,8 +490,9 @@ class _Search:
         left, right = self.left[rows], self.right[columns]
         limit = self._limit(rows, columns, self.coarse)[:, None]
         size = len(left) * len(right)
-        scores = torch.mm(left, right.T, out=self.scores[:size].view(len(left), len(right)))
-        if scores.is_cuda:
+        scores = self.scores[:size].view(len(left), len(right))
+        _tensor_core_product(left, right, scores)
+        if self.on_gpu:
             return (scores >= limit).flatten().nonzero()[:, 0]
         flags = self.flags[:size].reshape(scores.shape)
         np.greater_equal(scores.numpy(), limit.numpy(), out=flags)
@@ -495,6 +503,21 @@ class _Search:
         longest = self.samples.lengths[columns].max()
         limit = self.limits[rows] - 1.01 * off * longest * (self.points.lengths[rows] + longest)
         return (limit - 2 * _EPS32 * limit.abs()).float()
+
+
+def _on_gpu(x: Tensor) -> bool:
+    return x.is_cuda
+
+
+def _tensor_core_product(x: Tensor, s: Tensor, out: Tensor) -> None:
+    """x sᵀ; on a CPU, which has no such cores, in plain single precision."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        torch.mm(x, s.T, out=out)
+    finally:
+        matmul.fp32_precision = before
 
 
 def _scores_of(cloud: Cloud, k: int, *, samples: bool = False) -> Tensor:

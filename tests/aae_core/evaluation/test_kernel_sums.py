@@ -164,6 +164,7 @@ DATA: dict[str, tuple[Tensor, Tensor]] = {
     "samples far away": (draw(30, 5, 1), draw(300, 5, 2) + 1e3),
 }
 MODERATE = [name for name, pair in DATA.items() if all(x.abs().max() < 1e4 for x in pair)]
+SINGLE = [n for n in DATA if kernel_sums._single_holds(*clouds(*DATA[n]), SIGMAS)]
 WIDTHS = [SIGMAS, [1e-3, 0.1, 1e3], [1e-6], [1e-30], [1e6], [1e30], [1e-30, 1.0, 1e30]]
 
 
@@ -216,6 +217,45 @@ def test_bound_holds_for_any_number_of_components(
         for share in (0.1, 1e-200):
             got = near_sums(points, samples, sigmas, share)
             assert_bounded(got, points, samples, sigmas)
+
+
+def _cut(x: Tensor) -> Tensor:
+    """To the ten bits that a tensor core takes of a factor."""
+    return (x.view(torch.int32) & ~0x1FFF).view(torch.float32)
+
+
+@pytest.mark.parametrize("tile", [(3, 7), (4096, 16384)])
+@pytest.mark.parametrize("name", SINGLE)
+def test_bound_holds_by_tensor_cores(
+    name: str, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they compute, on a CPU."""
+
+    def product(x: Tensor, s: Tensor, out: Tensor) -> None:
+        torch.mm(_cut(x), _cut(s).T, out=out)
+
+    monkeypatch.setattr(kernel_sums, "_on_gpu", lambda _: True)
+    monkeypatch.setattr(kernel_sums, "_tensor_core_product", product)
+    monkeypatch.setattr(kernel_sums, "_GPU_ROWS", tile[0])
+    monkeypatch.setattr(kernel_sums, "_GPU_COLUMNS", tile[1])
+    points, samples = DATA[name]
+    basis = clouds(points, samples)[0].basis.shape[1]
+    for k in {min(16, basis), points.shape[1]}:
+        monkeypatch.setattr(kernel_sums, "_components", lambda *_, k=k: k)
+        for share in (0.1, 1e-8):
+            assert_bounded(
+                near_sums(points, samples, SIGMAS[:2], share), points, samples, SIGMAS[:2]
+            )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", DATA)
+def test_bound_holds_on_a_gpu(name: str) -> None:
+    points, samples = (pixels.cuda() for pixels in DATA[name])
+    for sums in (near_sums, total_sums):
+        got = sums(points, samples, SIGMAS, 1e-6)
+        on_cpu = KernelSums(got.log_sums.cpu(), got.log_errors.cpu())
+        assert_bounded(on_cpu, *DATA[name], SIGMAS)
 
 
 def test_every_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
