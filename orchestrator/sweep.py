@@ -204,12 +204,15 @@ class Recorder:
         sweep.spool.attach(key, resolved)
         sweep.observer.trial_started(assignment)
 
+    def trial_resumed(self, stage: Stage, report: Report) -> None:
+        key = run_key(self.sweep.id, stage, report.number)
+        for row in report.history or []:
+            self.sweep.spool.log(key, int(row["epoch"]), _without_epoch(row))
+
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         key = run_key(self.sweep.id, stage, report.number)
         if report.machine and self.sweep.settings.ray_address:  # here, the driver knows it too
             self.sweep.spool.set_tags(key, self._succession(key, report.machine))
-        for row in report.history or []:
-            self.sweep.spool.log(key, int(row["epoch"]), _without_epoch(row))
         self.sweep.spool.log(key, report.epoch, report.metrics)
         self.sweep.observer.trial_epoch(stage, report)
 

@@ -52,7 +52,7 @@ class Report:
     epoch: int
     metrics: dict[str, float]  # none yet when it begins
     resumed_from: int | None = None
-    history: list[dict[str, float]] | None = None  # of the checkpoint resumed, in the first report
+    history: list[dict[str, float]] | None = None  # of the checkpoint resumed, when it begins
     checkpoint: str | None = None  # one written since the last report
     end: str | None = None  # complete | diverged | failed
     reason: str | None = None
@@ -82,11 +82,9 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
     try:
         state = begin(work, data)
         if state.epoch:
-            past.update(resumed_from=state.epoch)
+            past.update(resumed_from=state.epoch, history=list(state.history))
         tell(state.epoch, {})
         past.update(machine=provenance(work.threads, gpu=work.gpu))
-        if state.epoch:
-            past.update(history=list(state.history))
         if state.epoch >= state.config.training.epochs:
             *_, last_epoch = state.history
             metrics = {k: v for k, v in last_epoch.items() if k != "epoch"}

@@ -34,6 +34,8 @@ class Listener(Protocol):
 
     def trial_started(self, assignment: Assignment) -> None: ...
 
+    def trial_resumed(self, stage: Stage, report: Report) -> None: ...
+
     def trial_epoch(self, stage: Stage, report: Report) -> None: ...
 
     def trial_ended(
@@ -166,6 +168,16 @@ class StageDriver:
         if not live.started:
             live.started = True
             self.ledger.started(report.number, report.node, report.resumed_from)
+            if report.history:
+                self._hear_of_past(live.assignment.stage, report, report.history)
+
+    def _hear_of_past(self, stage: Stage, report: Report, history: list[dict[str, float]]) -> None:
+        """Earlier attempts, of which the ledger may have missed the last epochs: a driver's death
+        is no worker's, at once."""
+        self._listener.trial_resumed(stage, report)  # metrics first: they may repeat
+        for row in history[self.ledger.epochs(report.number) :]:
+            objective = row[self.spec.objective.metric]
+            self.ledger.epoch(report.number, int(row["epoch"]), objective, None, trained=True)
 
     def _hear(self, live: Live, report: Report) -> None:
         live.last_epoch = report.epoch

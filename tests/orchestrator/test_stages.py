@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 
 from aae_core.data import TestData, TrainingData, load_training_data
 from aae_core.evaluation.parzen import ArraySource
+from aae_core.training import EpochMetrics, TrainState
 from orchestrator import scoring, stages, trainable
 from orchestrator import sweep as sweep_module
 from orchestrator.cluster import Share
@@ -29,7 +30,7 @@ from orchestrator.records import RunRecord, Stage
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.spool import Spool
-from orchestrator.study import Assignment, Ledger, open_storage
+from orchestrator.study import Assignment, Ledger, open_storage, search_seed
 from orchestrator.sweep import Request, Sweep
 from orchestrator.trainable import Report
 from orchestrator.tuner import StageDriver
@@ -242,6 +243,35 @@ def test_the_test_split_is_opened_once_the_winner_is_written_down(
     assert winner == best["config_hash"]
     assert "confirm 1 complete" in seen
     assert not any(what.startswith(("evaluate", "scoring")) for what in seen)
+
+
+# -- a trial that fails, and fails again -------------------------------------------------------
+
+
+def test_a_retry_that_gets_no_further_has_the_curve_of_what_it_took_up(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"epochs": 3, "batch_size": 9}
+    spec = sweep(images(tmp_path / "i.npz", test=True), trials=2, training=training)
+    trained, failing = trainable.fit, search_seed(spec.seed, 0)
+
+    def fit(state: TrainState, data: TrainingData) -> Iterator[EpochMetrics]:
+        for epoch in trained(state, data):
+            if epoch.epoch == 3 and state.config.seed == failing:
+                raise RuntimeError("no room")
+            yield epoch
+
+    monkeypatch.setattr(trainable, "fit", fit)
+    reader = run(settings, spec)
+    [first] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
+    ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
+    assert ledger is not None
+    assert ledger.retry() == {0: 2}
+    reader = run(settings, spec)
+    [again] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
+    assert (again.number, again.resumed_from, again.epochs) == (2, [2], 2)
+    assert [row["epoch"] for row in reader.curve(spec.sweep_id, again)] == [1, 2]
+    assert reader.curve(spec.sweep_id, again) == reader.curve(spec.sweep_id, first)
 
 
 # -- a sweep after something else than Parzen likelihood ---------------------------------------

@@ -52,7 +52,15 @@ def work(folder: Path, resume: Path | None = None, config: TrialConfig = CONFIG)
 
 
 def told(job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list[Report]:
-    """What `train` tells the driver, once it has said that it begins."""
+    """What `train` tells the driver once it has said that it begins."""
+    beginning, *reports = told_from_the_start(job, data, monkeypatch)
+    assert (beginning.metrics, beginning.end) == ({}, None)
+    return reports
+
+
+def told_from_the_start(
+    job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> list[Report]:
     reports: list[Report] = []
 
     def report(metrics: dict[str, Any]) -> None:
@@ -60,8 +68,6 @@ def told(job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list
 
     monkeypatch.setattr(trainable.tune, "report", report)
     train(asdict(job), data)
-    beginning, *reports = reports
-    assert (beginning.metrics, beginning.history, beginning.end) == ({}, None, None)
     return reports
 
 
@@ -124,12 +130,12 @@ def test_a_resumed_trial_is_an_uninterrupted_one(
     assert ours[1]["history"] == theirs[1]["history"]
 
 
-def test_the_first_report_carries_what_was_before(
+def test_its_beginning_carries_what_was_before(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = figures(told(work(tmp_path / "whole"), data, monkeypatch))
     *_, newest = stopped_after(3, tmp_path, data)
-    first, *others = told(work(tmp_path, newest), data, monkeypatch)
+    first, *others = told_from_the_start(work(tmp_path, newest), data, monkeypatch)
     assert first.history == [{"epoch": e, **whole[e]} for e in (1, 2, 3)]
     assert all(r.history is None for r in others)
 

@@ -73,6 +73,9 @@ class Straw:
     def trial_started(self, assignment: Assignment) -> None:
         self._hear("started", assignment.number, assignment.attempt)
 
+    def trial_resumed(self, stage: Stage, report: Report) -> None:
+        self._hear("resumed", report.number, [row["epoch"] for row in report.history or []])
+
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         self._hear("epoch", report.number, report.epoch)
 
@@ -169,6 +172,23 @@ def test_a_lost_worker_is_followed_by_another_attempt_from_the_last_checkpoint(
     [record] = straw.ledger.records()
     assert (record.epochs_computed, record.resumed_from, record.state) == (4, [1], "complete")
     assert Counter(straw.ends()) == {(0, "complete"): 1}
+
+
+def test_epochs_that_a_worker_trained_after_its_drivers_death_count(straw: Straw) -> None:
+    first: Any = straw.driver.suggest("a")
+    straw.report("a", first, 1, value=3.0)
+    straw.start()
+    second: Any = straw.driver.suggest("b")
+    history = [{"epoch": 1, "val/recon": 3.0}, {"epoch": 2, "val/recon": 2.0}]
+    beginning = Report(0, 2, "here", 2, {}, resumed_from=2, history=history)
+    straw.driver.should_stop("b", {"report": json.dumps(asdict(beginning))})
+    [record] = straw.ledger.records()
+    assert (record.epochs, record.epochs_computed, record.resumed_from) == (2, 2, [2])
+    assert record.metrics == {"val/recon": 2.0}
+    assert straw.report("b", second, EPOCHS, resumed_from=2)
+    assert straw.heard[-3:] == [("resumed", 0, [1, 2]), ("epoch", 0, 3), ("ended", 0, "complete")]
+    [record] = straw.ledger.records()
+    assert (record.state, record.epochs_computed) == ("complete", EPOCHS)
 
 
 def test_a_trial_whose_worker_never_gets_further_fails(straw: Straw) -> None:
