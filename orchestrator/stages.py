@@ -301,16 +301,17 @@ def _interrupted(sweep: Sweep, how: str = "interrupted") -> Interrupted:
 
 
 def evaluate(
-    settings: Settings, sweep: str, parzen: ParzenSpec | None, observer: Observer
+    settings: Settings, sweep: str, parzen: ParzenSpec | None, resume: str, observer: Observer
 ) -> dict[str, Any]:
-    """Score a sweep's confirmed models again, perhaps with other numbers of samples."""
+    """Score a sweep's confirmed models again, perhaps with other numbers of samples; `resume` is
+    the command that does so."""
     storage = open_storage(settings)
     search = Ledger.read(storage, sweep, "search")
     assert search is not None
     spec = SweepSpec.model_validate_json(json.dumps(search.attribute("spec")))
     if parzen is not None:
         spec = spec.model_copy(update={"evaluate": EvaluateSpec(parzen=parzen)})
-    request = Request(spec, search.attribute("spec_text"), search.attribute("resume"))
+    request = Request(spec, search.attribute("spec_text"), resume)
     never = threading.Event()
     with held(settings, sweep), opened(request, settings, observer, never) as again:
         data = _training_data(settings, spec)

@@ -41,13 +41,14 @@ def evaluate(
     reader = common.history()
     name = reader.resolve(sweep)
     spec = SweepSpec.model_validate_json(dumps(reader.spec(name)))
-    parzen = spec.evaluate.parzen
+    parzen, resume = spec.evaluate.parzen, f"aae-sweep evaluate {name}"
     if parzen_samples is not None:
+        resume += f" --parzen-samples {parzen_samples}"
         parzen = parzen.model_copy(
             update={"samples": parzen_samples, "screen_samples": parzen_samples}
         )
     with watching(spec) as observer:
-        document = stages.evaluate(common.settings(), name, parzen, observer)
+        document = stages.evaluate(common.settings(), name, parzen, resume, observer)
     if json:
         common.emit(document)
         return

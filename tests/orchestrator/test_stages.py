@@ -28,7 +28,7 @@ from orchestrator.history import History
 from orchestrator.parzen_job import ParzenPool
 from orchestrator.records import RunRecord, Stage
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
+from orchestrator.spec import ParzenSpec, SweepSpec
 from orchestrator.spool import Spool
 from orchestrator.study import Assignment, Ledger, open_storage, search_seed
 from orchestrator.sweep import Request, Sweep
@@ -318,7 +318,7 @@ def test_what_has_no_parzen_figure_needs_no_pool_and_takes_the_lowest_error(
 
     monkeypatch.setattr(stages.cluster, "connected", never)  # to evaluate again, no Ray at all
     monkeypatch.setattr(stages.cluster, "cpus", never)
-    again = stages.evaluate(settings, spec.sweep_id, None, Watcher())
+    again = stages.evaluate(settings, spec.sweep_id, None, "aae-sweep evaluate", Watcher())
     assert again["models"] == evaluation["models"]
 
 
@@ -483,6 +483,26 @@ def test_a_paused_sweep_waits_and_goes_on_to_the_same_end(
     assert "asked to go on" in watcher.seen
     assert numbers(reader, spec) == undisturbed
     assert reader.status(spec.sweep_id)["state"] == "done"
+
+
+@pytest.mark.usefixtures("_attentive")
+def test_an_evaluation_that_is_asked_to_stop_goes_on_as_an_evaluation(
+    settings: Settings, tmp_path: Path
+) -> None:
+    spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
+    run(settings, spec)
+
+    def act(what: str) -> None:
+        if what.startswith("scoring"):
+            search_of(settings, spec).set_attribute("wish", "now")
+            time.sleep(20)  # far less: it is interrupted
+
+    watcher.act = act
+    parzen = ParzenSpec(samples=300, screen_samples=300)
+    again = "aae-sweep evaluate straw --parzen-samples 300"
+    with pytest.raises(Interrupted, match=f"was stopped; carry on with: {again}"):
+        stages.evaluate(settings, spec.sweep_id, parzen, again, watcher)
+    assert History(settings).status(spec.sweep_id)["state"] == "done"
 
 
 @pytest.mark.usefixtures("_attentive")
