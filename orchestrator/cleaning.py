@@ -18,9 +18,10 @@ from optuna.storages import BaseStorage
 
 from orchestrator import selection
 from orchestrator.errors import SweepHeld
+from orchestrator.lease import held
 from orchestrator.records import RunRecord
 from orchestrator.settings import Settings
-from orchestrator.study import Ledger, held
+from orchestrator.study import Ledger
 
 _GENERATIONS = 2  # of a trial that will go on
 _EVERY = 50  # a pass looks at all trials, so it waits for one more end in so many

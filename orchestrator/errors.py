@@ -43,6 +43,10 @@ class EnvironmentUnusable(SweepError):
     exit_code = 4
 
 
+class LedgerLost(EnvironmentUnusable):
+    """The database of the studies went away under a sweep; waiting for it and going on is safe."""
+
+
 class SweepHeld(SweepError):
     """Another driver runs this sweep; wait for it or stop it."""
 

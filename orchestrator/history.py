@@ -14,12 +14,13 @@ from optuna import Study
 from aae_core.config import digest
 from orchestrator import selection
 from orchestrator.errors import UsageError
+from orchestrator.lease import is_held
 from orchestrator.records import TRIAL_STATES, RunRecord, Stage, conditions
 from orchestrator.selection import Candidate
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.spool import Spool
-from orchestrator.study import Ledger, is_held, open_storage, sweep_ids
+from orchestrator.study import Ledger, open_storage, sweep_ids
 
 
 @dataclass(frozen=True)

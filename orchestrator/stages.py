@@ -28,13 +28,14 @@ from orchestrator.compatibility import require_compatible, require_known_classes
 from orchestrator.drawing import draw_pictures
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError, UsageError
 from orchestrator.history import History, evaluation_path, run_key
+from orchestrator.lease import held
 from orchestrator.parzen_job import ParzenPool
 from orchestrator.records import RunRecord, Stage
 from orchestrator.repeats import MAX_IN_A_ROW
 from orchestrator.scoring import Scorer, planned_samples, write_json
 from orchestrator.settings import Settings
 from orchestrator.spec import EvaluateSpec, ParzenSpec, SweepSpec
-from orchestrator.study import WISHES, Assignment, Ledger, confirm_seed, held, open_storage
+from orchestrator.study import WISHES, Assignment, Ledger, confirm_seed, open_storage
 from orchestrator.sweep import Observer, Recorder, Request, Sweep, describe, opened, tracked
 from orchestrator.tuner import StageDriver, run_stage
 
@@ -57,11 +58,14 @@ def run(
     cluster.preflight(settings, spec.resources)
     data = _training_data(settings, spec)
     require_compatible(spec, data)
-    with held(settings, spec.sweep_id), opened(request, settings, observer, draining) as sweep:
+    with (
+        held(settings, spec.sweep_id) as lease,
+        opened(request, settings, observer, draining) as sweep,
+    ):
         _require_same_data(sweep, data)
         _learn(sweep)
         describe(sweep)
-        with _heeding(sweep), tracked(sweep):
+        with _heeding(sweep), tracked(sweep), lease.watched():
             with cluster.connected(settings):
                 share = cluster.share(spec.resources)
                 _search(sweep, data, share)
@@ -313,11 +317,11 @@ def evaluate(
         spec = spec.model_copy(update={"evaluate": EvaluateSpec(parzen=parzen)})
     request = Request(spec, search.attribute("spec_text"), resume)
     never = threading.Event()
-    with held(settings, sweep), opened(request, settings, observer, never) as again:
+    with held(settings, sweep) as lease, opened(request, settings, observer, never) as again:
         data = _training_data(settings, spec)
         _require_same_data(again, data)
         connected = cluster.connected(settings) if spec.has_parzen else nullcontext()
-        with _heeding(again), tracked(again), connected:
+        with _heeding(again), tracked(again), lease.watched(), connected:
             return _evaluate(again, data)
 
 

@@ -5,19 +5,17 @@ no sampler ever sees.  Every start, epoch and end of a trial is written here, so
 the sweep again finds what was lost and from which checkpoint it goes on.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import optuna
 import sqlalchemy
-from filelock import FileLock, Timeout
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
@@ -26,8 +24,7 @@ from optuna.trial import TrialState as OptunaState
 
 from aae_core.config import TrialConfig
 from aae_core.seeding import stream_seed
-from orchestrator import space
-from orchestrator.errors import EnvironmentUnusable, SweepHeld
+from orchestrator import database, space
 from orchestrator.records import RunRecord, Stage, TrialState
 from orchestrator.repeats import Repeats
 from orchestrator.samplers import build_pruner, build_sampler
@@ -64,57 +61,24 @@ class Assignment:
 
 def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
     """The database of all studies. A reader creates no file: one not there reads as empty."""
-    uri = settings.study_uri
-    if not uri.startswith("sqlite"):
+    url = database.url_of(settings)
+    file = database.sqlite_file(url)
+    if file is None:
         arguments: dict[str, Any] = {"pool_pre_ping": True}
     else:
+        arguments = {}
         if not read_only:
-            settings.home.mkdir(parents=True, exist_ok=True)
-        arguments = {"connect_args": {"timeout": 60}}
+            file.parent.mkdir(parents=True, exist_ok=True)
+    absent = read_only and file is not None and not file.exists()
+    arguments["connect_args"] = database.connect_arguments(url)
     try:
-        absent = read_only and _is_absent(uri)
-        storage = RDBStorage("sqlite://" if absent else uri, engine_kwargs=arguments)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        where = urlsplit(uri)._replace(netloc=urlsplit(uri).hostname or "").geturl()
-        raise EnvironmentUnusable(
-            f"the study storage {where} cannot be used: {error}\n"
-            "set AAE_STUDY_URI to a database that answers, or unset it for a local one"
-        ) from error
-    if uri.startswith("sqlite"):
+        storage = RDBStorage("sqlite://" if absent else settings.study_uri, arguments)
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ImportError) as error:
+        raise database.unusable(url, error) from error
+    if file is not None:
         with storage.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     return storage
-
-
-def _is_absent(uri: str) -> bool:
-    url = sqlalchemy.engine.make_url(uri)
-    return url.get_backend_name() == "sqlite" and not Path(url.database or "").exists()
-
-
-@contextmanager
-def held(settings: Settings, sweep_id: str) -> Iterator[None]:
-    """Hold the sweep against other drivers; the lock dies with its holder."""
-    folder = settings.sweep_folder(sweep_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / "driver.lock", timeout=1):  # `is_held` may just be looking
-            yield
-    except Timeout:
-        raise SweepHeld(
-            f"{sweep_id} is already being run by another process; "
-            f"watch it with: aae-sweep status {sweep_id}, stop it with: aae-sweep stop {sweep_id}"
-        ) from None
-
-
-def is_held(settings: Settings, sweep_id: str) -> bool:
-    path = settings.sweep_folder(sweep_id) / "driver.lock"
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def sweep_ids(storage: BaseStorage) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from orchestrator import cleaning, cluster
-from orchestrator.errors import Interrupted
+from orchestrator.errors import Interrupted, LedgerLost
 from orchestrator.history import run_key
 from orchestrator.provenance import DATA, flat, provenance, succession
 from orchestrator.records import RunRecord, Stage, TrialState, conditions
@@ -151,13 +151,17 @@ def tracked(sweep: Sweep) -> Iterator[None]:
     try:
         yield
         sweep.spool.close_run(sweep.id, "FINISHED")
+        sweep.note_time()
+    except LedgerLost:  # it may be another driver's by now: nothing more is written there
+        _close_runs(sweep, "KILLED")
+        raise
     except BaseException as error:
         interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
         sweep.note(state="interrupted" if interrupted else "failed")
         _close_runs(sweep, "KILLED" if interrupted else "FAILED")
+        sweep.note_time()
         raise
     finally:
-        sweep.note_time()
         if not writer.stop(timeout=30):
             sweep.observer.note(
                 f"MLflow has not everything yet ({writer.error or 'it is slow'}); "

@@ -10,7 +10,8 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -206,14 +207,31 @@ class StageDriver:
         self.ledger.end(number, state, value, reason)
 
 
+class _Passing(BaseException):
+    """Carries a driver's error past Tune, which would take it for a trial's."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+@contextmanager
+def _past_tune() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _Passing(error) from error
+
+
 class _Searcher(Searcher):
     def __init__(self, driver: StageDriver) -> None:
         super().__init__()
         self._driver = driver
 
+    @_past_tune()
     def suggest(self, trial_id: str) -> Any:
         return self._driver.suggest(trial_id)
 
+    @_past_tune()
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -230,6 +248,7 @@ class _Stopper(tune.Stopper):
     def __init__(self, driver: StageDriver) -> None:
         self._driver = driver
 
+    @_past_tune()
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return self._driver.should_stop(trial_id, result)
 
@@ -243,6 +262,7 @@ class _Reconcile(tune.Callback):
     def __init__(self, driver: StageDriver) -> None:
         self._driver = driver
 
+    @_past_tune()
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         for trial in trials:
             if trial.trial_id in self._driver.live and trial.status in ("TERMINATED", "ERROR"):
@@ -272,5 +292,7 @@ def run_stage(driver: StageDriver, data: TrainingData, share: cluster.Share, scr
     )
     try:
         tuner.fit()
+    except _Passing as passing:
+        raise passing.error from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -94,7 +94,7 @@ def _send(settings: "Settings", sweep: str | None) -> tuple[int, dict[str, int]]
 def _close_abandoned(spool: "Spool", settings: "Settings", sweep: str | None) -> int:
     """How many runs still said RUNNING though no driver holds their sweep."""
     from orchestrator.errors import SweepHeld
-    from orchestrator.study import held
+    from orchestrator.lease import held
 
     closed = 0
     for name in {run.sweep for run in spool.runs(sweep) if run.status == "RUNNING"}:

@@ -214,7 +214,7 @@ def log_of(settings: "Settings", sweep: str) -> Path:
 
 def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
     """Start the driver in a session of its own, and see it take the sweep up."""
-    from orchestrator.study import held, is_held
+    from orchestrator.lease import held, is_held
 
     settings, sweep = common.settings(), spec.sweep_id
     with held(settings, sweep):  # refused here where another has it

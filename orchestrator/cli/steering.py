@@ -34,7 +34,7 @@ def stop(
 
     `aae-sweep run` carries it on.
     """
-    from orchestrator.study import is_held
+    from orchestrator.lease import is_held
 
     reader = common.history()
     name = reader.resolve(sweep)
@@ -69,7 +69,8 @@ def retry(sweep: SweepName = "latest", json: AsJson = False) -> None:
 
     Diverged and pruned trials are results, and stay.
     """
-    from orchestrator.study import Ledger, held, open_storage
+    from orchestrator.lease import held
+    from orchestrator.study import Ledger, open_storage
 
     settings = common.settings()
     name, storage = common.history().resolve(sweep), open_storage(settings)
@@ -109,7 +110,7 @@ def extend(
     A larger number in the file does the same. More epochs make another sweep: change
     training.epochs in the file.
     """
-    from orchestrator.study import held
+    from orchestrator.lease import held
 
     settings = common.settings()
     name = common.history().resolve(sweep)
@@ -144,7 +145,7 @@ def logs(
     json: AsJson = False,
 ) -> None:
     """Print what the drivers of a detached sweep (`run -d`) have said."""
-    from orchestrator.study import is_held
+    from orchestrator.lease import is_held
 
     reader = common.history()
     name = reader.resolve(sweep)
@@ -167,7 +168,8 @@ COMMANDS = (stop, pause, resume, retry, extend, logs)
 
 def _wish(sweep: str, wish: str | None, *, json: bool) -> None:
     """Of a driver that is there."""
-    from orchestrator.study import WISHES, is_held
+    from orchestrator.lease import is_held
+    from orchestrator.study import WISHES
 
     reader = common.history()
     name = reader.resolve(sweep)
@@ -184,7 +186,8 @@ def _wish(sweep: str, wish: str | None, *, json: bool) -> None:
 
 
 def _stop(settings: "Settings", sweep: str, wish: str, timeout: float) -> None:
-    from orchestrator.study import WISHES, is_held
+    from orchestrator.lease import is_held
+    from orchestrator.study import WISHES
 
     ledger, deadline = _search(settings, sweep), time.monotonic() + timeout
     ledger.set_attribute("wish", wish)

@@ -11,10 +11,11 @@ from filelock import FileLock
 
 from orchestrator import cleaning
 from orchestrator.history import History
+from orchestrator.lease import held
 from orchestrator.records import TrialState
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
-from orchestrator.study import Assignment, Ledger, confirm_seed, held, open_storage
+from orchestrator.study import Assignment, Ledger, confirm_seed, open_storage
 
 KINDS = ["gaussian", "universal"]
 BYTES = 100  # of every checkpoint here

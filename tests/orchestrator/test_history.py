@@ -10,10 +10,11 @@ import pytest
 
 from orchestrator.errors import UsageError
 from orchestrator.history import History, as_document, run_key
+from orchestrator.lease import held
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.spool import Spool
-from orchestrator.study import Ledger, confirm_seed, held, open_storage
+from orchestrator.study import Ledger, confirm_seed, open_storage
 
 KINDS = ["gaussian", "universal"]
 STATUS_KEYS = {

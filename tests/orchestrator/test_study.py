@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import EnvironmentUnusable, SweepHeld
+from orchestrator.errors import EnvironmentUnusable
 from orchestrator.repeats import MAX_IN_A_ROW
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -22,8 +19,6 @@ from orchestrator.study import (
     Assignment,
     Ledger,
     confirm_seed,
-    held,
-    is_held,
     open_storage,
     search_seed,
     sweep_ids,
@@ -552,7 +547,7 @@ def test_what_is_behind_is_pruned_once_the_grace_is_over(settings: Settings) -> 
     assert not any(prunes(settings, {"kind": "none"}))
 
 
-# -- storage and lock ------------------------------------------------------------------------
+# -- storage ---------------------------------------------------------------------------------
 
 
 def test_reading_finds_what_was_written_and_makes_nothing(settings: Settings) -> None:
@@ -575,39 +570,12 @@ def test_a_storage_out_of_reach_is_named_without_its_password(tmp_path: Path) ->
     assert "nowhere.invalid" in str(caught.value)
 
 
-def test_a_sweep_has_one_driver(settings: Settings) -> None:
-    assert not is_held(settings, "a")
-    with held(settings, "a"):
-        assert is_held(settings, "a")
-        assert not is_held(settings, "b")
-        with pytest.raises(SweepHeld, match="aae-sweep status a"), held(settings, "a"):
-            pass
-    assert not is_held(settings, "a")
-
-
-def test_the_lock_dies_with_its_holder(settings: Settings) -> None:
-    program = (
-        "import sys"
-        "\nfrom orchestrator.settings import Settings"
-        "\nfrom orchestrator.study import held"
-        "\nwith held(Settings.from_environment({'AAE_HOME': sys.argv[1]}), 'a'):"
-        "\n    print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(settings.home)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        assert is_held(settings, "a")
-        with pytest.raises(SweepHeld), held(settings, "a"):
-            pass
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-    assert not is_held(settings, "a")
-    with held(settings, "a"):
-        pass
+def test_what_is_no_address_is_not_repeated(tmp_path: Path) -> None:
+    uri = "postgresql+psycopg://somebody:sec/ret@nowhere.invalid:port/x"
+    settings = Settings.from_environment({"AAE_HOME": str(tmp_path), "AAE_STUDY_URI": uri})
+    with pytest.raises(EnvironmentUnusable, match="URL-encoded") as caught:
+        open_storage(settings)
+    assert "sec" not in str(caught.value)
 
 
 # -- repeats -----------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.cli.keeping import _size
 from orchestrator.history import run_key
+from orchestrator.lease import held
 from orchestrator.loading import load_sweep
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.spool import Spool
-from orchestrator.study import Ledger, held, open_storage
+from orchestrator.study import Ledger, open_storage
 
 Command = Callable[..., Any]
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens

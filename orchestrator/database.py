@@ -1,0 +1,88 @@
+"""How the studies' database is reached: a SQLite file, or a server that may go away meanwhile."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.settings import Settings
+
+_SQLITE = {"timeout": 60}  # seconds to wait for another process's write
+_POSTGRESQL = {  # what this side makes of silence; libpq's names, seconds but for the last
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # ms
+}
+_SHUT_DOWN = ("08", "57P")  # SQLSTATE classes: connection exception, operator intervention
+
+
+def url_of(settings: Settings) -> URL:
+    """Raises EnvironmentUnusable where AAE_STUDY_URI is none."""
+    try:
+        return make_url(settings.study_uri)
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # whose words may quote the password
+        raise EnvironmentUnusable(
+            "AAE_STUDY_URI is no database address; write it as "
+            "postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE, the password URL-encoded"
+        ) from None
+
+
+def sqlite_file(url: URL) -> Path | None:
+    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return Path(str(url.database)) if is_file else None
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    backends: dict[str, dict[str, Any]] = {"sqlite": _SQLITE, "postgresql": _POSTGRESQL}
+    return dict(backends.get(url.get_backend_name(), {}))
+
+
+def unusable(url: URL, error: Exception) -> EnvironmentUnusable:
+    return EnvironmentUnusable(
+        f"the study storage {shown(url)} cannot be used: {without_password(str(error), url)}\n"
+        "set AAE_STUDY_URI to a database that answers, or unset it for a local one"
+    )
+
+
+def shown(url: URL) -> str:
+    """The address without user, password and options."""
+    place = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
+    return str(place)
+
+
+def without_password(text: str, url: URL) -> str:
+    secrets = [url.password, url.query.get("password")]
+    for secret in filter(None, map(str, filter(None, secrets))):
+        text = text.replace(secret, "***")
+    return text
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether it came of a server that has closed the connection, or cannot be reached."""
+    return any(
+        isinstance(each, DBAPIError)
+        and (each.connection_invalidated or _sqlstate(each).startswith(_SHUT_DOWN))
+        for each in causes(error)
+    )
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's code; where no server has told the error, that of a lost connection."""
+    state = getattr(error.orig, "sqlstate", "")  # SQLite has none
+    if state is None and isinstance(error, sqlalchemy.exc.OperationalError):
+        return "08000"
+    return state or ""

@@ -1,0 +1,74 @@
+"""One driver per sweep: who has it is told, and the lock dies with its holder."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SweepHeld
+from orchestrator.lease import held, is_held
+from orchestrator.settings import Settings
+
+HOLD = """
+import sys
+from orchestrator.lease import held
+from orchestrator.settings import Settings
+with held(Settings.from_environment(), 'a'):
+    print('held', flush=True); sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
+
+
+def test_a_sweep_has_one_driver(settings: Settings) -> None:
+    assert not is_held(settings, "a")
+    with held(settings, "a"):
+        assert is_held(settings, "a")
+        assert not is_held(settings, "b")
+        with pytest.raises(SweepHeld, match="aae-sweep status a"), held(settings, "a"):
+            pass
+    assert not is_held(settings, "a")
+
+
+def test_homes_that_share_a_study_share_its_drivers(tmp_path: Path) -> None:
+    here, there = (
+        Settings.from_environment(
+            {
+                "AAE_HOME": str(tmp_path / home),
+                "AAE_STUDY_URI": f"sqlite:///{tmp_path / 'shared' / 'studies.db'}",
+            }
+        )
+        for home in ("here", "there")
+    )
+    with held(here, "a"):
+        assert is_held(there, "a")
+        with pytest.raises(SweepHeld), held(there, "a"):
+            pass
+
+
+def test_the_lock_dies_with_its_holder(settings: Settings) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD],
+        env=os.environ | {"AAE_HOME": str(settings.home)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert is_held(settings, "a")
+        who = re.escape(f"process {holder.pid} on {socket.gethostname()}, since 20")
+        with pytest.raises(SweepHeld, match=who), held(settings, "a"):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert not is_held(settings, "a")
+    with held(settings, "a"):
+        pass
