@@ -26,7 +26,13 @@ from aae_core.errors import DataError
 from orchestrator import cluster, selection, space
 from orchestrator.compatibility import require_compatible, require_known_classes
 from orchestrator.drawing import draw_pictures
-from orchestrator.errors import EnvironmentUnusable, Interrupted, SweepError, UsageError
+from orchestrator.errors import (
+    EnvironmentUnusable,
+    Interrupted,
+    LedgerLost,
+    SweepError,
+    UsageError,
+)
 from orchestrator.history import History, evaluation_path, run_key
 from orchestrator.lease import held
 from orchestrator.parzen_job import ParzenPool
@@ -40,6 +46,8 @@ from orchestrator.sweep import Observer, Recorder, Request, Sweep, describe, ope
 from orchestrator.tuner import StageDriver, run_stage
 
 _LISTENING_SECONDS = 1.0  # between two looks for a wish to stop
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two looks for a study's server
+_LEDGER_SECONDS = 3600.0  # how long it is waited for
 
 
 def run(
@@ -51,6 +59,8 @@ def run(
 ) -> None:
     """Carry the sweep to its end, from wherever it stands; `write_report` is the last step.
 
+    A study whose server goes away is waited for, and then taken up as after a driver's death.
+
     Raises SpecError where the sweep does not go with its data, EnvironmentUnusable, SweepHeld, and
     Interrupted once `draining` was set.
     """
@@ -58,6 +68,23 @@ def run(
     cluster.preflight(settings, spec.resources)
     data = _training_data(settings, spec)
     require_compatible(spec, data)
+    while True:
+        try:
+            return _drive(request, settings, observer, draining, write_report, data)
+        except LedgerLost as lost:
+            observer.note(f"{lost}; once it answers, all goes on from the last checkpoints")
+            _await_ledger(request, settings, draining)
+
+
+def _drive(
+    request: Request,
+    settings: Settings,
+    observer: Observer,
+    draining: threading.Event,
+    write_report: Callable[[str], Path],
+    data: TrainingData,
+) -> None:
+    spec = request.spec
     with (
         held(settings, spec.sweep_id) as lease,
         opened(request, settings, observer, draining) as sweep,
@@ -73,6 +100,22 @@ def run(
                 _evaluate(sweep, data)
             sweep.note(done=digest(sweep.spec.resolved()), state="done")
             _show(sweep, write_report)
+
+
+def _await_ledger(request: Request, settings: Settings, draining: threading.Event) -> None:
+    pause, deadline = _FIRST_PAUSE, time.monotonic() + _LEDGER_SECONDS
+    while not draining.wait(pause):
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        try:
+            open_storage(settings).engine.dispose()
+        except EnvironmentUnusable as error:
+            if time.monotonic() > deadline:
+                raise EnvironmentUnusable(
+                    f"{error}\nnothing is lost; once it answers, carry on with: {request.resume}"
+                ) from error
+        else:
+            return
+    raise Interrupted(f"{request.spec.sweep_id} was interrupted; carry on with: {request.resume}")
 
 
 def _training_data(settings: Settings, spec: SweepSpec) -> TrainingData:

@@ -1,0 +1,238 @@
+"""Studies on a real PostgreSQL server: who holds a sweep, a killed driver, a restarted server."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from optuna.storages import RDBStorage
+from postgresql_server import BINARIES, PASSWORD, Server, serving
+from sweep_command import COMMAND, PATIENCE, Bench
+
+from orchestrator.errors import EnvironmentUnusable, LedgerLost, SweepHeld
+from orchestrator.lease import held, is_held
+from orchestrator.records import RunRecord
+from orchestrator.settings import Settings
+from orchestrator.study import Ledger, open_storage, sweep_ids
+
+pytestmark = pytest.mark.skipif(not BINARIES, reason="no PostgreSQL server is installed")
+
+EPOCHS = 8
+SWEEP = f"""
+name: served
+seed: 3
+data: {{name: digits}}
+model: {{hidden: [300, 300], code_dim: 4, init_std: 0.05}}
+training:
+  epochs: {EPOCHS}
+  batch_size: 25
+  reconstruction: {{optimizer: adam, lr: 1e-3}}
+  adversarial: {{optimizer: sgd, lr: 1e-2}}
+search:
+  sampler: {{kind: random}}
+  objective: {{metric: val/recon}}
+  trials: 2
+  space:
+    model.prior.std: {{float: [0.5, 4], log: true}}
+confirm: {{seeds: 1}}
+evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
+"""
+HOLD = """
+from orchestrator.lease import held
+from orchestrator.settings import Settings
+with held(Settings.from_environment(), 'a'):
+    print('held', flush=True); input()
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+def home(folder: Path, server: Server) -> Settings:
+    return Settings.from_environment({"AAE_HOME": str(folder), "AAE_STUDY_URI": server.uri})
+
+
+# -- the hold --------------------------------------------------------------------------------
+
+
+def test_hosts_with_homes_of_their_own_are_kept_apart(server: Server, tmp_path: Path) -> None:
+    here, there = home(tmp_path / "here", server), home(tmp_path / "there", server)
+    with held(here, "a"):
+        assert is_held(there, "a")
+        assert not is_held(there, "b")
+        who = re.escape(f"process {os.getpid()} on {socket.gethostname()}, since 20")
+        with pytest.raises(SweepHeld, match=who), held(there, "a"):
+            pass
+        with held(there, "b"):
+            pass
+    assert not is_held(there, "a")
+
+
+def test_the_hold_dies_with_its_holder(server: Server, tmp_path: Path) -> None:
+    there = home(tmp_path / "there", server)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD],
+        env=os.environ | {"AAE_HOME": str(tmp_path / "here"), "AAE_STUDY_URI": server.uri},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(SweepHeld, match=f"process {holder.pid} on"), held(there, "a"):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    deadline = time.monotonic() + 10
+    while is_held(there, "a"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_holder_whose_connection_is_cut_leaves_at_once(server: Server, tmp_path: Path) -> None:
+    cut = threading.Timer(0.5, lambda: terminate_connections(server))
+    began = time.monotonic()
+    cut.start()
+    with pytest.raises(LedgerLost, match="has gone away") as caught:
+        hold(home(tmp_path, server), 30)
+    cut.join()
+    assert time.monotonic() - began < 15
+    assert PASSWORD not in str(caught.value)
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+
+
+def hold(settings: Settings, seconds: float) -> None:
+    with held(settings, "a") as lease, lease.watched():
+        time.sleep(seconds)
+
+
+def terminate_connections(server: Server) -> None:
+    with psycopg.connect(server.uri.replace("+psycopg", "")) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'aae-sweep%'"
+        )
+
+
+def test_no_error_tells_the_password(server: Server, tmp_path: Path) -> None:
+    for wrong in (
+        server.uri.replace("/postgres", "/nowhere"),
+        server.uri.replace("aae:", "nobody:"),
+        server.uri.replace("127.0.0.1", "nowhere.invalid"),
+        server.uri + "?sslmode=none",
+    ):
+        settings = replace(home(tmp_path, server), study_uri=wrong)
+        for attempt in (lambda s=settings: open_storage(s), lambda s=settings: is_held(s, "a")):
+            with pytest.raises(EnvironmentUnusable, match="AAE_STUDY_URI") as caught:
+                attempt()
+            assert PASSWORD not in str(caught.value)
+
+
+# -- sweeps ----------------------------------------------------------------------------------
+
+
+class Served(Bench):
+    """A sweep whose study is on the server."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        super().__init__(folder, SWEEP)
+        self.settings = replace(self.settings, study_uri=server.uri)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | {"AAE_STUDY_URI": self.settings.study_uri}
+
+    @contextmanager
+    def storage(self) -> Iterator[RDBStorage]:
+        storage = open_storage(self.settings)
+        try:
+            yield storage
+        finally:
+            storage.engine.dispose()
+
+    @property
+    def sweep(self) -> str:
+        with self.storage() as storage:
+            return sweep_ids(storage)[-1]
+
+    def trials(self) -> list[RunRecord]:
+        with self.storage() as storage:
+            ledgers = [
+                Ledger.read(storage, sweep, stage)
+                for sweep in sweep_ids(storage)
+                for stage in ("search", "confirm")
+            ]
+            return [record for ledger in ledgers if ledger for record in ledger.records()]
+
+
+def under_way(records: list[RunRecord]) -> bool:
+    return any(r.state == "running" and 2 <= r.epochs < EPOCHS - 3 for r in records)
+
+
+@pytest.fixture(scope="module")
+def ended(
+    server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> "tuple[Served, subprocess.CompletedProcess[str]]":
+    """A sweep whose driver was killed; in the next one's time the server was restarted."""
+    bench = Served(tmp_path_factory.mktemp("served"), server)
+    with bench.started() as process:
+        bench.wait_for(process, under_way)
+        process.kill()
+    before = sum(r.attempts for r in bench.trials())
+    with bench.started() as process:
+        bench.wait_for(process, lambda records: sum(r.attempts for r in records) > before)
+        bench.wait_for(process, under_way)
+        elsewhere = bench.environment | {"AAE_HOME": str(bench.folder / "elsewhere")}
+        refused = subprocess.run(
+            [COMMAND, "run", str(bench.file)], env=elsewhere, capture_output=True, text=True
+        )
+        assert refused.returncode == 4
+        assert f"by process {process.pid} on {socket.gethostname()}, since" in refused.stderr
+        assert PASSWORD not in refused.stderr + refused.stdout
+        server.stop()
+        time.sleep(3)
+        server.start()
+        out, err = process.communicate(timeout=PATIENCE)
+    return bench, subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def test_a_restarted_server_is_waited_for(
+    ended: "tuple[Served, subprocess.CompletedProcess[str]]",
+) -> None:
+    bench, done = ended
+    assert done.returncode == 0, done.stderr
+    assert "has gone away; once it answers, all goes on from the last checkpoints" in done.stderr
+    assert json.loads(done.stdout)["state"] == "done"
+    records = bench.trials()
+    assert [(r.state, r.epochs) for r in records] == [("complete", EPOCHS)] * 3
+    assert max(r.attempts for r in records) >= 2
+    assert any(r.resumed_from for r in records)
+    assert set(bench.mlflow_states().values()) == {"FINISHED"}
+
+
+def test_the_password_is_nowhere_to_be_read(
+    ended: "tuple[Served, subprocess.CompletedProcess[str]]",
+) -> None:
+    bench, done = ended
+    assert PASSWORD not in done.stdout + done.stderr
+    for command in ("status", "show", "best", "doctor"):
+        told = subprocess.run(
+            [COMMAND, command, "--json"], env=bench.environment, capture_output=True, text=True
+        )
+        assert PASSWORD not in told.stdout + told.stderr
+    files = [path for path in bench.settings.home.rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if PASSWORD.encode() in path.read_bytes()] == []
