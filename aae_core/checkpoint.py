@@ -76,17 +76,6 @@ def load_part(path: Path) -> dict[str, Tensor]:
     return safetensors.torch.load(content[32:])
 
 
-def newest(folder: Path) -> Path | None:
-    """The latest verified `epoch-*` checkpoint below `folder`."""
-    for candidate in sorted(folder.glob("epoch-*"), reverse=True):
-        try:
-            load(candidate)
-        except CheckpointError:
-            continue
-        return candidate
-    return None
-
-
 def _write_durably(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)

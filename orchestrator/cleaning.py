@@ -137,10 +137,14 @@ def _contenders(search: Ledger, records: Sequence[RunRecord]) -> list[RunRecord]
 
 
 def _to_go_on(trials: Path, record: RunRecord) -> Iterator[Path]:
+    """The last one that the ledger knows, and the newest of all attempts, to fall back on."""
+    folders = {trials / f"{record.stage}-{record.number:04d}"}
     if record.checkpoint is not None:
         last = _here(trials, record.checkpoint)
+        folders.add(last.parent.parent)  # of what a retry stands for
         yield last
-        yield from sorted(last.parent.glob("epoch-*"))[-_GENERATIONS:]
+    saved = (path for folder in folders for path in folder.glob("*/epoch-*"))
+    yield from sorted(saved, key=lambda path: path.name)[-_GENERATIONS:]
 
 
 def _here(trials: Path, checkpoint: str) -> Path:

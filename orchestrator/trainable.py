@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from ray import tune
 
-from aae_core import checkpoint
 from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
 from aae_core.errors import CheckpointError, TrialDiverged
@@ -108,17 +107,30 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
 
 
 def begin(work: Work, data: TrainingData) -> TrainState:
-    """The state to go on from: the given checkpoint, its predecessor, or the start."""
+    """The state to go on from: the newest good checkpoint that is known, or the start."""
     device = "cuda" if work.gpu else "cpu"
-    if work.resume:
-        for folder in (Path(work.resume), checkpoint.newest(Path(work.resume).parent)):
-            try:
-                if folder is not None:
-                    return TrainState.load(folder, device)
-            except CheckpointError:
-                traceback.print_exc()
     config = TrialConfig.from_dict(work.config)
+    for folder in _to_go_on_from(work):
+        try:
+            state = TrainState.load(folder, device)
+        except CheckpointError:
+            traceback.print_exc()
+        else:
+            if state.config == config:
+                return state
     return TrainState.create(config, data, device)
+
+
+def _to_go_on_from(work: Work) -> list[Path]:
+    """The checkpoint that the ledger names, then those of all earlier attempts, the newest first.
+
+    A retried trial's earlier attempts are where its predecessor had them.
+    """
+    named = [Path(work.resume)] if work.resume else []
+    trials = {Path(work.folder).parent, *(path.parent.parent for path in named)}
+    attempts = [a for t in trials for a in t.glob("*") if a.name in map(str, range(work.attempt))]
+    saved = [path for attempt in attempts for path in attempt.glob("epoch-*")]
+    return [*named, *sorted(saved, key=lambda path: path.name, reverse=True)]
 
 
 def train_with_checkpoints(

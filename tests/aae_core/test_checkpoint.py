@@ -44,18 +44,6 @@ def test_damage_is_found(tmp_path: Path, part: str, damage: str) -> None:
         checkpoint.load(folder)
 
 
-def test_a_torn_newest_falls_back_to_the_one_before(tmp_path: Path) -> None:
-    for epoch in (1, 2):
-        checkpoint.save(tmp_path / f"epoch-{epoch:06d}", TENSORS, DOCUMENT)
-    assert checkpoint.newest(tmp_path) == tmp_path / "epoch-000002"
-    (tmp_path / "epoch-000002" / "manifest.json").unlink()
-    assert checkpoint.newest(tmp_path) == tmp_path / "epoch-000001"
-
-
-def test_no_checkpoint_is_none(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path) is None
-
-
 def test_a_failed_write_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         checkpoint.save(tmp_path / "epoch-1", TENSORS, {"no": object()})

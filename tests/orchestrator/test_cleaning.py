@@ -136,6 +136,14 @@ def test_of_a_search_the_contenders_stay(searched: Home) -> None:
     assert searched.clean() == []
 
 
+def test_a_trial_that_goes_on_keeps_one_to_fall_back_on_from_whichever_attempt(home: Home) -> None:
+    first = home.search.ask(home.spec)
+    home.train(first, 1, 2)
+    home.train(home.search.next_attempt(first.number, home.spec), 3)
+    home.clean()
+    assert home.saved() == ["search-0000/1/epoch-000002", "search-0000/2/epoch-000003"]
+
+
 def test_as_many_contenders_stay_as_are_confirmed(new_home: Callable[..., Home]) -> None:
     home = new_home(top=2, per=None)
     for value in (5.0, 1.0, 4.0, 3.0):

@@ -37,8 +37,10 @@ def _every_epoch_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "SAVING_SHARE", math.inf)
 
 
-def work(folder: Path, resume: Path | None = None, config: TrialConfig = CONFIG) -> Work:
-    attempt = 1 if resume is None else 2
+def work(
+    folder: Path, resume: Path | None = None, config: TrialConfig = CONFIG, attempt: int = 0
+) -> Work:
+    attempt = attempt or (1 if resume is None else 2)
     return Work(
         stage="search",
         number=7,
@@ -161,6 +163,40 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     else:
         (newest / "tensors.safetensors").write_bytes(b"torn")
     assert begin(work(tmp_path, newest), data).epoch == 2
+
+
+def test_a_checkpoint_of_any_earlier_attempt_is_better_than_none(
+    tmp_path: Path, data: TrainingData
+) -> None:
+    """The second attempt left one checkpoint, the ledger knows it, and it is torn."""
+    *_, newest = stopped_after(3, tmp_path, data)
+    only = tmp_path / "2" / "epoch-000004"
+    epochs = train_with_checkpoints(begin(work(tmp_path, newest), data), data, only.parent)
+    next(epochs)
+    epochs.close()
+    assert begin(work(tmp_path, only, attempt=3), data).epoch == 4
+    (only / "tensors.safetensors").write_bytes(b"torn")
+    assert begin(work(tmp_path, only, attempt=3), data).epoch == 3
+    (newest / "state.json").unlink()
+    assert begin(work(tmp_path, only, attempt=3), data).epoch == 2
+
+
+def test_a_checkpoint_that_no_driver_heard_of_is_found(tmp_path: Path, data: TrainingData) -> None:
+    stopped_after(2, tmp_path, data)
+    assert begin(work(tmp_path, attempt=2), data).epoch == 2
+    assert begin(work(tmp_path, attempt=1), data).epoch == 0  # whatever lies in its own folder
+
+
+def test_another_configurations_checkpoint_is_none(tmp_path: Path, data: TrainingData) -> None:
+    *_, newest = stopped_after(2, tmp_path, data)
+    other = replace(CONFIG, seed=CONFIG.seed + 2)
+    assert begin(work(tmp_path, newest, other), data).epoch == 0
+
+
+def test_a_retry_finds_what_its_predecessor_left(tmp_path: Path, data: TrainingData) -> None:
+    *_, newest = stopped_after(3, tmp_path / "search-0003", data)
+    shutil.rmtree(newest)
+    assert begin(work(tmp_path / "search-0009", newest), data).epoch == 2
 
 
 def test_without_a_whole_checkpoint_a_trial_begins_again(
