@@ -37,11 +37,17 @@ class Removed:
 
 
 def clean(
-    settings: Settings, storage: BaseStorage, sweep: str, *, dry_run: bool = False
+    settings: Settings,
+    storage: BaseStorage,
+    sweep: str,
+    *,
+    dry_run: bool = False,
+    keep_failed: bool = False,
 ) -> list[Removed]:
-    """Remove, or only name, what the sweep does not need; failed trials can start anew at best.
+    """Remove, or only name, what the sweep does not need.
 
-    The sweep is held meanwhile; where a driver holds it, only ended trials are touched.
+    Failed trials can then start anew at best, unless `keep_failed`. The sweep is held meanwhile;
+    where a driver holds it, only ended trials are touched.
     """
     search = Ledger.read(storage, sweep, "search")
     assert search is not None, sweep
@@ -55,7 +61,7 @@ def clean(
         else:
             driven = False
         confirm = Ledger.read(storage, sweep, "confirm")
-        over = _OVER | {"failed"}
+        over = _OVER if keep_failed else _OVER | {"failed"}
         return _clean(settings, sweep, search, confirm, over, driven=driven, dry_run=dry_run)
 
 

@@ -1,6 +1,5 @@
 """How the studies' database is reached: a SQLite file, or a server that may go away meanwhile."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.errors import EnvironmentUnusable
+from orchestrator.errors import EnvironmentUnusable, causes
 from orchestrator.settings import Settings
 
 _SQLITE = {"timeout": 60}  # seconds to wait for another process's write
@@ -70,14 +69,6 @@ def is_away(error: BaseException) -> bool:
         and (each.connection_invalidated or _sqlstate(each).startswith(_SHUT_DOWN))
         for each in causes(error)
     )
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__
 
 
 def _sqlstate(error: DBAPIError) -> str:

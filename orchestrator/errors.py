@@ -1,5 +1,6 @@
 """Errors of the platform. The class says who must act; `exit_code` is what the shell sees."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -43,6 +44,10 @@ class EnvironmentUnusable(SweepError):
     exit_code = 4
 
 
+class DiskFull(EnvironmentUnusable):
+    """Something could not be written; what was written before is whole. Somebody makes room."""
+
+
 class LedgerLost(EnvironmentUnusable):
     """The database of the studies went away under a sweep; waiting for it and going on is safe."""
 
@@ -57,3 +62,11 @@ class Interrupted(SweepError):
     """Somebody stopped the sweep; the same command carries on."""
 
     exit_code = 130
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on to the first."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__

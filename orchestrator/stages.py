@@ -23,10 +23,11 @@ from optuna.exceptions import StorageInternalError
 from aae_core.config import digest
 from aae_core.data import TestData, TrainingData, load_test_data, load_training_data
 from aae_core.errors import DataError
-from orchestrator import cluster, selection, space
+from orchestrator import cleaning, cluster, disk, selection, space
 from orchestrator.compatibility import require_compatible, require_known_classes
 from orchestrator.drawing import draw_pictures
 from orchestrator.errors import (
+    DiskFull,
     EnvironmentUnusable,
     Interrupted,
     LedgerLost,
@@ -74,6 +75,13 @@ def run(
         except LedgerLost as lost:
             observer.note(f"{lost}; once it answers, all goes on from the last checkpoints")
             _await_ledger(request, settings, draining)
+        except DiskFull as full:
+            if not _made_room(settings, spec.sweep_id):
+                raise DiskFull(
+                    f"{full}\nNothing is lost. Make room (aae-sweep gc removes what no sweep "
+                    f"needs), then carry on with: {request.resume}"
+                ) from full
+            observer.note(f"{full}; what the sweep needs no more is removed, and it goes on")
 
 
 def _drive(
@@ -86,13 +94,14 @@ def _drive(
 ) -> None:
     spec = request.spec
     with (
+        disk.told(settings.home),
         held(settings, spec.sweep_id) as lease,
         opened(request, settings, observer, draining) as sweep,
     ):
         _require_same_data(sweep, data)
         _learn(sweep)
         describe(sweep)
-        with _heeding(sweep), tracked(sweep), lease.watched():
+        with _heeding(sweep), tracked(sweep), disk.told(settings.home), lease.watched():
             with cluster.connected(settings):
                 share = cluster.share(spec.resources)
                 _search(sweep, data, share)
@@ -116,6 +125,14 @@ def _await_ledger(request: Request, settings: Settings, draining: threading.Even
         else:
             return
     raise Interrupted(f"{request.spec.sweep_id} was interrupted; carry on with: {request.resume}")
+
+
+def _made_room(settings: Settings, sweep: str) -> bool:
+    try:
+        with disk.told(settings.home):
+            return bool(cleaning.clean(settings, open_storage(settings), sweep, keep_failed=True))
+    except DiskFull:  # too full to read the study
+        return False
 
 
 def _training_data(settings: Settings, spec: SweepSpec) -> TrainingData:
@@ -336,6 +353,8 @@ def _train(
     )
     scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
     run_stage(driver, data, share, scratch)
+    if driver.full is not None:
+        raise DiskFull(driver.full)
     if sweep.draining.is_set():
         raise _interrupted(sweep)
 

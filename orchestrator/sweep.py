@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
-from orchestrator import cleaning, cluster
-from orchestrator.errors import Interrupted, LedgerLost
+from orchestrator import cleaning, cluster, disk
+from orchestrator.errors import DiskFull, Interrupted, LedgerLost
 from orchestrator.history import run_key
 from orchestrator.provenance import DATA, flat, provenance, succession
 from orchestrator.records import RunRecord, Stage, TrialState, conditions
@@ -156,10 +156,11 @@ def tracked(sweep: Sweep) -> Iterator[None]:
         _close_runs(sweep, "KILLED")
         raise
     except BaseException as error:
-        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
-        sweep.note(state="interrupted" if interrupted else "failed")
-        _close_runs(sweep, "KILLED" if interrupted else "FAILED")
-        sweep.note_time()
+        interrupted = isinstance(error, Interrupted | KeyboardInterrupt | DiskFull)
+        with _if_there_is_room(error):
+            sweep.note(state="interrupted" if interrupted else "failed")
+            _close_runs(sweep, "KILLED" if interrupted else "FAILED")
+            sweep.note_time()
         raise
     finally:
         if not writer.stop(timeout=30):
@@ -167,6 +168,16 @@ def tracked(sweep: Sweep) -> Iterator[None]:
                 f"MLflow has not everything yet ({writer.error or 'it is slow'}); "
                 "nothing is lost, the next run sends the rest"
             )
+
+
+@contextmanager
+def _if_there_is_room(error: BaseException) -> Iterator[None]:
+    """A full disk may not even take the note that it was full, which is then told all the same."""
+    try:
+        yield
+    except Exception as another:
+        if not (disk.is_full(error) and disk.is_full(another)):
+            raise
 
 
 def _close_runs(sweep: Sweep, status: EndStatus) -> None:

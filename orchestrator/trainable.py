@@ -21,6 +21,7 @@ from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
 from aae_core.errors import CheckpointError, TrialDiverged
 from aae_core.training import EpochMetrics, TrainState, fit
+from orchestrator import disk
 from orchestrator.provenance import provenance
 
 CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, where epochs are shorter than this
@@ -53,7 +54,7 @@ class Report:
     resumed_from: int | None = None
     history: list[dict[str, float]] | None = None  # of the checkpoint resumed, when it begins
     checkpoint: str | None = None  # one written since the last report
-    end: str | None = None  # complete | diverged | failed
+    end: str | None = None  # complete | diverged | failed; paused: its disk is full
     reason: str | None = None
     seconds: float = 0.0  # of this epoch
     samples_per_second: float = 0.0
@@ -85,8 +86,7 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
         tell(state.epoch, {})
         past.update(machine=provenance(work.threads, gpu=work.gpu))
         if state.epoch >= state.config.training.epochs:
-            *_, last_epoch = state.history
-            metrics = {k: v for k, v in last_epoch.items() if k != "epoch"}
+            metrics = _last_metrics(state)
             tell(state.epoch, metrics, end="complete", checkpoint=work.resume, trained=False)
         for epoch, saved in train_with_checkpoints(state, data, Path(work.folder)):
             last = epoch.epoch == state.config.training.epochs
@@ -103,7 +103,16 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
     except Exception as error:  # whatever it is, it ends this trial and no other
         traceback.print_exc()
         epoch_reached = state.epoch if state else 0
-        tell(epoch_reached, {}, end="failed", reason=f"{type(error).__name__}: {error}")
+        if disk.is_full(error):
+            reason = disk.described(Path(work.folder), error)
+            tell(epoch_reached, _last_metrics(state), end="paused", reason=reason)
+        else:
+            tell(epoch_reached, {}, end="failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _last_metrics(state: TrainState | None) -> dict[str, float]:
+    row = state.history[-1] if state and state.history else {}
+    return {name: value for name, value in row.items() if name != "epoch"}
 
 
 def begin(work: Work, data: TrainingData) -> TrainState:

@@ -77,6 +77,7 @@ class StageDriver:
         self._draining = draining
         self._paused = paused
         self._capacity = (0.0, 1)  # when it was asked, how many trials fit
+        self.full: str | None = None  # the disk, in words, once a worker could not save
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles what it holds, to restore it; we start again from the study instead."""
@@ -84,9 +85,13 @@ class StageDriver:
 
     # -- Tune asks ---------------------------------------------------------------------------
 
+    @property
+    def _is_stopping(self) -> bool:
+        return self._draining.is_set() or self.full is not None
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next attempt; None for "later"; FINISHED."""
-        if self._draining.is_set():
+        if self._is_stopping:
             return None if self.live else Searcher.FINISHED
         if self._paused.is_set():
             return None
@@ -129,8 +134,10 @@ class StageDriver:
         self._hear_of_start(live, report)
         if report.end in ("diverged", "failed"):
             return self._stop(trial_id, report.end, None, report.reason)  # type: ignore[arg-type]
+        if report.end == "paused":
+            self.full = report.reason
         if report.epoch <= live.last_epoch or not report.metrics:
-            return self._leaving
+            return self._is_stopping or self._paused.is_set()
         self._hear(live, report)
         objective = report.metrics[self.spec.objective.metric]
         if report.end == "complete":
@@ -138,17 +145,12 @@ class StageDriver:
         if live.assignment.stage == "search" and self.ledger.should_prune(report.number):
             reason = f"behind its peers after epoch {report.epoch}"
             return self._stop(trial_id, "pruned", None, reason)
-        return self._leaving
-
-    @property
-    def _leaving(self) -> bool:
-        """Whether trials end where they are, to be gone on with later."""
-        return self._draining.is_set() or self._paused.is_set()
+        return self._is_stopping or self._paused.is_set()
 
     def tune_ended(self, trial_id: str) -> None:
         """Tune is done with a trial. One that has not ended by then was lost, or drained."""
         live = self.live.pop(trial_id, None)
-        if live is None or self._draining.is_set():
+        if live is None or self._is_stopping:
             return
         number = live.assignment.number
         if self._paused.is_set():

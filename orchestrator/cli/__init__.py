@@ -8,7 +8,9 @@ import sys
 import typer
 
 from aae_core.errors import AAEError, ConfigError
+from orchestrator import disk
 from orchestrator.cli import (
+    common,
     comparing,
     environment,
     figures,
@@ -46,7 +48,8 @@ app.add_typer(environment.data, name="data")
 def main() -> None:
     """Run the command line; the exit codes are those of the README."""
     try:
-        app()
+        with disk.told(common.settings().home):
+            app()
     except SweepError as error:
         _leave(str(error), error.exit_code)
     except ConfigError as error:

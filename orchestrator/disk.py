@@ -1,0 +1,54 @@
+"""A disk that takes no more: known by its errors, and told by its name and what is free on it."""
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.errors import DiskFull, causes
+
+_ERRNO = (errno.ENOSPC, errno.EDQUOT)
+_SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+_POSTGRESQL = "53100"  # its server's disk
+
+
+def is_full(error: BaseException) -> bool:
+    return any(
+        (isinstance(each, OSError) and each.errno in _ERRNO)
+        or getattr(each, "sqlite_errorcode", None) in _SQLITE
+        or getattr(each, "sqlstate", None) == _POSTGRESQL
+        for each in causes(error)
+    )
+
+
+def described(path: Path, error: BaseException) -> str:
+    """What is full, and how full, in a line."""
+    *_, first = causes(error)
+    if getattr(first, "sqlstate", None) == _POSTGRESQL:
+        return f"the disk of the study's server is full ({first})"
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    mount = next(folder for folder in (there, *there.parents) if folder.is_mount())
+    usage = shutil.disk_usage(there)
+    return (
+        f"the disk at {mount} on {os.uname().nodename} takes no more ({first}): "
+        f"{usage.free / 1e6:,.1f} of {usage.total / 1e6:,.0f} MB are free"
+    )
+
+
+@contextmanager
+def told(home: Path) -> Iterator[None]:
+    """Turn what comes of a full disk into DiskFull; `home` is where nearly everything is written.
+
+    An error that names a file is about that file's disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DiskFull) or not is_full(error):
+            raise
+        *_, first = causes(error)
+        path = Path(getattr(first, "filename", None) or home)
+        raise DiskFull(described(path.absolute(), error)) from error

@@ -1,0 +1,103 @@
+"""A home on a disk of its own that fills up: the sweep makes room, or ends in words and goes on."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sweep_command import COMMAND, PATIENCE, Bench
+
+from orchestrator.records import RunRecord
+
+EPOCHS = 8
+SWEEP = f"""
+name: tight
+seed: 2
+data: {{name: digits}}
+model: {{hidden: [200, 200], code_dim: 4, init_std: 0.05}}  # 1.6 MB a checkpoint
+training:
+  epochs: {EPOCHS}
+  batch_size: 25
+  reconstruction: {{optimizer: adam, lr: 1e-3}}
+  adversarial: {{optimizer: sgd, lr: 1e-2}}
+search:
+  sampler: {{kind: random}}
+  objective: {{metric: val/recon}}
+  trials: 4
+  space:
+    model.prior.std: {{float: [0.5, 4], log: true}}
+confirm: {{seeds: 1}}
+evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
+"""
+
+
+@pytest.fixture
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A sweep whose home is a tmpfs of as many megabytes as the test is given."""
+    bench = Bench(tmp_path, SWEEP)
+    bench.settings.home.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}m", "tmpfs", bench.settings.home]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield bench
+    subprocess.run(["umount", "--lazy", bench.settings.home], check=True)
+
+
+def under_way(records: list[RunRecord]) -> bool:
+    return any(r.state == "running" and 2 <= r.epochs < EPOCHS - 3 for r in records)
+
+
+@pytest.mark.parametrize("bench", [18], indirect=True)
+def test_what_the_sweep_needs_no_more_makes_room(bench: Bench) -> None:
+    done = bench.run()
+    assert done.returncode == 0, done.stderr
+    assert "what the sweep needs no more is removed, and it goes on" in done.stderr
+    assert [(r.state, r.epochs) for r in bench.trials()] == [("complete", EPOCHS)] * 5
+
+
+@pytest.mark.parametrize("bench", [40], indirect=True)
+def test_a_disk_that_stays_full_ends_the_sweep_in_words(bench: Bench) -> None:
+    ballast = bench.settings.home / "ballast"
+    with bench.started() as process:
+        bench.wait_for(process, under_way)
+        fill(ballast)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 4, err
+    assert "Traceback" not in err
+    assert f"the disk at {bench.settings.home} on " in err
+    assert "of 42 MB are free" in err
+    assert f"carry on with: aae-sweep run {bench.file}" in err
+    assert out == ""
+    for command in ("status", "gc", "run"):  # of the home as it is, in words at the least
+        told = subprocess.run(
+            [COMMAND, command, *([str(bench.file)] if command == "run" else [])],
+            env=bench.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert told.returncode in (0, 4), told.stderr
+        assert "Traceback" not in told.stderr
+    ballast.unlink()
+    assert bench.ask("status", "tight")["state"] == "interrupted"
+    before = bench.trials()
+    assert {r.state for r in before} <= {"running", "waiting", "complete"}
+    done = bench.run()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "done"
+    records = bench.trials()
+    assert [(r.state, r.epochs) for r in records] == [("complete", EPOCHS)] * 5
+    assert any(r.resumed_from for r in records)
+    assert set(bench.mlflow_states().values()) == {"FINISHED"}
+
+
+def fill(path: Path) -> None:
+    with path.open("wb") as file:
+        for size in (1 << 20, 1 << 10, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+                    file.flush()
+            except OSError:
+                continue
