@@ -25,6 +25,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study and MLflow hold what they would
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # we drain instead
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a slow clean-up must not kill the next trial
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # the study is the state: Tune's own is never read
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
 }
 
