@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 
 from orchestrator import selection
 from orchestrator.errors import SweepHeld
@@ -38,7 +38,7 @@ class Removed:
 
 def clean(
     settings: Settings,
-    storage: BaseStorage,
+    storage: RDBStorage,
     sweep: str,
     *,
     dry_run: bool = False,

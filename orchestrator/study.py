@@ -111,14 +111,15 @@ class _Live:
 class Ledger:
     """One stage of one sweep."""
 
-    def __init__(self, study: optuna.Study, stage: Stage) -> None:
+    def __init__(self, study: optuna.Study, stage: Stage, storage: RDBStorage) -> None:
         self.study = study
         self.stage: Stage = stage
+        self._storage = storage
         self._open: dict[int, _Live] = {}
         self._repeats: Repeats | None = None
 
     @classmethod
-    def create(cls, storage: BaseStorage, spec: SweepSpec, stage: Stage) -> "Ledger":
+    def create(cls, storage: RDBStorage, spec: SweepSpec, stage: Stage) -> "Ledger":
         """Open the stage's study, made on the first call."""
         study = optuna.create_study(
             storage=storage,
@@ -129,10 +130,10 @@ class Ledger:
             load_if_exists=True,
         )
         study.set_user_attr("objective", spec.objective.metric)
-        return cls(study, stage)
+        return cls(study, stage, storage)
 
     @classmethod
-    def read(cls, storage: BaseStorage, sweep_id: str, stage: Stage) -> "Ledger | None":
+    def read(cls, storage: RDBStorage, sweep_id: str, stage: Stage) -> "Ledger | None":
         """The stage's study for looking only; None if it has not begun."""
         try:
             study = optuna.load_study(
@@ -140,7 +141,7 @@ class Ledger:
             )
         except KeyError:
             return None
-        return cls(study, stage)
+        return cls(study, stage, storage)
 
     # -- what is to be done ------------------------------------------------------------------
 
@@ -264,6 +265,9 @@ class Ledger:
         known = live.attributes
         config = spec.trial_config(known["params"], known["seed"])
         live.note(attempts=known.get("attempts", 0) + 1, config_hash=config.config_hash)
+        database.make_durable(
+            self._storage.engine
+        )  # the attempt's folder is its own, whatever happens
         checkpoint = live.progress.get("checkpoint")
         return Assignment(
             self.stage, number, known["attempts"], config, Path(checkpoint) if checkpoint else None

@@ -623,3 +623,19 @@ def test_a_driver_that_died_at_a_repeat_ends_it_later(
     assert again.unfinished() == []
     assert [trial.value for trial in again.study.trials] == [1.0, 1.0]
     assert again.repeats.in_a_row == 1
+
+
+def test_an_attempt_is_on_the_disk_before_a_worker_hears_of_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    spec = sweep()
+    ledger = opened(settings, spec)
+    assignment = ledger.ask(spec)
+    assert assignment is not None
+    after_a_power_cut = Settings.from_environment({"AAE_HOME": str(tmp_path / "after")})
+    after_a_power_cut.home.mkdir()
+    # what has been synced, and nothing of the write-ahead log, which has not
+    shutil.copy(settings.home / "studies.db", after_a_power_cut.home)
+    again = opened(after_a_power_cut, spec)
+    assert again.unfinished() == [assignment.number]
+    assert again.next_attempt(assignment.number, spec).attempt == assignment.attempt + 1
