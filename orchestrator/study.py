@@ -5,7 +5,7 @@ no sampler ever sees.  Every start, epoch and end of a trial is written here, so
 the sweep again finds what was lost and from which checkpoint it goes on.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -157,7 +157,8 @@ class Ledger:
                 self.end(trial.number, known["end"], _last_value(trial), known.get("reason"))
                 continue
             if "seed" not in known:
-                self._suggest(spec, trial.number, partial(self._asked_again, trial))
+                place = _place(trial.number, self._trials())
+                self._suggest(spec, trial.number, place, partial(self._asked_again, trial))
             if "attempts" not in known and self.stage == "search":
                 self._end_repeat(trial.number)
 
@@ -192,8 +193,8 @@ class Ledger:
 
         None where it suggests what was asked for before: nothing is to be trained, ask again.
         """
-        number = self._next_number(spec)
-        self._suggest(spec, number, self.study.ask)
+        number, place = self._next(spec)
+        self._suggest(spec, number, place, self.study.ask)
         return None if self._end_repeat(number) else self.next_attempt(number, spec)
 
     def learn(self, other: str, records: Iterable[RunRecord], spec: SweepSpec) -> int:
@@ -363,9 +364,8 @@ class Ledger:
     def set_attribute(self, name: str, value: Any) -> None:
         self.study.set_user_attr(name, value)
 
-    def _suggest(self, spec: SweepSpec, number: int, ask: Callable[[], Trial]) -> None:
+    def _suggest(self, spec: SweepSpec, number: int, place: int, ask: Callable[[], Trial]) -> None:
         assert spec.search is not None
-        place = self._place(number)
         self.study.sampler = build_sampler(spec, place)
         trial = ask()
         params = space.suggest(trial, spec.search.space)
@@ -407,21 +407,17 @@ class Ledger:
         self.study.sampler.before_trial(self.study, trial)
         return Trial(self.study, trial._trial_id)
 
-    def _next_number(self, spec: SweepSpec) -> int:
-        """What the file says of the next trial is fixed by its number: a share, a start."""
-        waiting = self._trials(OptunaState.WAITING)  # left by a driver that died right here
-        if waiting:
-            return waiting[0].number
-        number = len(self.study.get_trials(deepcopy=False))
-        fixed = _fixed(spec, self._place(number))
-        if fixed:
+    def _next(self, spec: SweepSpec) -> tuple[int, int]:
+        """Number and place of the trial to come. What the file says of it is fixed by its place:
+        a share, a start."""
+        trials = self._trials()
+        waiting = [t.number for t in trials if t.state == OptunaState.WAITING]
+        number = waiting[0] if waiting else len(trials)  # a driver died right here, or none did
+        place = _place(number, trials)
+        fixed = _fixed(spec, place)
+        if fixed and not waiting:
             self.study.enqueue_trial(fixed)
-        return number
-
-    def _place(self, number: int) -> int:
-        """Among the trials that were asked for: where there are no others, a trial's number."""
-        before = self.study.get_trials(deepcopy=False)[:number]
-        return number - sum(bool(_NOT_ASKED_FOR & t.user_attrs.keys()) for t in before)
+        return number, place
 
     def _retries(self) -> dict[int, int]:
         """What each retry is one of, by number."""
@@ -437,7 +433,12 @@ class Ledger:
         return self._open[number]
 
     def _trials(self, *states: OptunaState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=states)
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+
+def _place(number: int, trials: Sequence[FrozenTrial]) -> int:
+    """Among the trials that were asked for: where there are no others, a trial's number."""
+    return number - sum(bool(_NOT_ASKED_FOR & t.user_attrs.keys()) for t in trials[:number])
 
 
 def _fixed(spec: SweepSpec, place: int) -> dict[str, Any]:
