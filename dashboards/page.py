@@ -100,17 +100,19 @@ def table(
     names = columns(frame)
     numeric = {c for c in names if c in right or _all_numbers(frame[c])}
     head = "".join(_head(c, c in numeric, (titles or {}).get(c)) for c in names)
-    body = "".join(
+    rows = [
         f"<tr{' class=marked' if index in marked else ''}>"
         + "".join(_cell(row[c], c in numeric, heads_row=c == names[0]) for c in names)
         + "</tr>"
         for index, row in zip(frame.index, records(frame), strict=True)
-    )
+    ]
+    later = f'<tbody class="later">{"".join(rows[page_size:])}</tbody>' if page_size else ""
     paged = f' data-page="{page_size}"' if page_size else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}">'
         f"<table{paged}><caption><span>{text(caption)}</span></caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows[:page_size])}</tbody>{later}"
+        "</table></div>"
     )
 
 

@@ -1,7 +1,7 @@
 "use strict";
 
-// Charts: drawn in the page's colours, again when those change. All at once, so that a printed or
-// photographed page has no gaps.
+// Charts: drawn in the page's colours, again when those change; one after the other, so that the
+// page can be read and used from the start. A printed page has no gaps.
 const plots = [...document.querySelectorAll(".plot")];
 const style = getComputedStyle(document.documentElement);
 const touch = matchMedia("(pointer: coarse)").matches;
@@ -27,12 +27,20 @@ function draw(plot) {
   Plotly.newPlot(plot, data, layout, config);
 }
 
+const waiting = [...plots];
+function drawNext() {
+  if (!waiting.length) return;
+  draw(waiting.shift());
+  setTimeout(drawNext);
+}
+addEventListener("beforeprint", () => waiting.splice(0).forEach(draw));
+
 function recolour() {
-  for (const plot of plots)
+  for (const plot of plots.filter((plot) => !waiting.includes(plot)))
     Plotly.relayout(plot, { template: inColours(structuredClone(plot.layout.template)) });
 }
 
-plots.forEach(draw);
+setTimeout(drawNext);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
 
 // Tables: sorted by a click on a column's head, a page at a time.
@@ -46,8 +54,9 @@ const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b 
 
 function makePaged(table) {
   const size = Number(table.dataset.page);
-  const body = table.tBodies[0];
-  let rows = [...body.rows];
+  const [body, later] = table.tBodies;
+  let rows = [...table.rows].slice(1);
+  later?.remove();
   const pages = Math.ceil(rows.length / size);
   let page = 0;
 

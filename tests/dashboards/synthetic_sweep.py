@@ -1,5 +1,6 @@
 """A sweep that never ran, with every part of a report in it: known numbers for the tests."""
 
+import json
 import math
 import random
 import struct
@@ -18,6 +19,7 @@ from orchestrator.records import TRIAL_STATES, RunRecord
 ENCODERS = ("deterministic", "gaussian", "universal")
 BEST_REACHED = {"deterministic": 321.0, "gaussian": 326.5, "universal": 325.8}
 METRIC = "val/parzen_ll"
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
 SPACE: dict[str, Any] = {
     "model.encoder.kind": {"choice": list(ENCODERS)},
     "model.encoder.noise_dim": {
@@ -136,6 +138,30 @@ def without_results(view: SweepView, **changes: Any) -> SweepView:
     return replace(
         view, best=None, evaluation=None, study=None, pictures=[], curves={}, trials=[], **changes
     )
+
+
+def hostile(view: SweepView) -> SweepView:
+    """The same sweep, with markup wherever a name can stand."""
+    assert view.best is not None
+    assert view.evaluation is not None
+    return replace(
+        view,
+        status={**view.status, "sweep": HOSTILE, "id": HOSTILE, "resume": HOSTILE},
+        trials=[
+            replace(t, params=_hostile(t.params), reason=HOSTILE, node=HOSTILE) for t in view.trials
+        ],
+        best=_hostile(view.best),
+        evaluation=_hostile(view.evaluation),
+        study=None,
+        pictures=[replace(p, title=HOSTILE, alt=HOSTILE) for p in view.pictures],
+        spec_text=HOSTILE,
+        spec={**view.spec, "name": HOSTILE},
+    )
+
+
+def _hostile(document: Any) -> Any:
+    text = json.dumps(document).replace('"gaussian"', json.dumps(HOSTILE))
+    return json.loads(text.replace("prior.std", "<b>p"))
 
 
 def count_states(trials: list[RunRecord]) -> dict[str, int]:

@@ -1,0 +1,58 @@
+"""A real browser: the system's Chromium, driven by Playwright."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opened_page import Open, Opened
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from synthetic_sweep import make_view
+
+from dashboards import write_report
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("there is no chromium; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def open_page(chromium: Browser) -> Iterator[Open]:
+    """Opens an address in a context of its own; keywords are Playwright's for contexts."""
+    contexts: list[BrowserContext] = []
+
+    def opened(url: str, **options: Any) -> Opened:
+        while len(contexts) > 1:  # the first is shared by a module's tests
+            contexts.pop().close()
+        options.setdefault("viewport", {"width": 1280, "height": 900})
+        contexts.append(chromium.new_context(**options))
+        page = Opened(contexts[-1].new_page())
+        page.page.goto(url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def report_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The report of a synthetic sweep with so many search trials, built once."""
+    made: dict[int, Path] = {}
+
+    def report(n_search: int) -> Path:
+        if n_search not in made:
+            folder = tmp_path_factory.mktemp(f"report{n_search}")
+            view = make_view(folder, n_search=n_search, epochs=50)
+            made[n_search] = write_report([view], folder / "report.html")
+        return made[n_search]
+
+    return report
