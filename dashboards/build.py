@@ -21,9 +21,10 @@ def build_report(views: Sequence["SweepView"]) -> str:
     """The report as HTML.  Raises ValueError for no view at all."""
     if not views:
         raise ValueError("a report needs at least one sweep; name one, or `latest`")
-    sweeps = [Sweep(view) for view in views]
-    if len(sweeps) == 1:
-        return page.document(f"{_name(sweeps[0])} · sweep report", _single(sweeps[0]))
+    if len(views) == 1:
+        sweep = Sweep(views[0])
+        return page.document(f"{_name(sweep)} · sweep report", _single(sweep))
+    sweeps = [Sweep(view, f"sweep{i}-") for i, view in enumerate(views, 1)]
     return page.document(f"{len(sweeps)} sweeps compared", _several(sweeps))
 
 
@@ -54,15 +55,15 @@ def _single(sweep: Sweep) -> str:
 
 
 def _several(sweeps: Sequence[Sweep]) -> str:
-    articles = "".join(_article(sweep, f"sweep{i}") for i, sweep in enumerate(sweeps, 1))
+    articles = "".join(map(_article, sweeps))
     return (
         f"<header>{_over('Sweep report')}<h1>{len(sweeps)} sweeps, side by side</h1></header>"
         + f'<main id="main">{_overview(sweeps)}{articles}</main>'
     )
 
 
-def _article(sweep: Sweep, id: str) -> str:
-    parts = sections(sweep, f"{id}-")
+def _article(sweep: Sweep) -> str:
+    parts, id = sections(sweep), sweep.prefix.rstrip("-")
     return (
         f'<article id="{id}" aria-labelledby="{id}-title">'
         f'<h2 id="{id}-title">{page.text(_name(sweep))}</h2>{hero(sweep)}'

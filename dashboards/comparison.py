@@ -17,6 +17,7 @@ class Ours:
     """What of this sweep belongs beside a table."""
 
     methods: Mapping[str, str]  # group -> what the paper would call its best candidate
+    data: str
     labels: int | None  # training labels seen; None: all
     confirmed: pd.DataFrame
     scores: pd.DataFrame
@@ -39,6 +40,12 @@ def beside(table: PublishedTable, ours: Ours) -> pd.DataFrame:
 def differences(table: PublishedTable, ours: Ours) -> list[str]:
     """What a reader must know before setting one figure against the other."""
     told = list(table.differences)
+    if not table.is_of(ours.data):
+        told.insert(
+            0,
+            f"The data: the paper has no figure for {ours.data}, and no figure of one data set can "
+            "be set against one of another. These are here to show what a full run is held to.",
+        )
     seeds = max(ours.confirmed["values"].map(len), default=0)
     if seeds > 1:
         told.append(f"Our ± is the standard error over {seeds} training seeds.")
@@ -62,11 +69,11 @@ def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, str]]:
             figure = {_column(table, ours): plus_minus(row["mean"], row["se"])}
             cells.setdefault(row["group"], figure)
     if table.metric == "parzen_ll":
-        labels = {column.samples: column.label for column in table.columns}
+        labels = _labels(table, ours, "samples")
         for (group, samples), (mean, error) in group_scores(ours.scores).items():
             wanted = samples in labels or samples == ours.scores["n_samples"].max()
             if wanted and group in ours.methods:
-                label = labels.get(samples) or f"ours at {samples_label(samples)}"
+                label = labels.get(samples) or _own(table, ours, samples_label(samples))
                 cells.setdefault(group, {}).setdefault(label, plus_minus(mean, error))
     return cells
 
@@ -75,14 +82,26 @@ def _column(table: PublishedTable, ours: Ours) -> str:
     """Where our figures of the test split stand."""
     match table.across:
         case "samples":
-            known = {column.samples: column.label for column in table.columns}
-            return known.get(TEST_SAMPLES, OURS)
+            size = samples_label(TEST_SAMPLES)
+            return _labels(table, ours, "samples").get(TEST_SAMPLES, _own(table, ours, size))
         case "labels":
-            known = {column.labels: column.label for column in table.columns}
             count = "all" if ours.labels is None else f"{ours.labels:,}"
-            return known.get(ours.labels, f"ours with {count} labels")
+            own = _own(table, ours, f"{count} labels")
+            return _labels(table, ours, "labels").get(ours.labels, own)
         case None:
-            return table.columns[0].label
+            return table.columns[0].label if table.is_of(ours.data) else ours.data
+
+
+def _labels(table: PublishedTable, ours: Ours, across: str) -> dict[int | None, str]:
+    """The published columns that a figure of ours may stand in."""
+    if not table.is_of(ours.data):
+        return {}
+    return {getattr(column, across): column.label for column in table.columns}
+
+
+def _own(table: PublishedTable, ours: Ours, what: str) -> str:
+    """A column of ours alone."""
+    return f"ours, {what}" if table.is_of(ours.data) else f"{ours.data}, {what}"
 
 
 def _parzen_differences(table: PublishedTable, scores: pd.DataFrame) -> list[str]:

@@ -1,24 +1,15 @@
 """Frames to plotly figures. Pure: each function returns a new figure and reads nothing else."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards.style import GREY, OKABE_ITO, Look, Objective, is_numeric, safe, styled, value_axis
+from dashboards.style import GREY, OKABE_ITO, Look, Objective, safe, styled, value_axis
 from dashboards.tables import best_so_far, finished, number, records, samples_label
 
-STATE_COLOURS = {
-    "complete": "#009E73",
-    "pruned": GREY,
-    "diverged": "#E69F00",
-    "failed": "#D55E00",
-    "stopped": "#CC79A7",
-    "running": "#56B4E9",
-    "waiting": "#B9BEC6",
-}
 CROWD = 100  # points of one kind that still have room
 CONTROLS = {"train_images": "training images", "kmeans": "k-means centroids"}  # as samples
 
@@ -69,9 +60,9 @@ def history_figure(
     figure = go.Figure()
     pruned = trials[(trials["state"] == "pruned") & trials["value"].notna()]
     complete = finished(trials)
-    _points(figure, pruned, "number", "pruned", Look(GREY, "x-thin-open"), size=6, opacity=0.6)
+    points(figure, pruned, "number", "pruned", Look(GREY, "x-thin-open"), size=6, opacity=0.6)
     for group, look in style.items():
-        _points(figure, complete[complete["group"] == group], "number", group, look)
+        points(figure, complete[complete["group"] == group], "number", group, look)
     figure.add_scatter(
         x=complete["number"].to_numpy(),
         y=best_so_far(complete["value"], objective.direction).to_numpy(),
@@ -110,80 +101,6 @@ def importance_figure(shares: Mapping[str, float]) -> go.Figure:
     )
 
 
-def slice_figure(
-    trials: pd.DataFrame,
-    parameter: pd.Series,
-    name: str,
-    logarithmic: bool,
-    style: Mapping[str, Look],
-    objective: Objective,
-) -> go.Figure:
-    """Value over one parameter, groups by colour; categories spread them side by side."""
-    chosen = parameter[finished(trials).index].dropna()
-    complete = trials.loc[chosen.index].assign(parameter=chosen)
-    figure = go.Figure()
-    axis: dict[str, Any] = {"title": {"text": safe(name)}}
-    if is_numeric(chosen):
-        axis |= _log_axis(chosen.astype(float)) if logarithmic else {}
-    else:
-        categories = sorted(set(chosen))
-        complete["parameter"] = chosen.map(categories.index) + _offsets(chosen, complete["group"])
-        axis |= {
-            "tickvals": list(range(len(categories))),
-            "ticktext": [safe(category) for category in categories],
-            "range": [-0.6, len(categories) - 0.4],
-            "showgrid": False,
-        }
-    for group, look in style.items():
-        _points(figure, complete[complete["group"] == group], "parameter", group, look, size=7)
-    return styled(figure, 260).update_layout(
-        showlegend=False,
-        margin={"t": 8},
-        xaxis=axis,
-        yaxis=value_axis(complete["value"], objective, titled=False),
-    )
-
-
-def timeline_figure(trials: pd.DataFrame) -> go.Figure:
-    """A bar a started trial, from its start over its seconds, those that ran at once in lanes."""
-    figure = go.Figure()
-    timed = trials[trials["started"].notna() & trials["seconds"].notna()].sort_values("started")
-    ends = timed["started"] + pd.to_timedelta(timed["seconds"], unit="s")
-    timed = timed.assign(lane=lanes(timed["started"].tolist(), ends.tolist()))
-    for state, colour in STATE_COLOURS.items():
-        rows = timed[timed["state"] == state]
-        if rows.empty:
-            continue
-        figure.add_bar(
-            base=rows["started"].dt.strftime("%Y-%m-%d %H:%M:%S.%f").tolist(),
-            x=(1000 * rows["seconds"]).to_numpy(),  # milliseconds, plotly's unit for dates
-            y=rows["lane"].to_numpy(),
-            orientation="h",
-            width=0.8,
-            marker={"color": colour, "line": {"width": 0}},
-            name=state,
-            customdata=[f"{r['stage']} {r['number']}, {r['seconds']:.4g} s" for r in records(rows)],
-            hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
-        )
-    return styled(figure, min(640, 130 + 30 * timed["lane"].nunique())).update_layout(
-        barmode="overlay",
-        showlegend=True,
-        xaxis={"type": "date", "title": {"text": "UTC"}},
-        yaxis={"autorange": "reversed", "showgrid": False, "showticklabels": False},
-    )
-
-
-def lanes(starts: Sequence[Any], ends: Sequence[Any]) -> list[int]:
-    """For intervals by start, the first lane that is free again: as many as ever ran at once."""
-    free: list[Any] = []  # when each lane is free again
-    taken = []
-    for start, end in zip(starts, ends, strict=True):
-        lane = next((i for i, since in enumerate(free) if since <= start), len(free))
-        free[lane : lane + 1] = [end]
-        taken.append(lane)
-    return taken
-
-
 def parzen_figure(
     scores: pd.DataFrame,
     style: Mapping[str, Look],
@@ -218,13 +135,15 @@ def parzen_figure(
             hovertemplate="%{y} nats<extra>the paper's AAE</extra>",
         )
     sizes = sorted({*scores["n_samples"].astype(int), *published})
-    for name, control in controls.items():
+    for dash, (name, control) in zip(cycle(["dash", "dot"]), controls.items()):
         score, size = control["log_likelihood"], samples_label(control["n_samples"])
-        figure.add_hline(
-            score,
-            line={"color": GREY, "dash": "dash", "width": 1.5},
-            annotation={"text": safe(f"{size} {CONTROLS.get(name, name)}: {number(score)}")},
-            annotation_position="top left",
+        figure.add_scatter(
+            x=sizes,
+            y=[score] * len(sizes),
+            mode="lines",
+            line={"color": GREY, "dash": dash, "width": 1.5},
+            name=safe(f"{size} {CONTROLS.get(name, name)}: {number(score)}"),
+            hovertemplate="%{y:.5g} nats<extra>%{fullData.name}</extra>",
         )
     return styled(figure, 380).update_layout(
         showlegend=True,
@@ -238,7 +157,7 @@ def parzen_figure(
     )
 
 
-def _points(
+def points(
     figure: go.Figure,
     rows: pd.DataFrame,
     x: str,
@@ -246,7 +165,9 @@ def _points(
     look: Look,
     size: int = 8,
     opacity: float = 0.85,
+    **where: int,
 ) -> None:
+    """Trials as markers, the same in every figure.  where: `row` and `col` of a panel."""
     if rows.empty:
         return
     size = size if len(rows) <= CROWD else size - 3
@@ -258,22 +179,5 @@ def _points(
         name=safe(name) or "complete",
         customdata=rows["number"].to_numpy(),
         hovertemplate="trial %{customdata}: %{y:.5g}<extra>%{fullData.name}</extra>",
+        **where,
     )
-
-
-def _log_axis(values: pd.Series) -> dict[str, Any]:
-    """Ticks at 1, 2 and 5 times powers of ten, or at the powers alone where that gives enough."""
-    low, high = math.log10(values.min()), math.log10(values.max())
-    steps = (1,) if high - low > 2 else (1, 2, 5)
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    ticks = [step * 10.0**power for power in powers for step in steps]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-
-
-def _offsets(categories: pd.Series, groups: pd.Series) -> pd.Series:
-    """Where a point stands beside its category: groups in lanes, the points of one fanned out."""
-    lanes = groups.groupby(categories).rank("dense") - 1
-    width = 0.7 / (lanes.groupby(categories).transform("max") + 1)
-    centre = lanes.groupby(categories).transform("max") / 2
-    fan = groups.groupby([categories, groups]).cumcount() % 5 - 2
-    return (lanes - centre + 0.14 * fan) * width

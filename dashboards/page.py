@@ -67,7 +67,7 @@ def facts(pairs: Mapping[str, object]) -> str:
 def key_numbers(entries: Iterable[tuple[str, str, str]]) -> str:
     """(label, figure, remark) in a row of cards."""
     cards = (
-        f"<div><dt>{text(label)}</dt><dd>{text(figure)}</dd><dd>{text(remark)}</dd></div>"
+        f"<div><dt>{text(label)}</dt><dd>{unbroken(figure)}</dd><dd>{text(remark)}</dd></div>"
         for label, figure, remark in entries
     )
     return f'<dl class="keys">{"".join(cards)}</dl>'
@@ -116,20 +116,34 @@ def table(
     )
 
 
-def chart(figure: go.Figure, label: str, caption: str = "", min_width: int = 0) -> str:
+def chart(
+    figure: go.Figure, label: str, caption: str = "", numbers: str = "", min_width: int = 0
+) -> str:
     """A figure as JSON, drawn by the page's script.
 
-    label: what a screen reader says.  min_width: pixels below which the chart scrolls sideways.
+    label: what a screen reader says.  numbers: HTML that gives what is drawn as a table, or leads
+    there.  min_width: pixels below which the chart scrolls sideways.
     """
     document = figure.to_json().replace("<", "\\u003c")
     height = f"height:{figure.layout.height}px"
     width = f";min-width:{min_width}px" if min_width else ""
     below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
+    below += f'<div class="numbers">{numbers}</div>' if numbers else ""
     return (
         f'<figure class="chart"><div class="scroll"><div class="plot" role="img"'
         f' aria-label="{text(label)}" style="{height}{width}">'
         f'<script type="application/json">{document}</script></div></div>{below}</figure>'
     )
+
+
+def link(target: str, words: str) -> str:
+    """To an element of the page, by its id."""
+    return f'<a href="#{text(target)}">{text(words)}</a>'
+
+
+def as_table(content: str) -> str:
+    """What a figure shows, for whom a figure shows nothing."""
+    return details("As a table", content)
 
 
 def tiles(entries: Iterable[tuple[str, str]]) -> str:
@@ -148,7 +162,7 @@ def picture(path: Path, title: str, description: str) -> str:
 
 
 def contents(sections: Iterable[Section]) -> str:
-    links = (f'<li><a href="#{text(s.id)}">{text(s.title)}</a></li>' for s in sections)
+    links = (f"<li>{link(s.id, s.title)}</li>" for s in sections)
     return f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav>'
 
 

@@ -42,6 +42,9 @@ class PublishedTable:
             differences=self.differences + tuple(filter(None, [self.differences_on.get(data)])),
         )
 
+    def is_of(self, data: str) -> bool:
+        return any(column.data == data for column in self.columns)
+
 
 def value(cell: str) -> float:
     """The mean in a cell: 340.0 of "340 ± 2"."""
@@ -49,15 +52,16 @@ def value(cell: str) -> float:
 
 
 def published(data: str, kinds: Collection[str], metrics: Collection[str]) -> list[PublishedTable]:
-    """The tables with figures for this data set, of one of these architectures, and in one of
-    these metrics (`val/parzen_ll`, …)."""
+    """The tables of one of these architectures and in one of these metrics (`val/parzen_ll`, …),
+    with their figures for this data set; where the paper has none, for the one that it has most."""
     measured = {metric.split("/", 1)[-1] for metric in metrics}
-    tables = [
+    return [
         table.only(data)
+        if table.is_of(data)
+        else replace(table, differences_on={}).only(table.columns[0].data)
         for table in TABLES
         if table.metric in measured and not set(kinds).isdisjoint(table.kinds)
     ]
-    return [table for table in tables if table.columns]
 
 
 TOLD = ("clusters", "code_dim")  # settings that a method's name may tell

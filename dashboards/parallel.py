@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards.style import GREY, Look, Objective, is_numeric, safe, styled
-from dashboards.tables import columns, finished, number
+from dashboards.style import GREY, Look, Objective, is_numeric, safe, styled, ticks
+from dashboards.tables import columns, finished, number, records
 
 MOST_BEST = 20  # lines in colour; more hide what they have in common
 MOST_OTHERS = 300
-_TICK = {"showarrow": False, "font": {"size": 11}}
+_TICK = {"showarrow": False, "font": {"size": 11}, "borderpad": 1}
 
 
 def parallel_figure(
@@ -37,6 +37,8 @@ def parallel_figure(
     ]
     scales.append(_scale(objective.metric, complete["value"].astype(object), logarithmic=False))
     heights = pd.DataFrame({i: scale.heights for i, scale in enumerate(scales)})
+    told = [f"trial {row['number']}: {number(row['value'])}" for row in records(complete)]
+    heights.insert(0, "told", told)
     ranks = complete["value"].rank(ascending=objective.direction == "minimize", method="first")
     best = complete[ranks <= best_shown(len(complete))]
     others = heights.drop(best.index)[:MOST_OTHERS]
@@ -84,13 +86,16 @@ def _scale(name: str, values: pd.Series, logarithmic: bool) -> _Scale:
     if is_numeric(present):
         numbers = present.astype(float).map(math.log10 if logarithmic else float)
         low, high = numbers.min(), numbers.max()
-        ends = np.unique(np.linspace(low, high, 4))
-        ticks = [(end, number(10**end if logarithmic else end)) for end in ends.tolist()]
+        ends = present.astype(float).min(), present.astype(float).max()
+        marks = [
+            (math.log10(mark) if logarithmic else mark, f"{mark:g}")
+            for mark in ticks(*ends, logarithmic, most=5)
+        ]
     else:
         categories = sorted(set(present))
         numbers = present.map(categories.index).astype(float)
         low, high = 0.0, float(len(categories) - 1)
-        ticks = [(float(i), safe(category)) for i, category in enumerate(categories)]
+        marks = [(float(i), safe(category)) for i, category in enumerate(categories)]
 
     def height(x: float) -> float:
         return floor + (1 - floor) * ((x - low) / (high - low) if high > low else 0.5)
@@ -99,7 +104,7 @@ def _scale(name: str, values: pd.Series, logarithmic: bool) -> _Scale:
     return _Scale(
         label=safe(name),
         heights=numbers.map(height).reindex(values.index).fillna(0.0),
-        ticks=[*none, *((height(x), text) for x, text in ticks)],
+        ticks=[*none, *((height(x), text) for x, text in marks)],
     )
 
 
@@ -109,14 +114,15 @@ def _threads(
     """Rows of heights as one trace, a gap after each."""
     if heights.empty:
         return
-    gap = np.full((len(heights), 1), np.nan)
-    across = np.arange(heights.shape[1], dtype=float)
+    drawn = heights.drop(columns="told").to_numpy(dtype=float)
+    across = np.arange(drawn.shape[1], dtype=float)
     figure.add_scatter(
-        x=np.tile([*across, math.nan], len(heights)),
-        y=np.hstack([heights.to_numpy(), gap]).ravel(),
+        x=np.tile([*across, math.nan], len(drawn)),
+        y=np.pad(drawn, ((0, 0), (0, 1)), constant_values=np.nan).ravel(),
         mode="lines",
         line={"color": colour, "width": width},
         opacity=opacity,
         name=safe(name),
-        hoverinfo="name",
+        customdata=np.repeat(heights["told"].to_numpy(), len(across) + 1),
+        hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
     )

@@ -1,6 +1,6 @@
 """The report's sections, in reading order: each is a function of a sweep that returns HTML.
 
-A section with nothing to show says why in a sentence, or returns "" and is left out.
+A section without data returns "" and is left out.
 """
 
 import json
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dashboards import comparison, curves, figures, page, paper, tables
-from dashboards.parallel import best_shown, parallel_figure
+from dashboards.parallel import MOST_OTHERS, best_shown, parallel_figure
+from dashboards.slices import slice_figure
 from dashboards.sweep import Sweep
-from dashboards.verdict import is_test_goal, score, unit, verdict, winner
+from dashboards.tables import plus_minus
+from dashboards.timeline import faults, in_lanes, timeline_figure
+from dashboards.verdict import is_test_goal, score, unit, verdict
 
 if TYPE_CHECKING:
     from orchestrator.history import Picture
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 FEWEST_FOR_IMPORTANCE = 10  # finished trials
 PICTURE_BUDGET = 6 * 2**20  # bytes a sweep; base64 adds a third
 ROWS_A_PAGE = 15
-RESERVED = {"stage", "trial", "state", "epochs", "seed", "attempts", "seconds", "reason"}
+RESERVED = {"stage", "trial", "state", "epochs", "seed", "attempts", "worker", "seconds", "reason"}
 
 
 def hero(sweep: Sweep) -> str:
@@ -37,36 +40,61 @@ def hero(sweep: Sweep) -> str:
 def leaderboard(sweep: Sweep) -> str:
     best, objective = sweep.view.best, sweep.objective
     if best is None or sweep.confirmed.empty:
-        return page.paragraph(
-            "Nothing is confirmed yet: no configuration was trained again with fresh seeds."
-        )
+        return ""
     main = sweep.confirmed[sweep.confirmed["metric"] == objective.metric]
-    board = pd.DataFrame({"candidate": main["label"], "seeds": main["values"].map(len)})
-    board[objective.metric] = _means(main)
-    board["95 % interval"] = [tables.interval(r["low"], r["high"]) for r in tables.records(main)]
-    for metric in filter(is_test_goal, sweep.confirmed["metric"].unique()):
-        board[metric] = board["candidate"].map(_by_label(sweep, metric)).fillna(tables.MISSING)
-    first = board.index[board["candidate"] == winner(best)]
     compared = f" of each {sweep.group_by}" if sweep.group_by else ""
-    return page.table(
-        board,
-        f"The best{compared}, trained again: mean ± standard error over fresh seeds.",
-        right=list(board.columns[1:]),
-        marked=list(first),
-    ) + page.chart(
-        figures.confirmed_figure(main, sweep.looks, objective.title),
-        f"{objective.metric} of each candidate: "
-        + "; ".join(
-            f"{label} {score}" for label, score in _by_label(sweep, objective.metric).items()
-        ),
-        "Filled: mean and 95 % interval over seeds. Open: the seeds themselves.",
+    return (
+        standing(best["groups"], tables.candidate_labels(best), objective.metric, compared)
+        + page.chart(
+            figures.confirmed_figure(main, sweep.looks, objective.title),
+            f"{objective.metric} of each candidate: "
+            + "; ".join(
+                f"{label} {score}" for label, score in _by_label(sweep, objective.metric).items()
+            ),
+            "Filled: mean and 95 % interval over seeds (t). Open: the seeds themselves.",
+        )
+        + _on_the_test_set(sweep)
     )
+
+
+def standing(
+    candidates: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, str],
+    metric: str,
+    compared: str = "",
+) -> str:
+    """The table of confirmed candidates, those that the best cannot be told from set off."""
+    frame = tables.standing_frame(candidates, labels, metric)
+    tied = [i for i, candidate in enumerate(candidates) if candidate["tied_with_best"]]
+    caption = (
+        f"The best{compared}, trained again: mean ± standard error over fresh seeds. Set off: the "
+        "best and every candidate that its seeds cannot be told from at 5 %."
+    )
+    notes = (
+        "t: Student's interval of the mean. Bootstrap: percentiles of the resampled mean, too "
+        "narrow for few seeds. p: chance alone does this much or more, by t-tests on the "
+        "differences at shared seeds, corrected for their number (Holm)."
+    )
+    right = [name for name in frame.columns if name not in ("candidate", "compared")]
+    return page.table(frame, caption, right=right, marked=tied) + page.paragraph(notes, "quiet")
+
+
+def _on_the_test_set(sweep: Sweep) -> str:
+    metrics = list(filter(is_test_goal, sweep.confirmed["metric"].unique()))
+    if not metrics:
+        return ""
+    frame = tables.metrics_frame(sweep.confirmed, metrics)
+    frame["metric"] = [
+        f"{metric} ({unit(metric)})".replace(" ()", "") for metric in frame["metric"]
+    ]
+    caption = "The same models on the test set, which chose nothing."
+    return page.table(frame, caption, right=list(frame.columns[1:]))
 
 
 def all_trials(sweep: Sweep) -> str:
     trials = sweep.trials
     if trials.empty:
-        return page.paragraph("No trial has started.")
+        return ""
     names = {"stage": "stage", "number": "trial", "state": "state", "value": sweep.objective.metric}
     names |= {"epochs": "epochs"}
     shown = trials[list(names)].rename(columns=names).astype({"trial": str})
@@ -74,7 +102,8 @@ def all_trials(sweep: Sweep) -> str:
     for path, name in sweep.names.items():
         column = path if name in RESERVED else name
         shown[column], titles[column] = sweep.parameters[path], path
-    shown = shown.join(trials[["seed", "attempts", "seconds", "reason"]])
+    shown = shown.join(trials[["seed", "attempts", "node", "seconds", "reason"]])
+    shown = shown.rename(columns={"node": "worker"})
     return page.table(
         shown,
         f"All {len(shown)} trials. Select a column's head to sort by it.",
@@ -88,17 +117,12 @@ def against_the_paper(sweep: Sweep) -> str:
     data = sweep.view.spec["data"]["name"]
     metrics = [sweep.objective.metric, *sweep.confirmed["metric"]]
     published = paper.published(data, sweep.kinds, metrics)
-    if not published:
-        return page.paragraph(
-            f"The paper gives no figure for {' or '.join(sweep.kinds)} on data set {data} in "
-            f"{sweep.objective.metric}."
-        )
     return "".join(_beside_ours(sweep, table) for table in published)
 
 
 def history(sweep: Sweep) -> str:
     if sweep.finished.empty:
-        return page.paragraph("No search trial has finished.")
+        return ""
     figure = figures.history_figure(sweep.search, sweep.looks, sweep.objective)
     zoomed = " The axis spans the better nine tenths; double-click to see all."
     return page.chart(
@@ -107,20 +131,15 @@ def history(sweep: Sweep) -> str:
         f"the best reached {tables.number(_best_value(sweep))}.",
         "Crosses: pruned, at the last value that they reported."
         + (zoomed if figure.layout.yaxis.range else ""),
+        _in_all_trials(sweep),
     )
 
 
 def importance(sweep: Sweep) -> str:
     finished = len(sweep.finished)
-    if sweep.view.study is None or finished < FEWEST_FOR_IMPORTANCE:
-        return page.paragraph(
-            f"Not shown: an estimate needs {FEWEST_FOR_IMPORTANCE} finished search trials, "
-            f"there are {finished}."
-        )
-    if not sweep.searched or sweep.finished["value"].nunique() == 1:
-        return page.paragraph(
-            "Not shown: the finished trials do not differ in parameters and result."
-        )
+    told_apart = sweep.searched and sweep.finished["value"].nunique() > 1
+    if sweep.view.study is None or finished < FEWEST_FOR_IMPORTANCE or not told_apart:
+        return ""
     shares = tables.importance(sweep.view.study, sweep.searched)
     named = {sweep.names[path]: share for path, share in shares.items()}
     return page.chart(
@@ -129,6 +148,16 @@ def importance(sweep: Sweep) -> str:
         + ", ".join(f"{name} {share:.0%}" for name, share in named.items()),
         f"PED-ANOVA (Watanabe et al. 2023) over {finished} finished search trials: how far the "
         "best tenth of the trials differs from all in each parameter. With few trials, a hint.",
+        page.as_table(
+            page.table(
+                pd.DataFrame(
+                    [(path, f"{share:.1%}") for path, share in shares.items()],
+                    columns=["parameter", "share"],
+                ),
+                "Share of importance of each parameter.",
+                right=["share"],
+            )
+        ),
     )
 
 
@@ -147,8 +176,10 @@ def parallel(sweep: Sweep) -> str:
         ),
         f"{len(sweep.finished)} finished search trials as lines through "
         f"{len(sweep.searched)} parameters and {sweep.objective.metric}.",
-        f"A line a finished trial, the best {best_shown(len(sweep.finished))} in colour. Select a "
-        "name to hide its lines. “none”: the trial's branch has no such parameter.",
+        f"A line a finished trial, the best {best_shown(len(sweep.finished))} in colour"
+        + (f" and at most {MOST_OTHERS} others" if len(sweep.finished) > MOST_OTHERS else "")
+        + ". Select a name to hide its lines. “none”: the trial's branch has no such parameter.",
+        _in_all_trials(sweep),
         min_width=width,
     )
 
@@ -158,15 +189,15 @@ def slices(sweep: Sweep) -> str:
         return ""
     charts = [
         (
-            sweep.names[path],
+            path,
             page.chart(
-                figures.slice_figure(
+                slice_figure(
                     sweep.search,
                     sweep.parameters[path],
-                    path,
                     path in sweep.logarithmic,
                     sweep.looks,
                     sweep.objective,
+                    own=path == sweep.group_by,
                 ),
                 f"{sweep.objective.metric} over {path} of finished search trials.",
             ),
@@ -174,9 +205,10 @@ def slices(sweep: Sweep) -> str:
         for path in sweep.searched
     ]
     told = page.paragraph(
-        f"{sweep.objective.title} of every finished search trial over each parameter.", "quiet"
+        f"{sweep.objective.title} of every finished search trial over each parameter.",
+        "quiet",
     )
-    return told + sweep.legend + page.tiles(charts)
+    return told + sweep.legend + page.tiles(charts) + _in_all_trials(sweep)
 
 
 def learning_curves(sweep: Sweep) -> str:
@@ -187,14 +219,20 @@ def learning_curves(sweep: Sweep) -> str:
 
 
 def timeline(sweep: Sweep) -> str:
-    timed = sweep.trials[sweep.trials["started"].notna() & sweep.trials["seconds"].notna()]
+    timed, _ = in_lanes(sweep.trials)
     if timed.empty:
         return ""
-    spent = tables.duration(timed["seconds"].sum())
+    lost = len(faults(timed))
+    times = "once" if lost == 1 else f"{lost} times"
+    mark = f" Crosses: {times} a worker, a node or the driver was lost and the trial carried on."
+    spent = tables.duration((timed["ended"] - timed["started"]).dt.total_seconds().sum())
     return page.chart(
-        figures.timeline_figure(sweep.trials),
-        f"When {len(timed)} trials ran, {spent} of training in all.",
-        f"A bar a trial, one above the other where they ran at once: {spent} of training in all.",
+        timeline_figure(sweep.trials),
+        f"When and where {len(timed)} trials ran, {spent} of training in all; "
+        f"{lost or 'no'} attempt{'' if lost == 1 else 's'} lost.",
+        f"A bar a trial, in the lane of its worker: {spent} of training in all."
+        + (mark if lost else ""),
+        _in_all_trials(sweep),
     )
 
 
@@ -221,6 +259,7 @@ def parzen(sweep: Sweep) -> str:
         f"{largest:,} samples is {tables.number(best)} nats.",
         "σ is chosen again on validation images at every number of samples. Bars: standard "
         "error over test points." + _controls_told(controls),
+        page.as_table(_parzen_numbers(sweep)),
     ) + page.table(
         scored,
         "Every scored model: log-likelihood in nats ± standard error over test points.",
@@ -245,6 +284,7 @@ def reproduce(sweep: Sweep) -> str:
             "The same command carries on where the sweep stands, or makes it again elsewhere."
         )
         + page.code(view.status["resume"])
+        + _again(sweep)
         + page.facts({name: value for name, value in facts.items() if value})
         + (page.details("Winning parameters", page.code(winning)) if winning else "")
         + page.details("Sweep file as given", page.code(view.spec_text))
@@ -252,9 +292,18 @@ def reproduce(sweep: Sweep) -> str:
     )
 
 
+def _again(sweep: Sweep) -> str:
+    best = sweep.view.best
+    if best is None or not best["trials"]:
+        return ""
+    stage = "confirm" if best["confirmed"] else "search"
+    return page.paragraph(
+        "The winner alone, trained again from its record and compared number by number:"
+    ) + page.code(f"aae-sweep reproduce {sweep.view.status['id']}/{stage}-{best['trials'][0]}")
+
+
 SECTIONS: list[tuple[str, str, Callable[[Sweep], str]]] = [
     ("confirmed", "Confirmed results", leaderboard),
-    ("trials", "All trials", all_trials),
     ("paper", "Beside the paper", against_the_paper),
     ("history", "Search history", history),
     ("importance", "Parameter importance", importance),
@@ -264,13 +313,14 @@ SECTIONS: list[tuple[str, str, Callable[[Sweep], str]]] = [
     ("timeline", "Timeline", timeline),
     ("pictures", "Pictures", pictures),
     ("parzen", "Parzen log-likelihood", parzen),
+    ("trials", "All trials", all_trials),
     ("reproduce", "Make it again", reproduce),
 ]
 
 
-def sections(sweep: Sweep, prefix: str = "") -> list[page.Section]:
-    """Every section that has something to say; ids begin with `prefix`."""
-    made = [page.Section(prefix + id, title, build(sweep)) for id, title, build in SECTIONS]
+def sections(sweep: Sweep) -> list[page.Section]:
+    """Every section that has something to say."""
+    made = [page.Section(sweep.prefix + id, title, build(sweep)) for id, title, build in SECTIONS]
     return [section for section in made if section.body]
 
 
@@ -303,8 +353,26 @@ def _key_numbers(sweep: Sweep) -> list[tuple[str, str, str]]:
     return [*cards, ("time", tables.duration(elapsed), remark)]
 
 
+def _in_all_trials(sweep: Sweep) -> str:
+    return page.link(f"{sweep.prefix}trials", "The numbers: all trials")
+
+
+def _parzen_numbers(sweep: Sweep) -> str:
+    scores = sweep.scores
+    told = [plus_minus(r["log_likelihood"], r["standard_error"]) for r in tables.records(scores)]
+    frame = scores[["group", "seed", "n_samples"]].astype({"seed": str, "n_samples": int})
+    frame = frame.assign(score=told, sigma=scores["sigma"].map(tables.number))
+    names = {"n_samples": "samples", "score": "log-likelihood", "sigma": "σ"}
+    return page.table(
+        frame.rename(columns=names),
+        "Every point of the figure: nats ± standard error over test points.",
+        right=["seed", "log-likelihood", "σ"],
+        page_size=ROWS_A_PAGE,
+    )
+
+
 def _means(rows: pd.DataFrame) -> list[str]:
-    return [tables.plus_minus(row["mean"], row["se"]) for row in tables.records(rows)]
+    return [plus_minus(row["mean"], row["se"]) for row in tables.records(rows)]
 
 
 def _by_label(sweep: Sweep, metric: str) -> dict[str, str]:
@@ -320,6 +388,7 @@ def _best_value(sweep: Sweep) -> float:
 def _beside_ours(sweep: Sweep, table: paper.PublishedTable) -> str:
     ours = comparison.Ours(
         {name: method for name, (kind, method) in sweep.methods.items() if kind in table.kinds},
+        sweep.view.spec["data"]["name"],
         sweep.view.spec["data"]["labels"],
         sweep.confirmed,
         sweep.scores,
@@ -345,6 +414,14 @@ def _curves_of(sweep: Sweep, stage: str, trials: pd.DataFrame) -> str:
         curves.curves_figure(sweep.view.curves, trials, sweep.looks, sweep.objective),
         f"{sweep.objective.metric} over epochs. {told}",
         told + grey,
+        page.as_table(
+            page.table(
+                tables.curves_frame(sweep.view.curves, drawn, sweep.objective.metric),
+                f"{sweep.objective.title} after quarters of the epochs that each trial ran.",
+                right=["trial"],
+                page_size=ROWS_A_PAGE,
+            )
+        ),
     )
 
 
@@ -362,7 +439,7 @@ def _controls_told(controls: Mapping[str, Any]) -> str:
     if not controls:
         return ""
     return (
-        " Dashed: controls scored the same way. Parzen figures flatter memorisation: training "
+        " Grey: controls scored the same way. Parzen figures flatter memorisation: training "
         "images themselves, as samples, set the scale."
     )
 

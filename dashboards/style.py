@@ -6,7 +6,8 @@ puts its own colours on.
 """
 
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ TEMPLATE = go.layout.Template(
         "yaxis": AXIS,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "hoverlabel": {"align": "left"},
+        "annotationdefaults": {"bgcolor": "rgba(0,0,0,0)"},
     }
 )
 
@@ -83,6 +85,39 @@ def value_axis(values: pd.Series, objective: Objective, titled: bool = True) -> 
     low, high = sorted((values.quantile(worst), values.max() if worst < 0.5 else values.min()))
     margin = 0.12 * (high - low)
     return axis | ({"range": [low - margin, high + margin]} if margin else {})
+
+
+def ticks(low: float, high: float, logarithmic: bool = False, most: int = 4) -> list[float]:
+    """At most so many round numbers from low to high, the closest that are few enough."""
+    if not high > low:
+        return [low]
+    ladders = [*(_powers(low, high) if logarithmic else []), *_multiples(low, high, most)]
+    return next(found for found in ladders if 2 <= len(found) <= most or found is ladders[-1])
+
+
+def _powers(low: float, high: float) -> Iterator[list[float]]:
+    """Of ten, with 2 and 5 or 3 between them, or every second, third, … alone."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for factors, stride in ((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3):
+        powers = range(first - first % stride, last + 1, stride)
+        found = (float(f"{factor}e{power}") for power in powers for factor in factors)
+        yield [tick for tick in found if low <= tick <= high]
+
+
+def _multiples(low: float, high: float, most: int) -> Iterator[list[float]]:
+    power = math.floor(math.log10((high - low) / most))
+    for factor in (1, 2, 5, 10, 20):
+        step = factor * 10.0**power
+        steps = range(math.ceil(low / step), math.floor(high / step) + 1)
+        yield [float(f"{step * i:.12g}") for i in steps]
+
+
+def span(values: pd.Series, logarithmic: bool) -> list[float]:
+    """The range of an axis over all values, in the axis' own unit: powers of ten if logarithmic."""
+    ends = [float(end) for end in (values.min(), values.max())]
+    low, high = map(math.log10, ends) if logarithmic else ends
+    margin = 0.07 * (high - low) or 0.5
+    return [low - margin, high + margin]
 
 
 def is_numeric(values: pd.Series) -> bool:

@@ -18,6 +18,7 @@ GLYPHS = dict(zip(style.SYMBOLS, "●◆■▲✚✖", strict=True))
 @dataclass(frozen=True)
 class Sweep:
     view: "SweepView"
+    prefix: str = ""  # of the ids of its sections
 
     @cached_property
     def objective(self) -> style.Objective:

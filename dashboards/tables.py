@@ -12,9 +12,11 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from orchestrator.records import Direction, RunRecord
+from orchestrator.selection import METHODS
 
 Curves = Mapping[tuple[str, int], Sequence[Mapping[str, float]]]
 MISSING = "–"
+QUARTERS = (25, 50, 75, 100)
 
 
 def trials_frame(
@@ -31,6 +33,8 @@ def trials_frame(
             "epochs": [t.epochs for t in trials],
             "seed": [str(t.seed) for t in trials],  # a name: 63 bits do not fit a float
             "attempts": [t.attempts for t in trials],
+            "resumed_from": pd.Series([t.resumed_from for t in trials], dtype=object),
+            "node": [t.node or "" for t in trials],
             "seconds": numbers(t.seconds for t in trials),
             "started": pd.to_datetime(
                 pd.Series([t.started for t in trials], dtype=object), format="ISO8601", utc=True
@@ -98,6 +102,55 @@ def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.
     ]
     frame = pd.DataFrame(rows, columns=names)
     return frame.astype(dict.fromkeys(["mean", "se", "low", "high"], float))
+
+
+def standing_frame(
+    candidates: Sequence[Mapping[str, Any]], labels: Mapping[str, str], metric: str
+) -> pd.DataFrame:
+    """One row a candidate, the best first, for reading: its mean, both intervals, and what it is
+    above the best."""
+    return pd.DataFrame(
+        {
+            "candidate": labels[candidate["config_hash"]],
+            "seeds": len(figures["values"]),
+            metric: plus_minus(figures["mean"], figures["se"]),
+            "95 % (t)": interval(*figures["ci95"] or (math.nan, math.nan)),
+            "95 % (bootstrap)": interval(*figures["bootstrap95"] or (math.nan, math.nan)),
+            **_versus(candidate["versus_best"]),
+        }
+        for candidate in candidates
+        for figures in [candidate["metrics"][metric]]
+    )
+
+
+def _versus(versus: Mapping[str, Any] | None) -> dict[str, str]:
+    """How a candidate compares with the best; the best itself with None."""
+    told = dict.fromkeys(["minus the best", "p (Holm)", "compared"], "")
+    if versus is None:
+        return told | {"compared": "the best"}
+    method = METHODS[versus["method"]].format(**versus)
+    p = "" if versus["p_holm"] is None else f"{versus['p_holm']:.2g}"
+    difference = plus_minus(versus["difference"], versus["se"])
+    return told | {"minus the best": difference, "p (Holm)": p, "compared": method}
+
+
+def metrics_frame(confirmed: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """A metric a row, a candidate a column: mean ± standard error over seeds, as text."""
+    told = confirmed[confirmed["metric"].isin(metrics)]
+    cells = told.assign(cell=[plus_minus(r["mean"], r["se"]) for r in records(told)])
+    wide = cells.pivot_table("cell", "metric", "label", aggfunc="first", sort=False)
+    return wide.rename_axis(columns=None).reset_index().fillna(MISSING)
+
+
+def curves_frame(curves: Curves, trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row a trial: its metric after the quarters of its epochs, for reading."""
+    rows = []
+    for trial in records(trials):
+        points = [p for p in curves[trial["stage"], trial["number"]] if metric in p]
+        at = {f"{q} %": points[max(len(points) * q // 100 - 1, 0)][metric] for q in QUARTERS}
+        about = {"trial": str(trial["number"]), "group": trial["group"], "state": trial["state"]}
+        rows.append(about | {"epochs": trial["epochs"]} | at)
+    return pd.DataFrame(rows)
 
 
 def parzen_frame(evaluation: Mapping[str, Any] | None) -> pd.DataFrame:

@@ -159,7 +159,8 @@ class History:
             return None
         winner, search = ranked[0], self._search(sweep)
         per = confirm["per"]
-        tied = {c.config_hash for c in selection.tied_with_best(ranked, metric)}
+        compared = [None, *selection.versus_best(ranked, metric)]
+        tied = [c.config_hash for c, v in zip(ranked, compared, strict=True) if v and v.tied]
         return {
             "sweep": sweep,
             **_describe(winner),
@@ -168,10 +169,11 @@ class History:
                 {
                     "by": per,
                     "value": c.params.get(per) if per else None,
-                    "tied_with_best": c is winner or c.config_hash in tied,
+                    "tied_with_best": versus is None or versus.tied,
+                    "versus_best": asdict(versus) if versus else None,
                     **_describe(c),
                 }
-                for c in ranked
+                for c, versus in zip(ranked, compared, strict=True)
             ],
             "tied_with": sorted(tied),
             "data_sha256": self.data_sha256(sweep),

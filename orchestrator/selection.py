@@ -16,6 +16,11 @@ import numpy as np
 
 from orchestrator.records import Direction, RunRecord
 
+METHODS = {  # Comparison.method -> what is told of it
+    "paired": "seed by seed ({seeds})",
+    "welch": "all values (Welch)",
+    None: "too few seeds",
+}
 _LEVEL = 0.05
 _RESAMPLES = 10_000
 

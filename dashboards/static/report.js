@@ -12,6 +12,7 @@ function inColours(template) {
   const layout = template.layout;
   layout.font.color = colour("--ink");
   for (const axis of [layout.xaxis, layout.yaxis]) axis.gridcolor = colour("--grid");
+  layout.annotationdefaults.bgcolor = colour("--veil");
   layout.hoverlabel = {
     ...layout.hoverlabel, bgcolor: colour("--wash"), bordercolor: colour("--line"), font: { color: colour("--ink") },
   };

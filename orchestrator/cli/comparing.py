@@ -13,12 +13,6 @@ if TYPE_CHECKING:
     from orchestrator.history import History
     from orchestrator.selection import Candidate, Comparison
 
-_METHODS = {
-    "paired": "seed by seed ({seeds})",
-    "welch": "all values (Welch)",
-    None: "too few seeds",
-}
-
 
 def compare(
     sweeps: Annotated[list[str], typer.Argument(help="One sweep or several.")] = ["latest"],  # noqa: B006
@@ -122,6 +116,8 @@ def _describe(candidate: "Candidate", metric: str, versus: "Comparison | None") 
 
 
 def _row(candidate: dict[str, Any], metric: str) -> tuple[Any, ...]:
+    from orchestrator.selection import METHODS
+
     figures, versus = candidate["metrics"][metric], candidate["versus_best"]
     mean = number(figures["mean"], figures["se"])
     settings = ", ".join(common.setting(*item) for item in candidate["params"].items())
@@ -131,7 +127,7 @@ def _row(candidate: dict[str, Any], metric: str) -> tuple[Any, ...]:
     return (
         *about,
         number(versus["difference"], versus["se"]),
-        _METHODS[versus["method"]].format(**versus),
+        METHODS[versus["method"]].format(**versus),
         "" if versus["p_holm"] is None else f"{versus['p_holm']:.2g}",
         "tied" if candidate["tied_with_best"] else "",
         settings,

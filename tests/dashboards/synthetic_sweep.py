@@ -5,14 +5,14 @@ import math
 import random
 import struct
 import zlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import optuna
 
+from orchestrator import selection
 from orchestrator.history import Picture, SweepView
 from orchestrator.records import TRIAL_STATES, RunRecord
 
@@ -81,7 +81,7 @@ def as_semi_supervised(view: SweepView) -> SweepView:
         group
         | {
             "metrics": {
-                _ERRORS[name]: summary([_error(v) for v in figures["values"]])
+                _ERRORS[name]: selection.summarise([_error(v) for v in figures["values"]])
                 for name, figures in group["metrics"].items()
             }
         }
@@ -198,6 +198,7 @@ def _trial(
         state, reason, last = "diverged", "train/gen_z is not finite in epoch 4", 4
     elif stage == "search" and number == 10:
         state, reason, last = "failed", "worker killed 3 times", 7
+    lost = stage == "search" and number % 11 == 5
     level = BEST_REACHED[params["model.encoder.kind"]] + rng.gauss(0, 1.3)
     if stage == "search":
         level -= 2.2 * abs(params["model.code_dim"] - 6)
@@ -214,11 +215,13 @@ def _trial(
         number=number,
         stage=stage,
         state=state,  # type: ignore[arg-type]
-        seed=1000 + number,
-        config_hash=f"c0ffee{number:06d}",
+        seed=1000 + number if stage == "search" else 2001 + 2 * (number % 3),
+        config_hash=f"{'ba5e' if stage == 'search' else 'c0ff'}{number // 3:08d}",
         params=params,
         reason=reason,
-        attempts=1,
+        attempts=2 if lost else 1,
+        resumed_from=[last // 2] if lost else [],
+        node=f"10.0.0.{2 + number % 2}",
         epochs=last,
         epochs_computed=last,
         metrics={
@@ -256,47 +259,34 @@ def _status(trials: list[RunRecord]) -> dict[str, Any]:
     }
 
 
-def summary(values: list[float]) -> dict[str, Any]:
-    error = stdev(values) / math.sqrt(len(values))
-    mean = fmean(values)
-    return {
-        "mean": mean,
-        "std": stdev(values),
-        "se": error,
-        "ci95": [mean - 4.303 * error, mean + 4.303 * error],
-        "values": values,
-    }
-
-
 def _best(confirm: list[RunRecord]) -> dict[str, Any]:
+    """As `History` tells it, by the same selection."""
+    ranked = selection.rank(selection.candidates(confirm), METRIC, "maximize")
+    compared = [None, *selection.versus_best(ranked, METRIC)]
     groups = [
         {
             "by": "model.encoder.kind",
-            "value": encoder,
-            "params": next(t.params for t in confirm if t.params["model.encoder.kind"] == encoder),
-            "config_hash": f"c0ffee{ENCODERS.index(encoder):06d}",
+            "value": candidate.params["model.encoder.kind"],
+            "params": candidate.params,
+            "config_hash": candidate.config_hash,
+            "seeds": candidate.seeds,
+            "trials": [run.number for run in candidate.runs],
             "metrics": {
-                name: summary(
-                    [t.metrics[name] for t in confirm if t.params["model.encoder.kind"] == encoder]
-                )
+                name: selection.summarise(list(candidate.values(name).values()))
                 for name in (METRIC, "test/parzen_ll")
             },
+            "checkpoints": [run.checkpoint for run in candidate.runs],
+            "run_ids": [],
+            "tied_with_best": versus is None or versus.tied,
+            "versus_best": asdict(versus) if versus else None,
         }
-        for encoder in ENCODERS
+        for candidate, versus in zip(ranked, compared, strict=True)
     ]
-    groups.sort(key=lambda group: -group["metrics"][METRIC]["mean"])
-    first, second, _ = groups
-    members = [t for t in confirm if t.params["model.encoder.kind"] == first["value"]]
-    return {
-        "params": members[0].params,
-        "config_hash": first["config_hash"],
-        "seeds": [trial.seed for trial in members],
+    first, *others = groups
+    return first | {
         "confirmed": True,
-        "metrics": first["metrics"],
         "groups": groups,
-        "tied_with": [second["config_hash"]],
-        "checkpoints": [trial.checkpoint for trial in members],
-        "run_ids": [],
+        "tied_with": [group["config_hash"] for group in others if group["tied_with_best"]],
         "data_sha256": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "code_version": "0.1.0+g70e2917",
     }

@@ -8,8 +8,9 @@ import plotly.graph_objects as go
 import pytest
 from synthetic_sweep import ENCODERS, METRIC, make_view
 
-from dashboards import curves, figures, style
+from dashboards import curves, figures, style, timeline
 from dashboards.parallel import parallel_figure
+from dashboards.slices import slice_figure
 from dashboards.sweep import Sweep
 from orchestrator.history import SweepView
 
@@ -105,7 +106,7 @@ def test_parallel_figure_keeps_trials_of_every_branch(sweep: Sweep) -> None:
 def test_slice_over_a_category_puts_groups_side_by_side() -> None:
     frame = trials(1.0, 2.0, 3.0, 4.0).assign(group=["a", "b", "a", "b"])
     chosen = pd.Series(["x", "x", "y", "y"], dtype=object)
-    figure = figures.slice_figure(frame, chosen, "kind", False, style.looks(["a", "b"]), LL)
+    figure = slice_figure(frame, chosen, False, style.looks(["a", "b"]), LL, own=True)
     a, b = (trace.x for trace in figure.data)
     assert a[0] < b[0] < 0.5 < a[1] < b[1]
     assert list(figure.layout.xaxis.ticktext) == ["x", "y"]
@@ -114,9 +115,40 @@ def test_slice_over_a_category_puts_groups_side_by_side() -> None:
 def test_slice_over_a_logarithmic_number_leaves_out_other_branches() -> None:
     frame = trials(1.0, 2.0, 3.0)
     chosen = pd.Series([0.001, None, 0.1], dtype=object)
-    figure = figures.slice_figure(frame, chosen, "lr", True, style.looks([""]), LL)
+    figure = slice_figure(frame, chosen, True, style.looks([""]), LL)
     assert figure.layout.xaxis.type == "log"
     assert list(figure.data[0].x) == [0.001, 0.1]
+
+
+def test_a_slice_has_a_panel_a_group_on_the_same_axes() -> None:
+    frame = trials(1.0, 2.0, 3.0, 4.0).assign(group=["a", "b", "a", "b"])
+    chosen = pd.Series([1.0, 2.0, 3.0, 4.0], dtype=object)
+    figure = slice_figure(frame, chosen, False, style.looks(["a", "b"]), LL)
+    assert [(t.name, t.xaxis, list(t.x)) for t in figure.data] == [
+        ("a", "x", [1.0, 3.0]),
+        ("b", "x2", [2.0, 4.0]),
+    ]
+    assert figure.layout.xaxis.range == figure.layout.xaxis2.range
+    assert figure.layout.yaxis2.matches == "y"
+    assert [a.text for a in figure.layout.annotations] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "logarithmic", "most", "found"),
+    [
+        (4, 12, False, 4, [5, 10]),
+        (0.0, 1.0, False, 4, [0, 0.5, 1]),
+        (0.5, 20.0, True, 4, [1, 3, 10]),
+        (0.5, 20.0, True, 6, [0.5, 1, 2, 5, 10, 20]),
+        (1e-6, 1.0, True, 4, [1e-6, 1e-4, 1e-2, 1.0]),
+        (0.012, 0.019, True, 4, [0.012, 0.014, 0.016, 0.018]),
+        (3.0, 3.0, True, 4, [3.0]),
+    ],
+)
+def test_ticks_are_round_and_few(
+    low: float, high: float, logarithmic: bool, most: int, found: list[float]
+) -> None:
+    assert style.ticks(low, high, logarithmic, most) == found
 
 
 def test_curves_fade_what_was_cut_short(sweep: Sweep, view: SweepView) -> None:
@@ -140,16 +172,51 @@ def test_long_and_many_curves_are_thinned_and_keep_their_ends() -> None:
 
 
 def test_timeline_has_a_bar_a_started_trial(sweep: Sweep) -> None:
-    traces = named(figures.timeline_figure(sweep.trials))
-    assert set(traces) == {"complete", "pruned", "diverged", "failed"}
-    assert sum(len(trace.x) for trace in traces.values()) == 33
+    traces = named(timeline.timeline_figure(sweep.trials))
+    assert set(traces) == {"complete", "pruned", "diverged", "failed", timeline.FAULT}
+    assert sum(len(trace.x) for name, trace in traces.items() if name != timeline.FAULT) == 33
     assert traces["diverged"].base[0].startswith("2026-03-01 09:09:00")
     (width,) = traces["diverged"].x
-    assert width == pytest.approx(1000 * sweep.trials.loc[6, "seconds"])
+    assert width == pytest.approx(1000 * sweep.trials.loc[6, "seconds"], abs=1)
 
 
 def test_lanes_hold_what_ran_at_once() -> None:
-    assert figures.lanes([0, 1, 2, 5], [5, 2, 9, 6]) == [0, 1, 1, 0]
+    assert timeline.lanes([0, 1, 2, 5], [5, 2, 9, 6]) == [0, 1, 1, 0]
+
+
+def on_workers(**changes: object) -> pd.DataFrame:
+    """Two trials of a hundred seconds on each of two nodes, at once."""
+    frame = trials(1.0, 2.0, 3.0, 4.0).assign(
+        node=["b", "a", "b", "a"],
+        started=pd.Timestamp("2026-03-01T09:00:00Z"),
+        seconds=100.0,
+        attempts=1,
+        epochs=10,
+        resumed_from=[[], [], [], []],
+    )
+    return frame.assign(**changes)
+
+
+def test_a_worker_has_a_lane_for_each_trial_at_once() -> None:
+    timed, names = timeline.in_lanes(on_workers())
+    assert names == ["a", "a", "b", "b"]
+    assert dict(zip(timed["number"], timed["lane"], strict=True)) == {1: 0, 3: 1, 0: 2, 2: 3}
+
+
+def test_a_trial_that_runs_reaches_to_the_last_known_moment() -> None:
+    timed, _ = timeline.in_lanes(on_workers(seconds=[100.0, 50.0, math.nan, 20.0]))
+    running = timed[timed["number"] == 2].iloc[0]
+    assert (running["ended"] - running["started"]).total_seconds() == 100
+
+
+def test_a_lost_attempt_is_marked_at_the_epoch_that_it_went_on_from() -> None:
+    lost = on_workers(attempts=[1, 3, 1, 1], resumed_from=[[], [4], [], []])
+    found = timeline.faults(timeline.in_lanes(lost)[0])
+    since = (found["moment"] - lost["started"][0]).dt.total_seconds()
+    assert list(zip(since, found["lane"], found["told"], strict=True)) == [
+        (40.0, 0, "search 1: attempt 2 from epoch 4"),
+        (0.0, 0, "search 1: attempt 3 from epoch 0"),
+    ]
 
 
 def test_parallel_figure_of_many_trials_stays_legible() -> None:
@@ -164,9 +231,11 @@ def test_parallel_figure_of_many_trials_stays_legible() -> None:
 def test_parzen_figure_shows_models_paper_and_controls(sweep: Sweep) -> None:
     kmeans = {"kmeans": {"n_samples": 10_000, "log_likelihood": 238.94}}
     figure = figures.parzen_figure(sweep.scores, sweep.looks, kmeans, {10_000: 340.0, 10**7: 427.0})
-    assert len(figure.data) == 3 + 1
+    assert len(figure.data) == 3 + 1 + 1
     assert list(figure.data[0].x) == [10**4, 10**5, 10**6, 10**7]
-    assert [a.text for a in figure.layout.annotations] == ["10K k-means centroids: 238.9"]
+    control = named(figure)["10K k-means centroids: 238.9"]
+    assert list(control.x) == [10**4, 10**5, 10**6, 10**7]
+    assert set(control.y) == {238.94}
 
 
 def test_no_figure_carries_more_than_its_data(sweep: Sweep) -> None:

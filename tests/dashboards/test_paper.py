@@ -29,7 +29,6 @@ def test_a_table_is_found_by_data_set_architecture_and_metric() -> None:
     found = paper.published("mnist", ["aae"], ["val/parzen_ll", "test/parzen_ll"])
     assert [table.title for table in found] == [paper.TABLE_1.title]
     assert [column.label for column in found[0].columns] == ["MNIST 10K", "MNIST 10M"]
-    assert paper.published("digits", ["aae"], ["val/parzen_ll"]) == []
     assert paper.published("mnist", ["aae"], ["val/recon"]) == []
 
 
@@ -72,11 +71,13 @@ def ours(
     points: Sequence[tuple[int, float]] = (),
     labels: int | None = None,
     method: str = "AAE, gaussian",
+    data: str = "mnist",
 ) -> comparison.Ours:
     row = ("gaussian", "gaussian", f"test/{metric}", mean, se, [0.0, 0.0, 0.0])
     scores = [("gaussian", 1, float(n), ll) for n, ll in points]
     return comparison.Ours(
         {"gaussian": method},
+        data,
         labels,
         pd.DataFrame([] if mean is None else [row], columns=CONFIRMED),
         pd.DataFrame(scores, columns=["group", "seed", "n_samples", "log_likelihood"]),
@@ -101,7 +102,7 @@ def test_another_number_of_samples_gets_a_column_of_its_own() -> None:
     table = paper.TABLE_1.only("mnist")
     figures = ours(points=[(100_000, 360.0), (2_500_000, 400.0)])
     frame = comparison.beside(table, figures)
-    assert list(frame.columns) == ["method", "MNIST 10K", "MNIST 10M", "ours at 2.5M"]
+    assert list(frame.columns) == ["method", "MNIST 10K", "MNIST 10M", "ours, 2.5M"]
     told = comparison.differences(table, figures)
     assert any("Ours stops at 2.5M samples" in line for line in told)
 
@@ -112,7 +113,7 @@ def test_another_number_of_samples_gets_a_column_of_its_own() -> None:
         (100, "MNIST 100"),
         (1000, "MNIST 1000"),
         (None, "MNIST all"),
-        (50, "ours with 50 labels"),
+        (50, "ours, 50 labels"),
     ],
 )
 def test_an_error_stands_in_the_column_of_its_labels(labels: int | None, column: str) -> None:
@@ -123,8 +124,22 @@ def test_an_error_stands_in_the_column_of_its_labels(labels: int | None, column:
 
 
 def test_svhn_with_every_label_is_in_no_column_of_the_paper() -> None:
-    frame = comparison.beside(paper.TABLE_2.only("svhn"), ours("error", 9.0, 0.1))
-    assert list(frame.columns) == ["method", "SVHN 1000", "ours with all labels"]
+    frame = comparison.beside(paper.TABLE_2.only("svhn"), ours("error", 9.0, 0.1, data="svhn"))
+    assert list(frame.columns) == ["method", "SVHN 1000", "ours, all labels"]
+
+
+def test_a_data_set_that_the_paper_lacks_stands_in_columns_of_its_own() -> None:
+    (table,) = paper.published("digits", ["aae"], ["val/parzen_ll"])
+    figures = ours(mean=26.0, points=[(10**7, 29.5)], data="digits")
+    frame = comparison.beside(table, figures)
+    assert list(frame.columns) == [
+        *("method", "MNIST 10K", "MNIST 10M", "digits, 10K", "digits, 10M"),
+    ]
+    found = {name: cell for name, cell in row(frame, "AAE, gaussian (this sweep)").items() if cell}
+    assert found == {"digits, 10K": "26.0 ± 1.5", "digits, 10M": "29.5"}
+    first, *others = comparison.differences(table, figures)
+    assert "no figure for digits" in first
+    assert not any("60,000" in line for line in others)
 
 
 def test_clusters_are_part_of_the_name() -> None:

@@ -110,6 +110,35 @@ def test_confirmed_frame_has_a_row_a_candidate_and_metric(tmp_path: Path) -> Non
     assert tables.confirmed_frame({**best, "confirmed": False}, None).empty
 
 
+def test_standing_frame_tells_how_each_compares_with_the_best(tmp_path: Path) -> None:
+    best = make_view(tmp_path).best
+    assert best is not None
+    labels = tables.candidate_labels(best)
+    frame = tables.standing_frame(best["groups"], labels, METRIC)
+    assert list(frame["candidate"]) == list(labels.values())
+    assert list(frame["compared"]) == ["the best", "seed by seed (3)", "seed by seed (3)"]
+    figures, versus = best["groups"][1]["metrics"][METRIC], best["groups"][1]["versus_best"]
+    assert frame["95 % (bootstrap)"][1] == tables.interval(*figures["bootstrap95"])
+    assert frame["minus the best"][1] == tables.plus_minus(versus["difference"], versus["se"])
+    assert frame["p (Holm)"][1] == f"{versus['p_holm']:.2g}"
+
+
+def test_metrics_frame_has_a_candidate_a_column(tmp_path: Path) -> None:
+    best = make_view(tmp_path).best
+    assert best is not None
+    frame = tables.metrics_frame(tables.confirmed_frame(best, None), ["test/parzen_ll"])
+    assert list(frame.columns) == ["metric", *tables.candidate_labels(best).values()]
+    figures = best["metrics"]["test/parzen_ll"]
+    assert frame.iloc[0, 1] == tables.plus_minus(figures["mean"], figures["se"])
+
+
+def test_curves_frame_stands_at_the_quarters() -> None:
+    curve = [{"epoch": e, METRIC: 10.0 * e} for e in range(1, 9)]
+    frame = tables.trials_frame([record(3, 80.0)], METRIC)
+    (row,) = tables.records(tables.curves_frame({("search", 3): curve}, frame, METRIC))
+    assert [row[f"{q} %"] for q in tables.QUARTERS] == [20.0, 40.0, 60.0, 80.0]
+
+
 def test_group_scores_give_an_error_over_seeds_alone() -> None:
     scores = pd.DataFrame(
         {
