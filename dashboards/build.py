@@ -1,9 +1,9 @@
 """One or several sweeps -> one self-contained HTML file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ from dashboards import page
 from dashboards.sections import hero, sections
 from dashboards.sweep import Sweep
 from dashboards.tables import duration
-from dashboards.verdict import verdict
+from dashboards.verdict import leader, verdict
 
 if TYPE_CHECKING:
     from orchestrator.history import SweepView
@@ -26,6 +26,36 @@ def build_report(views: Sequence["SweepView"]) -> str:
         return page.document(f"{_name(sweep)} · sweep report", _single(sweep))
     sweeps = [Sweep(view, f"sweep{i}-") for i, view in enumerate(views, 1)]
     return page.document(f"{len(sweeps)} sweeps compared", _several(sweeps))
+
+
+def live_report(view: "SweepView") -> str:
+    """The same page as it is served while the sweep runs."""
+    sweep = Sweep(view)
+    return page.served(f"{_name(sweep)} · {view.status['state']}", _single(sweep))
+
+
+def overview(statuses: Sequence[Mapping[str, Any]], address: Callable[[str], str]) -> str:
+    """The sweeps of a home, the latest first, each with its page's address."""
+    rows = [
+        (
+            page.Link(address(status["id"]), status["id"]),
+            status["state"],
+            status["stage"],
+            f"{sum(status['trials'].values())} of {sum(status['planned'].values())}",
+            leader(status["best"]),
+            duration(status["elapsed_seconds"]),
+        )
+        for status in reversed(statuses)
+    ]
+    frame = pd.DataFrame(rows, columns=["sweep", "state", "stage", "trials", "best", "time"])
+    told = (
+        "The sweeps of this home, the latest first." if rows else "No sweep has been run here yet."
+    )
+    return page.served(
+        "Sweeps",
+        f"<header>{_over('aae-sweep')}<h1>Sweeps</h1></header>"
+        f'<main id="main">{page.table(frame, told, right=["trials", "time"])}</main>',
+    )
 
 
 def write_report(views: Sequence["SweepView"], path: Path) -> Path:

@@ -33,6 +33,17 @@ class Section:
     body: str  # HTML
 
 
+@dataclass(frozen=True)
+class Link:
+    """A cell that leads elsewhere."""
+
+    address: str
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
 def text(value: object) -> str:
     return html.escape(str(value))
 
@@ -175,23 +186,47 @@ def section(part: Section, level: int) -> str:
 
 def document(title: str, body: str) -> str:
     """The whole file; `body` is HTML."""
-    scripts = [get_plotlyjs(), (STATIC / "report.js").read_text("utf-8")]
-    style = (STATIC / "report.css").read_text("utf-8")
-    policy = (
-        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
-        f"script-src {' '.join(_hash(script) for script in scripts)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    scripts = [get_plotlyjs(), _static("report.js")]
+    allowed = f"script-src {' '.join(map(_hash, scripts))}; base-uri 'none'; form-action 'none'"
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY} {allowed}">'
+    return _html(title, policy, body, "".join(f"<script>{script}</script>\n" for script in scripts))
+
+
+def served(title: str, body: str) -> str:
+    """The same as a page that keeps itself fresh; its scripts and its policy come beside it."""
+    scripts = "".join(f'<script src="{path}"></script>\n' for path in SERVED)
+    return _html(title, "", f"{body}{_LIVE}", scripts)
+
+
+_POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline';"
+POLICY_SERVED = (
+    f"{_POLICY} script-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SERVED = {  # in the order in which they run
+    "/plotly.js": get_plotlyjs,
+    "/live.js": lambda: _static("live.js"),
+    "/report.js": lambda: _static("report.js"),
+}
+_LIVE = (
+    '<p id="live"><span role="status" aria-live="off">live</span> '
+    '<button type="button" aria-pressed="false">Pause</button></p>'
+)
+
+
+def _html(title: str, policy: str, body: str, scripts: str) -> str:
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{policy}\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="color-scheme" content="light dark">\n'
-        f"<title>{text(title)}</title>\n<style>{style}</style>\n</head>\n"
-        f'<body>\n<a class="skip" href="#main">Skip to the results</a>\n{body}\n'
-        + "".join(f"<script>{script}</script>\n" for script in scripts)
-        + "</body>\n</html>\n"
+        f"<title>{text(title)}</title>\n<style>{_static('report.css')}</style>\n</head>\n"
+        f'<body>\n<a class="skip" href="#main">Skip to the results</a>\n{body}\n{scripts}'
+        "</body>\n</html>\n"
     )
+
+
+def _static(name: str) -> str:
+    return (STATIC / name).read_text("utf-8")
 
 
 def _hash(script: str) -> str:
@@ -216,6 +251,8 @@ def _cell(value: Any, numeric: bool, heads_row: bool) -> str:
         value = number(float(value))
     attributes = (f' class="{kind}"' if kind else "") + key
     shown = text(MISSING if value is None else value)
+    if isinstance(value, Link):
+        shown = f'<a href="{text(value.address)}">{shown}</a>'
     return (
         f'<th scope="row"{attributes}>{shown}</th>'
         if heads_row

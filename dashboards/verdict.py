@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dashboards.tables import candidate_labels, plus_minus
+from dashboards.tables import MISSING, candidate_labels, plus_minus
 from orchestrator.records import METRICS
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ def is_test_goal(metric: str) -> bool:
 
 def score(summary: Mapping[str, Any]) -> str:
     return plus_minus(summary["mean"], summary["se"])
+
+
+def leader(best: Mapping[str, Any] | None) -> str:
+    """The best of a status in few words."""
+    if best is None:
+        return MISSING
+    whose = "confirmed" if best["confirmed"] else f"trial {best['trial']}, one seed"
+    return f"{best['metric']} {plus_minus(best['value'], best['se'])} ({whose})"
 
 
 def _confirmed(best: Mapping[str, Any], metric: str) -> tuple[str, str]:

@@ -1,5 +1,7 @@
-"""status, ls, show, best, export, report: they look, and write nothing of a sweep's."""
+"""status, ls, show, best, export, report, dashboard: they look, and write nothing of a sweep's."""
 
+import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -174,7 +176,34 @@ def report(
         print(path)
 
 
-COMMANDS = (status, ls, show, best, export, report)
+def dashboard(
+    host: Annotated[
+        str, typer.Option(help="Beyond loopback it asks for a token, printed or of your choice.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8050,
+) -> None:
+    """Serve live pages of the sweeps of this home; they refresh while a sweep runs.
+
+    The token for other machines is AAE_DASHBOARD_TOKEN, or a fresh one where that is not set.
+    """
+    from dashboards import live
+    from orchestrator.history import History
+
+    settings = common.settings()
+    token = None
+    if not live.is_loopback(host):
+        token = os.environ.get("AAE_DASHBOARD_TOKEN") or secrets.token_urlsafe(24)
+    try:
+        server = live.server(live.Pages(lambda: History(settings)), host, port, token)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port} ({error}); try another --port") from error
+    where = f"http://{host}:{server.server_port}/{f'?token={token}' if token else ''}"
+    say(f"sweeps on {where}; Ctrl-C ends it")
+    with server:
+        server.serve_forever()
+
+
+COMMANDS = (status, ls, show, best, export, report, dashboard)
 
 
 def _build(names: list[str], out: Path | None) -> Path:

@@ -34,6 +34,7 @@ def open_page(chromium: Browser) -> Iterator[Open]:
             contexts.pop().close()
         options.setdefault("viewport", {"width": 1280, "height": 900})
         contexts.append(chromium.new_context(**options))
+        contexts[-1].set_default_timeout(120_000)  # a machine may have other work
         page = Opened(contexts[-1].new_page())
         page.page.goto(url)
         return page

@@ -20,7 +20,7 @@ class Opened:
 
     def wait_for_figures(self) -> None:
         undrawn = self.page.locator(".plot:not(:has(.main-svg))")
-        expect(undrawn).to_have_count(0, timeout=60_000)
+        expect(undrawn).to_have_count(0, timeout=120_000)
 
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()

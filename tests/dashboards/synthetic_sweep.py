@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 
 from orchestrator import selection
+from orchestrator.errors import UsageError
 from orchestrator.history import Picture, SweepView
 from orchestrator.records import TRIAL_STATES, RunRecord
 
@@ -69,6 +70,34 @@ def make_view(folder: Path, n_search: int = 24, epochs: int = 30) -> SweepView:
         spec_text="# aae-sweep run sweeps/likelihood_mnist.yaml\nname: likelihood_mnist\nseed: 0\n",
         space=SPACE,
     )
+
+
+class History:
+    """What the live page asks of the reader, with one sweep that a test lets go on."""
+
+    def __init__(self, whole: SweepView) -> None:
+        self.whole = self._shown = whole
+        self.views = 0
+        self.empty = False
+
+    def show(self, trials: list[RunRecord], **changes: Any) -> None:
+        status = {**self.whole.status, "state": "running", "trials": count_states(trials)}
+        self._shown = replace(self.whole, status=status, trials=trials, **changes)
+
+    def sweeps(self) -> list[str]:
+        return [] if self.empty else [self.whole.status["id"]]
+
+    def resolve(self, name: str) -> str:
+        if name not in ("latest", self.whole.status["id"]):
+            raise UsageError(f"`{name}` names no sweep")
+        return str(self.whole.status["id"])
+
+    def status(self, _: str) -> dict[str, Any]:
+        return self._shown.status
+
+    def view(self, _: str) -> SweepView:
+        self.views += 1
+        return self._shown
 
 
 def as_semi_supervised(view: SweepView) -> SweepView:
@@ -252,7 +281,8 @@ def _status(trials: list[RunRecord]) -> dict[str, Any]:
         "state": "done",
         "trials": count_states(trials),
         "objective": {"metric": METRIC, "direction": "maximize"},
-        "best": {"trial": 1, "metric": METRIC, "value": 326.0},
+        "best": {"trial": 1, "metric": METRIC, "value": 326.0, "se": 0.4, "confirmed": True},
+        "planned": {"search": len(trials), "confirm": 9},
         "elapsed_seconds": 7860.0,
         "eta_seconds": None,
         "resume": "aae-sweep run sweeps/likelihood_mnist.yaml",

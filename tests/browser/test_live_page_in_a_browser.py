@@ -1,0 +1,78 @@
+"""The live page while its sweep goes on: it follows, and leaves alone what its reader has set."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from opened_page import Open, Opened
+from playwright.sync_api import expect
+from synthetic_sweep import History, make_view
+
+from dashboards import live
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    """A sweep that has begun: nothing is confirmed."""
+    view = make_view(tmp_path)
+    history = History(view)
+    history.show(view.trials[:16], best=None, evaluation=None, pictures=[])
+    return history
+
+
+@pytest.fixture
+def opened(history: History, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+    monkeypatch.setattr(live, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(live, "SHARE", 0)
+    server = live.server(live.Pages(lambda: history), "127.0.0.1", 0, None)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield open_page(f"http://127.0.0.1:{server.server_port}/sweep/latest")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_it_follows_the_sweep(opened: Opened, history: History) -> None:
+    page = opened.page
+    opened.wait_for_figures()
+    page.locator("#trials thead button", has_text="epochs").click()
+    page.locator("#trials h2").click()  # what has the focus is not replaced
+    page.locator("body").evaluate("document.activeElement.blur()")
+    page.locator("#importance summary").click()
+    page.locator("body").evaluate("document.activeElement.blur()")
+    assert opened.count("#confirmed") == 0
+
+    whole = history.whole
+    history.show(whole.trials, best=whole.best, evaluation=whole.evaluation)
+    expect(page.locator("#confirmed")).to_be_visible(timeout=60_000)
+    expect(page.locator(".verdict")).to_contain_text("wins: val/parzen_ll")
+    expect(page.locator("#trials .pager [role=status]")).to_have_text("1 to 15 of 33")
+    opened.wait_for_figures()
+    titles = opened.texts("section > h2")
+    assert titles.index("Confirmed results") == 0
+    assert titles[-1] == "Make it again"
+    assert page.locator("main > section").count() == len(titles)
+    head = page.locator("#trials th[aria-sort]")
+    assert head.inner_text().startswith("epochs")
+    assert page.locator("#importance details").first.get_attribute("open") is not None
+    assert opened.problems == []
+    assert {url.split("/")[2].split(":")[0] for url in opened.requests} == {"127.0.0.1"}
+
+
+def test_it_can_be_paused(opened: Opened, history: History) -> None:
+    page = opened.page
+    page.locator("#live button").click()
+    history.show(history.whole.trials, best=history.whole.best)
+    page.wait_for_timeout(4000)
+    assert opened.count("#confirmed") == 0
+    page.locator("#live button").click()
+    expect(page.locator("#confirmed")).to_be_visible(timeout=60_000)
+
+
+def test_a_server_that_is_gone_is_told(opened: Opened, history: History) -> None:
+    opened.page.route("**/*", lambda route: route.abort())
+    expect(opened.page.locator("#live [role=status]")).to_contain_text("no answer", timeout=60_000)
+    opened.page.unroute("**/*")
+    expect(opened.page.locator("#live [role=status]")).to_contain_text("as of", timeout=60_000)

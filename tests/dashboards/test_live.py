@@ -1,0 +1,142 @@
+"""The live page's server: what it answers, to whom, and how often it builds."""
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_sweep import History, make_view
+
+from dashboards import live
+from orchestrator.errors import UsageError
+
+Ask = Callable[..., tuple[http.client.HTTPResponse, str]]
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(make_view(tmp_path))
+
+
+@dataclass
+class Served:
+    port: int
+
+    def ask(self, path: str, host: str = "127.0.0.1", **headers: str) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET", path, headers={"Host": f"{host}:{self.port}", **named})
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        connection.close()
+        return answer, body
+
+
+@pytest.fixture
+def serve(history: History) -> Iterator[Callable[..., Served]]:
+    running = []
+
+    def start(host: str = "127.0.0.1", token: str | None = None) -> Served:
+        server = live.server(live.Pages(lambda: history), host, 0, token)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        running.append((server, thread))
+        return Served(server.server_port)
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_the_first_page_leads_to_every_sweep(serve: Callable[..., Served]) -> None:
+    served = serve()
+    answer, body = served.ask("/")
+    assert answer.status == 200
+    assert 'href="/sweep/likelihood_mnist-1a2b3c4d"' in body
+    answer, body = served.ask("/sweep/likelihood_mnist-1a2b3c4d")
+    assert answer.status == 200
+    assert "wins: val/parzen_ll" in body
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "plotly.js v" not in body
+    assert "plotly.js v" in served.ask("/plotly.js")[1]
+
+
+def test_what_has_not_changed_is_not_sent_again(serve: Callable[..., Served]) -> None:
+    served = serve()
+    first, _ = served.ask("/sweep/latest")
+    again, body = served.ask("/sweep/latest", If_None_Match=first.headers["ETag"])
+    assert (again.status, body) == (304, "")
+
+
+def test_a_page_is_not_built_for_every_reader(
+    serve: Callable[..., Served], history: History
+) -> None:
+    served = serve()
+    for _ in range(5):
+        served.ask("/sweep/latest")
+    assert history.views == 1
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/sweep/gone", "/../pyproject.toml", "/report.css"])
+def test_there_is_nothing_else(serve: Callable[..., Served], path: str) -> None:
+    answer, body = serve().ask(path)
+    assert answer.status == 404
+    assert "<" not in body
+
+
+def test_nothing_can_be_sent_to_it(serve: Callable[..., Served]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", serve().port, timeout=60)
+    connection.request("POST", "/", body="x")
+    assert connection.getresponse().status == 501
+    connection.close()
+
+
+def test_a_foreign_name_for_this_machine_is_refused(serve: Callable[..., Served]) -> None:
+    served = serve()
+    assert served.ask("/", host="evil.example")[0].status == 421
+    assert served.ask("/", host="localhost")[0].status == 200
+
+
+def test_other_machines_need_the_token(serve: Callable[..., Served]) -> None:
+    served = serve(host="0.0.0.0", token="s3cret")
+    for path, headers in [
+        ("/", {}),
+        ("/?token=guess", {}),
+        ("/plotly.js", {}),
+        ("/sweep/latest", {"Cookie": f"{live.COOKIE}=guess"}),
+    ]:
+        answer, body = served.ask(path, **headers)
+        assert answer.status == 401
+        assert "s3cret" not in body
+    answer, _ = served.ask("/?token=s3cret")
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    answer, body = served.ask("/", Cookie=cookie.partition(";")[0])
+    assert answer.status == 200
+    assert "likelihood_mnist" in body
+
+
+def test_an_open_address_without_a_token_is_not_served(history: History) -> None:
+    with pytest.raises(UsageError, match="a token is required"):
+        live.server(live.Pages(lambda: history), "0.0.0.0", 0, None)
+
+
+def test_a_home_without_sweeps_says_so_and_is_looked_at_again(
+    serve: Callable[..., Served], history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(live, "SHARE", 0)
+    history.empty = True
+    served = serve()
+    assert "No sweep has been run here yet." in served.ask("/")[1]
+    history.empty = False
+    assert "likelihood_mnist-1a2b3c4d" in served.ask("/")[1]
