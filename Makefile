@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup quickstart test check bench clean
+.PHONY: setup quickstart test chaos check bench clean
 
 setup: .venv/.installed
 
@@ -15,6 +15,11 @@ quickstart: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Long rounds of faults (docs/faults.md): make chaos ROUNDS=5 SEED=0 FAULTS="worker driver"
+chaos: setup
+	CHAOS_ROUNDS=$(or $(ROUNDS),1) CHAOS_SEED=$(or $(SEED),0) CHAOS_FAULTS="$(FAULTS)" \
+		$(BIN)/python -m pytest -s tests/chaos
 
 check: setup
 	$(BIN)/ruff check .

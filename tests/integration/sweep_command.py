@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,11 @@ class Bench:
             finally:
                 process.kill()
 
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, *arguments: str, patience: float = PATIENCE
+    ) -> "subprocess.CompletedProcess[str]":
         with self.started(*arguments) as process:
-            out, err = process.communicate(timeout=PATIENCE)
+            out, err = process.communicate(timeout=patience)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def ask(self, *arguments: str) -> Any:
@@ -68,17 +71,21 @@ class Bench:
 
     @property
     def sweep(self) -> str:
-        return History(self.settings).resolve("latest")
+        return self._reader.resolve("latest")
 
     def trials(self) -> list[RunRecord]:
         """As they stand; none while the driver has not got that far."""
         if not (self.settings.home / "spool.db").exists():
             return []
-        reader = History(self.settings)
-        return reader.trials(self.sweep) if reader.sweeps() else []
+        return self._reader.trials(self.sweep) if self._reader.sweeps() else []
+
+    @cached_property
+    def _reader(self) -> History:
+        """To be asked often; there must be something to read."""
+        return History(self.settings)
 
     def curve(self, record: RunRecord) -> list[dict[str, float]]:
-        return History(self.settings).curve(self.sweep, record)
+        return self._reader.curve(self.sweep, record)
 
     def mlflow_states(self) -> dict[str, str]:
         """What MLflow was told of every run, by its key."""
@@ -98,11 +105,23 @@ class Bench:
 
 def workers_of(process: "subprocess.Popen[str]") -> list[int]:
     """The processes in which Ray trains for it."""
+    return processes_of(process, "ray::ImplicitFunc")
+
+
+def processes_of(process: "subprocess.Popen[str]", name: str) -> list[int]:
+    """Its descendants whose program's name begins so."""
     return [
         pid
         for pid, parent in _parents()
-        if _command(pid).startswith(b"ray::ImplicitFunc") and process.pid in _ancestors(parent)
+        if _program(pid).startswith(name) and process.pid in _ancestors(parent)
     ]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.01)
 
 
 def _parents() -> Iterator[tuple[int, int]]:
@@ -124,8 +143,9 @@ def _ancestors(pid: int) -> Iterator[int]:
         pid = _parent(pid)
 
 
-def _command(pid: int) -> bytes:
+def _program(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return b""
+        return ""
+    return Path(command.partition(b"\0")[0].decode(errors="replace")).name

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from sweep_command import PATIENCE, Bench, workers_of
+from sweep_command import PATIENCE, Bench, wait_until_gone, workers_of
 
 from aae_core.config import TrialConfig
 from aae_core.data import load_training_data
@@ -83,10 +82,7 @@ def _killed_driver(bench: Bench, _killed_worker_then_interrupted: None) -> None:
         process.kill()
     assert workers
     assert bench.ask("status", "faults")["state"] == "interrupted"
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):  # Ray dies with its driver
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until_gone(workers)  # Ray dies with its driver
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,113 @@
+"""What strikes a sweep. Another fault is another function of the table `FAULTS`.
+
+A fault acts at once, waits for the driver's end where it brings that about, and returns how many
+epochs it may cost: one for each trial whose worker it takes.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from sweep_command import PATIENCE, processes_of, wait_until_gone, workers_of
+from tracking_server import TrackedBench
+
+
+@dataclass(frozen=True)
+class Victim:
+    bench: TrackedBench
+    driver: "subprocess.Popen[str]"
+
+
+Fault = Callable[[Victim, Random], int]
+
+
+def kill_worker(victim: Victim, draw: Random) -> int:
+    os.kill(draw.choice(_workers(victim)), signal.SIGKILL)
+    return 1
+
+
+def kill_driver(victim: Victim, draw: Random) -> int:
+    """Its Ray outlives it for a moment, and so do the trials in there."""
+    lost = len(_workers(victim))
+    victim.driver.kill()
+    victim.driver.wait()
+    return lost
+
+
+def kill_raylet(victim: Victim, draw: Random) -> int:
+    """With it goes all of a local Ray."""
+    lost = len(_workers(victim))
+    [raylet] = processes_of(victim.driver, "raylet")
+    os.kill(raylet, signal.SIGKILL)
+    victim.driver.communicate(timeout=PATIENCE)
+    return lost
+
+
+def terminate_driver(victim: Victim, draw: Random) -> int:
+    """As a machine that is shut down does, or `docker stop`."""
+    lost = len(_workers(victim))
+    victim.driver.terminate()
+    _, err = victim.driver.communicate(timeout=PATIENCE)
+    assert victim.driver.returncode == 130, err
+    return lost
+
+
+def tear_checkpoint(victim: Victim, draw: Random) -> int:
+    """All workers die, and what one of them had saved last is cut off: one more epoch is lost."""
+    while True:
+        workers = _workers(victim)
+        with _halted(victim.driver):  # or a successor might read before it is torn
+            records = victim.bench.trials()
+            saved = [Path(r.checkpoint) for r in records if r.state == "running" and r.checkpoint]
+            if saved:
+                for pid in workers:
+                    os.kill(pid, signal.SIGKILL)
+                wait_until_gone(workers)
+                part = draw.choice(sorted(draw.choice(saved).iterdir()))
+                os.truncate(part, draw.randrange(part.stat().st_size))
+                return len(workers) + 1
+        time.sleep(0.1)
+
+
+def toggle_server(victim: Victim, draw: Random) -> int:
+    """The tracking server is stopped, until it is struck again or the sweep has ended."""
+    if victim.bench.serves:
+        victim.bench.stop_server()
+    else:
+        victim.bench.start_server()
+    return 0
+
+
+FAULTS: dict[str, Fault] = {
+    "worker": kill_worker,
+    "driver": kill_driver,
+    "raylet": kill_raylet,
+    "sigterm": terminate_driver,
+    "torn": tear_checkpoint,
+    "server": toggle_server,
+}
+
+
+def _workers(victim: Victim) -> list[int]:
+    """Those in which Ray trains, as soon as there are any."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := workers_of(victim.driver)):
+        assert victim.driver.poll() is None, victim.driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return sorted(found)
+
+
+@contextmanager
+def _halted(process: "subprocess.Popen[str]") -> Iterator[None]:
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)

@@ -1,0 +1,206 @@
+"""A sweep that is struck by a seeded schedule of faults ends as the undisturbed one does.
+
+`make test` runs one short round; `make chaos ROUNDS=10 SEED=0` long ones (docs/faults.md).
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults import FAULTS
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from schedule import schedule
+from storm import LONG, Storm, endure, epochs
+from sweep_command import Bench
+from tracking_server import TrackedBench, assert_same, runs_by_key
+
+from aae_core import checkpoint
+from orchestrator.history import run_key
+from orchestrator.records import RunRecord
+
+pytestmark = pytest.mark.timeout(2 * LONG)
+
+SWEEP = """
+name: chaos
+seed: {seed}
+data: {{name: digits}}
+model: {{hidden: [200, 200], code_dim: 4, init_std: 0.05}}
+training:
+  epochs: {epochs}
+  batch_size: 5  # an epoch then takes more than half a second: a checkpoint is due after each
+  reconstruction: {{optimizer: adam, lr: 1e-3}}
+  adversarial: {{optimizer: sgd}}
+  schedule: {{kind: constant, warmup_epochs: {warmup}}}
+search:
+  sampler: {{kind: random}}
+  objective: {{metric: val/recon}}
+  trials: {trials}
+  balance: training.adversarial.lr  # every eighth diverges
+  space:
+    training.adversarial.lr: {{choice: [4.0, 0.05, 0.04, 0.03, 0.02, 0.015, 0.01, 0.005]}}
+    model.prior.std: {{float: [0.5, 4], log: true}}
+    model.encoder.kind: {{choice: [deterministic, gaussian, universal]}}
+confirm: {{seeds: 1}}
+evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
+"""
+
+
+@dataclass(frozen=True)
+class Round:
+    seed: int
+    trials: int
+    epochs: int  # of a trial
+    strikes: int
+    faults: tuple[str, ...]
+
+    @property
+    def sweep_file(self) -> str:
+        return SWEEP.format(
+            seed=self.seed, trials=self.trials, epochs=self.epochs, warmup=self.epochs - 1
+        )
+
+
+SHORT = Round(seed=1, trials=4, epochs=6, strikes=4, faults=("torn", "raylet", "server", "driver"))
+
+
+def rounds() -> list[Round]:
+    """As many as CHAOS_ROUNDS says, with seeds from CHAOS_SEED on; else the short one."""
+    count, first = (int(os.environ.get(f"CHAOS_{name}", 0)) for name in ("ROUNDS", "SEED"))
+    faults = tuple(os.environ.get("CHAOS_FAULTS", "").split()) or tuple(FAULTS)
+    seeds = range(first, first + count)
+    return [Round(seed, trials=16, epochs=10, strikes=20, faults=faults) for seed in seeds] or [
+        SHORT
+    ]
+
+
+@pytest.fixture(scope="module", params=rounds(), ids=lambda r: f"seed {r.seed}")
+def chaos(request: pytest.FixtureRequest) -> Round:
+    this: Round = request.param
+    return this
+
+
+@pytest.fixture(scope="module")
+def undisturbed(chaos: Round, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    bench = Bench(tmp_path_factory.mktemp("undisturbed"), chaos.sweep_file)
+    done = bench.run(patience=LONG)
+    assert done.returncode == 0, done.stderr
+    return bench
+
+
+@pytest.fixture(scope="module")
+def disturbed(chaos: Round, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackedBench]:
+    bench = TrackedBench(tmp_path_factory.mktemp("disturbed"), chaos.sweep_file)
+    bench.start_server()
+    yield bench
+    bench.stop_server()
+
+
+@pytest.fixture(scope="module")
+def storm(chaos: Round, disturbed: TrackedBench) -> Storm:
+    most = 2 * chaos.trials * chaos.epochs // 3  # of its epochs, for a diverging trial has fewer
+    storm = endure(disturbed, schedule(chaos.seed, chaos.faults, chaos.strikes, most))
+    records = disturbed.trials()
+    repeated = sum(r.epochs_computed - r.epochs for r in records)
+    struck = ", ".join(f"{n} {fault}" for fault, n in Counter(storm.struck).items())
+    print(
+        f"\nseed {chaos.seed}: {len(storm.struck)} strikes ({struck}), {storm.starts} starts, "
+        f"{len(records)} trials, {epochs(records)} epochs, {repeated} repeated "
+        f"(at most {storm.cost}), {storm.seconds:.0f} s"
+    )
+    return storm
+
+
+@pytest.fixture(scope="module")
+def records(disturbed: TrackedBench, storm: Storm) -> list[RunRecord]:
+    """Of the struck sweep, at its end."""
+    return disturbed.trials()
+
+
+@pytest.fixture(scope="module")
+def client(disturbed: TrackedBench, storm: Storm) -> Iterator[MlflowClient]:
+    """The tracking server, once `aae-sweep sync` has told it what it missed."""
+    with disturbed.serving() as client:
+        done = disturbed.sync()
+        assert done.returncode == 0, done.stderr
+        yield client
+
+
+@pytest.fixture(scope="module")
+def runs(disturbed: TrackedBench, client: MlflowClient) -> dict[str, Run]:
+    return runs_by_key(client, disturbed)
+
+
+def ends(records: list[RunRecord]) -> list[tuple[Any, ...]]:
+    return [
+        (r.stage, r.number, r.state, r.reason, r.epochs, r.config_hash, r.params, r.seed)
+        for r in records
+    ]
+
+
+def test_every_trial_has_one_end_and_it_is_the_undisturbed_ones(
+    chaos: Round, undisturbed: Bench, records: list[RunRecord]
+) -> None:
+    assert ends(records) == ends(undisturbed.trials())
+    assert Counter(r.stage for r in records) == {"search": chaos.trials, "confirm": 1}
+    assert {r.state for r in records} == {"complete", "diverged"}
+
+
+def test_every_curve_is_the_undisturbed_one(
+    undisturbed: Bench, disturbed: TrackedBench, records: list[RunRecord]
+) -> None:
+    for record in records:
+        assert disturbed.curve(record) == undisturbed.curve(record), record
+    assert disturbed.ask("best", "chaos")["metrics"] == undisturbed.ask("best", "chaos")["metrics"]
+
+
+def test_every_model_is_the_undisturbed_one(undisturbed: Bench, records: list[RunRecord]) -> None:
+    for record, other in zip(records, undisturbed.trials(), strict=True):
+        if record.state == "complete":
+            assert record.checkpoint is not None
+            assert other.checkpoint is not None
+            found, expected = (checkpoint.load(Path(r.checkpoint))[0] for r in (record, other))
+            assert found.keys() == expected.keys()
+            for name, tensor in found.items():
+                assert torch.equal(tensor, expected[name]), (record, name)
+
+
+def test_no_more_epochs_are_repeated_than_each_strike_may_cost(
+    storm: Storm, records: list[RunRecord]
+) -> None:
+    for record in records:
+        assert record.epochs_computed >= record.epochs, record
+    assert sum(r.epochs_computed - r.epochs for r in records) <= storm.cost
+
+
+def test_no_metric_has_a_gap_or_a_duplicate(
+    disturbed: TrackedBench, records: list[RunRecord], client: MlflowClient, runs: dict[str, Run]
+) -> None:
+    assert_same(client, disturbed)
+    for record in records:
+        run = runs[run_key(disturbed.sweep, record.stage, record.number)]
+        for name in run.data.metrics:
+            if not name.startswith("test/"):
+                steps = [m.step for m in client.get_metric_history(run.info.run_id, name)]
+                assert sorted(steps) == list(range(1, record.epochs + 1)), (record, name)
+
+
+def test_the_study_and_mlflow_agree(
+    disturbed: TrackedBench, records: list[RunRecord], runs: dict[str, Run]
+) -> None:
+    statuses = {"complete": "FINISHED", "diverged": "FAILED"}
+    keys = [run_key(disturbed.sweep, r.stage, r.number) for r in records]
+    assert set(runs) == {disturbed.sweep, *keys}
+    assert runs[disturbed.sweep].info.status == "FINISHED"
+    for key, record in zip(keys, records, strict=True):
+        run = runs[key]
+        assert run.info.status == statuses[record.state]
+        assert run.data.tags["aae.state"] == record.state
+        assert run.data.metrics == record.metrics
+    status = disturbed.ask("status", "chaos")
+    assert (status["state"], status["unsynced"]) == ("done", 0)

@@ -1,0 +1,137 @@
+"""A sweep whose MLflow server comes and goes, and whether the server has what the spool has."""
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from sweep_command import COMMAND, PATIENCE, Bench
+
+from orchestrator.settings import Settings
+from orchestrator.spool import Spool
+from orchestrator.tracking import RUN_KEY_TAG, ui_command
+
+
+class TrackedBench(Bench):
+    """Its tracking server has an address, but is up only between `start_server` and `stop_server`.
+
+    What the server was told outlasts it.
+    """
+
+    def __init__(self, folder: Path, sweep_file: str) -> None:
+        super().__init__(folder, sweep_file)
+        self._port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.settings = replace(self.settings, tracking_uri=self.url)
+        self._server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | {"MLFLOW_TRACKING_URI": self.url}
+
+    @property
+    def serves(self) -> bool:
+        return self._server is not None
+
+    def start_server(self) -> None:
+        """It answers a few seconds later."""
+        server = Settings.from_environment({"AAE_HOME": str(self.folder / "server")})
+        server.home.mkdir(exist_ok=True)
+        command, environment = ui_command(server, self._port)
+        self._server = subprocess.Popen(
+            command,
+            env=self.environment | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def stop_server(self) -> None:
+        """At once, whatever it was doing."""
+        if self._server is not None:
+            os.killpg(self._server.pid, signal.SIGKILL)
+            self._server.wait()
+            self._server = None
+
+    @contextmanager
+    def serving(self) -> Iterator[MlflowClient]:
+        """The server as it answers, for the length of a `with`."""
+        if self._server is None:
+            self.start_server()
+        assert self._server is not None
+        deadline = time.monotonic() + PATIENCE
+        try:
+            while not _answers(f"{self.url}/health"):
+                assert self._server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield MlflowClient(self.url)
+        finally:
+            self.stop_server()
+
+    def sync(self) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [COMMAND, "sync", self.sweep], env=self.environment, capture_output=True, text=True
+        )
+
+    def waiting(self) -> dict[str, int]:
+        with Spool(self.settings.spool, read_only=True) as spool:
+            return spool.waiting(self.sweep)
+
+
+def runs_by_key(client: MlflowClient, bench: Bench) -> dict[str, Run]:
+    """What MLflow has of the sweep; fails when a run is there twice."""
+    experiment = client.get_experiment_by_name(bench.sweep.rpartition("-")[0])
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id]))
+    by_key = {run.data.tags[RUN_KEY_TAG]: run for run in runs}
+    assert len(by_key) == len(runs)
+    return by_key
+
+
+def assert_same(client: MlflowClient, bench: Bench) -> None:
+    """Run for run and point for point, MLflow has what the spool has, once."""
+    found = runs_by_key(client, bench)
+    with Spool(bench.settings.spool, read_only=True) as spool:
+        noted = spool.runs(bench.sweep)
+        assert set(found) == {run.key for run in noted}
+        for run in noted:
+            mlflow_run = found[run.key]
+            assert mlflow_run.info.status == run.status
+            points = [
+                (name, row["epoch"], value)
+                for row in spool.history(run.key)
+                for name, value in row.items()
+                if name != "epoch" and math.isfinite(value)
+            ]
+            stored = [
+                (metric.key, metric.step, metric.value)
+                for name in mlflow_run.data.metrics
+                for metric in client.get_metric_history(mlflow_run.info.run_id, name)
+            ]
+            assert sorted(stored) == sorted(points)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
