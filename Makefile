@@ -30,6 +30,7 @@ check: setup
 bench: setup
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/parzen.py
+	$(BIN)/python benchmarks/sweep_overhead.py
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -1,0 +1,299 @@
+"""Seconds that a sweep costs beyond its training: ours against Ray Tune's stock recipe.
+
+    python benchmarks/sweep_overhead.py [--rounds 3] [--json]
+    python benchmarks/sweep_overhead.py --trials 1000 [--json]
+
+Trials of one epoch on scikit-learn's digits. What a trial costs is the slope of the wall time
+between sweeps of 32 and 64 trials, so that what a sweep costs once is not in it. Training alone is
+the same trials in as many processes, with nothing around them; the rest is overhead. The three take
+turns, since machines are noisy. Ours is `aae-sweep run` with all it does: study, checkpoints,
+MLflow, confirmation, report. The stock recipe is the documentation's: Tuner, OptunaSearch,
+MLflowLoggerCallback, a function that reports with a checkpoint; its MLflow store is SQLite as well.
+
+With `--trials`, one sweep of so many: seconds per trial and the driver's memory as it goes on,
+beside what Optuna's TPE alone takes for its suggestions.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import chdir
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import optuna
+import torch
+
+from aae_core.config import DataConfig
+from aae_core.data import TrainingData, load_training_data
+from aae_core.training import TrainState, fit
+from orchestrator import space
+from orchestrator.loading import load_sweep
+from orchestrator.samplers import build_sampler
+from orchestrator.spec import SweepSpec
+
+_SIZES = (32, 64)
+_WINDOW = 100  # trials that are looked at together
+_STARTUP = 20  # trials before TPE learns
+
+_SWEEP = """\
+name: overhead
+data: {{name: digits}}
+model: {{hidden: [100, 100], prior: {{kind: gaussian, std: 2.0}}, init_std: 0.15}}
+training:
+  epochs: 1
+  reconstruction: {{optimizer: adam, lr: 5e-3, momentum: 0.9}}
+  adversarial: {{optimizer: adam, lr: 1e-3, momentum: 0.5}}
+search:
+  sampler: {{kind: tpe, startup_trials: {startup}}}
+  trials: {trials}
+  space:
+    model.prior.std: {{float: [0.5, 8], log: true}}
+    training.reconstruction.lr: {{float: [1e-3, 2e-2], log: true}}
+    training.adversarial.lr: {{float: [2e-4, 3e-3], log: true}}
+confirm: {{seeds: 1}}
+evaluate: {{parzen: {{samples: 10000, screen_samples: 10000}}}}
+"""
+
+Report = dict[str, Any]
+
+
+def sweep_file(folder: Path, trials: int) -> Path:
+    file = folder / "overhead.yaml"
+    file.write_text(_SWEEP.format(trials=trials, startup=_STARTUP))
+    return file
+
+
+def spec_of(folder: Path, trials: int) -> SweepSpec:
+    return load_sweep(sweep_file(folder, trials), [])
+
+
+def digits() -> TrainingData:
+    return load_training_data(DataConfig("digits"), Path())
+
+
+def processes() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def in_processes(function: Callable[[Path, int], None], folder: Path, shares: list[int]) -> None:
+    with multiprocessing.get_context("spawn").Pool(len(shares)) as pool:
+        pool.starmap(function, [(folder, share) for share in shares], chunksize=1)
+
+
+# -- who takes turns, each in a folder of its own -------------------------------------------------
+
+
+def ours(folder: Path, trials: int) -> None:
+    with driver(folder, trials) as process:
+        _, said = process.communicate()
+    require_done(process, said)
+
+
+def driver(folder: Path, trials: int) -> subprocess.Popen[str]:
+    command = Path(sys.executable).with_name("aae-sweep")
+    return subprocess.Popen(
+        [command, "run", sweep_file(folder, trials)],
+        env=os.environ | {"AAE_HOME": str(folder / "home")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def require_done(process: subprocess.Popen[str], said: str) -> None:
+    if process.returncode:
+        raise SystemExit(f"aae-sweep run ended with {process.returncode}:\n{said}")
+
+
+def stock(folder: Path, trials: int) -> None:
+    in_processes(_stock, folder, [trials])
+
+
+def _stock(folder: Path, trials: int) -> None:
+    import ray
+    from ray import tune
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+    from ray.tune.search.optuna import OptunaSearch
+
+    spec = spec_of(folder, trials)
+
+    def train(config: dict[str, float], data: TrainingData) -> None:
+        state = TrainState.create(spec.trial_config(config, 0), data)
+        for epoch in fit(state, data):
+            with tempfile.TemporaryDirectory() as temporary:
+                state.save(Path(temporary) / "checkpoint")
+                checkpoint = tune.Checkpoint.from_directory(temporary)
+                tune.report(epoch.metrics, checkpoint=checkpoint)
+
+    ray.init(include_dashboard=False, log_to_driver=False)
+    tuner = tune.Tuner(
+        tune.with_parameters(train, data=digits()),
+        param_space={
+            "model.prior.std": tune.loguniform(0.5, 8),
+            "training.reconstruction.lr": tune.loguniform(1e-3, 2e-2),
+            "training.adversarial.lr": tune.loguniform(2e-4, 3e-3),
+        },
+        tune_config=tune.TuneConfig(
+            metric="val/parzen_ll",
+            mode="max",
+            search_alg=OptunaSearch(),
+            max_concurrent_trials=processes(),
+            num_samples=trials,
+        ),
+        run_config=tune.RunConfig(
+            name="stock",
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[
+                MLflowLoggerCallback(
+                    tracking_uri=f"sqlite:///{folder}/mlflow.db",
+                    experiment_name="stock",
+                    save_artifact=True,
+                )
+            ],
+        ),
+    )
+    with chdir(folder):  # where MLflow puts artifacts
+        results = tuner.fit()
+    if results.errors or len(results) != trials:
+        raise SystemExit(f"the stock recipe ended {len(results)} trials: {results.errors}")
+
+
+def alone(folder: Path, trials: int) -> None:
+    share, rest = divmod(trials, processes())
+    in_processes(_alone, folder, [share + (index < rest) for index in range(processes())])
+
+
+def _alone(folder: Path, trials: int) -> None:
+    torch.set_num_threads(1)
+    data, config = digits(), spec_of(folder, trials).trial_config({}, 0)
+    for _ in range(trials):
+        for _ in fit(TrainState.create(config, data), data):
+            pass
+
+
+# -- what a trial costs ---------------------------------------------------------------------------
+
+TURNS: dict[str, Callable[[Path, int], None]] = {"alone": alone, "ours": ours, "stock": stock}
+
+
+def seconds(run: Callable[[Path, int], None], trials: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        run(Path(folder), trials)
+        return time.perf_counter() - began
+
+
+def compare(rounds: int) -> Report:
+    small, large = _SIZES
+    slopes: dict[str, list[float]] = {name: [] for name in TURNS}
+    for number in range(rounds):
+        for name, run in TURNS.items():
+            slope = (seconds(run, large) - seconds(run, small)) / (large - small)
+            slopes[name].append(slope)
+            print(f"round {number + 1}: {name} {slope:.3f} s a trial", file=sys.stderr)
+    found = {name: median(each) for name, each in slopes.items()}
+    overhead = {name: found[name] - found["alone"] for name in ("ours", "stock")}
+    return {
+        "trials": _SIZES,
+        "at_once": processes(),
+        "slopes_s": slopes,
+        "training_s": found["alone"],
+        "overhead_s": overhead,
+        "ratio": overhead["stock"] / overhead["ours"],
+    }
+
+
+# -- a long sweep ---------------------------------------------------------------------------------
+
+
+def long_sweep(trials: int) -> Report:
+    with tempfile.TemporaryDirectory() as name:
+        folder, said = Path(name), []
+        ends, cpu, resident = [], [], []  # at every trial's end; of the driver alone
+        with driver(folder, trials) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                said.append(line)
+                if line.startswith("search ") and "  trial " in line:
+                    ends.append(time.perf_counter())
+                    cpu.append(cpu_seconds(process.pid))
+                    resident.append(resident_mib(process.pid))
+        require_done(process, "".join(said))
+        suggestions = tpe_alone(spec_of(folder, trials), trials)
+    pairs = {"first": slice(_STARTUP, _STARTUP + _WINDOW), "last": slice(-_WINDOW, None)}
+    return {
+        "trials": len(ends),
+        "at_once": processes(),
+        "seconds_a_trial": {k: mean(pace(ends)[s]) for k, s in pairs.items()},
+        "driver_cpu_s_a_trial": {k: mean(pace(cpu)[s]) for k, s in pairs.items()},
+        "tpe_alone_s_a_trial": {k: mean(suggestions[s]) for k, s in pairs.items()},
+        "driver_mib": {f"after {n}": resident[n - 1] for n in (_WINDOW, len(ends))},
+    }
+
+
+def pace(readings: list[float]) -> list[float]:
+    return [after - before for before, after in pairwise(readings)]
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # user and system
+
+
+def resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def tpe_alone(spec: SweepSpec, trials: int) -> list[float]:
+    """Seconds of every suggestion, in memory; values are the first parameter's."""
+    study, took = optuna.create_study(), []
+    assert spec.search is not None
+    for number in range(trials):
+        began = time.perf_counter()
+        study.sampler = build_sampler(spec, number)
+        trial = study.ask(space.distributions(spec.search.space))
+        took.append(time.perf_counter() - began)
+        study.tell(trial, next(iter(trial.params.values())))
+    return took
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def told(found: Report) -> str:
+    def text(value: Any) -> str:
+        if isinstance(value, dict):
+            return ", ".join(f"{name} {text(part)}" for name, part in value.items())
+        if isinstance(value, list | tuple):
+            return " ".join(map(text, value))
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    return "\n".join(f"{name:22}{text(value)}" for name, value in found.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--trials", type=int, help="one sweep of so many")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.trials and options.trials < _STARTUP + 2 * _WINDOW:
+        parser.error(f"--trials: at least {_STARTUP + 2 * _WINDOW}")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found = long_sweep(options.trials) if options.trials else compare(options.rounds)
+    print(json.dumps(found) if options.json else told(found))
+
+
+if __name__ == "__main__":
+    main()
