@@ -77,7 +77,7 @@ def connected(settings: Settings) -> Iterator[None]:
         signal.signal(signal.SIGTERM, on_sigterm)
         ray.shutdown()
         raise KeyboardInterrupt from None
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # among them bare ones, of a node that is too slow to start
         where = f"the Ray cluster at {settings.ray_address}" if settings.ray_address else "Ray"
         raise EnvironmentUnusable(
             f"{where} cannot be used: {error}\n"
