@@ -25,7 +25,7 @@ from optuna.trial import TrialState as OptunaState
 from aae_core.config import TrialConfig
 from aae_core.seeding import stream_seed
 from orchestrator import database, space
-from orchestrator.records import RunRecord, Stage, TrialState
+from orchestrator.records import OUT_OF_GPU_MEMORY, RunRecord, Stage, TrialState
 from orchestrator.repeats import Repeats
 from orchestrator.samplers import build_pruner, build_sampler
 from orchestrator.settings import Settings
@@ -236,8 +236,10 @@ class Ledger:
         self._open[trial.number] = _Live(trial)
         return self.next_attempt(trial.number, spec)
 
-    def retry(self) -> dict[int, int]:
+    def retry(self, *, out_of_gpu_memory: bool = False) -> dict[int, int]:
         """Take every failed trial up again: the new numbers of these, by the old ones.
+
+        Those that ran out of GPU memory would do so again, and are left unless asked for.
 
         Optuna reopens no trial that was told. Its successor is one that a driver has lost: same
         parameters, seed and checkpoint, another attempt; it stands in the old one's place.
@@ -249,6 +251,8 @@ class Ledger:
             if trial.user_attrs.get("end") == "failed" and trial.number not in over
         ]
         for trial in failed:
+            if not out_of_gpu_memory and _ran_out_of_gpu_memory(trial):
+                continue
             kept = {k: v for k, v in trial.user_attrs.items() if k not in _OF_ITS_END}
             self.study.add_trial(
                 optuna.create_trial(
@@ -488,6 +492,10 @@ def _record(stage: Stage, trial: FrozenTrial, metric: str) -> RunRecord:
         started=a.get("started"),
         seconds=_seconds(trial),
     )
+
+
+def _ran_out_of_gpu_memory(trial: FrozenTrial) -> bool:
+    return str(trial.user_attrs.get("reason")).startswith(OUT_OF_GPU_MEMORY)
 
 
 def _last_value(trial: FrozenTrial) -> float | None:

@@ -4,6 +4,7 @@ Expected ends (complete, diverged, failed) are reported as results, with their r
 that reaches Tune carries none, and means that the worker itself was lost.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from aae_core.errors import CheckpointError, TrialDiverged
 from aae_core.training import EpochMetrics, TrainState, fit
 from orchestrator import disk
 from orchestrator.provenance import provenance
+from orchestrator.records import OUT_OF_GPU_MEMORY
 
 CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, where epochs are shorter than this
 SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints: large nets save less often
@@ -69,6 +71,9 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
     """
     work = Work(**config)
     torch.set_num_threads(work.threads)
+    if work.gpu:  # what the trial before left in this process, which it may have run full
+        gc.collect()
+        torch.cuda.empty_cache()
     node = os.environ.get("HOSTNAME") or os.uname().nodename
     past: dict[str, Any] = {}
 
@@ -100,6 +105,8 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
             )
     except TrialDiverged as diverged:
         tell(diverged.epoch, {}, end="diverged", reason=str(diverged))
+    except torch.OutOfMemoryError as error:
+        tell(state.epoch if state else 0, {}, end="failed", reason=_out_of_memory(error))
     except Exception as error:  # whatever it is, it ends this trial and no other
         traceback.print_exc()
         epoch_reached = state.epoch if state else 0
@@ -108,6 +115,11 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
             tell(epoch_reached, _last_metrics(state), end="paused", reason=reason)
         else:
             tell(epoch_reached, {}, end="failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _out_of_memory(error: torch.OutOfMemoryError) -> str:
+    told = str(error).partition(" If reserved but unallocated memory")[0]  # then for developers
+    return f"{OUT_OF_GPU_MEMORY}: {' '.join(told.split())}"
 
 
 def _last_metrics(state: TrainState | None) -> dict[str, float]:

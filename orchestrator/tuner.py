@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
+from ray.air.execution._internal import actor_manager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
 from ray.tune.search import Searcher
 
 from aae_core.data import TrainingData
@@ -70,6 +73,7 @@ class StageDriver:
         self.live: dict[str, Live] = {}
         self.lost: deque[int] = deque(ledger.unfinished())
         self._losses: Counter[tuple[int, int]] = Counter()  # by trial and the epoch it had reached
+        self._starved: set[int] = set()  # trials whose worker was killed for memory, once
         self._folder_of = folder_of
         self._share = share
         self._listener = listener
@@ -147,12 +151,18 @@ class StageDriver:
             return self._stop(trial_id, "pruned", None, reason)
         return self._is_stopping or self._paused.is_set()
 
-    def tune_ended(self, trial_id: str) -> None:
-        """Tune is done with a trial. One that has not ended by then was lost, or drained."""
+    def tune_ended(self, trial_id: str, *, starved: str | None = None) -> None:
+        """Tune is done with a trial. One that has not ended by then was lost, or drained.
+
+        `starved`: what Ray's memory monitor said as it killed the worker. Twice is enough.
+        """
         live = self.live.pop(trial_id, None)
         if live is None or self._is_stopping:
             return
         number = live.assignment.number
+        if starved is not None:
+            self._hear_of_hunger(live, starved)
+            return
         if self._paused.is_set():
             self.lost.append(number)
             return
@@ -165,6 +175,15 @@ class StageDriver:
                 f"its worker was lost {MAX_LOSSES} times after epoch {epoch}, "
                 "often for want of memory: see Ray's logs"
             )
+            self._end(live, "failed", None, reason)
+
+    def _hear_of_hunger(self, live: Live, what: str) -> None:
+        number = live.assignment.number
+        if number not in self._starved:
+            self._starved.add(number)
+            self.lost.append(number)
+        else:
+            reason = f"out of host memory, twice (resources.cpu: how many run at once): {what}"
             self._end(live, "failed", None, reason)
 
     def _hear_of_start(self, live: Live, report: Report) -> None:
@@ -237,7 +256,8 @@ class _Searcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._driver.tune_ended(trial_id)
+        if not error:  # else Tune tells the callback why
+            self._driver.tune_ended(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """The study is the state."""
@@ -259,10 +279,16 @@ class _Stopper(tune.Stopper):
 
 
 class _Reconcile(tune.Callback):
-    """A reused actor that dies while it is reset ends its trial without a word."""
+    """Of what has ended a trial, Tune keeps a text file; of an actor that dies as it is reset for
+    another trial, nothing."""
 
     def __init__(self, driver: StageDriver) -> None:
         self._driver = driver
+
+    @_past_tune()
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        told = Path(trial.error_file).read_text() if trial.error_file else ""
+        self._driver.tune_ended(trial.trial_id, starved=_of_memory(told))
 
     @_past_tune()
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -271,10 +297,26 @@ class _Reconcile(tune.Callback):
                 self._driver.tune_ended(trial.trial_id)
 
 
+def _of_memory(told: str) -> str | None:
+    """What Ray's memory monitor said of a worker that it has killed; else None."""
+    lines = [line for line in told.splitlines() if "running low on memory" in line]
+    return lines[-1] if lines else None
+
+
+def see_memory_kills() -> None:
+    """Let Tune see a dead actor where Ray's memory monitor has killed one in its work.
+
+    Ray 2.60 tells that by an error of its own, which Tune does not know: it gives the stage up.
+    """
+    for module in (actor_manager, tune_controller):
+        vars(module)["RayActorError"] = (RayActorError, OutOfMemoryError)
+
+
 def run_stage(driver: StageDriver, data: TrainingData, share: cluster.Share, scratch: Path) -> None:
     """Run until there is nothing left to suggest. `scratch` is Tune's own, gone at the end."""
     shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    see_memory_kills()
     trainable = tune.with_resources(
         tune.with_parameters(train, data=data), {"cpu": share.cpu, "gpu": share.gpu}
     )

@@ -64,10 +64,17 @@ def resume(sweep: SweepName = "latest", json: AsJson = False) -> None:
     _wish(sweep, None, json=json)
 
 
-def retry(sweep: SweepName = "latest", json: AsJson = False) -> None:
+def retry(
+    sweep: SweepName = "latest",
+    out_of_memory: Annotated[
+        bool, typer.Option("--out-of-memory", help="Those that ran out of GPU memory, too.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
     """Queue a sweep's failed trials again, each from its last good checkpoint.
 
-    Diverged and pruned trials are results, and stay.
+    Diverged and pruned trials are results, and stay; so does what ran out of GPU memory, unless
+    there is more of it now.
     """
     from orchestrator.lease import held
     from orchestrator.study import Ledger, open_storage
@@ -79,7 +86,7 @@ def retry(sweep: SweepName = "latest", json: AsJson = False) -> None:
     with held(settings, name):
         for stage in ("search", "confirm"):
             ledger = Ledger.read(storage, name, stage)
-            again = ledger.retry() if ledger else {}
+            again = ledger.retry(out_of_gpu_memory=out_of_memory) if ledger else {}
             waiting |= bool(ledger and ledger.unfinished())  # of a retry that was killed here, too
             queued += [
                 {"stage": stage, "trial": old, "retried_as": new} for old, new in again.items()
@@ -92,7 +99,13 @@ def retry(sweep: SweepName = "latest", json: AsJson = False) -> None:
         return
     for trial in queued:
         print("{stage}-{trial} is queued again, as {stage}-{retried_as}".format(**trial))
-    print(f"carry on with: {resume}" if queued else f"no trial of {name} has failed")
+    left = common.history().status(name)["trials"]["failed"]
+    if left:
+        print(f"{left} that ran out of GPU memory stay; with --out-of-memory they are taken, too")
+    elif not queued:
+        print(f"no trial of {name} has failed")
+    if queued:
+        print(f"carry on with: {resume}")
 
 
 def extend(

@@ -400,6 +400,15 @@ def test_a_failed_trial_is_retried_as_one_that_was_lost(settings: Settings) -> N
     assert (again.asked(), again.count_ended(), again.study.best_trial.number) == (4, 4, 4)
 
 
+def test_what_ran_out_of_gpu_memory_is_retried_only_where_asked_for(settings: Settings) -> None:
+    spec = sweep()
+    ledger = opened(settings, spec)
+    for reason in ("RuntimeError: no luck", "out of GPU memory: 2 GiB of 1"):
+        ledger.end(ledger.ask(spec).number, "failed", None, reason)
+    assert ledger.retry() == {0: 2}
+    assert ledger.retry(out_of_gpu_memory=True) == {1: 3}
+
+
 def test_a_retry_may_fail_and_be_retried(settings: Settings) -> None:
     spec = sweep()
     ledger = opened(settings, spec)

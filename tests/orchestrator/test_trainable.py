@@ -1,19 +1,23 @@
 """The worker's part, without Ray: from which checkpoint an attempt goes on, and what it keeps."""
 
+import errno
 import json
 import math
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from aae_core import checkpoint
 from aae_core.config import ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData
+from aae_core.training import TrainState
 from orchestrator import trainable
 from orchestrator.trainable import Report, Work, begin, train, train_with_checkpoints
 
@@ -246,3 +250,49 @@ def test_an_error_ends_its_trial_with_a_reason(
     assert last.reason is not None
     assert last.reason.startswith("FileExistsError")
     assert "Traceback" in capsys.readouterr().err
+
+
+def refusing(error: Exception) -> Callable[..., None]:
+    def raises(*_: Any) -> None:
+        raise error
+
+    return raises
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_where_nothing_can_be_saved_a_trial_pauses(
+    number: int, tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, newest = stopped_after(2, tmp_path, data)
+    full = OSError(number, os.strerror(number))
+    monkeypatch.setattr(TrainState, "save", refusing(full))
+    [report] = told(work(tmp_path, newest), data, monkeypatch)
+    assert (report.epoch, report.end, report.checkpoint) == (3, "paused", None)
+    assert "val/recon" in report.metrics
+    assert report.reason is not None
+    assert os.strerror(number) in report.reason
+    assert "MB are free" in report.reason
+    assert newest.is_dir()
+    monkeypatch.undo()
+    assert begin(work(tmp_path, newest, attempt=3), data).epoch == 2
+
+
+def test_out_of_gpu_memory_has_its_own_reason(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 1 GiB. "
+        "If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF"
+    )
+    monkeypatch.setattr(TrainState, "create", refusing(error))
+    reports: list[Report] = []
+    monkeypatch.setattr(
+        trainable.tune, "report", lambda m: reports.append(Report(**json.loads(m["report"])))
+    )
+    train(asdict(work(tmp_path)), data)
+    [report] = reports
+    assert (report.end, report.epoch) == ("failed", 0)
+    assert report.reason == (
+        "out of GPU memory: CUDA out of memory. Tried to allocate 2.00 GiB. "
+        "GPU 0 has a total capacity of 1 GiB."
+    )

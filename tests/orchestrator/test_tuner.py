@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from orchestrator.cluster import Share
@@ -17,7 +20,7 @@ from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.study import Assignment, Ledger, open_storage
 from orchestrator.trainable import Report
-from orchestrator.tuner import MAX_LOSSES, StageDriver
+from orchestrator.tuner import MAX_LOSSES, StageDriver, see_memory_kills
 
 EPOCHS = 3
 GPU_SHARE = 0.5
@@ -217,6 +220,47 @@ def test_a_trial_that_gets_further_may_lose_any_number_of_workers(straw: Straw) 
     work = straw.driver.suggest("last")
     assert straw.report("last", work, 3)
     assert straw.states() == ["complete"]
+
+
+def test_a_worker_killed_for_memory_gets_one_more_attempt(straw: Straw) -> None:
+    straw.trials = 1
+    for attempt, trial_id in enumerate("ab", start=1):
+        work: Any = straw.driver.suggest(trial_id)
+        assert work["attempt"] == attempt
+        straw.report(trial_id, work, attempt)
+        straw.driver.tune_ended(trial_id, starved="the node was running low on memory: 9 of 9 GB")
+    assert straw.driver.suggest("c") == Searcher.FINISHED
+    [record] = straw.ledger.records()
+    assert (record.state, record.attempts) == ("failed", 2)
+    assert record.reason is not None
+    assert record.reason.startswith("out of host memory, twice")
+    assert record.reason.endswith("9 of 9 GB")
+
+
+def test_tune_sees_the_death_of_an_actor_that_was_killed_for_memory() -> None:
+    """In the middle of a task; before, it took it for its own error and gave all up."""
+    see_memory_kills()
+    task, error = Mock(), OutOfMemoryError("running low on memory")
+    RayActorManager._actor_task_failed(Mock(), task, error)
+    task._tracked_actor._on_error.assert_called_once_with(task._tracked_actor, error)
+
+
+def test_a_full_disk_stops_the_stage_and_leaves_its_trials_unfinished(straw: Straw) -> None:
+    first, second = straw.driver.suggest("a"), straw.driver.suggest("b")
+    straw.report("a", first, 1)
+    full = {"end": "paused", "reason": "the disk is full", "checkpoint": None}
+    assert straw.report("a", first, 2, **full)
+    straw.driver.tune_ended("a")
+    assert straw.driver.suggest("c") is None
+    assert straw.report("b", second, 1)
+    straw.driver.tune_ended("b")
+    assert straw.driver.suggest("c") == Searcher.FINISHED
+    assert straw.driver.full == "the disk is full"
+    assert straw.ends() == []
+    straw.start()
+    again: Any = straw.driver.suggest("a")
+    assert (again["number"], again["attempt"]) == (0, 2)
+    assert again["resume"].endswith("0/1/epoch-000001")
 
 
 def test_interruptions_are_no_losses(straw: Straw) -> None:
