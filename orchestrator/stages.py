@@ -78,8 +78,8 @@ def run(
         except DiskFull as full:
             if not _made_room(settings, spec.sweep_id):
                 raise DiskFull(
-                    f"{full}\nNothing is lost. Make room (aae-sweep gc removes what no sweep "
-                    f"needs), then carry on with: {request.resume}"
+                    f"{full}\nNothing is lost. Make room there (of a megabyte, aae-sweep gc makes "
+                    f"more where it can), then carry on with: {request.resume}"
                 ) from full
             observer.note(f"{full}; what the sweep needs no more is removed, and it goes on")
 

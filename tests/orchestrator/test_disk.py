@@ -1,0 +1,87 @@
+"""A real full disk, a tmpfs of a few megabytes, under everything that writes to a home."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from aae_core import checkpoint
+from orchestrator import disk
+from orchestrator.errors import DiskFull
+from orchestrator.lease import held
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.spool import Spool
+from orchestrator.study import Ledger, open_storage
+
+SPEC = SweepSpec.model_validate_json(
+    json.dumps(
+        {
+            "name": "tight",
+            "search": {
+                "trials": 1,
+                "sampler": {"kind": "random"},
+                "objective": {"metric": "val/recon"},
+                "space": {"model.prior.std": {"float": [0.5, 5]}},
+            },
+        }
+    )
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def fill(folder: Path) -> None:
+    with (folder / "ballast").open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+
+
+def assert_told(home: Path, write: Callable[[], object]) -> None:
+    with pytest.raises(DiskFull, match="MB are free") as caught, disk.told(home):
+        write()
+    assert f"the disk at {home} on" in str(caught.value)
+
+
+def test_whoever_writes_to_a_full_disk_says_so_and_loses_nothing(home: Path) -> None:
+    settings = Settings.from_environment({"AAE_HOME": str(home)})
+    ledger = Ledger.create(open_storage(settings), SPEC, "search")
+    assignment = ledger.ask(SPEC)
+    assert assignment is not None
+    with Spool(settings.spool) as spool:
+        spool.open_run("a", sweep_id="s", experiment="e", name="a")
+        fill(home)
+        tensors = {"weights": torch.zeros(100_000)}
+        assert_told(home, lambda: checkpoint.save(home / "epoch-000001", tensors, {}))
+        assert_told(home, lambda: (home / "sweep.json").write_text("x" * 10_000))
+        assert_told(home, lambda: [spool.log("a", n, {"val/recon": 1.0}) for n in range(10_000)])
+        assert_told(home, lambda: [ledger.set_attribute(f"a{n}", "x" * 500) for n in range(9999)])
+        with held(settings, SPEC.sweep_id):  # as `gc` does, to make room
+            pass
+        (home / "ballast").unlink()
+        spool.log("a", 10_000, {"val/recon": 2.0})
+        ledger.end(assignment.number, "complete", 1.0, None)
+        assert spool.last("a") == {"epoch": 10_000, "val/recon": 2.0}
+    assert not list(home.glob("*epoch-*"))
+    again = Ledger.create(open_storage(settings), SPEC, "search")
+    assert [record.state for record in again.records()] == ["complete"]
+
+
+def test_another_error_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk.told(tmp_path):
+        (tmp_path / "nowhere" / "file").write_text("")
