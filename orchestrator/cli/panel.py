@@ -1,10 +1,11 @@
 """What the person at the terminal sees of a running sweep: a live panel, or plain lines."""
 
+import math
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ from orchestrator.study import Assignment
 from orchestrator.trainable import Report
 
 _TICK_SECONDS = 0.25
+_BARS = "▁▂▃▄▅▆▇█"
+_CURVE_WIDTH = 20  # epochs
 
 
 @dataclass
@@ -35,22 +38,26 @@ class Standing:
     planned: int = 0
     ended: dict[int, RunRecord] = field(default_factory=dict)
     live: dict[int, tuple[Assignment, Report | None]] = field(default_factory=dict)
+    curves: dict[int, list[float]] = field(default_factory=dict)  # of the live trials, by epoch
     leader: Candidate | None = None  # as `selection` ranks: by its mean, where there are seeds
     began: float = 0.0
     paced: tuple[float, float] | None = None  # when the first epoch was heard of, and work by then
 
     def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None:
-        self.stage, self.planned, self.live = stage, planned, {}
+        self.stage, self.planned, self.live, self.curves = stage, planned, {}, {}
         self.ended = {r.number: r for r in known if r.state not in ("running", "waiting")}
         self.began, self.paced = time.monotonic(), None
         self._rank()
 
     def trial_started(self, assignment: Assignment) -> None:
         self.live[assignment.number] = (assignment, None)
+        self.curves[assignment.number] = []
 
     def trial_epoch(self, report: Report) -> None:
         assignment, _ = self.live[report.number]
         self.live[report.number] = (assignment, report)
+        if self.metric in report.metrics:
+            self.curves[report.number].append(report.metrics[self.metric])
         if self.paced is None:
             self.paced = (time.monotonic(), self.work)
 
@@ -58,6 +65,7 @@ class Standing:
         self, stage: Stage, number: int, state: TrialState, reason: str | None
     ) -> RunRecord:
         assignment, report = self.live.pop(number)
+        del self.curves[number]
         record = RunRecord(
             number=number,
             stage=stage,
@@ -235,18 +243,20 @@ class Panel(Lines):
         running = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
         for header in ("trial", "epoch", self.standing.metric, "images/s"):
             running.add_column(header, justify="right")
+        running.add_column("", no_wrap=True)  # the curve
         running.add_column("", style="dim", no_wrap=True)
         for trial, (assignment, report) in sorted(self.standing.live.copy().items()):
             epochs = assignment.config.training.epochs
             model = _model(assignment)
             if report is None:
-                running.add_row(str(trial), f"–/{epochs}", "waiting", "", model, style="dim")
+                running.add_row(str(trial), f"–/{epochs}", "waiting", "", "", model, style="dim")
                 continue
             running.add_row(
                 str(trial),
                 f"{report.epoch}/{epochs}",
                 number(report.metrics.get(self.standing.metric)),
                 f"{report.samples_per_second:,.0f}",
+                sparkline(self.standing.curves.get(trial, [])),
                 model,
             )
         return running
@@ -269,6 +279,17 @@ class Panel(Lines):
         bar = ProgressBar(total, done, width=40, pulse=total is None)
         head.add_row(Text(f"{self._sweep_id} {self.standing.stage}", style="bold"), bar, rest)
         return head
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """The last values as bars from their least to their greatest; a gap for one not finite."""
+    shown = values[-_CURVE_WIDTH:]
+    known = [value for value in shown if math.isfinite(value)]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    steps = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(
+        _BARS[round((value - low) * steps)] if math.isfinite(value) else " " for value in shown
+    )
 
 
 def _about(seconds: float | None) -> str:

@@ -1,5 +1,6 @@
 """What is told of a running sweep, on a terminal and elsewhere."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from orchestrator.cli import panel
 from orchestrator.cli.common import duration, number, setting
-from orchestrator.cli.panel import Lines, Panel, Standing, watching
+from orchestrator.cli.panel import Lines, Panel, Standing, sparkline, watching
 from orchestrator.loading import load_sweep
 from orchestrator.records import RunRecord, Stage
 from orchestrator.spec import SweepSpec
@@ -174,6 +175,21 @@ def test_the_panel_shows_how_all_stands_and_what_runs(
     assert first.split()[:4] == ["1", "5/10", "-9.5", "12,346"]
     assert first.endswith("deterministic, code 4, std 2")
     assert second.split()[:3] == ["2", "–/10", "waiting"]
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn"),
+    [
+        ([], ""),
+        ([3.0], "▁"),
+        ([0.0, 7.0, 3.0], "▁█▄"),
+        ([-5.0, math.nan, -4.0], "▁ █"),
+        ([math.inf], " "),
+        (list(range(100)), "▁▁▂▂▂▃▃▄▄▄▅▅▅▆▆▇▇▇██"),
+    ],
+)
+def test_a_sparkline_spans_its_values(values: list[float], drawn: str) -> None:
+    assert sparkline(values) == drawn
 
 
 def test_the_panel_shows_the_evaluation(standing: Standing, clock: Clock) -> None:
