@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dashboards import page
+from dashboards import candidates, page
 from dashboards.sections import hero, sections
 from dashboards.sweep import Sweep
 from dashboards.tables import duration
@@ -58,14 +58,29 @@ def overview(statuses: Sequence[Mapping[str, Any]], address: Callable[[str], str
     )
 
 
+def comparison_page(document: Mapping[str, Any], views: "Mapping[str, SweepView]") -> str:
+    """What `aae-sweep compare --json` says, as a page."""
+    found = candidates.Comparison(document, views)
+    parts = candidates.sections(found)
+    return page.document(
+        "Comparison",
+        f"<header>{_over('Comparison')}<h1>{page.text(', '.join(views))}</h1>"
+        f"{candidates.hero(found)}</header>{page.contents(parts)}"
+        f'<main id="main">{"".join(page.section(part, 2) for part in parts)}</main>',
+    )
+
+
 def write_report(views: Sequence["SweepView"], path: Path) -> Path:
-    """Writes the report whole or not at all: a reader never meets half a file."""
-    report = build_report(views)
+    return write_page(build_report(views), path)
+
+
+def write_page(content: str, path: Path) -> Path:
+    """Writes it whole or not at all: a reader never meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(report)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -53,6 +53,41 @@ def confirmed_figure(confirmed: pd.DataFrame, style: Mapping[str, Look], x_title
     )
 
 
+def difference_figure(
+    differences: pd.DataFrame, style: Mapping[str, Look], x_title: str
+) -> go.Figure:
+    """A row a candidate: what it is above the best, with its 95 % interval; the best is zero."""
+    figure = go.Figure()
+    for height, row in enumerate(records(differences)):
+        look, name = style[row["label"]], safe(row["label"])
+        figure.add_scatter(
+            x=[row["difference"]],
+            y=[height],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [row["high"] - row["difference"]],
+                "arrayminus": [row["difference"] - row["low"]],
+                "thickness": 2.5,
+                "width": 0,
+            },
+            mode="markers",
+            marker={"color": look.colour, "symbol": look.symbol, "size": 13},
+            hovertemplate="%{x:.5g}<extra>" + name + "</extra>",
+        )
+    figure.add_vline(0, line={"color": GREY, "width": 1.5})
+    return styled(figure, 96 + 44 * len(differences)).update_layout(
+        showlegend=False,
+        xaxis={"title": {"text": safe(x_title)}},
+        yaxis={
+            "tickvals": list(range(len(differences))),
+            "ticktext": [safe(label) for label in differences["label"]],
+            "range": [len(differences) - 0.5, -0.5],
+            "showgrid": False,
+        },
+    )
+
+
 def history_figure(
     trials: pd.DataFrame, style: Mapping[str, Look], objective: Objective
 ) -> go.Figure:

@@ -44,7 +44,7 @@ def leaderboard(sweep: Sweep) -> str:
     main = sweep.confirmed[sweep.confirmed["metric"] == objective.metric]
     compared = f" of each {sweep.group_by}" if sweep.group_by else ""
     return (
-        standing(best["groups"], tables.candidate_labels(best), objective.metric, compared)
+        standing(best["groups"], list(main["label"]), objective.metric, compared)
         + page.chart(
             figures.confirmed_figure(main, sweep.looks, objective.title),
             f"{objective.metric} of each candidate: "
@@ -59,7 +59,7 @@ def leaderboard(sweep: Sweep) -> str:
 
 def standing(
     candidates: Sequence[Mapping[str, Any]],
-    labels: Mapping[str, str],
+    labels: Sequence[str],
     metric: str,
     compared: str = "",
 ) -> str:

@@ -105,20 +105,20 @@ def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.
 
 
 def standing_frame(
-    candidates: Sequence[Mapping[str, Any]], labels: Mapping[str, str], metric: str
+    candidates: Sequence[Mapping[str, Any]], labels: Sequence[str], metric: str
 ) -> pd.DataFrame:
     """One row a candidate, the best first, for reading: its mean, both intervals, and what it is
     above the best."""
     return pd.DataFrame(
         {
-            "candidate": labels[candidate["config_hash"]],
+            "candidate": label,
             "seeds": len(figures["values"]),
             metric: plus_minus(figures["mean"], figures["se"]),
             "95 % (t)": interval(*figures["ci95"] or (math.nan, math.nan)),
             "95 % (bootstrap)": interval(*figures["bootstrap95"] or (math.nan, math.nan)),
             **_versus(candidate["versus_best"]),
         }
-        for candidate in candidates
+        for candidate, label in zip(candidates, labels, strict=True)
         for figures in [candidate["metrics"][metric]]
     )
 

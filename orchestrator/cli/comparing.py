@@ -1,6 +1,7 @@
 """compare: the confirmed candidates of one sweep or several, and which differences are chance."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ def compare(
     metric: Annotated[
         str | None, typer.Option("--metric", help="By default what the sweeps were searched for.")
     ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="An HTML page of it, too.")] = None,
     json: AsJson = False,
 ) -> None:
     """Compare confirmed candidates with the best of them, seed by seed where they share seeds.
@@ -26,9 +28,15 @@ def compare(
     The test split chooses nothing: for a test/ metric the best is the one on validation.
     """
     reader = common.history()
-    document = _document(reader, list(dict.fromkeys(map(reader.resolve, sweeps))), metric)
+    names = list(dict.fromkeys(map(reader.resolve, sweeps)))
+    document = _document(reader, names, metric)
     if len(set(document["data_sha256"].values())) > 1:
         say("these sweeps saw different data: more than their configurations differs")
+    if out is not None:
+        from dashboards import build
+
+        views = {name: reader.view(name) for name in names}
+        say(f"page  {build.write_page(build.comparison_page(document, views), out.resolve())}")
     if json:
         common.emit(document)
         return

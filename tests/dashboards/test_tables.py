@@ -113,9 +113,9 @@ def test_confirmed_frame_has_a_row_a_candidate_and_metric(tmp_path: Path) -> Non
 def test_standing_frame_tells_how_each_compares_with_the_best(tmp_path: Path) -> None:
     best = make_view(tmp_path).best
     assert best is not None
-    labels = tables.candidate_labels(best)
+    labels = list(tables.candidate_labels(best).values())
     frame = tables.standing_frame(best["groups"], labels, METRIC)
-    assert list(frame["candidate"]) == list(labels.values())
+    assert list(frame["candidate"]) == labels
     assert list(frame["compared"]) == ["the best", "seed by seed (3)", "seed by seed (3)"]
     figures, versus = best["groups"][1]["metrics"][METRIC], best["groups"][1]["versus_best"]
     assert frame["95 % (bootstrap)"][1] == tables.interval(*figures["bootstrap95"])

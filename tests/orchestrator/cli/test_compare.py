@@ -123,6 +123,17 @@ def test_compare_is_told_to_people_too(aae: Callable[..., Any]) -> None:
     assert "1 of 2 cannot be told from it" in verdict
 
 
+def test_compare_writes_a_page_too(aae: Callable[..., Any], tmp_path: Path) -> None:
+    spec = confirm("one", THREE)
+    ended = aae("compare", "--json", "--out", tmp_path / "compared.html")
+    assert ended.code == 0
+    assert ended.document["candidates"]
+    assert ended.err == f"page  {tmp_path / 'compared.html'}\n"
+    page = (tmp_path / "compared.html").read_text()
+    assert spec.sweep_id in page
+    assert "−5.00 ± 0.11" in page
+
+
 def test_sweeps_that_share_seeds_are_compared_seed_by_seed(aae: Callable[..., Any]) -> None:
     one, other = confirm("one", {1.0: HARD}), confirm("other", {1.0: shifted(-5.0)})
     best, behind = aae("compare", "one", "other", "--json").document["candidates"]

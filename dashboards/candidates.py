@@ -1,0 +1,233 @@
+"""Confirmed candidates side by side: what differs, by how much, how sure that is."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dashboards import curves, figures, page, style, tables
+from dashboards.sections import standing
+from dashboards.tables import plus_minus, records
+from dashboards.verdict import unit
+
+if TYPE_CHECKING:
+    from orchestrator.history import SweepView
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A document of `aae-sweep compare --json`, and the views of its sweeps by their ids."""
+
+    document: Mapping[str, Any]
+    views: "Mapping[str, SweepView]"
+
+    @property
+    def metric(self) -> str:
+        return str(self.document["metric"])
+
+    @property
+    def candidates(self) -> Sequence[Mapping[str, Any]]:
+        found: Sequence[Mapping[str, Any]] = self.document["candidates"]
+        return found
+
+    @cached_property
+    def objective(self) -> style.Objective:
+        return style.Objective(self.metric, unit(self.metric), self.document["direction"])
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What to call each candidate: its sweep where there are several, what the sweep compares,
+        and its hash where these do not name it alone."""
+        names = [self._name(candidate) for candidate in self.candidates]
+        counts = Counter(names)
+        return [
+            name if name and counts[name] == 1 else f"{name} {candidate['config_hash']}".strip()
+            for name, candidate in zip(names, self.candidates, strict=True)
+        ]
+
+    @cached_property
+    def looks(self) -> dict[str, style.Look]:
+        return style.looks(self.labels)
+
+    def _name(self, candidate: Mapping[str, Any]) -> str:
+        per = (self.views[candidate["sweep"]].spec.get("confirm") or {}).get("per")
+        sweep = candidate["sweep"] if len(self.views) > 1 else ""
+        return " ".join(filter(None, [sweep, str(candidate["params"].get(per, ""))]))
+
+
+def sections(found: Comparison) -> list[page.Section]:
+    made = [
+        page.Section("candidates", "Candidates", _candidates(found)),
+        page.Section("differences", "Minus the best", _differences(found)),
+        page.Section("settings", "What differs", _settings(found)),
+        page.Section("curves", "Learning curves", _curves(found)),
+        page.Section("parzen", "Parzen log-likelihood", _parzen(found)),
+    ]
+    return [section for section in made if section.body]
+
+
+def hero(found: Comparison) -> str:
+    (best, *others), (label, *labels) = found.candidates, found.labels
+    figures_of = best["metrics"][found.metric]
+    tied = [name for name, c in zip(labels, others, strict=True) if c["tied_with_best"]]
+    rest = f"; not distinguishable from: {', '.join(tied)}" if tied else ""
+    if others and not tied:
+        rest = "; distinguishable from every other candidate"
+    value = f"{found.metric} {plus_minus(figures_of['mean'], figures_of['se'])} "
+    remark = "± is the standard error over seeds."
+    if found.document["best_by"] != found.metric:
+        remark += (
+            f" The best is the best by {found.document['best_by']}: the test set chooses nothing."
+        )
+    other_data = len(set(found.document["data_sha256"].values())) > 1
+    told = "These sweeps saw different data: more than their configurations differs."
+    return (
+        f'<p class="verdict"><strong>{page.text(label)}</strong> '
+        + page.unbroken(
+            f"{'is best' if others else 'stands alone'}: {value}{unit(found.metric)}{rest}."
+        )
+        + f"</p>{page.paragraph(remark, 'quiet')}"
+        + (page.paragraph(told, "notice") if other_data else "")
+    )
+
+
+def difference_frame(found: Comparison) -> pd.DataFrame:
+    """One row a candidate behind the best: the difference of its mean, with its 95 % interval."""
+    rows = [
+        (label, c["versus_best"]["difference"], *(c["versus_best"]["ci95"] or (None, None)))
+        for label, c in zip(found.labels[1:], found.candidates[1:], strict=True)
+        if c["versus_best"]["difference"] is not None
+    ]
+    frame = pd.DataFrame(rows, columns=["label", "difference", "low", "high"])
+    return frame.astype(dict.fromkeys(["difference", "low", "high"], float))
+
+
+def settings_frame(found: Comparison) -> pd.DataFrame:
+    """One row a setting that is not the same for all candidates, one column a candidate."""
+    columns = {
+        label: {**_fixed(found.views[c["sweep"]]), **c["params"]}
+        for label, c in zip(found.labels, found.candidates, strict=True)
+    }
+    paths = dict.fromkeys(path for settings in columns.values() for path in settings)
+    told = {path: [_told(settings.get(path)) for settings in columns.values()] for path in paths}
+    rows = [[path, *cells] for path, cells in told.items() if len(set(cells)) > 1]
+    return pd.DataFrame(rows, columns=["setting", *columns])
+
+
+def _candidates(found: Comparison) -> str:
+    rows = [
+        (label, label, s["values"], s["mean"], *(s["ci95"] or (None, None)))
+        for label, c in zip(found.labels, found.candidates, strict=True)
+        for s in [c["metrics"][found.metric]]
+    ]
+    frame = pd.DataFrame(rows, columns=["label", "group", "values", "mean", "low", "high"])
+    return standing(found.candidates, found.labels, found.metric) + page.chart(
+        figures.confirmed_figure(
+            frame.astype(dict.fromkeys(["mean", "low", "high"], float)),
+            found.looks,
+            found.objective.title,
+        ),
+        f"{found.metric} of each candidate.",
+        "Filled: mean and 95 % interval over seeds (t). Open: the seeds themselves.",
+    )
+
+
+def _differences(found: Comparison) -> str:
+    frame = difference_frame(found)
+    if frame.empty:
+        return ""
+    told = (f"{r['label']} {tables.number(r['difference'])}" for r in records(frame))
+    return page.chart(
+        figures.difference_figure(frame, found.looks, f"{found.objective.title}, minus the best"),
+        f"{found.metric} of each candidate minus the best's: {'; '.join(told)}.",
+        "With the 95 % interval of each comparison alone: one that spans zero may be chance. Seed "
+        "by seed where seeds are shared, so often narrower than the intervals above suggest.",
+    )
+
+
+def _settings(found: Comparison) -> str:
+    frame = settings_frame(found)
+    caption = "Every setting that is not the same for all; – where a branch has no such setting."
+    return "" if frame.empty else page.table(frame, caption)
+
+
+def _curves(found: Comparison) -> str:
+    """Of the confirmations; the stage of a trial is what keeps sweeps with equal numbers apart."""
+    gathered: dict[tuple[str, int], Any] = {}
+    frames = []
+    for label, candidate in zip(found.labels, found.candidates, strict=True):
+        view = found.views[candidate["sweep"]]
+        mine = [
+            t
+            for t in view.trials
+            if t.stage == "confirm" and t.config_hash == candidate["config_hash"]
+        ]
+        gathered |= {(label, t.number): view.curves["confirm", t.number] for t in mine}
+        frames.append(tables.trials_frame(mine, found.metric).assign(stage=label, group=label))
+    trials = pd.concat(frames, ignore_index=True)
+    drawn = curves.drawn_trials(trials, gathered, found.objective)
+    if drawn.empty:
+        return ""
+    return page.chart(
+        curves.curves_figure(gathered, trials, found.looks, found.objective),
+        f"{found.metric} over epochs of {len(drawn)} confirmations.",
+        "A line a seed.",
+        page.as_table(
+            page.table(
+                tables.curves_frame(gathered, drawn, found.metric),
+                f"{found.objective.title} after quarters of the epochs that each trial ran.",
+                right=["trial"],
+                page_size=15,
+            )
+        ),
+    )
+
+
+def _parzen(found: Comparison) -> str:
+    frames: list[pd.DataFrame] = []
+    controls: dict[str, dict[str, Any]] = {}
+    for name, view in found.views.items():
+        scores = tables.parzen_frame(view.evaluation)
+        per = (view.spec.get("confirm") or {}).get("per")
+        known = {
+            str(c["params"].get(per, "")): label
+            for c, label in zip(found.candidates, found.labels, strict=True)
+            if c["sweep"] == name
+        }
+        frames.append(scores[scores["group"].isin(known)].replace({"group": known}))
+        controls |= tables.controls(view.evaluation or {"models": []})
+    scores = pd.concat(frames, ignore_index=True)
+    if scores.empty:
+        return ""
+    same_data = len(set(found.document["data_sha256"].values())) == 1
+    return page.chart(
+        figures.parzen_figure(scores, found.looks, controls if same_data else {}, {}),
+        f"Parzen log-likelihood of the test set over the number of samples, {len(scores)} points.",
+        "σ is chosen again on validation images at every number of samples. Bars: standard error "
+        "over test points.",
+    )
+
+
+def _fixed(view: "SweepView") -> dict[str, Any]:
+    """What its trials' numbers depend on and the search left alone, by path."""
+    found: dict[str, Any] = {}
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, dict):
+            for name, each in value.items():
+                walk(each, f"{path}.{name}")
+        elif path not in view.space:
+            found[path] = value
+
+    for part in ("data", "model", "training"):
+        walk(view.spec.get(part) or {}, part)
+    return found
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return tables.MISSING
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
