@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import chdir, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
@@ -162,7 +162,7 @@ def _stock(folder: Path, trials: int) -> None:
             ],
         ),
     )
-    with chdir(folder):  # where MLflow puts artifacts
+    with chdir(folder), redirect_stdout(sys.stderr):  # MLflow puts artifacts here, Tune talks
         results = tuner.fit()
     if results.errors or len(results) != trials:
         raise SystemExit(f"the stock recipe ended {len(results)} trials: {results.errors}")
