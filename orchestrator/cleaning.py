@@ -143,14 +143,13 @@ def _contenders(search: Ledger, records: Sequence[RunRecord]) -> list[RunRecord]
 
 
 def _to_go_on(trials: Path, record: RunRecord) -> Iterator[Path]:
-    """The last one that the ledger knows, and the newest of all attempts, to fall back on."""
-    folders = {trials / f"{record.stage}-{record.number:04d}"}
+    """The last one that the ledger knows, and of any attempt the one before, to fall back on."""
     if record.checkpoint is not None:
         last = _here(trials, record.checkpoint)
-        folders.add(last.parent.parent)  # of what a retry stands for
-        yield last
-    saved = (path for folder in folders for path in folder.glob("*/epoch-*"))
-    yield from sorted(saved, key=lambda path: path.name)[-_GENERATIONS:]
+        folders = {trials / f"{record.stage}-{record.number:04d}", last.parent.parent}
+        saved = (path for folder in folders for path in folder.glob("*/epoch-*"))
+        before = sorted((path for path in saved if path.name <= last.name), key=lambda p: p.name)
+        yield from {last, *before[-_GENERATIONS:]}
 
 
 def _here(trials: Path, checkpoint: str) -> Path:
