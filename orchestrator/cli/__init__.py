@@ -4,6 +4,8 @@ Data goes to stdout, talk to stderr.  Everything slow is imported inside the com
 """
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -25,11 +27,28 @@ from orchestrator.errors import SweepError
 
 app = typer.Typer(
     name="aae-sweep",
-    help="Honest, unstoppable hyper-parameter sweeps over adversarial autoencoders.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(version("aae-sweep"))
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print it and exit."),
+    ] = False,
+) -> None:
+    """Honest, unstoppable hyper-parameter sweeps over adversarial autoencoders."""
+
+
 for command in (
     *running.COMMANDS,
     *steering.COMMANDS,

@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ def test_an_empty_home_says_how_to_begin(aae: Callable[..., Any], home: Path, co
         f"no sweep has been run in {home}; begin with: aae-sweep run sweeps/quickstart.yaml\n"
     )
     assert not home.exists()
+
+
+def test_the_version_is_told(aae: Callable[..., Any]) -> None:
+    assert aae("--version").out == f"{version('aae-sweep')}\n"
 
 
 def test_ls_of_an_empty_home_is_empty(aae: Callable[..., Any], home: Path) -> None:
