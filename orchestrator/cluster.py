@@ -26,6 +26,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # we drain instead
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a slow clean-up must not kill the next trial
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # the study is the state: Tune's own is never read
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # what they mean is told by us
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
 }
 
