@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup quickstart test chaos check bench clean
+.PHONY: setup quickstart test chaos check bench pictures clean
 
 setup: .venv/.installed
 
@@ -31,6 +31,9 @@ bench: setup
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/parzen.py
 	$(BIN)/python benchmarks/sweep_overhead.py
+
+pictures: setup
+	$(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf .venv build *.egg-info
