@@ -56,7 +56,7 @@ class Report:
     resumed_from: int | None = None
     history: list[dict[str, float]] | None = None  # of the checkpoint resumed, when it begins
     checkpoint: str | None = None  # one written since the last report
-    end: str | None = None  # complete | diverged | failed; paused: its disk is full
+    end: str | None = None  # complete | diverged | failed; full: its disk
     reason: str | None = None
     seconds: float = 0.0  # of this epoch
     samples_per_second: float = 0.0
@@ -112,7 +112,7 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
         epoch_reached = state.epoch if state else 0
         if disk.is_full(error):
             reason = disk.described(Path(work.folder), error)
-            tell(epoch_reached, _last_metrics(state), end="paused", reason=reason)
+            tell(epoch_reached, _last_metrics(state), end="full", reason=reason)
         else:
             tell(epoch_reached, {}, end="failed", reason=f"{type(error).__name__}: {error}")
 

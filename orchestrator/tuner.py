@@ -138,7 +138,7 @@ class StageDriver:
         self._hear_of_start(live, report)
         if report.end in ("diverged", "failed"):
             return self._stop(trial_id, report.end, None, report.reason)  # type: ignore[arg-type]
-        if report.end == "paused":
+        if report.end == "full":
             self.full = report.reason
         if report.epoch <= live.last_epoch or not report.metrics:
             return self._is_stopping or self._paused.is_set()

@@ -267,7 +267,7 @@ def test_where_nothing_can_be_saved_a_trial_pauses(
     full = OSError(number, os.strerror(number))
     monkeypatch.setattr(TrainState, "save", refusing(full))
     [report] = told(work(tmp_path, newest), data, monkeypatch)
-    assert (report.epoch, report.end, report.checkpoint) == (3, "paused", None)
+    assert (report.epoch, report.end, report.checkpoint) == (3, "full", None)
     assert "val/recon" in report.metrics
     assert report.reason is not None
     assert os.strerror(number) in report.reason

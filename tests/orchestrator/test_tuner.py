@@ -248,7 +248,7 @@ def test_tune_sees_the_death_of_an_actor_that_was_killed_for_memory() -> None:
 def test_a_full_disk_stops_the_stage_and_leaves_its_trials_unfinished(straw: Straw) -> None:
     first, second = straw.driver.suggest("a"), straw.driver.suggest("b")
     straw.report("a", first, 1)
-    full = {"end": "paused", "reason": "the disk is full", "checkpoint": None}
+    full = {"end": "full", "reason": "the disk is full", "checkpoint": None}
     assert straw.report("a", first, 2, **full)
     straw.driver.tune_ended("a")
     assert straw.driver.suggest("c") is None
