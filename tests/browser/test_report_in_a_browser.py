@@ -198,6 +198,7 @@ def test_a_hostile_sweep_does_nothing(tmp_path: Path, open_page: Open) -> None:
 def test_a_thousand_trials_open_in_three_seconds(report_of: ReportOf, chromium: Browser) -> None:
     """Measured as the page's own work, which other work on the machine does not lengthen."""
     opened = Opened(chromium.new_page())
+    opened.page.set_default_timeout(120_000)
     metrics = opened.page.context.new_cdp_session(opened.page)
     metrics.send("Performance.enable", {"timeDomain": "threadTicks"})
     opened.page.goto(report_of(1000).as_uri())
