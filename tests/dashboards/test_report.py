@@ -278,10 +278,11 @@ def test_pictures_too_large_to_carry_are_named(view: SweepView, tmp_path: Path) 
 
 
 def test_a_thousand_trials_take_seconds(tmp_path: Path) -> None:
+    """Measured as this process' own work, which other work on the machine does not lengthen."""
     large = make_view(tmp_path, n_search=1000, epochs=50)
-    began = time.perf_counter()
+    began = time.process_time()
     report = build_report([large])
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
     assert len(report.encode()) < 15_000_000
 
 
