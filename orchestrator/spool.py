@@ -338,7 +338,10 @@ class Spool:
 
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     if read_only and path.exists():
-        return _open(f"{path.absolute().as_uri()}?mode=ro")
+        db = _open(f"{path.absolute().as_uri()}?mode=ro")
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
+            return db
+        db.close()  # somebody is just making it
     if read_only:
         db = _open("file::memory:")
         db.executescript(_SCHEMA)

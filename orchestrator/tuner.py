@@ -316,6 +316,8 @@ def run_stage(driver: StageDriver, data: TrainingData, share: cluster.Share, scr
     """Run until there is nothing left to suggest. `scratch` is Tune's own, gone at the end."""
     shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # Tune's last snapshot of itself may not fit on a full disk; nobody reads it
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     see_memory_kills()
     trainable = tune.with_resources(
         tune.with_parameters(train, data=data), {"cpu": share.cpu, "gpu": share.gpu}

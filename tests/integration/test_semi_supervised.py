@@ -62,7 +62,7 @@ def test_the_report_speaks_of_errors(bench: Bench) -> None:
     report = Path(bench.ask("report")["report"]).read_text()
     assert "reaches: val/error" in report
     assert 'id="parzen"' not in report
-    assert "The paper gives no figure for semi_supervised on data set digits" in report
+    assert "The data: the paper has no figure for" in report
 
 
 def test_the_same_again_does_nothing(bench: Bench) -> None:

@@ -179,6 +179,14 @@ def test_a_reader_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_just_being_made_reads_as_empty(tmp_path: Path) -> None:
+    made = sqlite3.connect(tmp_path / "spool.db")
+    made.execute("PRAGMA journal_mode = WAL")
+    with Spool(tmp_path / "spool.db", read_only=True) as reader:
+        assert reader.runs() == []
+    made.close()
+
+
 def test_a_reader_follows_the_driver_and_may_not_write(spool: Spool) -> None:
     with Spool(spool.path, read_only=True) as reader:
         spool.log(SWEEP, 1, {"a": 1.0})
