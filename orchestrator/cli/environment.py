@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,10 @@ from orchestrator.errors import EnvironmentUnusable, UsageError
 
 if TYPE_CHECKING:
     from aae_core.data import DataSet
+    from orchestrator.nodes import Node
+
+_LEAST_FREE_GB = 1.0
+_MOST_SKEW_SECONDS = 2.0
 
 data = typer.Typer(help="List, fetch or verify the data sets.", no_args_is_help=True)
 DataName = Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, svhn or tfd.")]
@@ -101,9 +106,10 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
 
 
 def doctor(json: AsJson = False) -> None:
-    """Check what a sweep needs on this machine; each failure comes with its remedy."""
-    checks = []
-    for name, check in _CHECKS.items():
+    """Check what a sweep needs, here and on a cluster's nodes; failures come with their remedy."""
+    checks: list[dict[str, Any]] = []
+
+    def note(name: str, check: Callable[[], str]) -> None:
         try:
             ok, detail = True, check()
         except Exception as error:
@@ -111,6 +117,14 @@ def doctor(json: AsJson = False) -> None:
         checks.append({"check": name, "ok": ok, "detail": detail})
         if not json:
             print(f"{'ok  ' if ok else 'FAIL'}  {name}: {detail}", flush=True)
+
+    for name, check in _CHECKS.items():
+        note(name, check)
+    if common.settings().ray_address:
+        nodes: list[Node] = []
+        note("nodes", lambda: _ask_nodes(nodes))
+        for name, check_nodes in _NODE_CHECKS.items() if nodes else ():
+            note(name, partial(check_nodes, nodes))
     healthy = all(c["ok"] for c in checks)
     if json:
         common.emit({"ok": healthy, "checks": checks})
@@ -136,7 +150,7 @@ def _versions() -> str:
     from importlib.metadata import version
 
     packages = ("aae-sweep", "torch", "ray", "optuna", "mlflow")
-    return ", ".join(f"{name} {version(name)}" for name in packages)
+    return _listed({name: version(name) for name in packages})
 
 
 def _home() -> str:
@@ -198,6 +212,97 @@ def _accelerator() -> str:
     return torch.cuda.get_device_name(0)
 
 
+def _ask_nodes(found: "list[Node]") -> str:
+    from orchestrator import cluster, nodes
+
+    settings = common.settings()
+    with cluster.connected(settings):
+        found += nodes.examine(settings)
+    if not found:
+        raise EnvironmentUnusable("none has CPUs to train with; start workers")
+    return ", ".join(node.name for node in found)
+
+
+def _same_versions(nodes: "list[Node]") -> str:
+    from orchestrator.nodes import versions
+
+    here = versions()
+    _require(
+        nodes,
+        lambda node: ", ".join(
+            f"{name} {found}, here {here[name]}"
+            for name, found in node.versions.items()
+            if found != here[name]
+        ),
+        "use the same image, or the same constraints.txt, everywhere",
+    )
+    return f"the same everywhere: {_listed(here)}"
+
+
+def _shared_storage(nodes: "list[Node]") -> str:
+    home = common.settings().home
+    _require(
+        nodes,
+        lambda node: node.storage_problem,
+        f"set AAE_HOME to a folder that every node can write and all see as {home}",
+    )
+    return f"every node writes to {home}, and what it writes is seen here"
+
+
+def _room(nodes: "list[Node]") -> str:
+    _require(
+        nodes,
+        lambda node: f"{node.free_gb:.1f} GB free" if node.free_gb < _LEAST_FREE_GB else None,
+        "free some: `aae-sweep gc` removes checkpoints that nothing needs",
+    )
+    return f"{min(node.free_gb for node in nodes):.0f} GB free"
+
+
+def _tracking_from(nodes: "list[Node]") -> str:
+    if not common.settings().tracking_uri.startswith("http"):
+        return "a database of the driver's, who alone writes to it"
+    _require(
+        nodes,
+        lambda node: node.tracking_problem,
+        "set MLFLOW_TRACKING_URI to an address that holds on every node",
+    )
+    return "every node reaches MLflow's server"
+
+
+def _clocks(nodes: "list[Node]") -> str:
+    _require(
+        nodes,
+        lambda node: (
+            f"{node.clock_ahead:+.1f} s" if abs(node.clock_ahead) > _MOST_SKEW_SECONDS else None
+        ),
+        "let all machines follow a time server",
+    )
+    return f"all within {_MOST_SKEW_SECONDS:g} s of this one"
+
+
+def _token(nodes: "list[Node]") -> str:
+    from orchestrator.nodes import admits_strangers
+
+    address = common.settings().ray_address
+    assert address is not None
+    if admits_strangers(address):
+        raise EnvironmentUnusable(
+            f"Ray at {address} obeys whoever reaches it; start all of it with RAY_AUTH_MODE=token "
+            "and RAY_AUTH_TOKEN_PATH naming a file with the same secret"
+        )
+    return "ours is accepted; without one Ray refuses"
+
+
+def _require(nodes: "list[Node]", problem_of: "Callable[[Node], str | None]", remedy: str) -> None:
+    problems = [f"{node.name}: {problem}" for node in nodes if (problem := problem_of(node))]
+    if problems:
+        raise EnvironmentUnusable("; ".join([*problems, remedy]))
+
+
+def _listed(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
 _CHECKS: dict[str, Callable[[], str]] = {
     "packages": _versions,
     "home": _home,
@@ -206,4 +311,12 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "tracking": _tracking,
     "Ray": _ray,
     "GPU": _accelerator,
+}
+_NODE_CHECKS: "dict[str, Callable[[list[Node]], str]]" = {
+    "versions": _same_versions,
+    "shared storage": _shared_storage,
+    "room": _room,
+    "tracking from nodes": _tracking_from,
+    "clocks": _clocks,
+    "token": _token,
 }

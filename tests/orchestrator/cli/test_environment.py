@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import pytest
 
 from aae_core.data import fetch
 from aae_core.data.mnist import MNIST
+from orchestrator.cli import environment
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.nodes import Node, versions
 
 IMAGES = "train-images-idx3-ubyte"
 
@@ -204,3 +208,35 @@ def test_an_interruption_exits_with_130(
 
     monkeypatch.setattr("orchestrator.single.train", interrupt)
     assert aae("train", sweep_file).code == 130
+
+
+def _node(**wrong: Any) -> Node:
+    sound: dict[str, Any] = {
+        "name": "worker-1",
+        "versions": versions(),
+        "storage_problem": None,
+        "tracking_problem": None,
+        "free_gb": 100.0,
+        "clock_ahead": 0.0,
+    }
+    return Node(**sound | wrong)
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong", "told"),
+    [
+        ("versions", {"versions": versions() | {"torch": "1.0"}}, "torch 1.0, here"),
+        ("shared storage", {"storage_problem": "Read-only file system"}, "set AAE_HOME"),
+        ("room", {"free_gb": 0.2}, "0.2 GB free"),
+        ("tracking from nodes", {"tracking_problem": "timed out"}, "set MLFLOW_TRACKING_URI"),
+        ("clocks", {"clock_ahead": -7.0}, "-7.0 s"),
+    ],
+)
+def test_doctor_names_the_node_that_is_wrong(
+    check: str, wrong: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    judge = environment._NODE_CHECKS[check]
+    judge([_node()])
+    with pytest.raises(EnvironmentUnusable, match=f"^worker-1: .*{re.escape(told)}"):
+        judge([_node(), _node(**wrong)])
