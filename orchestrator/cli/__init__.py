@@ -14,6 +14,7 @@ from orchestrator import disk
 from orchestrator.cli import (
     common,
     comparing,
+    containers,
     environment,
     figures,
     keeping,
@@ -58,6 +59,7 @@ for command in (
     *reproducing.COMMANDS,
     *figures.COMMANDS,
     *keeping.COMMANDS,
+    *containers.COMMANDS,
     *environment.COMMANDS,
 ):
     app.command()(command)

@@ -1,0 +1,138 @@
+"""up, down: a cluster of containers on this machine, as docker/compose.yaml describes it."""
+
+import os
+import secrets
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.errors import EnvironmentUnusable
+
+_FOLDER = Path(__file__).resolve().parents[2] / "docker"
+_USER = 1000  # of the containers where root starts them
+
+# pgpass lines are host:port:database:user:password; mlflow_auth serves MLflow and its clients
+_SECRETS = {
+    "ray_token": "{}",
+    "postgres_password": "{}",
+    "mlflow_pgpass": "db:5432:mlflow:mlflow:{}\n",
+    "studies_pgpass": "db:5432:studies:studies:{}\n",
+    "mlflow_env": "MLFLOW_FLASK_SERVER_SECRET_KEY={}\n",
+    "mlflow_auth": """[mlflow]
+admin_username = admin
+admin_password = {0}
+mlflow_tracking_username = admin
+mlflow_tracking_password = {0}
+database_uri = postgresql+psycopg://mlflow@db/mlflow
+default_permission = NO_PERMISSIONS
+""",
+}
+
+
+def up(
+    workers: Annotated[
+        int, typer.Option(min=1, help="Containers that train; they share this machine's CPUs.")
+    ] = 2,
+) -> None:
+    """Build and start a cluster of containers, and wait until all of it answers.
+
+    Safe to repeat: what is running stays, and what `down` has left is taken up again.
+    """
+    from dotenv import dotenv_values
+
+    cpus = _engine_cpus()
+    given = dotenv_values(_FOLDER / ".env") | os.environ  # as compose reads them
+    folder = (_FOLDER / (given.get("AAE_SECRETS") or "secrets")).resolve()
+    user = os.getuid() or _USER
+    _make_secrets(folder, user)
+    environment = {
+        "AAE_SECRETS": str(folder),
+        "AAE_UID": str(user),
+        "AAE_WORKERS": str(workers),
+        "AAE_WORKER_CPUS": given.get("AAE_WORKER_CPUS") or str(max(1, cpus // workers)),
+        "AAE_WHEELS": given.get("AAE_WHEELS") or _wheels(),
+    }
+    _compose(["build"], environment)
+    _compose(["up", "--detach", "--wait"], environment)
+    port = given.get("AAE_MLFLOW_PORT") or "5000"
+    print(
+        f"the cluster is ready, with {workers} workers; in {os.path.relpath(_FOLDER)}:\n"
+        "  run     docker compose run --rm sweep run sweeps/quickstart.yaml\n"
+        "  check   docker compose run --rm sweep doctor\n"
+        f"MLflow    http://127.0.0.1:{port}  (user admin, password in {folder / 'mlflow_auth'})\n"
+        "stop      aae-sweep down"
+    )
+
+
+def down() -> None:
+    """Stop the cluster of containers, running sweeps first: they finish their epochs and save.
+
+    Studies, checkpoints and MLflow's record stay.
+    """
+    _engine_cpus()
+    _stop_drivers()
+    _compose(["--profile", "commands", "down", "--remove-orphans"], {})
+
+
+COMMANDS = (up, down)
+
+
+def _engine_cpus() -> int:
+    """What Docker's engine has. Raises EnvironmentUnusable where none answers."""
+    if not (_FOLDER / "compose.yaml").exists():
+        raise EnvironmentUnusable(
+            f"there is no {_FOLDER / 'compose.yaml'}: the cluster's files are not part of an "
+            "installed package; run aae-sweep from a checkout of its repository (make setup)"
+        )
+    command = ["docker", "info", "--format", "{{.NCPU}}"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        raise EnvironmentUnusable(
+            f"Docker does not answer: {reason.strip()}\n"
+            "install Docker Engine 25 or newer with its compose plugin, and start it"
+        ) from error
+    return int(told)
+
+
+def _make_secrets(folder: Path, user: int) -> None:
+    """Those that are missing; for the eyes of `user` alone, as whom the containers run."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, text in _SECRETS.items():
+        path = folder / name
+        if path.exists():
+            continue
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text.format(secrets.token_urlsafe(32)))
+        if os.getuid() == 0:
+            os.chown(path, user, -1)
+
+
+def _stop_drivers() -> None:
+    """Before all that they need; `docker compose stop` leaves out what its `run` has started."""
+    listing = ["ps", "--all", "--status=running", "--format={{.Service}} {{.ID}}"]
+    command = ["docker", "compose", *listing]
+    told = subprocess.run(command, cwd=_FOLDER, stdout=subprocess.PIPE, text=True, check=True)
+    running = [line.split() for line in told.stdout.splitlines()]
+    if drivers := [container for service, container in running if service == "sweep"]:
+        subprocess.run(["docker", "stop", *drivers], stdout=subprocess.DEVNULL, check=True)
+
+
+def _wheels() -> str:
+    """A folder of wheels that pip is told of on this machine is offered to the build."""
+    found = os.environ.get("PIP_FIND_LINKS", "")
+    return str(Path(found).resolve()) if found and Path(found).is_dir() else "wheels"
+
+
+def _compose(arguments: list[str], environment: dict[str, str]) -> None:
+    command = ["docker", "compose", *arguments]
+    done = subprocess.run(command, cwd=_FOLDER, env=os.environ | environment, check=False)
+    if done.returncode:
+        raise EnvironmentUnusable(
+            f"`{' '.join(command)}` ended with {done.returncode}; what the containers say: "
+            f"docker compose logs (in {os.path.relpath(_FOLDER)})"
+        )

@@ -1,0 +1,118 @@
+"""A cluster of containers as `aae-sweep up` makes it, under a name and with secrets of its own."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DOCKER = Path(__file__).parents[2] / "docker"
+COMMAND = Path(sys.executable).with_name("aae-sweep")
+PATIENCE = 300.0  # seconds, on a busy machine
+EPOCHS = 40
+SWEEP = f"""
+name: cluster
+seed: 3
+data: {{name: digits}}
+model: {{hidden: [500, 500], code_dim: 4, init_std: 0.05}}
+training:
+  epochs: {EPOCHS}
+  batch_size: 25
+  reconstruction: {{optimizer: adam, lr: 1e-3}}
+  adversarial: {{optimizer: sgd, lr: 1e-2}}
+search:
+  sampler: {{kind: random}}
+  objective: {{metric: val/recon}}
+  trials: 3
+  space:
+    model.prior.std: {{float: [0.5, 4], log: true}}
+confirm: {{seeds: 1}}
+evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
+"""
+
+
+class Cluster:
+    """Two workers of two CPUs each: room for all three trials, and for two once one is lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.secrets = folder / "secrets"
+        self.port = _free_port()
+        sweeps = folder / "sweeps"
+        sweeps.mkdir()
+        (sweeps / "cluster.yaml").write_text(SWEEP)
+        self.environment = os.environ | {
+            "COMPOSE_PROJECT_NAME": f"aae-sweep-test-{os.getpid()}",
+            "AAE_MLFLOW_PORT": str(self.port),
+            "AAE_SECRETS": str(self.secrets),
+            "AAE_SWEEPS": str(sweeps),
+            "AAE_OBJECT_STORE": "200000000",
+            "AAE_WORKER_CPUS": "2",
+        }
+
+    def up(self) -> str:
+        return self._run(COMMAND, "up", "--workers", "2").stdout
+
+    def down(self) -> None:
+        self._run(COMMAND, "down")
+
+    def compose(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return self._run("docker", "compose", *arguments, check=check)
+
+    def docker(self, *arguments: str) -> str:
+        return self._run("docker", *arguments).stdout
+
+    def trials(self, driver: str) -> list[dict[str, Any]]:
+        """As they stand, by the container that drives them; none while there is nothing yet."""
+        asked = ("docker", "exec", driver, "aae-sweep", "show", "cluster", "--json")
+        told = self._run(*asked, check=False)
+        trials: list[dict[str, Any]] = json.loads(told.stdout)["trials"] if told.stdout else []
+        return trials
+
+    def sweep(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return self.compose("run", "--rm", "-T", "sweep", *arguments, check=check)
+
+    def containers(self, *services: str) -> list[dict[str, Any]]:
+        """What `docker inspect` tells of each."""
+        ids = self.compose("ps", "--all", "--quiet", *services).stdout.split()
+        if not ids:
+            return []
+        described: list[dict[str, Any]] = json.loads(self.docker("inspect", *ids))
+        return described
+
+    def secret_values(self) -> set[str]:
+        """The random part of each."""
+        words = (re.split(r"[\s:=]", path.read_text()) for path in self.secrets.iterdir())
+        return {word for found in words for word in found if len(word) >= 40}
+
+    def wait_for(self, what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+        """Until `what` gives something."""
+        deadline = time.monotonic() + seconds
+        while not (found := what()):
+            assert time.monotonic() < deadline, self.compose("logs", "--tail=30").stdout
+            time.sleep(0.5)
+        return found
+
+    def _run(self, *command: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            command,
+            cwd=DOCKER,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

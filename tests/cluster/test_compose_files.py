@@ -1,0 +1,59 @@
+"""The compose files on their own: no engine is asked."""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+DOCKER = Path(__file__).parents[2] / "docker"
+EXTRA = sorted(path.name for path in DOCKER.glob("compose.*.yaml"))
+
+
+def test_extra_files_were_found() -> None:
+    assert EXTRA
+
+
+@pytest.fixture(scope="module")
+def _compose() -> None:
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(
+            ["docker", "compose", "version"], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("there is no `docker compose`")
+
+
+@pytest.mark.usefixtures("_compose")
+@pytest.mark.parametrize(
+    "extra",
+    [c for n in range(len(EXTRA) + 1) for c in itertools.combinations(EXTRA, n)],
+    ids=lambda extra: "+".join(extra) or "alone",
+)
+def test_every_combination_is_sound(extra: tuple[str, ...]) -> None:
+    files = [word for name in ("compose.yaml", *extra) for word in ("--file", name)]
+    command = ["docker", "compose", *files, "--profile", "commands", "config", "--quiet"]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AAE_", "COMPOSE_"))}
+    done = subprocess.run(
+        command, cwd=DOCKER, env=kept, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_variable_is_in_the_example() -> None:
+    """With the same default."""
+    texts = [path.read_text() for path in DOCKER.glob("compose*.yaml")]
+    used = {m for text in texts for m in re.findall(r"\$\{(\w+):-([^}]*)\}", text)}
+    listed = dict(
+        line.removeprefix("#").split("=", 1)
+        for line in (DOCKER / ".env.example").read_text().splitlines()
+        if re.match(r"#\w+=", line)
+    )
+    of_up = {"AAE_UID", "AAE_WORKERS"}  # which `aae-sweep up` decides
+    assert {name: default for name, default in used if name not in of_up} == {
+        name: default for name, default in listed.items() if name != "COMPOSE_FILE"
+    }
