@@ -49,7 +49,7 @@ def under_way(records: list[RunRecord]) -> bool:
     return any(r.state == "running" and 2 <= r.epochs < EPOCHS - 3 for r in records)
 
 
-@pytest.mark.parametrize("bench", [85], indirect=True)
+@pytest.mark.parametrize("bench", [105], indirect=True)
 def test_what_the_sweep_needs_no_more_makes_room(bench: Bench) -> None:
     done = bench.run()
     assert done.returncode == 0, done.stderr
