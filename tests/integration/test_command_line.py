@@ -144,7 +144,7 @@ def test_terminated_exits_with_130_and_says_how_to_carry_on(home: Path, file: Pa
     assert process.stderr.readline() == "search: 3 trials\n"
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert out == ""
     assert err.splitlines()[-1].endswith(
         f"carry on with: aae-sweep run {file} --set=training.epochs=1000000"
