@@ -169,7 +169,7 @@ def _learn(sweep: Sweep) -> None:
         replace(record, params=params)
         for record in history.trials(other, "search")
         if record.state == "complete"
-        and sweep.spec.objective.metric in record.metrics
+        and math.isfinite(record.metrics.get(sweep.spec.objective.metric, math.nan))
         and (params := space.locate(theirs.trial_config(record.params, 0), sweep.spec)) is not None
     ]
     if not known:

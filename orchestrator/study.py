@@ -45,6 +45,7 @@ WISHES = {  # attribute `wish` of a running sweep's search
     "now": "leaving at once",
 }
 _OF_ITS_END = ("end", "reason", "node", "started")  # what a retry leaves behind
+_NOT_TRAINED = {"repeats", "taken_from"}  # told to the sampler alone
 _NOT_ASKED_FOR = {"retry_of", "taken_from"}  # beside what the sampler was asked for
 
 
@@ -178,7 +179,7 @@ class Ledger:
         complete = [
             trial
             for trial in complete
-            if not {"repeats", "taken_from"} & trial.user_attrs.keys()
+            if not _NOT_TRAINED & trial.user_attrs.keys()
             and all(violation <= 0 for violation in trial.constraints.values())
         ]
         values = [trial.value for trial in complete if trial.value is not None]
@@ -270,9 +271,8 @@ class Ledger:
         known = live.attributes
         config = spec.trial_config(known["params"], known["seed"])
         live.note(attempts=known.get("attempts", 0) + 1, config_hash=config.config_hash)
-        database.make_durable(
-            self._storage.engine
-        )  # the attempt's folder is its own, whatever happens
+        # whatever happens, the attempt's folder is its own
+        database.make_durable(self._storage.engine)
         checkpoint = live.progress.get("checkpoint")
         return Assignment(
             self.stage, number, known["attempts"], config, Path(checkpoint) if checkpoint else None
@@ -339,12 +339,12 @@ class Ledger:
         return [
             _record(self.stage, t, metric)
             for t in trials
-            if t.number not in over and not {"repeats", "taken_from"} & t.user_attrs.keys()
+            if t.number not in over and not _NOT_TRAINED & t.user_attrs.keys()
         ]
 
     def count_ended(self) -> int:
         ended = self._trials(*set(_ENDS.values()))
-        others = sum(bool({"repeats", "taken_from"} & t.user_attrs.keys()) for t in ended)
+        others = sum(bool(_NOT_TRAINED & t.user_attrs.keys()) for t in ended)
         return len(ended) - others - len(self._retries())
 
     def gpu_hours(self) -> float:
