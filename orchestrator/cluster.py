@@ -58,10 +58,7 @@ def prepare(settings: Settings) -> None:
 
 @contextmanager
 def connected(settings: Settings) -> Iterator[None]:
-    """Ray for the length of a `with`: the cluster of RAY_ADDRESS, or one on this machine.
-
-    Raises KeyboardInterrupt for a SIGTERM while it starts.
-    """
+    """Ray for the length of a `with`: the cluster of RAY_ADDRESS, or one on this machine."""
     prepare(settings)
     import ray
 
@@ -73,23 +70,37 @@ def connected(settings: Settings) -> Iterator[None]:
         options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
-    except SystemExit:  # Ray's own way with SIGTERM, from its first moment on
-        signal.signal(signal.SIGTERM, on_sigterm)
-        ray.shutdown()
-        raise KeyboardInterrupt from None
+        with _sigterm_left_alone():
+            ray.init(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
     except Exception as error:  # among them bare ones, of a node that is too slow to start
         where = f"the Ray cluster at {settings.ray_address}" if settings.ray_address else "Ray"
         raise EnvironmentUnusable(
             f"{where} cannot be used: {error}\n"
             "set RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place, which just ends
     try:
         yield
     finally:
         ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's core has put back the system's own
+
+
+@contextmanager
+def _sigterm_left_alone() -> Iterator[None]:
+    """Who connects decides what a SIGTERM does, from the first moment on.
+
+    Ray would put a handler of its own in place. It raises SystemExit, which Python drops where
+    the signal happens to fall into a destructor: the process then runs on, never told.
+    """
+    from ray._private import utils
+
+    rays_own = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = rays_own
 
 
 def usable_cpus() -> int:
