@@ -111,6 +111,31 @@ def history_figure(
     )
 
 
+def tradeoff_figure(
+    trials: pd.DataFrame, style: Mapping[str, Look], objective: Objective, other: Objective
+) -> go.Figure:
+    """Objective over another goal, by group; a line through the Pareto front.
+
+    trials: `value`, `other`, `front`, `group` and `number` of each finished trial.
+    """
+    figure = go.Figure()
+    front = trials[trials["front"]].sort_values("other")
+    figure.add_scatter(
+        x=front["other"].to_numpy(),
+        y=front["value"].to_numpy(),
+        mode="lines+markers",
+        line={"width": 1.5, "color": GREY},
+        marker={"size": 15, "symbol": "circle-open", "color": GREY},
+        name="Pareto front",
+        hoverinfo="skip",
+    )
+    for group, look in style.items():
+        points(figure, trials[trials["group"] == group], "other", group, look)
+    return styled(figure, 380).update_layout(
+        xaxis=value_axis(trials["other"], other), yaxis=value_axis(trials["value"], objective)
+    )
+
+
 def importance_figure(shares: Mapping[str, float]) -> go.Figure:
     """Bars, the most important parameter on top."""
     figure = go.Figure(

@@ -135,6 +135,34 @@ def history(sweep: Sweep) -> str:
     )
 
 
+def trade_off(sweep: Sweep) -> str:
+    goals = {goal.metric: goal.direction for goal in (sweep.objective, *sweep.also)}
+    if not sweep.also or sweep.finished.empty:
+        return ""
+    found = tables.goals_frame(sweep.view.trials, goals).join(sweep.search, how="inner")
+    charts = [
+        (
+            other.metric,
+            page.chart(
+                figures.tradeoff_figure(
+                    found.assign(other=found[other.metric]), sweep.looks, sweep.objective, other
+                ),
+                f"{sweep.objective.metric} over {other.metric} of finished search trials.",
+            ),
+        )
+        for other in sweep.also
+    ]
+    shown = found.loc[found["front"], ["number", *goals]].rename(columns={"number": "trial"})
+    told = f"{len(shown)} of {len(found)} finished search trials are on the Pareto front: no other "
+    front = page.table(
+        shown.astype({"trial": str}),
+        told + "is as good in every goal and better in one.",
+        right=list(shown.columns),
+        page_size=ROWS_A_PAGE,
+    )
+    return sweep.legend + page.tiles(charts) + front
+
+
 def importance(sweep: Sweep) -> str:
     finished = len(sweep.finished)
     told_apart = sweep.searched and sweep.finished["value"].nunique() > 1
@@ -306,6 +334,7 @@ SECTIONS: list[tuple[str, str, Callable[[Sweep], str]]] = [
     ("confirmed", "Confirmed results", leaderboard),
     ("paper", "Beside the paper", against_the_paper),
     ("history", "Search history", history),
+    ("trade-off", "Trade-off", trade_off),
     ("importance", "Parameter importance", importance),
     ("parallel", "Parallel coordinates", parallel),
     ("slices", "Parameter by parameter", slices),

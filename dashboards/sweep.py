@@ -27,6 +27,14 @@ class Sweep:
         return style.Objective(metric, unit(metric), objective["direction"])
 
     @cached_property
+    def also(self) -> list[style.Objective]:
+        """The goals beside the objective."""
+        return [
+            style.Objective(goal["metric"], unit(goal["metric"]), goal["direction"])
+            for goal in self.view.status["also"]
+        ]
+
+    @cached_property
     def group_by(self) -> str | None:
         """The parameter that the sweep compares: what it confirms per, or balances."""
         spec = self.view.spec

@@ -12,7 +12,7 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from orchestrator.records import Direction, RunRecord
-from orchestrator.selection import METHODS
+from orchestrator.selection import METHODS, fronts
 
 Curves = Mapping[tuple[str, int], Sequence[Mapping[str, float]]]
 MISSING = "–"
@@ -215,6 +215,19 @@ def controls(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def importance(study: optuna.Study, paths: Sequence[str]) -> dict[str, float]:
     """Share of each parameter by PED-ANOVA, the largest first; conditional branches included."""
     return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=list(paths))
+
+
+def goals_frame(trials: Sequence[RunRecord], goals: Mapping[str, Direction]) -> pd.DataFrame:
+    """One row a finished trial, one column a goal, `front`: no other is as good in every goal and
+    better in one.  By its place among the trials; those that lack a goal are left out."""
+    measured = {
+        place: [trial.metrics[goal] for goal in goals]
+        for place, trial in enumerate(trials)
+        if trial.state == "complete" and goals.keys() <= trial.metrics.keys()
+    }
+    frame = pd.DataFrame.from_dict(measured, "index", columns=list(goals), dtype=float)
+    signs = [-1 if direction == "maximize" else 1 for direction in goals.values()]
+    return frame.assign(front=fronts(frame.to_numpy() * signs) == 0)
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:

@@ -132,14 +132,7 @@ def _contenders(search: Ledger, records: Sequence[RunRecord]) -> list[RunRecord]
     if not records:
         return []
     confirm = search.attribute("spec")["confirm"]
-    direction = search.study.direction.name.lower()
-    return selection.contenders(
-        records,
-        search.attribute("objective"),
-        direction,  # type: ignore[arg-type]
-        top=confirm["top"],
-        per=confirm["per"],
-    )
+    return selection.contenders(records, search.goals, top=confirm["top"], per=confirm["per"])
 
 
 def _to_go_on(trials: Path, record: RunRecord) -> Iterator[Path]:

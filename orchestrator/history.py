@@ -15,7 +15,7 @@ from aae_core.config import digest
 from orchestrator import selection
 from orchestrator.errors import UsageError
 from orchestrator.lease import is_held
-from orchestrator.records import TRIAL_STATES, RunRecord, Stage, conditions
+from orchestrator.records import TRIAL_STATES, Direction, RunRecord, Stage, conditions
 from orchestrator.selection import Candidate
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -97,6 +97,7 @@ class History:
             "trials": counts,
             "planned": search.attribute("planned", {}),
             "objective": self.objective(sweep),
+            "also": [{"metric": m, "direction": d} for m, d in [*self.goals(sweep).items()][1:]],
             "best": self._best_trial(sweep),
             "elapsed_seconds": search.attribute("elapsed", 0.0),
             "paused": running and search.attribute("wish") == "pause",
@@ -111,9 +112,12 @@ class History:
         }
 
     def objective(self, sweep: str) -> dict[str, str]:
-        search = self._search(sweep)
-        direction = search.study.direction.name.lower()
-        return {"metric": search.attribute("objective"), "direction": direction}
+        metric, direction = next(iter(self.goals(sweep).items()))
+        return {"metric": metric, "direction": direction}
+
+    def goals(self, sweep: str) -> dict[str, Direction]:
+        """The objective first, then what the sweep is after beside it."""
+        return self._search(sweep).goals
 
     def trials(self, sweep: str, stage: Stage | None = None) -> list[RunRecord]:
         """Trials with their last metrics, search before confirm."""
@@ -136,24 +140,18 @@ class History:
 
     def best(self, sweep: str) -> dict[str, Any] | None:
         """The winner among the confirmed, or the search's best with `confirmed` false."""
-        goal = self.objective(sweep)
-        metric, direction = goal["metric"], goal["direction"]
+        goals = self.goals(sweep)
+        metric, direction = next(iter(goals.items()))
         confirm = self.spec(sweep)["confirm"]
         ranked = selection.rank(
             selection.candidates(self.trials(sweep, "confirm")),
             metric,
-            direction,  # type: ignore[arg-type]
+            direction,
             seeds=confirm["seeds"],
         )
         confirmed = bool(ranked)
         if not ranked:
-            leader = selection.contenders(
-                self.trials(sweep, "search"),
-                metric,
-                direction,  # type: ignore[arg-type]
-                top=1,
-                per=None,
-            )
+            leader = selection.contenders(self.trials(sweep, "search"), goals, top=1, per=None)
             ranked = [Candidate(r.config_hash, r.params, (r,)) for r in leader]
         if not ranked:
             return None

@@ -6,9 +6,11 @@ share seeds; those that it cannot tell from the best at 5 %, corrected for their
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
 from statistics import fmean, stdev, variance
 from typing import Any, Literal
 
@@ -43,24 +45,49 @@ class Candidate:
 
 
 def contenders(
-    records: Iterable[RunRecord], metric: str, direction: Direction, *, top: int, per: str | None
+    records: Iterable[RunRecord], goals: Mapping[str, Direction], *, top: int, per: str | None
 ) -> list[RunRecord]:
     """The search's best `top` trials, of each value of `per` where given.
 
-    A trial that was pruned comes after every complete one, those that got further first; one that
-    breaks a constraint comes after all that keep it.
+    Of several goals the Pareto front comes first, then the front of the rest, each in the first
+    goal's order.  A trial that was pruned comes after every complete one, those that got further
+    first; one that breaks a constraint comes after all that keep it.
     """
-    scored = [r for r in records if r.state in ("complete", "pruned") and metric in r.metrics]
-    sign = -1 if direction == "maximize" else 1
-    scored.sort(
-        key=lambda r: (bool(r.violated), r.state != "complete", -r.epochs, sign * r.metrics[metric])
-    )
+
+    def soundness(record: RunRecord) -> tuple[bool, int]:
+        return bool(record.violated), -record.epochs if record.state == "pruned" else -sys.maxsize
+
+    known = (r for r in records if r.state in ("complete", "pruned"))
+    scored = sorted((r for r in known if goals.keys() <= r.metrics.keys()), key=soundness)
+    alike = (list(group) for _, group in groupby(scored, soundness))
+    ordered = [record for group in alike for record in _by_front(group, goals)]
     groups: dict[Any, list[RunRecord]] = {}
-    for record in scored:
+    for record in ordered:
         group = groups.setdefault(record.params.get(per) if per else None, [])
         if all(record.config_hash != other.config_hash for other in group):
             group.append(record)
     return [record for group in groups.values() for record in group[:top]]
+
+
+def _by_front(records: Sequence[RunRecord], goals: Mapping[str, Direction]) -> list[RunRecord]:
+    signs = [-1 if direction == "maximize" else 1 for direction in goals.values()]
+    costs = np.array([[r.metrics[name] for name in goals] for r in records]) * signs
+    return [records[i] for i in np.lexsort((costs[:, 0], fronts(costs)))]
+
+
+def fronts(costs: np.ndarray) -> np.ndarray:
+    """Which Pareto front each point is on: 0 where no other is as good in every goal and better in
+    one, 1 where none but those of front 0 are, and so on.  costs: (points, goals), small is good.
+    """
+    found = np.zeros(len(costs), int)
+    left = np.arange(len(costs)) if costs.shape[1] > 1 else np.array([], int)
+    costs = np.where(np.isnan(costs), np.inf, costs)
+    while left.size:
+        rest = costs[left]
+        as_good, better = rest[:, None] <= rest, rest[:, None] < rest
+        left = left[(as_good.all(-1) & better.any(-1)).any(0)]
+        found[left] += 1
+    return found
 
 
 def candidates(records: Iterable[RunRecord]) -> list[Candidate]:

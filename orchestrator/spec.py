@@ -124,6 +124,10 @@ def _goal(name: str) -> str:
     )
 
 
+def _choose(goals: list[str]) -> str:
+    return f"choose one of {', '.join(goals)}" if goals else "no metric is"
+
+
 class ObjectiveSpec(Spec):
     metric: Annotated[str, AfterValidator(_goal)]
     direction: Direction = Field(default_factory=lambda given: METRICS[given["metric"]].direction)
@@ -164,6 +168,7 @@ class SearchSpec(Spec):
     sampler: SamplerSpec = TpeSpec()
     pruner: PrunerSpec = NoPrunerSpec()
     objective: ObjectiveSpec | None = None  # the architecture's own goal
+    also: tuple[Annotated[str, AfterValidator(_goal)], ...] = ()  # goals beside it: a Pareto front
     balance: str | None = None  # a parameter of which every choice gets the same share of trials
     budget: BudgetSpec | None = None
     patience: Count | None = None  # completed trials without a better one: then no more are asked
@@ -258,10 +263,10 @@ class SweepSpec(TrialSpec):
         )
         if self.objective.metric not in self._goals:
             kinds = " and ".join(self._kinds)
-            hint = f"choose one of {', '.join(self._goals)}" if self._goals else "no metric is"
             found["search.objective.metric"] = (
-                f"`{self.objective.metric}` is not measured on {kinds}; {hint}"
+                f"`{self.objective.metric}` is not measured on {kinds}; {_choose(self._goals)}"
             )
+        found |= self._contradictions_of_goals()
         found |= {
             f"search.constraints.{name}": f"is not measured; {nearest(name, self._measured)}"
             for name in (search.constraints if search else ())
@@ -272,6 +277,24 @@ class SweepSpec(TrialSpec):
         if found:
             raise ConfigError(found)
         return self
+
+    def _contradictions_of_goals(self) -> dict[str, str]:
+        search = self.search
+        if search is None or not search.also:
+            return {}
+        found = {}
+        if len({self.objective.metric, *search.also}) <= len(search.also):
+            found["search.also"] = "names a goal twice; the objective is one already"
+        for name in set(search.also).difference(self._goals):
+            left = [goal for goal in self._goals if goal != self.objective.metric]
+            found["search.also"] = f"`{name}` is not measured on all its models; {_choose(left)}"
+        if search.pruner.kind != "none":
+            found["search.pruner.kind"] = (
+                "must be none: several goals have no one order to prune by"
+            )
+        if search.patience is not None:
+            found["search.patience"] = "must be left out: of several goals there is no one best"
+        return found
 
     @property
     def _kinds(self) -> tuple[Kind, ...]:
@@ -310,6 +333,14 @@ class SweepSpec(TrialSpec):
         if self.search and self.search.objective:
             return self.search.objective
         return ObjectiveSpec(metric=goals_of(self.model.kind, self.data.labels)[0])
+
+    @property
+    def goals(self) -> dict[str, Direction]:
+        """The objective, and what the file is after beside it."""
+        also = self.search.also if self.search else ()
+        return {self.objective.metric: self.objective.direction} | {
+            name: METRICS[name].direction for name in also
+        }
 
     @property
     def compared(self) -> str | None:
@@ -373,7 +404,8 @@ class SweepSpec(TrialSpec):
         if document["search"] is not None:
             for key in ("trials", "budget", "patience"):
                 del document["search"][key]
-            for key in ("constraints", "start", "learn_from"):  # younger than the oldest sweeps
+            # younger than the oldest sweeps
+            for key in ("also", "constraints", "start", "learn_from"):
                 if not document["search"][key]:
                     del document["search"][key]
         return digest(document)[:8]

@@ -169,7 +169,7 @@ def _learn(sweep: Sweep) -> None:
         replace(record, params=params)
         for record in history.trials(other, "search")
         if record.state == "complete"
-        and math.isfinite(record.metrics.get(sweep.spec.objective.metric, math.nan))
+        and all(math.isfinite(record.metrics.get(name, math.nan)) for name in sweep.spec.goals)
         and (params := space.locate(theirs.trial_config(record.params, 0), sweep.spec)) is not None
     ]
     if not known:
@@ -317,11 +317,9 @@ def _unbeaten(sweep: Sweep, racing: list[dict[str, Any]], seeds: list[int]) -> l
 
 
 def _contenders(sweep: Sweep) -> list[RunRecord]:
-    objective = sweep.spec.objective
     return selection.contenders(
         sweep.search.records(),
-        objective.metric,
-        objective.direction,
+        sweep.spec.goals,
         top=sweep.spec.confirm.top,
         per=sweep.spec.confirm.per,
     )

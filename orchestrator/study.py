@@ -25,7 +25,7 @@ from optuna.trial import TrialState as OptunaState
 from aae_core.config import TrialConfig
 from aae_core.seeding import stream_seed
 from orchestrator import database, space
-from orchestrator.records import OUT_OF_GPU_MEMORY, RunRecord, Stage, TrialState
+from orchestrator.records import OUT_OF_GPU_MEMORY, Direction, RunRecord, Stage, TrialState
 from orchestrator.repeats import Repeats
 from orchestrator.samplers import build_pruner, build_sampler
 from orchestrator.settings import Settings
@@ -125,12 +125,13 @@ class Ledger:
         study = optuna.create_study(
             storage=storage,
             study_name=f"{spec.sweep_id}/{stage}",
-            direction=spec.objective.direction,
+            directions=list(spec.goals.values()),
             sampler=RandomSampler(seed=0),
             pruner=build_pruner(spec),
             load_if_exists=True,
         )
         study.set_user_attr("objective", spec.objective.metric)
+        study.set_user_attr("also", list(spec.goals)[1:])
         return cls(study, stage, storage)
 
     @classmethod
@@ -182,10 +183,10 @@ class Ledger:
             if not _NOT_TRAINED & trial.user_attrs.keys()
             and all(violation <= 0 for violation in trial.constraints.values())
         ]
-        values = [trial.value for trial in complete if trial.value is not None]
+        values = [trial.values[0] for trial in complete]
         if not values:
             return 0
-        best = min if self.study.direction == StudyDirection.MINIMIZE else max
+        best = min if self.study.directions[0] == StudyDirection.MINIMIZE else max
         return len(values) - 1 - values.index(best(values))
 
     def ask(self, spec: SweepSpec) -> Assignment | None:
@@ -211,7 +212,7 @@ class Ledger:
             source = f"{other}/{record.number}"
             if source not in known:
                 trial = optuna.create_trial(
-                    value=record.metrics[spec.objective.metric],
+                    values=[record.metrics[name] for name in spec.goals],
                     params=space.labels(spec.search.space, record.params),
                     distributions={path: every[path] for path in record.params},
                     user_attrs={"taken_from": source},
@@ -292,14 +293,14 @@ class Ledger:
         self,
         number: int,
         epoch: int,
-        objective: float,
+        goals: Sequence[float],
         checkpoint: str | None,
         *,
         trained: bool,
         gpu_seconds: float = 0.0,
         violations: Mapping[str, float] | None = None,
     ) -> None:
-        """One epoch done; a repeated one keeps its first value."""
+        """One epoch done; a repeated one keeps its first values.  goals: the objective first."""
         live = self._live(number)
         before = live.progress
         progress = {
@@ -311,11 +312,18 @@ class Ledger:
             progress["gpu_seconds"] = before.get("gpu_seconds", 0.0) + gpu_seconds
         if violations:
             progress["violations"] = dict(violations)
+        new = epoch > before.get("epochs", 0)
+        if also := list(goals[1:]) if new else before.get("also"):
+            progress["also"] = also
         live.note(progress=progress)
-        if epoch > before.get("epochs", 0):
-            live.trial.report(objective, epoch)
+        if new and len(goals) == 1:
+            live.trial.report(goals[0], epoch)
+        elif new:  # `Trial.report` refuses
+            self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, goals[0])
 
     def should_prune(self, number: int) -> bool:
+        if len(self.study.directions) > 1:
+            return False
         return bool(self._live(number).trial.should_prune())  # numpy's, from some pruners
 
     def epochs(self, number: int) -> int:
@@ -326,21 +334,34 @@ class Ledger:
         live = self._live(number)
         live.note(end=state, reason=reason)
         self._constrain(live, live.progress.get("violations", {}))
-        self.study.tell(number, value if state == "complete" else None, _ENDS[state])
+        values = None
+        if state == "complete" and value is not None:
+            values = [value, *live.progress.get("also", [])]
+        self.study.tell(number, values, _ENDS[state])
         del self._open[number]
 
     # -- what is known -----------------------------------------------------------------------
 
     def records(self) -> list[RunRecord]:
         """Every trial, a retried one as its retry, a repeat as its first; of its metrics, the
-        objective's last value."""
-        metric, over = self.attribute("objective"), set(self._retries().values())
+        goals' last values."""
+        goals, over = list(self.goals), set(self._retries().values())
         trials = self.study.get_trials(deepcopy=False)
         return [
-            _record(self.stage, t, metric)
+            _record(self.stage, t, goals)
             for t in trials
             if t.number not in over and not _NOT_TRAINED & t.user_attrs.keys()
         ]
+
+    @property
+    def goals(self) -> dict[str, Direction]:
+        """The objective first."""
+        names = [self.attribute("objective"), *self.attribute("also", [])]
+        towards: dict[StudyDirection, Direction] = {
+            StudyDirection.MINIMIZE: "minimize",
+            StudyDirection.MAXIMIZE: "maximize",
+        }
+        return {n: towards[d] for n, d in zip(names, self.study.directions, strict=True)}
 
     def count_ended(self) -> int:
         ended = self._trials(*set(_ENDS.values()))
@@ -393,9 +414,9 @@ class Ledger:
         known = self.study.get_trials(deepcopy=False)[first]
         complete = known.state == OptunaState.COMPLETE
         pruned = known.state == OptunaState.PRUNED
-        value = known.value if complete else None
+        values = known.values if complete else None
         self._constrain(live, known.constraints)
-        self.study.tell(number, value, known.state if complete or pruned else OptunaState.FAIL)
+        self.study.tell(number, values, known.state if complete or pruned else OptunaState.FAIL)
         del self._open[number]
         return True
 
@@ -468,11 +489,11 @@ def confirm_seed(seed: int, index: int) -> int:
     return stream_seed(seed, "confirm", index) >> 32 << 1 | 1
 
 
-def _record(stage: Stage, trial: FrozenTrial, metric: str) -> RunRecord:
+def _record(stage: Stage, trial: FrozenTrial, goals: Sequence[str]) -> RunRecord:
     a = trial.user_attrs
     progress = a.get("progress", {})
     running = trial.state == OptunaState.RUNNING and "node" in a
-    last = _last_value(trial)
+    last, also = _last_value(trial), progress.get("also", [])
     return RunRecord(
         number=trial.number,
         stage=stage,
@@ -485,7 +506,7 @@ def _record(stage: Stage, trial: FrozenTrial, metric: str) -> RunRecord:
         epochs=progress.get("epochs", 0),
         epochs_computed=progress.get("epochs_computed", 0),
         resumed_from=a.get("resumed_from", []),
-        metrics={} if last is None else {metric: last},
+        metrics={} if last is None else dict(zip(goals, [last, *also], strict=True)),
         violated=[name for name, value in progress.get("violations", {}).items() if value > 0],
         checkpoint=progress.get("checkpoint"),
         node=a.get("node"),

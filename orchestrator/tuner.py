@@ -198,17 +198,16 @@ class StageDriver:
         is no worker's, at once."""
         self._listener.trial_resumed(stage, report)  # metrics first: they may repeat
         for row in history[self.ledger.epochs(report.number) :]:
-            objective = row[self.spec.objective.metric]
-            self.ledger.epoch(report.number, int(row["epoch"]), objective, None, trained=True)
+            goals = [row[name] for name in self.spec.goals]
+            self.ledger.epoch(report.number, int(row["epoch"]), goals, None, trained=True)
 
     def _hear(self, live: Live, report: Report) -> None:
         live.last_epoch = report.epoch
         self._listener.trial_epoch(live.assignment.stage, report)  # metrics first: they may repeat
-        objective = report.metrics[self.spec.objective.metric]
         self.ledger.epoch(
             report.number,
             report.epoch,
-            objective,
+            [report.metrics[name] for name in self.spec.goals],
             report.checkpoint,
             trained=report.trained,
             gpu_seconds=report.seconds * self._share.gpu,

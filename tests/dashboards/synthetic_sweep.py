@@ -233,7 +233,11 @@ def _trial(
         level -= 2.2 * abs(params["model.code_dim"] - 6)
         level -= 14 * abs(math.log10(params["model.prior.std"] / 5))
     curve = [
-        {"epoch": epoch, METRIC: level - 220 * math.exp(-epoch / 3.5) + rng.gauss(0, 0.8)}
+        {
+            "epoch": epoch,
+            METRIC: level - 220 * math.exp(-epoch / 3.5) + rng.gauss(0, 0.8),
+            "val/recon": 30 - params["model.code_dim"] + 20 / epoch,
+        }
         for epoch in range(1, last + 1)
     ]
     curves[stage, number] = curve
@@ -281,6 +285,7 @@ def _status(trials: list[RunRecord]) -> dict[str, Any]:
         "state": "done",
         "trials": count_states(trials),
         "objective": {"metric": METRIC, "direction": "maximize"},
+        "also": [{"metric": "val/recon", "direction": "minimize"}],
         "best": {"trial": 1, "metric": METRIC, "value": 326.0, "se": 0.4, "confirmed": True},
         "planned": {"search": len(trials), "confirm": 9},
         "elapsed_seconds": 7860.0,

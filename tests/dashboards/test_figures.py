@@ -56,6 +56,16 @@ def test_history_shows_each_group_and_the_best_so_far(sweep: Sweep) -> None:
     assert sum(len(traces[encoder].x) for encoder in ENCODERS) == len(sweep.finished) == 16
 
 
+def test_a_trade_off_is_joined_along_its_front() -> None:
+    frame = trials(5.0, 9.0, 7.0, 8.0).assign(
+        other=[1.0, 3.0, 4.0, 2.0], front=[True, True, False, True]
+    )
+    traces = named(figures.tradeoff_figure(frame, style.looks([""]), LL, COST))
+    assert list(traces["Pareto front"].x) == [1.0, 2.0, 3.0]
+    assert list(traces["Pareto front"].y) == [5.0, 8.0, 9.0]
+    assert list(traces["complete"].x) == [1.0, 3.0, 4.0, 2.0]
+
+
 def test_value_axis_ignores_the_worst_tenth() -> None:
     values = pd.Series([-1e6, *range(100, 120)], dtype=float)
     low, high = style.value_axis(values, LL)["range"]

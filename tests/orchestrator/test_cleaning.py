@@ -64,7 +64,7 @@ class Home:
             folder = f"{assignment.attempt}/epoch-{epoch:06d}"
             trial = self.settings.trial_folder(self.id, assignment.stage, assignment.number)
             save(trial / folder)
-            ledger.epoch(assignment.number, epoch, value, str(trial / folder), trained=True)
+            ledger.epoch(assignment.number, epoch, [value], str(trial / folder), trained=True)
 
     def searched(self, state: TrialState, value: float) -> None:
         """One trial of the search: its even numbers are gaussian, the odd ones universal."""

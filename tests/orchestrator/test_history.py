@@ -115,7 +115,7 @@ def begin(settings: Settings, spec: SweepSpec, touched: str) -> Ledger:
 
 def train(settings: Settings, ledger: Ledger, spec: SweepSpec, number: int, value: float) -> None:
     ledger.started(number, "here", None)
-    ledger.epoch(number, 1, value, "/checkpoints/1", trained=True)
+    ledger.epoch(number, 1, [value], "/checkpoints/1", trained=True)
     ledger.end(number, "complete", value, None)
     key = run_key(spec.sweep_id, ledger.stage, number)
     with Spool(settings.spool) as spool:

@@ -138,6 +138,11 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("when: {model.encoder.kind: universal}", "when: {model.encoder.noise_dim: 2}", "search.space.model.encoder.noise_dim.when", 17, "goes in a circle: model.encoder.noise_dim → model.encoder.noise_dim"),
     ("when: {model.encoder.kind: universal}", "when: universal", "search.space.model.encoder.noise_dim.when", 17, "must be a mapping of `key: value`, not 'universal'"),
     # what names a parameter
+    ("{kind: tpe}", "{kind: tpe}\n  also: [val/latent_std]", "search.also", 14, "`val/latent_std` is a diagnosis, no goal"),
+    ("{kind: tpe}", "{kind: tpe}\n  also: [val/error]", "search.also", 14, "`val/error` is not measured on all its models; choose one of val/"),
+    ("{kind: tpe}", "{kind: tpe}\n  also: [val/recon, val/recon]", "search.also", 14, "names a goal twice"),
+    ("{kind: tpe}", "{kind: tpe}\n  also: [val/latent_mmd]\n  patience: 3", "search.patience", 15, "of several goals there is no one best"),
+    ("{kind: tpe}", "{kind: tpe}\n  also: [val/latent_mmd]\n  pruner: {kind: median}", "search.pruner.kind", 15, "several goals have no one order"),
     ("{kind: tpe}", "{kind: tpe}\n  constraints: {val/latent_sdt: [0, 1]}", "search.constraints.val/latent_sdt", 14, "is not measured; did you mean `val/latent_std`?"),
     ("{kind: tpe}", "{kind: tpe}\n  constraints: {val/error: [0, 1]}", "search.constraints.val/error", 14, "is not measured"),
     ("{kind: tpe}", "{kind: tpe}\n  constraints: {val/recon: [2, 1]}", "search.constraints.val/recon", 14, "must be [low, high]; 2 is not below 1"),

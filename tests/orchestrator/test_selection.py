@@ -16,6 +16,7 @@ from orchestrator.selection import (
     candidates,
     compare,
     contenders,
+    fronts,
     holm,
     rank,
     summarise,
@@ -28,6 +29,7 @@ LL = "val/parzen_ll"
 
 
 def trial(number: int, value: float | None, **fields: Any) -> RunRecord:
+    also = {f"val/{name}": fields.pop(name) for name in ("recon",) if name in fields}
     return RunRecord(
         number=number,
         stage=fields.pop("stage", "search"),
@@ -35,7 +37,7 @@ def trial(number: int, value: float | None, **fields: Any) -> RunRecord:
         seed=fields.pop("seed", number),
         config_hash=fields.pop("config_hash", f"hash{number}"),
         params=fields.pop("params", {}),
-        metrics={} if value is None else {LL: value},
+        metrics={} if value is None else {LL: value} | also,
         epochs=fields.pop("epochs", 10),
         **fields,
     )
@@ -150,7 +152,7 @@ def test_the_bootstrap_depends_on_the_values_alone(values: list[float], random: 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", [2, 0]), ("minimize", [1, 0])])
 def test_the_best_trials_contend(direction: Any, best: list[int]) -> None:
     records = [trial(0, 5.0), trial(1, 1.0), trial(2, 9.0)]
-    found = contenders(records, LL, direction, top=2, per=None)
+    found = contenders(records, {LL: direction}, top=2, per=None)
     assert [r.number for r in found] == best
 
 
@@ -162,9 +164,9 @@ def test_what_has_no_result_does_not_contend() -> None:
         trial(3, None),
         trial(4, 1.0),
     ]
-    found = contenders(records, LL, "maximize", top=5, per=None)
+    found = contenders(records, {LL: "maximize"}, top=5, per=None)
     assert [r.number for r in found] == [4]
-    assert contenders(records[:4], LL, "maximize", top=5, per=None) == []
+    assert contenders(records[:4], {LL: "maximize"}, top=5, per=None) == []
 
 
 def test_a_pruned_trial_comes_after_every_complete_one() -> None:
@@ -173,7 +175,7 @@ def test_a_pruned_trial_comes_after_every_complete_one() -> None:
         trial(1, 8.0, state="pruned", epochs=5),
         trial(2, 1.0),
     ]
-    found = contenders(records, LL, "maximize", top=3, per=None)
+    found = contenders(records, {LL: "maximize"}, top=3, per=None)
     assert [r.number for r in found] == [2, 1, 0]
 
 
@@ -183,22 +185,56 @@ def test_what_breaks_a_constraint_contends_for_want_of_others() -> None:
         trial(1, 1.0),
         trial(2, 2.0, state="pruned", epochs=5),
     ]
-    found = contenders(records, LL, "maximize", top=3, per=None)
+    found = contenders(records, {LL: "maximize"}, top=3, per=None)
     assert [r.number for r in found] == [1, 2, 0]
+
+
+def test_a_shorter_trial_that_is_better_comes_first() -> None:
+    found = contenders(
+        [trial(0, 1.0, epochs=20), trial(1, 2.0, epochs=10)], {LL: "maximize"}, top=1, per=None
+    )
+    assert [r.number for r in found] == [1]
+
+
+def test_of_several_goals_the_front_contends_first() -> None:
+    values = [(5.0, 1.0), (9.0, 3.0), (7.0, 4.0), (8.0, 2.0), (4.0, 4.0)]  # more LL, less recon
+    records = [trial(n, ll, recon=recon) for n, (ll, recon) in enumerate(values)]
+    found = contenders(records, {LL: "maximize", "val/recon": "minimize"}, top=9, per=None)
+    assert [r.number for r in found] == [1, 3, 0, 2, 4]
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
+def test_no_point_is_beaten_on_its_front_and_each_behind_is_on_the_one_before(
+    points: list[tuple[int, int, int]],
+) -> None:
+    found = fronts(np.array(points, float))
+
+    def beats(a: int, b: int) -> bool:
+        as_good = all(x <= y for x, y in zip(points[a], points[b], strict=True))
+        return as_good and points[a] != points[b]
+
+    for n, front in enumerate(found):
+        assert not any(beats(m, n) for m in np.flatnonzero(found == front))
+        if front:
+            assert any(beats(m, n) for m in np.flatnonzero(found == front - 1))
+
+
+def test_what_is_no_number_is_on_the_last_front() -> None:
+    assert list(fronts(np.array([[math.nan, 1.0], [2.0, 1.0], [1.0, 2.0]]))) == [1, 0, 0]
 
 
 def test_every_group_has_its_contenders() -> None:
     kinds = ["gaussian", "universal"]
     records = [trial(n, float(n), params={"kind": kinds[n >= 3]}) for n in range(5)]
-    found = contenders(records, LL, "maximize", top=2, per="kind")
+    found = contenders(records, {LL: "maximize"}, top=2, per="kind")
     assert sorted(r.number for r in found) == [1, 2, 3, 4]
-    top = contenders(records, LL, "maximize", top=1, per="kind")
+    top = contenders(records, {LL: "maximize"}, top=1, per="kind")
     assert {r.params["kind"]: r.number for r in top} == {"gaussian": 2, "universal": 4}
 
 
 def test_a_configuration_contends_once() -> None:
     records = [trial(n, float(n), config_hash="same") for n in range(3)] + [trial(3, 0.5)]
-    found = contenders(records, LL, "maximize", top=2, per=None)
+    found = contenders(records, {LL: "maximize"}, top=2, per=None)
     assert [r.number for r in found] == [2, 3]
 
 

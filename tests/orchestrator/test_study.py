@@ -86,7 +86,7 @@ def opened(settings: Settings, spec: SweepSpec, stage: Any = "search") -> Ledger
 
 def end(ledger: Ledger, assignment: Assignment, value: float = 1.0) -> None:
     ledger.started(assignment.number, "here", None)
-    ledger.epoch(assignment.number, 1, value, None, trained=True)
+    ledger.epoch(assignment.number, 1, [value], None, trained=True)
     ledger.end(assignment.number, "complete", value, None)
 
 
@@ -129,6 +129,35 @@ def test_a_start_keeps_the_balance_where_it_says_nothing_of_it(settings: Setting
     spec = sweep(balance="model.encoder.kind", start=[{"model.code_dim": 5}] * 2)
     found = [p["model.encoder.kind"] for p, _ in suggestions(settings, spec)]
     assert found == KINDS * 2
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_several_goals_are_told_together_and_survive_a_restart(
+    sampler: str, new_home: Callable[[str], Settings]
+) -> None:
+    spec = sweep(sampler, also=["val/recon", "val/latent_mmd"])
+
+    def run(settings: Settings, restart_at: int | None) -> list[Any]:
+        ledger = opened(settings, spec)
+        for n in range(6):
+            assignment = ledger.ask(spec)
+            assert assignment is not None
+            ledger.started(n, "here", None)
+            value = value_of(assignment)
+            for epoch in (1, 2):
+                ledger.epoch(n, epoch, [value, -value, float(epoch)], None, trained=True)
+                assert not ledger.should_prune(n)
+            if n == restart_at:
+                ledger = opened(settings, spec)
+                ledger.epoch(n, 1, [9.0, 9.0, 9.0], None, trained=True)  # repeated
+            ledger.end(n, "complete", value, None)
+            assert ledger.study.trials[n].values == [value, -value, 2.0]
+        assert all(list(r.metrics) == list(spec.goals) for r in ledger.records())
+        return [(r.params, r.metrics) for r in ledger.records()]
+
+    through = run(new_home("a"), None)
+    assert len({tuple(params.items()) for params, _ in through}) > 3
+    assert run(new_home("b"), 4) == through
 
 
 def test_what_was_learnt_is_known_to_the_sampler_alone(new_home: Callable[[str], Settings]) -> None:
@@ -244,9 +273,9 @@ def test_a_lost_trial_comes_back_as_it_was(settings: Settings) -> None:
     driver = opened(settings, spec)
     done, lost = driver.ask(spec), driver.ask(spec)
     driver.started(lost.number, "here", None)
-    driver.epoch(lost.number, 1, 0.5, None, trained=True)
-    driver.epoch(lost.number, 2, 0.6, "/home/epoch-000002", trained=True)
-    driver.epoch(lost.number, 3, 0.7, None, trained=True)
+    driver.epoch(lost.number, 1, [0.5], None, trained=True)
+    driver.epoch(lost.number, 2, [0.6], "/home/epoch-000002", trained=True)
+    driver.epoch(lost.number, 3, [0.7], None, trained=True)
     end(driver, done)
 
     again = opened(settings, spec)
@@ -264,12 +293,12 @@ def test_a_repeated_epoch_is_counted_and_keeps_its_first_value(settings: Setting
     number = ledger.ask(spec).number
     ledger.started(number, "there", None)
     for epoch, value in ((1, 0.1), (2, 0.2)):
-        ledger.epoch(number, epoch, value, None, trained=True)
+        ledger.epoch(number, epoch, [value], None, trained=True)
     ledger.next_attempt(number, spec)
     ledger.started(number, "here", 1)
     for epoch, value in ((2, 9.9), (3, 0.3)):
-        ledger.epoch(number, epoch, value, None, trained=True)
-    ledger.epoch(number, 3, 0.3, None, trained=False)
+        ledger.epoch(number, epoch, [value], None, trained=True)
+    ledger.epoch(number, 3, [0.3], None, trained=False)
     [record] = ledger.records()
     assert (record.epochs, record.epochs_computed, record.attempts) == (3, 4, 2)
     assert (record.resumed_from, record.node) == ([1], "here")
@@ -311,7 +340,7 @@ def test_a_driver_that_dies_over_an_end_has_ended_the_trial(
     spec = sweep()
     torn = opened(settings, spec)
     number = torn.ask(spec).number
-    torn.epoch(number, 1, 0.25, None, trained=True)
+    torn.epoch(number, 1, [0.25], None, trained=True)
     monkeypatch.setattr(torn.study, "tell", lambda *_: pytest.fail("killed"))
     with pytest.raises(pytest.fail.Exception, match="killed"):
         torn.end(number, state, 0.25, "why")
@@ -343,7 +372,7 @@ def test_a_record_says_where_its_trial_is(settings: Settings) -> None:
     ends = ("complete", "pruned", "diverged", "failed")
     for state, assignment in zip(ends, assignments, strict=False):
         ledger.started(assignment.number, "here", None)
-        ledger.epoch(assignment.number, 1, 1.5, None, trained=True)
+        ledger.epoch(assignment.number, 1, [1.5], None, trained=True)
         reason = None if state == "complete" else f"it {state}"
         ledger.end(assignment.number, state, 1.5 if state == "complete" else None, reason)  # type: ignore[arg-type]
     ledger.started(4, "here", None)
@@ -364,7 +393,7 @@ def fail(ledger: Ledger, assignment: Assignment) -> None:
     number = assignment.number
     ledger.started(number, "here", None)
     for epoch, checkpoint in ((1, None), (2, "/home/epoch-000002"), (3, None)):
-        ledger.epoch(number, epoch, epoch / 10, checkpoint, trained=True)
+        ledger.epoch(number, epoch, [epoch / 10], checkpoint, trained=True)
     ledger.end(number, "failed", None, "RuntimeError: no luck")
 
 
@@ -389,7 +418,7 @@ def test_a_failed_trial_is_retried_as_one_that_was_lost(settings: Settings) -> N
 
     again.started(4, "there", 2)
     for epoch in (3, 4):
-        again.epoch(4, epoch, 9.0, None, trained=True)
+        again.epoch(4, epoch, [9.0], None, trained=True)
     again.end(4, "complete", 9.0, None)
     record = again.records()[-1]
     assert (record.number, record.state, record.reason) == (4, "complete", None)
@@ -535,13 +564,13 @@ def prunes(settings: Settings, pruner: dict[str, Any]) -> list[bool]:
     for _ in range(3):
         number = ledger.ask(spec).number
         for epoch in range(1, 10):
-            ledger.epoch(number, epoch, 10.0, None, trained=True)
+            ledger.epoch(number, epoch, [10.0], None, trained=True)
             ledger.should_prune(number)
         ledger.end(number, "complete", 10.0, None)
     bad = ledger.ask(spec).number
     found = []
     for epoch in range(1, 10):
-        ledger.epoch(bad, epoch, -10.0, None, trained=True)
+        ledger.epoch(bad, epoch, [-10.0], None, trained=True)
         found.append(ledger.should_prune(bad))
     return found
 
