@@ -194,6 +194,7 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     input_noise: float = 0.0  # std of the Gaussian noise on the encoder's input, in training alone
     input_dropout: float = 0.0  # share of the input's pixels set to 0, in training alone
+    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, in training alone
 
     def __post_init__(self) -> None:
         _check(
@@ -259,7 +260,16 @@ class TrialConfig:
         """Names the configuration, whatever its seed: 12 hexadecimal digits."""
         document = self.to_dict()
         del document["seed"]
-        return digest(document)
+        return digest(without_younger(document))
+
+
+def without_younger(document: dict[str, Any]) -> dict[str, Any]:
+    """A trial's or sweep's document as it was before settings were added, where they say nothing:
+    what is named by a digest keeps its name."""
+    training = dict(document["training"])
+    if training["precision"] == "float32":
+        del training["precision"]
+    return document | {"training": training}
 
 
 def digest(document: Any) -> str:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from aae_core.config import ModelConfig
 from aae_core.errors import ConfigError
@@ -30,6 +31,7 @@ class Blueprint:
     classes: int  # that a trial sees labels of, 0 if it sees none
     standardise: bool
     generator: torch.Generator
+    low_precision: bool = False
 
     @property
     def dim(self) -> int:
@@ -42,12 +44,7 @@ class Blueprint:
         if self.config.channels:
             trunk = Convolutions(self.image_shape, self.config.channels, normed, self._draw)
         width = self.dim if trunk is None else trunk.out_dim
-        mlp = MLP(
-            [width + extra, *self.config.hidden, out_dim],
-            self._draw,
-            batch_norm=normed,
-            dropout=self.config.dropout,
-        )
+        mlp = self._mlp([width + extra, *self.config.hidden, out_dim], normed, self.config.dropout)
         return Encoder(self.dim, trunk, mlp)
 
     def decoder(self, in_dim: int) -> nn.Module:
@@ -55,22 +52,27 @@ class Blueprint:
         normed = self.config.batch_norm == "autoencoder"
         widths = [in_dim, *self.config.hidden[::-1]]
         if not self.config.channels:
-            return MLP([*widths, self.dim], self._draw, batch_norm=normed)
+            return self._mlp([*widths, self.dim], normed)
         up = Deconvolutions(self.image_shape, self.config.channels, normed, self._draw)
-        return nn.Sequential(
-            MLP([*widths, up.in_dim], self._draw, batch_norm=normed), nn.ReLU(), up
-        )
+        return nn.Sequential(self._mlp([*widths, up.in_dim], normed), nn.ReLU(), up)
 
     def mlp(self, in_dim: int, out_dim: int) -> "MLP":
         """(B, in_dim) -> (B, out_dim): a discriminator, never normed."""
-        return MLP([in_dim, *self.config.hidden, out_dim], self._draw)
+        return self._mlp([in_dim, *self.config.hidden, out_dim])
+
+    def _mlp(self, widths: Sequence[int], normed: bool = False, dropout: float = 0.0) -> "MLP":
+        low = self.low_precision
+        return MLP(widths, self._draw, batch_norm=normed, dropout=dropout, low_precision=low)
 
     def _draw(self, weight: Tensor) -> None:
         nn.init.normal_(weight, std=self.config.init_std, generator=self.generator)
 
 
 class MLP(nn.Module):
-    """(B, widths[0]) -> (B, widths[-1])."""
+    """(B, widths[0]) -> (B, widths[-1]).
+
+    low_precision: while it trains, products are of bfloat16 factors; all else stays float32.
+    """
 
     def __init__(
         self,
@@ -79,9 +81,11 @@ class MLP(nn.Module):
         *,
         batch_norm: bool = False,
         dropout: float = 0.0,
+        low_precision: bool = False,
     ) -> None:
         super().__init__()
         self.dropout = dropout
+        self.low_precision = low_precision
         self.layers = nn.ModuleList(
             _drawn(nn.Linear(fan_in, fan_out), draw) for fan_in, fan_out in pairwise(widths)
         )
@@ -90,7 +94,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
         last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
-            x = layer(x)
+            x = _in_bfloat16(layer, x) if self.low_precision and self.training else layer(x)
             if self.norms:
                 x = self.norms[i](x)
             if i < last:
@@ -153,6 +157,12 @@ class Deconvolutions(nn.Module):
         images = self.layers(x.view(-1, *self.smallest))
         pixels: Tensor = images.permute(0, 2, 3, 1).flatten(1)
         return pixels
+
+
+def _in_bfloat16(layer: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(layer, nn.Linear)
+    y = linear(x.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16())
+    return y.float()
 
 
 def drop(x: Tensor, share: float, noise: torch.Generator) -> Tensor:

@@ -1,127 +1,377 @@
-"""Training throughput, images a second: our step against a plain PyTorch loop, side by side.
+"""Training throughput, images a second: ours, pythae's and a plain PyTorch loop, side by side.
 
     python benchmarks/train_step.py [--json]
 
-The network and batch of the likelihood experiments (784-1000-1000-8, batch 100), one thread and
-all of them.  The two alternate within one run, since machines are noisy; the ratio is what counts.
+The network and batch of the likelihood experiments (784-1000-1000-8, batch 100), on one thread and
+on all of them.  Every contestant trains on the same images, its batches drawn by its own means.
+They take turns within one run, since machines are noisy: ratios count.  pythae's Adversarial_AE
+(Chadebec et al. 2022) is trained by its own trainer with its own defaults, where `pip install
+pythae` has put it.  The plain loop is what tutorials show: a DataLoader, stock optimisers, a
+forward pass a cost.
+
+The roofline is the least time in which this machine could do our step: its matrix products at the
+rate of a large one, then the optimisers' traffic (weight and momentum read and written, gradient
+read) at the bandwidth of a long vector sum, both measured in the same rounds.
+
+Then other architectures, batches and widths, and two trials of a sweep at once against one, beside
+two bare processes against one: what the machine itself allows.
 """
 
 import argparse
+import importlib.util
+import io
 import json
+import logging
 import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr
+from dataclasses import replace
+from pathlib import Path
 from statistics import median
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
-from aae_core.config import TrialConfig
+from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData
-from aae_core.phases import Batch
-from aae_core.training import TrainState
+from aae_core.training import TrainState, fit
+from aae_core.training.batches import Supply
 
-_BATCH, _PIXELS, _CODE = 100, 784, 8
-_STEPS, _ROUNDS = 40, 7
+PIXELS, CODE, CLASSES = 784, 8, 10
+IMAGES = 4000  # that a contestant trains on in a round
+ROUNDS = 7
+FLOATS = 1 << 25  # of each vector summed: far more than any cache holds
+SIDE = 2048  # of the matrices multiplied
+EPOCHS = 8  # of trials at once
+CORES = len(os.sched_getaffinity(0))
+
+_SWEEP = """\
+name: at_once
+data: {{name: arrays, path: random.npz}}
+model: {{hidden: [1000, 1000], code_dim: 8}}
+training: {{epochs: {epochs}}}
+search:
+  sampler: {{kind: random}}
+  trials: {trials}
+  space: {{model.prior.std: {{float: [4, 6]}}}}
+confirm: {{seeds: 1}}
+evaluate: {{parzen: {{samples: 10000, screen_samples: 10000}}}}
+"""
+
+Contestant = Callable[[], float]  # trains on IMAGES images; images a second
 
 
-def ours(images: Tensor) -> Callable[[], None]:
-    pixels = images.numpy()
-    data = TrainingData.of("random", (28, 28), (pixels, None), (pixels[:2], None))
-    state = TrainState.create(TrialConfig(), data)
-    order = torch.Generator().manual_seed(0)
-    unlabelled = torch.full((_BATCH,), -1)
-
-    def step() -> None:
-        indices = torch.randint(len(images), (_BATCH,), generator=order)
-        x = images[indices].float() / 255
-        state.model.train_step(state, Batch(x, x, unlabelled))
-
-    return step
+def random_images(n: int = IMAGES) -> np.ndarray:
+    return np.random.default_rng(0).integers(256, size=(n, PIXELS), dtype=np.uint8)
 
 
-def plain(images: Tensor) -> Callable[[], None]:
-    """As tutorials write it: a DataLoader, stock optimisers, a forward pass for every cost."""
+def random_data() -> TrainingData:
+    images, labels = random_images(), np.arange(IMAGES) % CLASSES
+    return TrainingData.of("random", (28, 28), (images, labels), (images[:10], labels[:10]))
 
-    def net(fan_in: int, fan_out: int, *last: nn.Module) -> nn.Module:
-        layers = [nn.Linear(fan_in, 1000), nn.ReLU(), nn.Linear(1000, 1000), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(1000, fan_out), *last)
 
-    encoder, decoder = net(_PIXELS, _CODE), net(_CODE, _PIXELS, nn.Sigmoid())
-    critic = net(_CODE, 1, nn.Sigmoid())
+def trial(kind: str = "aae", hidden: int = 1000, batch: int = 100, **model: Any) -> TrialConfig:
+    """As the paper has it, for longer than anyone waits."""
+    return TrialConfig(
+        DataConfig("arrays", path="random"),
+        ModelConfig(kind, code_dim=CODE, hidden=(hidden, hidden), **model),  # type: ignore[arg-type]
+        TrainConfig(epochs=10**6, batch_size=batch),
+    )
+
+
+def ours(config: TrialConfig) -> Contestant:
+    data = random_data()
+    epochs = fit(TrainState.create(config, data), data)
+    return lambda: next(epochs).samples_per_second
+
+
+def network(fan_in: int, fan_out: int, *last: nn.Module, hidden: int = 1000) -> nn.Sequential:
+    layers = [nn.Linear(fan_in, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(hidden, fan_out), *last)
+
+
+def plain(batch: int = 100) -> Contestant:
+    encoder, decoder = network(PIXELS, CODE), network(CODE, PIXELS, nn.Sigmoid())
+    critic = network(CODE, 1, nn.Sigmoid())
     autoencoder = [*encoder.parameters(), *decoder.parameters()]
     moves_autoencoder = torch.optim.SGD(autoencoder, lr=0.01, momentum=0.9)
     moves_critic = torch.optim.SGD(critic.parameters(), lr=0.1, momentum=0.1)
     moves_encoder = torch.optim.SGD(encoder.parameters(), lr=0.1, momentum=0.1)
     cross_entropy = nn.BCELoss()
-    real, fake = torch.ones(_BATCH, 1), torch.zeros(_BATCH, 1)
-    loader = torch.utils.data.DataLoader(
-        torch.utils.data.TensorDataset(images.float() / 255),
-        batch_size=_BATCH,
-        shuffle=True,
-        drop_last=True,
-    )
-    batches = iter(loader)
+    real, fake = torch.ones(batch, 1), torch.zeros(batch, 1)
+    images = torch.from_numpy(random_images()).float() / 255
+    loader = DataLoader(TensorDataset(images), batch_size=batch, shuffle=True, drop_last=True)
 
     def descend(optimizer: torch.optim.Optimizer, cost: Tensor) -> None:
         optimizer.zero_grad()
         cost.backward()
         optimizer.step()
 
-    def step() -> None:
-        nonlocal batches
-        batch = next(batches, None)
-        if batch is None:
-            batches = iter(loader)
-            batch = next(batches)
-        (x,) = batch
-        descend(moves_autoencoder, 0.5 * (decoder(encoder(x)) - x).square().sum() / len(x))
-        z_p = 5 * torch.randn(_BATCH, _CODE)
-        descend(
-            moves_critic,
-            cross_entropy(critic(z_p), real) + cross_entropy(critic(encoder(x).detach()), fake),
-        )
-        descend(moves_encoder, cross_entropy(critic(encoder(x)), real))
+    def train() -> None:
+        for (x,) in loader:
+            descend(moves_autoencoder, 0.5 * (decoder(encoder(x)) - x).square().sum() / len(x))
+            z_p = 5 * torch.randn(batch, CODE)
+            descend(
+                moves_critic,
+                cross_entropy(critic(z_p), real) + cross_entropy(critic(encoder(x).detach()), fake),
+            )
+            descend(moves_encoder, cross_entropy(critic(encoder(x)), real))
 
-    return step
+    return timed(train)
 
 
-def rate(step: Callable[[], None]) -> float:
+def pythae(batch: int = 100) -> Contestant:
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import Adversarial_AE, Adversarial_AE_Config
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseDiscriminator, BaseEncoder
+    from pythae.trainers import AdversarialTrainer, AdversarialTrainerConfig
+
+    logging.getLogger("pythae").setLevel(logging.ERROR)
+
+    class Encoder(BaseEncoder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network(PIXELS, 2 * CODE)
+
+        def forward(self, x: Tensor) -> ModelOutput:
+            mean, log_variance = self.net(x).chunk(2, dim=1)
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network(CODE, PIXELS, nn.Sigmoid())
+
+        def forward(self, z: Tensor) -> ModelOutput:
+            return ModelOutput(reconstruction=self.net(z))
+
+    class Discriminator(BaseDiscriminator):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network(CODE, 1, nn.Sigmoid())
+
+        def forward(self, z: Tensor) -> ModelOutput:
+            return ModelOutput(embedding=self.net(z))
+
+    images = torch.from_numpy(random_images()).float() / 255
+    model = Adversarial_AE(
+        Adversarial_AE_Config(input_dim=(PIXELS,), latent_dim=CODE, deterministic_posterior=True),
+        Encoder(),
+        Decoder(),
+        Discriminator(),
+    )
+    trainer = AdversarialTrainer(
+        model=model,
+        train_dataset=BaseDataset(images, torch.zeros(len(images))),
+        training_config=AdversarialTrainerConfig(
+            output_dir=tempfile.mkdtemp(),
+            per_device_train_batch_size=batch,
+            no_cuda=True,
+        ),
+    )
+    trainer.prepare_training()
+
+    def train() -> None:
+        with redirect_stderr(io.StringIO()):  # its progress bar
+            trainer.train_step(1)
+
+    return timed(train)
+
+
+def timed(train: Callable[[], object]) -> Contestant:
+    def run() -> float:
+        began = time.perf_counter()
+        train()
+        return IMAGES / (time.perf_counter() - began)
+
+    return run
+
+
+def product_rate() -> float:
+    """Floating-point operations a second."""
+    a, b, out = (torch.randn(SIDE, SIDE) for _ in range(3))
     began = time.perf_counter()
-    for _ in range(_STEPS):
-        step()
-    return _STEPS * _BATCH / (time.perf_counter() - began)
+    for _ in range(4):
+        torch.mm(a, b, out=out)
+    return 4 * 2 * SIDE**3 / (time.perf_counter() - began)
 
 
-def measure(threads: int, images: Tensor) -> dict[str, float]:
+def bandwidth() -> float:
+    """Bytes a second."""
+    a, b = torch.ones(FLOATS), torch.ones(FLOATS)
+    began = time.perf_counter()
+    for _ in range(4):
+        a.add_(b)
+    return 4 * 3 * a.nbytes / (time.perf_counter() - began)
+
+
+def needs(config: TrialConfig) -> dict[str, float]:
+    """Of one step: floating-point operations, and bytes that the optimisers read and write."""
+    data = random_data()
+    state = TrainState.create(config, data)
+    state.model.train()
+    batch = next(Supply.of(state, data).batches(state))
+    with FlopCounterMode(display=False) as counter:
+        state.model.train_step(state, batch)
+    slots = {"sgd": 1, "adam": 2}
+    moved = 0
+    for name, (group, _) in state.model.objectives().items():
+        read_and_written = 1 + slots[getattr(config.training, group).optimizer]
+        for param_group in state.optimizers[name].param_groups:
+            moved += sum(p.nbytes for p in param_group["params"]) * (2 * read_and_written + 1)
+    return {"flop": float(counter.get_total_flops()), "bytes": float(moved)}
+
+
+def race(contestants: Mapping[str, Contestant]) -> dict[str, list[float]]:
+    """By turns, after a round that warms up."""
+    for contestant in contestants.values():
+        contestant()
+    rounds = [{name: run() for name, run in contestants.items()} for _ in range(ROUNDS)]
+    return {name: [r[name] for r in rounds] for name in contestants}
+
+
+def over(a: list[float], b: list[float]) -> float:
+    return median(x / y for x, y in zip(a, b, strict=True))
+
+
+def against_others(threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
-    steps = {"ours": ours(images), "plain": plain(images)}
-    for step in steps.values():  # warm up
-        step()
-    rounds = [{name: rate(step) for name, step in steps.items()} for _ in range(_ROUNDS)]
+    config = trial()
+    low = replace(config, training=replace(config.training, precision="bfloat16"))
+    contestants = {"ours": ours(config), "ours, bfloat16": ours(low), "plain": plain()}
+    if importlib.util.find_spec("pythae"):
+        contestants["pythae"] = pythae()
+    measured = race(contestants | {"product": product_rate, "bandwidth": bandwidth})
+    step = needs(config)
+    roofline = [
+        config.training.batch_size / (step["flop"] / rate + step["bytes"] / band)
+        for rate, band in zip(measured["product"], measured["bandwidth"], strict=True)
+    ]
     return {
         "threads": threads,
-        "ours": median(r["ours"] for r in rounds),
-        "plain": median(r["plain"] for r in rounds),
-        "ratio": median(r["ours"] / r["plain"] for r in rounds),
+        "images_per_second": {name: median(measured[name]) for name in contestants},
+        "over": {
+            f"{ours} / {other}": over(measured[ours], measured[other])
+            for ours in contestants
+            for other in contestants
+            if ours.startswith("ours") and not other.startswith("ours")
+        },
+        "product_gflops": median(measured["product"]) / 1e9,
+        "bandwidth_gb": median(measured["bandwidth"]) / 1e9,
+        "roofline_images_per_second": median(roofline),
+        "of_roofline": over(measured["ours"], roofline),
     }
+
+
+def variations() -> dict[str, float]:
+    """Images a second on all threads: other architectures, larger batches, wider nets."""
+    torch.set_num_threads(CORES)
+    configs = {
+        "aae": trial(),
+        "semi_supervised": trial("semi_supervised"),
+        "clustering": trial("clustering", clusters=30, batch_norm="encoder"),
+        "aae, batch 1000": trial(batch=1000),
+        "aae, hidden 3000": trial(hidden=3000),
+    }
+    measured = race({name: ours(config) for name, config in configs.items()})
+    return {name: median(rates) for name, rates in measured.items()}
+
+
+# -- two at once -----------------------------------------------------------------------------
+
+
+def probe() -> float:
+    """Images a second of one thread with the step and its validation, and nothing else."""
+    torch.set_num_threads(1)
+    data = random_data()
+    epochs = fit(TrainState.create(trial(), data), data)
+    next(epochs)
+    return IMAGES / median(next(epochs).seconds for _ in range(EPOCHS - 1))
+
+
+def probes(n: int) -> float:
+    """The sum over so many processes at once."""
+    command = [sys.executable, __file__, "--probe"]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(n)]
+    return sum(float(process.communicate()[0]) for process in running)
+
+
+def trials(n: int) -> float:
+    """The same of so many trials of a sweep at once, by when MLflow was told of their epochs."""
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images, labels = random_images(), np.arange(IMAGES) % CLASSES
+        split = {"train": IMAGES, "valid": 10, "test": 10}
+        np.savez(
+            folder / "random.npz",
+            **{f"x_{part}": images[:size].reshape(-1, 28, 28) for part, size in split.items()},
+            **{f"y_{part}": labels[:size] for part, size in split.items()},
+        )
+        file = folder / "at_once.yaml"
+        file.write_text(_SWEEP.format(epochs=EPOCHS, trials=n))
+        store = f"sqlite:///{folder}/mlflow.db"
+        command = [Path(sys.executable).with_name("aae-sweep"), "run", file, "--json"]
+        environment = os.environ | {"AAE_HOME": name, "MLFLOW_TRACKING_URI": store}
+        subprocess.run(command, env=environment, cwd=name, stdout=subprocess.DEVNULL, check=True)
+        client = MlflowClient(store)
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        runs = client.search_runs(experiments, "tags.`aae.stage` = 'search'")
+        told = [client.get_metric_history(r.info.run_id, "train/recon") for r in runs]
+    assert [len(points) for points in told] == [EPOCHS] * n
+    times = [[point.timestamp / 1000 for point in points] for points in told]
+    return sum((EPOCHS - 1) * IMAGES / (max(t) - min(t)) for t in times)
+
+
+def at_once() -> dict[str, float]:
+    rounds = [(probes(2) / probes(1), trials(2) / trials(1)) for _ in range(3)]
+    return {
+        "probes": median(p for p, _ in rounds),
+        "trials": median(t for _, t in rounds),
+        "trials_over_probes": median(t / p for p, t in rounds),
+    }
+
+
+def report(found: dict[str, Any]) -> Iterator[str]:
+    for r in found["against_others"]:
+        rates = r["images_per_second"]
+        yield f"{r['threads']} threads, images/s"
+        yield from (f"  {rate:7,.0f}  {name}" for name, rate in rates.items())
+        yield from (f"  {ratio:7.2f}  {name}" for name, ratio in r["over"].items())
+        yield (
+            f"  {r['of_roofline']:7.2f}  ours / roofline, {r['roofline_images_per_second']:,.0f} "
+            f"({r['product_gflops']:.0f} GFLOP/s, {r['bandwidth_gb']:.0f} GB/s)"
+        )
+    yield f"{CORES} threads, images/s"
+    yield from (f"  {rate:7,.0f}  {name}" for name, rate in found["variations"].items())
+    yield "two at once, over one"
+    yield from (f"  {ratio:.2f}  {name}" for name, ratio in found["at_once"].items())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args().json
-    images = torch.randint(
-        256, (10_000, _PIXELS), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    every = len(os.sched_getaffinity(0))
-    results = [measure(threads, images) for threads in sorted({1, every})]
-    if as_json:
-        print(json.dumps(results))
+    parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.probe:
+        print(probe())
         return
-    print("threads   ours, images/s   plain, images/s   ratio")
-    for r in results:
-        print(f"{r['threads']:7}   {r['ours']:14,.0f}   {r['plain']:15,.0f}   {r['ratio']:5.2f}")
+    found = {
+        "against_others": [against_others(threads) for threads in sorted({1, CORES})],
+        "variations": variations(),
+        "at_once": at_once(),
+    }
+    print(json.dumps(found) if arguments.json else "\n".join(report(found)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from aae_core.architectures import ARCHITECTURES, Kind
-from aae_core.config import digest
+from aae_core.config import digest, without_younger
 from aae_core.errors import ConfigError
 from orchestrator.parameters import (
     Choice,
@@ -398,7 +398,7 @@ class SweepSpec(TrialSpec):
     @property
     def config_hash(self) -> str:
         """Names the experiment; what may change between two runs of it is left out."""
-        document = self.resolved()
+        document = without_younger(self.resolved())
         for key in ("confirm", "evaluate", "resources"):
             del document[key]
         if document["search"] is not None:

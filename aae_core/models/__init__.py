@@ -90,5 +90,6 @@ def build_model(
         classes if reads_labels else 0,
         config.data.standardise,
         generator,
+        config.training.precision == "bfloat16",
     )
     return _CLASSES[config.model.kind](plan)

@@ -68,6 +68,13 @@ def test_the_hash_names_the_configuration_whatever_its_seed(seed: int) -> None:
     assert TrialConfig(seed=seed).config_hash != CONFIG.config_hash
 
 
+def test_a_younger_setting_leaves_old_names_alone() -> None:
+    """As `TrialConfig` was named before it had `training.precision`."""
+    assert TrialConfig().config_hash == "7c22376edf6e"
+    low = TrialConfig(training=TrainConfig(precision="bfloat16"))
+    assert low.config_hash != TrialConfig().config_hash
+
+
 def test_the_paper_s_rates_are_the_defaults() -> None:
     training = TrainConfig()
     assert (training.reconstruction.lr, training.reconstruction.momentum) == (0.01, 0.9)

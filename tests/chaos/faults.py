@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from small_disk import fill
 from sweep_command import PATIENCE, processes_of, wait_until_gone, workers_of
 from tracking_server import TrackedBench
 
@@ -84,6 +85,19 @@ def toggle_server(victim: Victim, draw: Random) -> int:
     return 0
 
 
+def fill_disk(victim: Victim, draw: Random) -> int:
+    """Whatever room the driver makes is taken too, until it gives up."""
+    lost = len(_workers(victim))
+    ballast = victim.bench.settings.home / "ballast"
+    while victim.driver.poll() is None:
+        fill(ballast)
+        time.sleep(0.1)
+    _, err = victim.driver.communicate()
+    assert victim.driver.returncode == 4, err
+    ballast.unlink()
+    return lost
+
+
 FAULTS: dict[str, Fault] = {
     "worker": kill_worker,
     "driver": kill_driver,
@@ -91,6 +105,7 @@ FAULTS: dict[str, Fault] = {
     "sigterm": terminate_driver,
     "torn": tear_checkpoint,
     "server": toggle_server,
+    "full": fill_disk,
 }
 
 

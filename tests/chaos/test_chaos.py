@@ -6,6 +6,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from faults import FAULTS
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from schedule import schedule
+from small_disk import small_disk
 from storm import LONG, Storm, endure, epochs
 from sweep_command import Bench
 from tracking_server import TrackedBench, assert_same, runs_by_key
@@ -96,9 +98,11 @@ def undisturbed(chaos: Round, tmp_path_factory: pytest.TempPathFactory) -> Bench
 @pytest.fixture(scope="module")
 def disturbed(chaos: Round, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackedBench]:
     bench = TrackedBench(tmp_path_factory.mktemp("disturbed"), chaos.sweep_file)
-    bench.start_server()
-    yield bench
-    bench.stop_server()
+    disk = small_disk(bench.settings.home, 400) if "full" in chaos.faults else nullcontext()
+    with disk:
+        bench.start_server()
+        yield bench
+        bench.stop_server()
 
 
 @pytest.fixture(scope="module")

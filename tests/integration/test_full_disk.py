@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import fill, small_disk
 from sweep_command import COMMAND, PATIENCE, Bench
 
 from orchestrator.records import RunRecord
@@ -34,15 +35,10 @@ evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 
 @pytest.fixture
 def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """A sweep whose home is a tmpfs of as many megabytes as the test is given."""
+    """A sweep whose home is a disk of as many megabytes as the test is given."""
     bench = Bench(tmp_path, SWEEP)
-    bench.settings.home.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}m", "tmpfs", bench.settings.home]
-    mounted = subprocess.run(mount, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield bench
-    subprocess.run(["umount", "--lazy", bench.settings.home], check=True)
+    with small_disk(bench.settings.home, request.param):
+        yield bench
 
 
 def under_way(records: list[RunRecord]) -> bool:
@@ -90,13 +86,3 @@ def test_a_disk_that_stays_full_ends_the_sweep_in_words(bench: Bench) -> None:
     assert [(r.state, r.epochs) for r in records] == [("complete", EPOCHS)] * 5
     assert any(r.resumed_from for r in records)
     assert set(bench.mlflow_states().values()) == {"FINISHED"}
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 10, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                continue

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,26 @@ def test_samples_depend_on_their_stream_alone(kind: str, encoder: str, prior: st
     first, again, other = (model.sample(6, generator=stream(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_low_precision_rounds_the_factors_of_training_alone(kind: str) -> None:
+    full = trial(kind)
+    low = replace(full, training=replace(full.training, precision="bfloat16"))
+    costs = {config.training.precision: step(start(config)) for config in (full, low)}
+    for name, cost in costs["float32"].items():
+        rounded = costs["bfloat16"][name]
+        assert rounded.dtype == cost.dtype == torch.float32
+        assert rounded.item() != cost.item()
+        assert rounded.item() == pytest.approx(cost.item(), rel=0.02, abs=0.02)
+    state = start(low)
+    step(state)
+    assert all(value.dtype != torch.bfloat16 for value in state._tensors().values())
+    x = pixels(9)
+    model, exact = start(low).model.eval(), start(full).model.eval()
+    for name in ("encode", "classify"):
+        if hasattr(model, name):
+            assert torch.equal(getattr(model, name)(x), getattr(exact, name)(x))
 
 
 @pytest.mark.parametrize("kind", KINDS)
