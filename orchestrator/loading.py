@@ -238,7 +238,7 @@ def _read(path: Path) -> str:
 
 def _validate(document: dict[str, Any]) -> tuple[SweepSpec | None, dict[str, str]]:
     try:
-        return SweepSpec.model_validate_json(json.dumps(document)), {}
+        return SweepSpec.of(document), {}
     except ValidationError as error:
         return None, {**_contradictions(document), **problems(error, SweepSpec)}
 
@@ -265,7 +265,7 @@ def _sound_trial(document: dict[str, Any]) -> tuple[TrialSpec, dict[str, str]]:
     found: dict[str, str] = {}
     while True:
         try:
-            return TrialSpec.model_validate_json(json.dumps(trial)), found
+            return TrialSpec.of(trial), found
         except ValidationError as error:
             wrong = problems(error, TrialSpec)
             found |= wrong

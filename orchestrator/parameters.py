@@ -31,6 +31,14 @@ Value = Any  # of one setting: text, number, true or false, or a list of these
 class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Of what JSON or YAML has been read to: lists are tuples, and nothing else is converted.
+
+        Raises pydantic's ValidationError.
+        """
+        return cls.model_validate_json(json.dumps(document))
+
 
 def _each_a_tuple(when: Any) -> Any:
     """`when: {path: value}` is short for `when: {path: [value]}`."""
@@ -168,7 +176,7 @@ class TrialSpec(Spec):
             for group in groups:
                 node = node.setdefault(group, {})
             node[name] = value
-        trial = TrialSpec.model_validate_json(json.dumps({**document, "seed": seed}))
+        trial = TrialSpec.of({**document, "seed": seed})
         return TrialConfig(trial.data, trial.model, trial.training, trial.seed)
 
 

@@ -4,7 +4,6 @@ Architecture, phases, priors, optimisers, search space and stages stay as the fi
 epochs and the data shrink.  The figures mean nothing: only that they are there does.
 """
 
-import json
 import math
 import os
 from collections.abc import Callable
@@ -58,7 +57,7 @@ def smoke(spec: SweepSpec, settings: Settings) -> SweepSpec:
     document["confirm"] = {"top": 1, "per": None, "seeds": min(spec.confirm.seeds, _SEEDS)}
     document["evaluate"]["parzen"] |= _small_parzen(document["evaluate"]["parzen"])
     document["resources"]["cpu"] = min(spec.resources.cpu, 1.0)
-    return SweepSpec.model_validate_json(json.dumps(document))
+    return SweepSpec.of(document)
 
 
 def _small_search(search: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Search and confirm are handed TrainingData, which has no test member.  The winne
 validation, and written down, before the test split is opened.
 """
 
-import json
 import math
 import shutil
 import signal
@@ -164,7 +163,7 @@ def _learn(sweep: Sweep) -> None:
     other = history.resolve(search.learn_from)
     if other == sweep.id or history.data_sha256(other) != sweep.search.attribute("data_sha256"):
         raise UsageError(f"search.learn_from: {other} is not another sweep on the same data")
-    theirs = SweepSpec.model_validate_json(json.dumps(history.spec(other)))
+    theirs = SweepSpec.of(history.spec(other))
     known = [
         replace(record, params=params)
         for record in history.trials(other, "search")
@@ -372,7 +371,7 @@ def evaluate(
     storage = open_storage(settings)
     search = Ledger.read(storage, sweep, "search")
     assert search is not None
-    spec = SweepSpec.model_validate_json(json.dumps(search.attribute("spec")))
+    spec = SweepSpec.of(search.attribute("spec"))
     if parzen is not None:
         spec = spec.model_copy(update={"evaluate": EvaluateSpec(parzen=parzen)})
     request = Request(spec, search.attribute("spec_text"), resume)

@@ -80,7 +80,7 @@ def show(
     name = reader.resolve(sweep)
     records = reader.trials(name)
     if trial is not None:
-        record = _pick(records, trial)
+        record = pick(records, trial)
         history: list[Any] = [finite(row) for row in reader.curve(name, record)]
         if json:
             common.emit({"sweep": name, **as_document(record), "history": history})
@@ -248,10 +248,12 @@ def _print_trial(record: dict[str, Any], curve: list[Any]) -> None:
     common.table(("epoch", *columns), ((row["epoch"], *map(row.get, columns)) for row in curve))
 
 
-def _pick(records: list[Any], wanted: str) -> Any:
+def pick(records: list[Any], wanted: str) -> Any:
+    """The trial that `3`, `confirm-3` or `confirm-0003` names.  Raises UsageError."""
     stage, _, digits = wanted.rpartition("-")
+    number = digits.lstrip("0") or digits[-1:]
     for record in records:
-        if digits == str(record.number) and (stage or "search") == record.stage:
+        if number == str(record.number) and (stage or "search") == record.stage:
             return record
     raise UsageError(
         f"no trial `{wanted}`; give a number of the search, or confirm-<number>: aae-sweep show"

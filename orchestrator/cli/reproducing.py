@@ -7,7 +7,7 @@ import typer
 
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, say
-from orchestrator.cli.reading import _pick
+from orchestrator.cli.reading import pick
 from orchestrator.errors import EnvironmentUnusable
 
 
@@ -53,10 +53,9 @@ def _run_id(name: str) -> str:
     sweep, slash, trial = name.rpartition("/")
     if not slash:
         return name
-    stage, dash, digits = trial.rpartition("-")
     reader = common.history()
     resolved = reader.resolve(sweep)
-    record = _pick(reader.trials(resolved), f"{stage}{dash}{digits.lstrip('0') or '0'}")
+    record = pick(reader.trials(resolved), trial)
     if record.run_id is None:
         raise EnvironmentUnusable(
             f"MLflow does not have {resolved}/{trial} yet; send it: aae-sweep sync"

@@ -1,6 +1,5 @@
 """What is removed, what stays, and that a driver dying at any moment finds what it needs."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +35,7 @@ def spec_of(**confirm: Any) -> SweepSpec:
         },
         "confirm": {"per": "model.encoder.kind", "seeds": 2, **confirm},
     }
-    return SweepSpec.model_validate_json(json.dumps(document))
+    return SweepSpec.of(document)
 
 
 class Home:

@@ -516,7 +516,7 @@ def test_whatever_is_written_loads_or_is_explained(path: str, value: Any) -> Non
     else:
         found = []
         resolved = spec.resolved()
-        assert SweepSpec.model_validate_json(json.dumps(resolved)).resolved() == resolved
+        assert SweepSpec.of(resolved).resolved() == resolved
     assert not any("Input should" in problem.message for problem in found)
 
 

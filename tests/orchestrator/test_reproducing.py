@@ -1,6 +1,5 @@
 """What a trial's run says of its circumstances, and how two trainings are compared."""
 
-import json
 import math
 import threading
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ class Nobody:
 @pytest.fixture
 def spec() -> SweepSpec:
     document = {"name": "tiny", "data": {"name": "digits"}, "resources": {"cpu": 2, "gpu": 0}}
-    return SweepSpec.model_validate_json(json.dumps(document))
+    return SweepSpec.of(document)
 
 
 @pytest.fixture

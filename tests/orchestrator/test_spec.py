@@ -48,7 +48,7 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 def sweep(**changes: Any) -> SweepSpec:
-    return SweepSpec.model_validate_json(json.dumps(document(**changes)))
+    return SweepSpec.of(document(**changes))
 
 
 def test_a_name_is_enough() -> None:
@@ -95,7 +95,7 @@ def minimal(kind: Kind, labels: int | None = None) -> SweepSpec:
             "prior": {"kind": ARCHITECTURES[kind].priors[0]},
         },
     }
-    return SweepSpec.model_validate_json(json.dumps(document))
+    return SweepSpec.of(document)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -141,7 +141,7 @@ def test_resolved_names_every_setting_and_reads_back() -> None:
         for key in path.split("."):
             node = node[key]
     assert resolved["search"]["objective"] == {"metric": "val/parzen_ll", "direction": "maximize"}
-    again = SweepSpec.model_validate_json(json.dumps(resolved))
+    again = SweepSpec.of(resolved)
     assert again.resolved() == resolved
     assert again.sweep_id == spec.sweep_id
 

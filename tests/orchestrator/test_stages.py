@@ -158,7 +158,7 @@ def sweep(path: Path, **changes: Any) -> SweepSpec:
         "confirm": {"seeds": 2},
         "evaluate": {"parzen": {"samples": 200, "screen_samples": 200}},
     }
-    return SweepSpec.model_validate_json(json.dumps(document | changes))
+    return SweepSpec.of(document | changes)
 
 
 def run(
@@ -290,7 +290,7 @@ def digits_with_labels(**changes: Any) -> SweepSpec:
         },
         "confirm": {"seeds": 2},
     }
-    return SweepSpec.model_validate_json(json.dumps(document | changes))
+    return SweepSpec.of(document | changes)
 
 
 def test_what_has_no_parzen_figure_needs_no_pool_and_takes_the_lowest_error(

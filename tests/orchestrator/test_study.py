@@ -1,6 +1,5 @@
 """The ledger: what it suggests survives restarts, and no start, epoch or end is lost or doubled."""
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -52,7 +51,7 @@ def sweep(sampler: str = "random", **search: Any) -> SweepSpec:
             **search,
         },
     }
-    return SweepSpec.model_validate_json(json.dumps(document))
+    return SweepSpec.of(document)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """compare: who is best, by how much, and who only seems behind."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,7 +48,7 @@ def confirm(
     }
     seeds = {"seeds": min(map(len, found.values()), default=3)}
     document = {"name": name, "search": search, "confirm": seeds}
-    spec = SweepSpec.model_validate_json(json.dumps(document))
+    spec = SweepSpec.of(document)
     storage = open_storage(settings)
     first = Ledger.create(storage, spec, "search")
     for key, value in {"name": name, "spec": spec.resolved(), "data_sha256": data}.items():

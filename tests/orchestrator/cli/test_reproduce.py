@@ -102,7 +102,7 @@ def driver(home: Home, name: str, data: dict[str, Any]) -> Iterator[Sweep]:
         },
         "resources": {"cpu": 1, "gpu": 0},
     }
-    spec = SweepSpec.model_validate_json(json.dumps(document))
+    spec = SweepSpec.of(document)
     request = Request(spec, f"name: {name}", f"aae-sweep run {name}.yaml")
     with opened(request, home.settings, Nobody(), threading.Event()) as sweep:
         home.settings.sweep_folder(sweep.id).mkdir(parents=True)
