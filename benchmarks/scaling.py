@@ -1,0 +1,182 @@
+"""What a sweep takes on 2 to 1,000 GPUs: a simulation fed with this machine's measured costs.
+
+    python benchmarks/scaling.py [--json]
+
+Simulated is what `aae-sweep run` does: workers that are used again for the next trial, one driver
+that serves them one after the other (a trial's beginning and end, an epoch's report, for whose
+verdict its worker waits), and asynchronous successive halving as Optuna decides it.  What an epoch
+and a trial cost the driver is measured first: its processor time in three sweeps over digits,
+Tune, study, spool and MLflow included, of which one has more trials and one has longer ones.
+
+A trial's epochs last as long as is said, give or take a tenth; how good it is, is drawn at random.
+"""
+
+import argparse
+import heapq
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+GPUS = (2, 8, 64, 256, 1000)
+EPOCH_SECONDS = (2.0, 10.0, 60.0)
+TRIALS_A_GPU, EPOCHS = 16, 50
+GRACE, FACTOR = 5, 3
+START_SECONDS = 0.5  # of the next trial on a worker that is there
+
+_SWEEP = """\
+name: costs
+data: {{name: digits}}
+model: {{hidden: [20], init_std: 0.15}}
+training: {{epochs: {epochs}, reconstruction: {{optimizer: adam, lr: 5e-3}}}}
+search:
+  sampler: {{kind: tpe}}
+  pruner: {{kind: successive_halving, grace_epochs: {epochs}}}
+  objective: {{metric: val/recon}}
+  trials: {trials}
+  space: {{model.prior.std: {{float: [0.5, 8], log: true}}}}
+confirm: {{seeds: 1}}
+evaluate: {{parzen: {{samples: 10000, screen_samples: 10000}}}}
+"""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of the driver."""
+
+    trial: float
+    epoch: float
+
+
+def measured() -> Costs:
+    few, more, longer = driver_seconds(8, 2), driver_seconds(40, 2), driver_seconds(8, 42)
+    epoch = (longer - few) / (8 * 40)
+    return Costs(trial=(more - few) / 32 - 2 * epoch, epoch=epoch)
+
+
+def driver_seconds(trials: int, epochs: int) -> float:
+    """Of processor time, in the search of a sweep."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "costs.yaml"
+        file.write_text(_SWEEP.format(trials=trials, epochs=epochs))
+        command = [Path(sys.executable).with_name("aae-sweep"), "run", file]
+        environment = os.environ | {"AAE_HOME": folder}
+        used = 0.0
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith("search ") and "  trial " in line:
+                    used = processor_seconds(process.pid)
+        if process.returncode:
+            raise SystemExit(f"aae-sweep run ended with {process.returncode}")
+    return used
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # user and system
+
+
+# -- the simulation --------------------------------------------------------------------------
+
+
+@dataclass
+class Halving:
+    """Who goes on at a rung: the best of every FACTOR, among those that have come so far."""
+
+    rungs: dict[int, list[float]] = field(default_factory=dict)
+
+    def prunes(self, epoch: int, value: float) -> bool:
+        rung, beyond = epoch / GRACE, 1
+        while beyond < rung:
+            beyond *= FACTOR
+        if beyond != rung or epoch == EPOCHS:
+            return False
+        seen = self.rungs.setdefault(epoch, [])
+        seen.append(value)
+        seen.sort(reverse=True)
+        return value < seen[max(len(seen) // FACTOR, 1) - 1]
+
+
+class Driver:
+    """Serves one request after the other."""
+
+    def __init__(self) -> None:
+        self.free, self.busy = 0.0, 0.0
+
+    def serve(self, now: float, cost: float) -> float:
+        self.busy += cost
+        self.free = max(now, self.free) + cost
+        return self.free
+
+
+@dataclass
+class Trial:
+    epoch_seconds: float
+    quality: float
+    epoch: int = 0
+
+
+def simulate(gpus: int, epoch_seconds: float, costs: Costs, seed: int = 0) -> dict[str, float]:
+    draw, driver, halving = random.Random(seed), Driver(), Halving()
+    left = gpus * TRIALS_A_GPU
+    events: list[tuple[float, int, Trial | None]] = [(0.0, gpu, None) for gpu in range(gpus)]
+    trained, epochs, now = 0.0, 0, 0.0
+    while events:
+        now, gpu, trial = heapq.heappop(events)
+        if trial is not None:
+            trial.epoch += 1
+            epochs += 1
+            trained += trial.epoch_seconds
+            now = driver.serve(now, costs.epoch)
+            value = trial.quality + draw.gauss(0, 1) / trial.epoch
+            if trial.epoch == EPOCHS or halving.prunes(trial.epoch, value):
+                trial = None
+        if trial is None:
+            if not left:
+                continue
+            left -= 1
+            trial = Trial(epoch_seconds * draw.uniform(0.9, 1.1), draw.gauss(0, 1))
+            now = driver.serve(now, costs.trial) + START_SECONDS
+        heapq.heappush(events, (now + trial.epoch_seconds, gpu, trial))
+    return {
+        "gpus": gpus,
+        "epoch_seconds": epoch_seconds,
+        "trials": gpus * TRIALS_A_GPU,
+        "epochs": epochs,
+        "hours": now / 3600,
+        "gpus_busy": trained / (gpus * now),
+        "driver_busy": driver.busy / now,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true")
+    as_json = parser.parse_args().json
+    costs = measured()
+    found: dict[str, Any] = {
+        "driver_seconds": {"trial": costs.trial, "epoch": costs.epoch},
+        "sweeps": [simulate(gpus, seconds, costs) for seconds in EPOCH_SECONDS for gpus in GPUS],
+    }
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(f"driver: {1e3 * costs.trial:.0f} ms a trial, {1e3 * costs.epoch:.1f} ms an epoch")
+    print("epoch, s    GPUs   trials   epochs    hours   GPUs busy   driver busy")
+    for s in found["sweeps"]:
+        print(
+            f"{s['epoch_seconds']:8.0f} {s['gpus']:7} {s['trials']:8,} {s['epochs']:8,} "
+            f"{s['hours']:8.2f} {s['gpus_busy']:11.0%} {s['driver_busy']:13.0%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
