@@ -132,7 +132,8 @@ def tradeoff_figure(
     for group, look in style.items():
         points(figure, trials[trials["group"] == group], "other", group, look)
     return styled(figure, 380).update_layout(
-        xaxis=value_axis(trials["other"], other), yaxis=value_axis(trials["value"], objective)
+        xaxis={"title": {"text": safe(other.title)}},
+        yaxis={"title": {"text": safe(objective.title)}},
     )
 
 

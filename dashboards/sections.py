@@ -137,18 +137,15 @@ def history(sweep: Sweep) -> str:
 
 def trade_off(sweep: Sweep) -> str:
     goals = {goal.metric: goal.direction for goal in (sweep.objective, *sweep.also)}
-    if not sweep.also or sweep.finished.empty:
-        return ""
     found = tables.goals_frame(sweep.view.trials, goals).join(sweep.search, how="inner")
+    if not sweep.also or found.empty:
+        return ""
     charts = [
-        (
-            other.metric,
-            page.chart(
-                figures.tradeoff_figure(
-                    found.assign(other=found[other.metric]), sweep.looks, sweep.objective, other
-                ),
-                f"{sweep.objective.metric} over {other.metric} of finished search trials.",
+        page.chart(
+            figures.tradeoff_figure(
+                found.assign(other=found[other.metric]), sweep.looks, sweep.objective, other
             ),
+            f"{sweep.objective.metric} over {other.metric} of {len(found)} finished search trials.",
         )
         for other in sweep.also
     ]
@@ -160,7 +157,7 @@ def trade_off(sweep: Sweep) -> str:
         right=list(shown.columns),
         page_size=ROWS_A_PAGE,
     )
-    return sweep.legend + page.tiles(charts) + front
+    return "".join(charts) + front
 
 
 def importance(sweep: Sweep) -> str:

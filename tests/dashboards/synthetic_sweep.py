@@ -236,7 +236,7 @@ def _trial(
         {
             "epoch": epoch,
             METRIC: level - 220 * math.exp(-epoch / 3.5) + rng.gauss(0, 0.8),
-            "val/recon": 30 - params["model.code_dim"] + 20 / epoch,
+            "val/recon": 30 - params["model.code_dim"] - params["model.prior.std"] / 8,
         }
         for epoch in range(1, last + 1)
     ]
@@ -259,7 +259,11 @@ def _trial(
         epochs_computed=last,
         metrics={
             METRIC: curve[-1][METRIC],
-            **({"test/parzen_ll": curve[-1][METRIC] - 2.0} if stage == "confirm" else {}),
+            **(
+                {"test/parzen_ll": curve[-1][METRIC] - 2.0}
+                if stage == "confirm"
+                else {"val/recon": curve[-1]["val/recon"]}
+            ),
         },
         checkpoint=f"trials/{stage}-{number:04d}/1/epoch-{last:05d}",
         started=start.isoformat(),
