@@ -68,7 +68,6 @@ def connected(settings: Settings) -> Iterator[None]:
     options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
     if settings.ray_address is None:
         options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _sigterm_left_alone():
             ray.init(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
@@ -81,9 +80,8 @@ def connected(settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's core has put back the system's own
+        with _sigterm_left_alone():
+            ray.shutdown()
 
 
 @contextmanager
@@ -91,16 +89,21 @@ def _sigterm_left_alone() -> Iterator[None]:
     """Who connects decides what a SIGTERM does, from the first moment on.
 
     Ray would put a handler of its own in place. It raises SystemExit, which Python drops where
-    the signal happens to fall into a destructor: the process then runs on, never told.
+    the signal happens to fall into a destructor: the process then runs on, never told.  Ray's core
+    puts in another as it starts, which calls ours and aborts the process after three seconds, and
+    the system's own as it ends.
     """
     from ray._private import utils
 
-    rays_own = utils.set_sigterm_handler
+    ours, rays_own = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
         utils.set_sigterm_handler = rays_own
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+            signal.alarm(0)
 
 
 def usable_cpus() -> int:

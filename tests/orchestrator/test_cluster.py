@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ def test_a_sigterm_as_ray_starts_or_after_it_is_left_to_who_connects(tmp_path: P
             over.set()
             sender.join()
             assert len(heard) > 10
+            time.sleep(4)  # an alarm that a signal has set
+            heard.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert heard
         heard.clear()
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard
