@@ -13,6 +13,7 @@ class Settings:
     study_uri: str  # AAE_STUDY_URI
     tracking_uri: str  # MLFLOW_TRACKING_URI
     ray_address: str | None  # RAY_ADDRESS; None starts Ray on this machine
+    mlflow_ui: str | None  # AAE_MLFLOW_UI: where browsers find a server that has another name here
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -25,6 +26,7 @@ class Settings:
             study_uri=environ.get("AAE_STUDY_URI") or f"sqlite:///{home / 'studies.db'}",
             tracking_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
             ray_address=environ.get("RAY_ADDRESS") or None,
+            mlflow_ui=environ.get("AAE_MLFLOW_UI") or None,
         )
 
     @property

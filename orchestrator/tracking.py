@@ -262,7 +262,7 @@ def prepare_client() -> None:
 def ui_url(settings: Settings, port: int = 5000) -> str:
     """Where MLflow's pages are, or will be once `ui_command` runs."""
     if _is_server(settings.tracking_uri):
-        return _without_password(settings.tracking_uri)
+        return _without_password(settings.mlflow_ui or settings.tracking_uri)
     return f"http://{UI_HOST}:{port}"
 
 

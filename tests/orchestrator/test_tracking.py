@@ -389,4 +389,6 @@ def test_a_server_that_comes_and_goes_misses_nothing(
 def test_a_tracking_server_has_pages_of_its_own(settings: Settings) -> None:
     remote = {"MLFLOW_TRACKING_URI": "https://user:secret@mlflow.example"}
     assert ui_url(Settings.from_environment(remote)) == "https://mlflow.example"
+    known = {**remote, "AAE_MLFLOW_UI": "http://127.0.0.1:5002"}
+    assert ui_url(Settings.from_environment(known)) == "http://127.0.0.1:5002"
     assert ui_url(settings, 5001) == "http://127.0.0.1:5001"
