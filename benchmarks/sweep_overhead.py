@@ -12,13 +12,14 @@ is the documentation's: Tuner, OptunaSearch, MLflowLoggerCallback, a function th
 checkpoint; its MLflow store is SQLite as well.
 
 With `--trials`, one sweep of so many: seconds per trial and the driver's memory as it goes on,
-beside what Optuna's TPE alone takes for its suggestions.
+beside what Optuna's TPE alone takes for its suggestions; and what its report takes.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -232,6 +233,7 @@ def long_sweep(trials: int) -> Report:
                     cpu.append(cpu_seconds(process.pid))
                     resident.append(resident_mib(process.pid))
         require_done(process, "".join(said))
+        report = report_of(folder)
         suggestions = tpe_alone(spec_of(folder, trials), trials)
     pairs = {"first": slice(_STARTUP, _STARTUP + _WINDOW), "last": slice(-_WINDOW, None)}
     return {
@@ -241,7 +243,33 @@ def long_sweep(trials: int) -> Report:
         "driver_cpu_s_a_trial": {k: mean(pace(cpu)[s]) for k, s in pairs.items()},
         "tpe_alone_s_a_trial": {k: mean(suggestions[s]) for k, s in pairs.items()},
         "driver_mib": {f"after {n}": resident[n - 1] for n in (_WINDOW, len(ends))},
+        "report": report,
     }
+
+
+def report_of(folder: Path) -> Report:
+    """What it takes to build and, where there is a Chromium, to open."""
+    file = folder / "report.html"
+    command = [Path(sys.executable).with_name("aae-sweep"), "report", "latest", "--out", file]
+    environment = os.environ | {"AAE_HOME": str(folder / "home")}
+    began = time.perf_counter()
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+    found: Report = {"build_s": time.perf_counter() - began, "mb": file.stat().st_size / 1e6}
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        return found
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        began = time.perf_counter()
+        page.goto(file.as_uri())
+        found["load_s"] = time.perf_counter() - began
+        page.wait_for_function("!document.querySelector('.plot:not(:has(.main-svg))')")
+        found["all_drawn_s"] = time.perf_counter() - began
+        browser.close()
+    return found
 
 
 def pace(readings: list[float]) -> list[float]:
