@@ -258,7 +258,7 @@ def report_of(folder: Path) -> Report:
     chromium = shutil.which("chromium")
     if chromium is None:
         return found
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
@@ -266,7 +266,7 @@ def report_of(folder: Path) -> Report:
         began = time.perf_counter()
         page.goto(file.as_uri())
         found["load_s"] = time.perf_counter() - began
-        page.wait_for_function("!document.querySelector('.plot:not(:has(.main-svg))')")
+        expect(page.locator(".plot:not(:has(.main-svg))")).to_have_count(0, timeout=60_000)
         found["all_drawn_s"] = time.perf_counter() - began
         browser.close()
     return found
