@@ -1,4 +1,4 @@
-"""Pictures of images and of codes: PNG and GIF by Pillow, HTML by plotly, written atomically."""
+"""Pictures of images and of codes: PNG, GIF, WebP by Pillow, HTML by plotly, written atomically."""
 
 import html
 import math
@@ -26,6 +26,7 @@ _PRIOR, _INK, _FAINT, _PAPER = "#C8C8C8", "#333333", "#E4E4E4", "#FFFFFF"
 
 _OVERSAMPLING = 3  # drawn larger and scaled down: Pillow's own shapes have jagged edges
 _GRID_WIDTH = 480  # pixels that a sample grid is at least wide
+_THUMBNAIL = 256  # pixels that a thumbnail is at most wide and high
 _SIDE, _LEFT, _TOP, _BOTTOM, _LEGEND = 560, 56, 48, 36, 112  # layout of a scatter, in pixels
 _TITLE_SIZE, _TEXT_SIZE = 17, 13
 _PRIOR_POINT, _LEGEND_POINT, _HEAD = 1.6, 4.5, 9.0  # radii
@@ -39,6 +40,14 @@ _POLICY = (  # a browser fetches nothing, whatever the page says
 def save_grid(canvas: np.ndarray, path: Path) -> None:
     """A uint8 canvas, (H, W) or (H, W, 3), enlarged by a whole factor if it is small."""
     _save(_enlarged(canvas), path)
+
+
+def save_thumbnail(picture: Path, path: Path) -> None:
+    """A picture as small as MLflow's pages want it first; WebP."""
+    with Image.open(picture) as image:
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        with _whole(path) as part:
+            image.save(part, format="WEBP")
 
 
 def save_animation(canvases: Sequence[np.ndarray], path: Path) -> None:
@@ -264,10 +273,13 @@ def _save(image: Image.Image, path: Path) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """The file is there whole or not at all, whoever writes the same one meanwhile."""
+    """The file is there whole or not at all, whoever writes the same one meanwhile or cuts the
+    power."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

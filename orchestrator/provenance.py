@@ -1,6 +1,7 @@
 """What a trial's numbers depend on besides its configuration and seed, as tags of its run."""
 
 import hashlib
+import json
 import platform
 from collections.abc import Mapping
 from functools import cache
@@ -8,12 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import aae_core
+from aae_core.data import TrainingData
 
 PACKAGES = ("aae-sweep", "torch", "numpy")
 DATA, THREADS, DEVICE = "aae.data_sha256", "aae.threads", "aae.device"
+_DIGEST = 36  # characters that MLflow keeps of a data set's digest
 _THEN = ", then "  # between the circumstances of a trial's attempts, where they differ
 
 
@@ -30,6 +34,36 @@ def succession(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, s
 def latest(tag: str) -> str:
     """Of the last attempt."""
     return tag.rpartition(_THEN)[2]
+
+
+def dataset(source: Mapping[str, Any], data: TrainingData) -> dict[str, str]:
+    """The data in the words of MLflow's Dataset, without a pixel; `source`: the sweep file's."""
+    named = {key: value for key, value in source.items() if value is not None}
+    path = named.get("path")
+    images = {"train": len(data.x_train), "valid": len(data.x_valid)}
+    schema = {"features": _tensors(data.x_train), "targets": _tensors(data.y_train)}
+    profile = {
+        "images": images,
+        "image_shape": list(data.image_shape),
+        "classes": data.classes,
+        "sha256": data.sha256,
+    }
+    return {
+        "name": data.name,
+        "digest": data.sha256[:_DIGEST],
+        "source_type": "local" if path else "code",
+        "source": json.dumps({"uri": path} if path else {"tags": named}),
+        "schema": json.dumps({"mlflow_tensorspec": schema}),
+        "profile": json.dumps(profile),
+    }
+
+
+def _tensors(array: np.ndarray | None) -> str | None:
+    """MLflow's schema of a batch, JSON within JSON."""
+    if array is None:
+        return None
+    spec = {"dtype": str(array.dtype), "shape": [-1, *array.shape[1:]]}
+    return json.dumps([{"type": "tensor", "tensor-spec": spec}])
 
 
 def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:

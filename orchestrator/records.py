@@ -24,6 +24,7 @@ TRIAL_STATES: tuple[TrialState, ...] = (
 
 Bounds = tuple[float | None, float | None]  # low and high, None where it is open
 OUT_OF_GPU_MEMORY = "out of GPU memory"  # how the reason of such a failure begins
+SYSTEM = "system/"  # begins the metrics that are of the machine, not of the model
 
 
 @dataclass(frozen=True)

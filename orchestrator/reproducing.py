@@ -21,6 +21,7 @@ from aae_core.training import TrainState
 from orchestrator import single
 from orchestrator.errors import EnvironmentUnusable, SweepError, UsageError
 from orchestrator.provenance import DATA, DEVICE, THREADS, flat, latest, provenance
+from orchestrator.records import SYSTEM
 from orchestrator.settings import Settings
 from orchestrator.tracking import described, prepare_client
 
@@ -188,7 +189,7 @@ def _read(store: str, run_id: str) -> Recorded:
         raise UsageError(
             f"{run_id} ({tags.get('mlflow.runName')}) is no trial of a sweep: aae-sweep show"
         )
-    others = sorted(name for name in run.data.metrics if not name.startswith(_TRAINED))
+    others = sorted(name for name in run.data.metrics if not name.startswith((*_TRAINED, SYSTEM)))
     config, curve = _config(client, run), _curve(client, run)
     return Recorded(run_id, tags, run.data.params, config, curve, others)
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple, Self
 from filelock import FileLock
 
 from orchestrator.errors import EnvironmentUnusable
+from orchestrator.records import SYSTEM
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -66,9 +67,11 @@ CREATE TABLE IF NOT EXISTS artifact (
     sent TEXT,
     PRIMARY KEY (run, path, folder)
 );
+CREATE TABLE IF NOT EXISTS dataset (sweep TEXT PRIMARY KEY, document TEXT NOT NULL);
 COMMIT;
 """
 _OF_SWEEP = "(:sweep IS NULL OR run.sweep = :sweep)"
+_OF_MODEL = f"name NOT LIKE '{SYSTEM}%'"
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,13 @@ class Spool:
             [(key, str(path), folder, _stamp(path))],
         )
 
+    def set_dataset(self, sweep_id: str, document: Mapping[str, str]) -> None:
+        """What all runs of a sweep have as input, in the words of MLflow's Dataset."""
+        self._write(
+            "INSERT OR REPLACE INTO dataset (sweep, document) VALUES (?, ?)",
+            [(sweep_id, _texts(document))],
+        )
+
     def close_run(self, key: str, status: EndStatus) -> None:
         self._write(
             "UPDATE run SET status = ?, end_ms = ?, version = version + 1 WHERE key = ?",
@@ -234,17 +244,34 @@ class Spool:
         return {run.key: run.run_id for run in self.runs(sweep_id) if run.run_id is not None}
 
     def history(self, key: str) -> list[dict[str, float]]:
-        """One row per epoch, in order: {"epoch": 1, "train/recon": …}, finite or not."""
-        query = "SELECT epoch, name, value FROM metric WHERE run = ? ORDER BY epoch, name"
+        """One row per epoch, in order: {"epoch": 1, "train/recon": …}, finite or not.
+
+        What the machine did meanwhile is MLflow's alone.
+        """
+        query = (
+            f"SELECT epoch, name, value FROM metric WHERE run = ? AND {_OF_MODEL}"
+            " ORDER BY epoch, name"
+        )
         return _by_epoch(self._read(query, (key,)))
 
     def last(self, key: str) -> dict[str, float]:
         """The last row of `history`; empty when there is none."""
         query = (
-            "SELECT epoch, name, value FROM metric WHERE run = :key"
+            f"SELECT epoch, name, value FROM metric WHERE run = :key AND {_OF_MODEL}"
             " AND epoch = (SELECT max(epoch) FROM metric WHERE run = :key) ORDER BY name"
         )
         return next(iter(_by_epoch(self._read(query, {"key": key}))), {})
+
+    def time_of(self, key: str, epoch: int) -> int:
+        """When the epoch's first metrics were noted, whoever repeats it later."""
+        query = "SELECT min(timestamp_ms) AS time FROM metric WHERE run = ? AND epoch = ?"
+        time: int = self._read(query, (key, epoch))[0]["time"]
+        return time
+
+    def dataset(self, sweep_id: str) -> dict[str, str] | None:
+        rows = self._read("SELECT document FROM dataset WHERE sweep = ?", (sweep_id,))
+        document: dict[str, str] | None = json.loads(rows[0]["document"]) if rows else None
+        return document
 
     def waiting(self, sweep_id: str | None = None) -> dict[str, int]:
         """How many runs, metrics and artifacts MLflow does not have as they are here."""

@@ -99,7 +99,7 @@ def _drive(
     ):
         _require_same_data(sweep, data)
         _learn(sweep)
-        describe(sweep)
+        describe(sweep, data)
         with _heeding(sweep), tracked(sweep), disk.told(settings.home), lease.watched():
             with cluster.connected(settings):
                 share = cluster.share(spec.resources)

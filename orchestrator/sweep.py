@@ -13,10 +13,12 @@ from typing import Any, Protocol
 
 import torch
 
+from aae_core.data import TrainingData
 from orchestrator import cleaning, cluster, disk
+from orchestrator.drawing import dated
 from orchestrator.errors import DiskFull, Interrupted, LedgerLost
 from orchestrator.history import run_key
-from orchestrator.provenance import DATA, flat, provenance, succession
+from orchestrator.provenance import DATA, dataset, flat, provenance, succession
 from orchestrator.records import RunRecord, Stage, TrialState, conditions
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -111,7 +113,7 @@ def opened(
         yield sweep
 
 
-def describe(sweep: Sweep) -> None:
+def describe(sweep: Sweep, data: TrainingData) -> None:
     """Note what was asked, for readers and for MLflow."""
     spec = sweep.spec
     planned = {
@@ -129,12 +131,18 @@ def describe(sweep: Sweep) -> None:
         done=None,
         touched=_now(),
     )
+    sweep.spool.set_dataset(sweep.id, dataset(spec.resolved()["data"], data))
     sweep.spool.open_run(
         sweep.id,
         sweep_id=sweep.id,
         experiment=spec.name,
         name=sweep.id,
-        tags={"aae.stage": "sweep", "aae.sweep": sweep.id, "aae.resume": sweep.request.resume},
+        tags={
+            "aae.stage": "sweep",
+            "aae.sweep": sweep.id,
+            "aae.resume": sweep.request.resume,
+            DATA: data.sha256,
+        },
     )
     file = sweep.settings.sweep_folder(sweep.id) / "sweep.json"
     file.write_text(json.dumps(spec.resolved(), indent=2))
@@ -223,12 +231,14 @@ class Recorder:
         key = run_key(self.sweep.id, stage, report.number)
         for row in report.history or []:
             self.sweep.spool.log(key, int(row["epoch"]), _without_epoch(row))
+        self._show(key, stage, report)
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         key = run_key(self.sweep.id, stage, report.number)
         if report.machine and self.sweep.settings.ray_address:  # here, the driver knows it too
             self.sweep.spool.set_tags(key, self._succession(key, report.machine))
-        self.sweep.spool.log(key, report.epoch, report.metrics)
+        self.sweep.spool.log(key, report.epoch, report.metrics | report.system)
+        self._show(key, stage, report)
         self.sweep.observer.trial_epoch(stage, report)
 
     def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
@@ -243,6 +253,22 @@ class Recorder:
         ledgers = sweep.search, sweep.confirm
         disk_gb = sweep.spec.resources.disk_gb
         cleaning.after_trial(sweep.settings, sweep.id, *ledgers, number, disk_gb)
+
+    def _show(self, key: str, stage: Stage, report: Report) -> None:
+        """The epoch's pictures, in MLflow's layout of images by steps.
+
+        Their time is that of the epoch's metrics, so that a repeated epoch's take their places.
+        """
+        sweep = self.sweep
+        if not report.pictures:
+            return
+        folder = sweep.settings.trial_folder(sweep.id, stage, report.number) / "images"
+        folder.mkdir(exist_ok=True)
+        time = sweep.spool.time_of(key, report.epoch)
+        for drawn in map(Path, report.pictures):
+            path = drawn.replace(folder / dated(drawn.name, time))
+            sweep.spool.attach(key, path, folder.name)
+        sweep.spool.set_tags(key, {"mlflow.loggedImages": True})
 
     def _provenance(self) -> dict[str, str]:
         """What `reproduce` has to know; of other machines than this one, their workers tell."""

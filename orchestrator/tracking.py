@@ -41,6 +41,7 @@ _CLIENT_ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # failures are told by `error`
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which is for data
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a model takes no file along of whoever's folder this is
 }
 
 _log = logging.getLogger(__name__)
@@ -189,10 +190,21 @@ class MlflowWriter:
             tags = self._identity(client, run)
             mlflow_run = client.create_run(experiment_id, run.start_ms, tags, run.name)
         run_id: str = mlflow_run.info.run_id
+        self._send_dataset(client, run.sweep, run_id)
         self._spool.note_created(
             run.key, store=self._store, experiment_id=experiment_id, run_id=run_id
         )
         return run_id
+
+    def _send_dataset(self, client: "MlflowClient", sweep: str, run_id: str) -> None:
+        """MLflow takes the same one twice for one."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        document = self._spool.dataset(sweep)
+        if document is not None:
+            context = InputTag(MLFLOW_DATASET_CONTEXT, "training")
+            client.log_inputs(run_id, [DatasetInput(Dataset(**document), [context])])
 
     def _identity(self, client: "MlflowClient", run: SpooledRun) -> dict[str, str]:
         tags = {RUN_KEY_TAG: run.key, SPOOL_TAG: self._spool.id}

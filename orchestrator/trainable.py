@@ -11,7 +11,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from aae_core.data import TrainingData
 from aae_core.errors import CheckpointError, TrialDiverged
 from aae_core.training import EpochMetrics, TrainState, fit
 from orchestrator import disk
+from orchestrator.drawing import draw_epoch, is_drawn
 from orchestrator.provenance import provenance
 from orchestrator.records import OUT_OF_GPU_MEMORY
+from orchestrator.system_metrics import system_metrics
 
 CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, where epochs are shorter than this
 SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints: large nets save less often
@@ -62,6 +64,8 @@ class Report:
     samples_per_second: float = 0.0
     trained: bool = True  # False: the checkpoint was already at its last epoch
     machine: dict[str, str] | None = None  # what it trains with, in the first report of metrics
+    system: dict[str, float] = field(default_factory=dict)  # what the machine did in this epoch
+    pictures: list[str] = field(default_factory=list)  # of this epoch, files in the own folder
 
 
 def train(config: Mapping[str, Any], data: TrainingData) -> None:
@@ -88,8 +92,9 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
         state = begin(work, data)
         if state.epoch:
             past.update(resumed_from=state.epoch, history=list(state.history))
-        tell(state.epoch, {})
+        tell(state.epoch, {}, pictures=_pictures(work, state, data))  # they may have been lost
         past.update(machine=provenance(work.threads, gpu=work.gpu))
+        system_metrics(gpu=work.gpu)  # from here on counts what the first epoch reports
         if state.epoch >= state.config.training.epochs:
             metrics = _last_metrics(state)
             tell(state.epoch, metrics, end="complete", checkpoint=work.resume, trained=False)
@@ -102,6 +107,8 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
                 end="complete" if last else None,
                 seconds=epoch.seconds,
                 samples_per_second=epoch.samples_per_second,
+                system=system_metrics(gpu=work.gpu),
+                pictures=_pictures(work, state, data),
             )
     except TrialDiverged as diverged:
         tell(diverged.epoch, {}, end="diverged", reason=str(diverged))
@@ -115,6 +122,13 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
             tell(epoch_reached, _last_metrics(state), end="full", reason=reason)
         else:
             tell(epoch_reached, {}, end="failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _pictures(work: Work, state: TrainState, data: TrainingData) -> list[str]:
+    """Of the models that are confirmed, in few epochs: training waits meanwhile."""
+    if work.stage != "confirm" or not is_drawn(state.epoch, state.config.training.epochs):
+        return []
+    return [str(path) for path in draw_epoch(state, data, Path(work.folder))]
 
 
 def _out_of_memory(error: torch.OutOfMemoryError) -> str:

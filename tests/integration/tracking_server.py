@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from sweep_command import COMMAND, PATIENCE, Bench
 
+from orchestrator.records import SYSTEM
 from orchestrator.settings import Settings
 from orchestrator.spool import Spool
 from orchestrator.tracking import RUN_KEY_TAG, ui_command
@@ -117,6 +118,7 @@ def assert_same(client: MlflowClient, bench: Bench) -> None:
             stored = [
                 (metric.key, metric.step, metric.value)
                 for name in mlflow_run.data.metrics
+                if not name.startswith(SYSTEM)
                 for metric in client.get_metric_history(mlflow_run.info.run_id, name)
             ]
             assert sorted(stored) == sorted(points)

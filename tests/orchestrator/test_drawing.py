@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aae_core.config import DataConfig, ModelConfig, TrialConfig
+from aae_core import checkpoint
+from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData, load_training_data
-from aae_core.training import TrainState
-from orchestrator.drawing import draw_figures
+from aae_core.training import TrainState, fit
+from orchestrator.drawing import dated, draw_epoch, draw_figures, is_drawn
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +59,52 @@ def test_the_same_model_and_seed_make_the_same_bytes(data: TrainingData, tmp_pat
     )
     assert first == again
     assert {name for name in first if first[name] == other[name]} == {"manifold.png"}
+
+
+# -- while it trains -------------------------------------------------------------------------
+
+
+def test_the_first_epoch_its_doubles_and_the_last_are_drawn() -> None:
+    assert [epoch for epoch in range(21) if is_drawn(epoch, 20)] == [1, 2, 4, 8, 16, 20]
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("aae", {"samples", "latent", "manifold", "walk"}),
+        ("clustering", {"samples", "latent", "clusters", "walk"}),
+        ("classifier", set()),
+    ],
+)
+def test_an_epochs_pictures_have_thumbnails_and_mlflows_names(
+    kind: Any, keys: set[str], data: TrainingData, tmp_path: Path
+) -> None:
+    state = TrainState.create(_config(kind), data)
+    state.epoch = 8
+    paths = draw_epoch(state, data, tmp_path / "attempt")
+    expected = {
+        f"{key}+step+8+timestamp+17+{key}{end}"
+        for key in keys
+        for end in (".png", "+compressed.webp")
+    }
+    assert {dated(path.name, 17) for path in paths} == expected
+    for path in paths:
+        with Image.open(path) as picture:
+            assert path.suffix == ".png" or max(picture.size) == 256
+
+
+def test_drawing_moves_nothing_that_trains(data: TrainingData, tmp_path: Path) -> None:
+    plain, drawn = (TrainState.create(_config("aae"), data) for _ in range(2))
+    for state in (plain, drawn):
+        for epoch in fit(state, data):
+            if state is drawn:
+                draw_epoch(state, data, tmp_path / str(epoch.epoch))
+        state.save(tmp_path / f"drawn-{state is drawn}")
+    ours, theirs = (checkpoint.load(tmp_path / f"drawn-{drawn}") for drawn in (True, False))
+    assert all(ours[0][name].equal(theirs[0][name]) for name in theirs[0])
+    assert ours[1] == theirs[1]
+
+
+def _config(kind: Any) -> TrialConfig:
+    model = ModelConfig(kind=kind, code_dim=2, hidden=(8,), batch_norm="autoencoder")
+    return TrialConfig(model=model, training=TrainConfig(epochs=2))

@@ -47,8 +47,9 @@ def sweep(spec: SweepSpec, tmp_path: Path) -> Iterator[Sweep]:
 
 def describe_on_digits(sweep: Sweep) -> None:
     sweep.settings.sweep_folder(sweep.id).mkdir(parents=True, exist_ok=True)
-    sweep.note(data_sha256=load_training_data(sweep.spec.data, sweep.settings.data).sha256)
-    describe(sweep)
+    data = load_training_data(sweep.spec.data, sweep.settings.data)
+    sweep.note(data_sha256=data.sha256)
+    describe(sweep, data)
 
 
 def tags_of(sweep: Sweep) -> dict[str, str]:

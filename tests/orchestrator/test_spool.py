@@ -4,6 +4,7 @@ import math
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,6 +108,22 @@ def test_tags_are_replaced_and_params_are_not(spool: Spool) -> None:
         spool.set_params(SWEEP, {"data": value})
     assert get(spool, SWEEP).tags == {"best": "2"}
     assert get(spool, SWEEP).params == {"data": "1"}
+
+
+def test_an_epoch_keeps_the_time_of_its_first_metrics(spool: Spool) -> None:
+    spool.log(SWEEP, 1, {"val/recon": 1.0})
+    first = spool.time_of(SWEEP, 1)
+    time.sleep(0.01)
+    spool.log(SWEEP, 1, {"val/recon": 1.0, "test/recon": 1.0})
+    spool.log(SWEEP, 2, {"val/recon": 1.0})
+    assert spool.time_of(SWEEP, 1) == first < spool.time_of(SWEEP, 2)
+
+
+def test_a_sweeps_data_set_is_the_last_one_named(spool: Spool) -> None:
+    assert spool.dataset(SWEEP) is None
+    for name in ("digits", "mnist"):
+        spool.set_dataset(SWEEP, {"name": name})
+    assert spool.dataset(SWEEP) == {"name": "mnist"}
 
 
 def test_unknown_runs_are_refused(spool: Spool) -> None:

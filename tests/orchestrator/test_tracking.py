@@ -1,5 +1,6 @@
 """MLflow ends up with what the spool says: nothing lost, nothing doubled, whatever broke."""
 
+import json
 import math
 import os
 import signal
@@ -126,6 +127,28 @@ def test_runs_arrive_nested_with_params_tags_and_metrics(
     assert (trial.info.start_time, trial.info.end_time) == (noted.start_ms, noted.end_ms)
     assert spool.run_ids(SWEEP) == {SWEEP: sweep.info.run_id, TRIAL: trial.info.run_id}
     assert writer.sync_once() == 0
+
+
+def test_every_run_has_the_data_set_as_input_once(
+    spool: Spool, settings: Settings, client: MlflowClient
+) -> None:
+    document = {
+        "name": "digits",
+        "digest": "0123456789ab",
+        "source_type": "code",
+        "source": json.dumps({"tags": {"name": "digits"}}),
+        "schema": json.dumps({"mlflow_tensorspec": {"features": None, "targets": None}}),
+        "profile": json.dumps({"images": {"train": 1197, "valid": 300}}),
+    }
+    spool.set_dataset(SWEEP, document)
+    open_sweep(spool)
+    new_writer(spool, settings).sync_once()
+    spool.forget()
+    new_writer(spool, settings).sync_once()
+    for run in runs_by_key(client, spool).values():
+        [found] = run.inputs.dataset_inputs
+        assert found.dataset.to_dictionary() == document
+        assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "training")]
 
 
 def test_a_run_taken_up_again_is_the_same_run(

@@ -99,6 +99,36 @@ def test_a_trial_reports_every_epoch_and_its_end(
     assert reports[-1].checkpoint == str(tmp_path / "1" / "epoch-000005")
 
 
+def test_a_confirmed_model_is_drawn_on_its_way_wherever_it_was_lost(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirm = replace(work(tmp_path / "whole"), stage="confirm")
+    whole = told(confirm, data, monkeypatch)
+    assert [r.epoch for r in whole if r.pictures] == [1, 2, 4, 5]
+    assert all(Path(path).exists() for r in whole for path in r.pictures)
+    assert figures(whole) == figures(told(work(tmp_path / "search"), data, monkeypatch))
+
+    *_, newest = stopped_after(4, tmp_path, data)  # before it could tell of its pictures
+    again = replace(work(tmp_path, newest), stage="confirm")
+    beginning, *resumed = told_from_the_start(again, data, monkeypatch)
+    assert beginning.epoch == 4
+    assert contents(beginning) == contents(whole[3])
+    assert contents(resumed[-1]) == contents(whole[-1])
+
+
+def contents(report: Report) -> dict[str, bytes]:
+    assert report.pictures
+    return {Path(path).name: Path(path).read_bytes() for path in report.pictures}
+
+
+def test_every_epoch_tells_what_the_machine_did(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for report in told(work(tmp_path), data, monkeypatch):
+        assert report.system["system/system_memory_usage_megabytes"] > 0
+        assert not report.metrics.keys() & report.system.keys()
+
+
 def test_the_two_newest_checkpoints_are_kept(tmp_path: Path, data: TrainingData) -> None:
     stopped_after(4, tmp_path, data)
     kept = sorted(p.name for p in (tmp_path / "1").iterdir())

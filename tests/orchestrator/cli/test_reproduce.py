@@ -106,8 +106,9 @@ def driver(home: Home, name: str, data: dict[str, Any]) -> Iterator[Sweep]:
     request = Request(spec, f"name: {name}", f"aae-sweep run {name}.yaml")
     with opened(request, home.settings, Nobody(), threading.Event()) as sweep:
         home.settings.sweep_folder(sweep.id).mkdir(parents=True)
-        sweep.note(data_sha256=load_training_data(spec.data, home.settings.data).sha256)
-        describe(sweep)
+        images = load_training_data(spec.data, home.settings.data)
+        sweep.note(data_sha256=images.sha256)
+        describe(sweep, images)
         yield sweep
 
 
@@ -123,7 +124,9 @@ def carry_out(sweep: Sweep, stage: Stage, end: TrialState, epochs: int = EPOCHS)
     state = TrainState.create(assignment.config, data)
     try:
         for epoch in islice(fit(state, data), epochs):
-            recorder.trial_epoch(stage, Report(number, 1, "node", epoch.epoch, epoch.metrics))
+            system = {"system/cpu_utilization_percentage": 50.0}
+            report = Report(number, 1, "node", epoch.epoch, epoch.metrics, system=system)
+            recorder.trial_epoch(stage, report)
     except TrialDiverged as diverged:
         reason = str(diverged)
     recorder.trial_ended(stage, number, end, reason)

@@ -1,0 +1,142 @@
+"""What the driver notes for MLflow beside metrics: data, pictures by epochs, the machine."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aae_core.data import TrainingData, load_training_data
+from aae_core.training import TrainState
+from orchestrator.drawing import draw_epoch
+from orchestrator.provenance import dataset
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.spool import SpooledArtifact
+from orchestrator.study import Assignment
+from orchestrator.sweep import Recorder, Request, Sweep, describe, opened
+from orchestrator.trainable import Report
+
+SPEC = SweepSpec.model_validate_json(
+    json.dumps(
+        {
+            "name": "tiny",
+            "data": {"name": "digits"},
+            "model": {"hidden": [8], "code_dim": 2},
+            "resources": {"cpu": 1, "gpu": 0},
+        }
+    )
+)
+
+
+class Nobody:
+    """An observer who looks away."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainingData:
+    return load_training_data(SPEC.data, Path())
+
+
+@pytest.fixture
+def sweep(data: TrainingData, tmp_path: Path) -> Iterator[Sweep]:
+    settings = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
+    request = Request(SPEC, "name: tiny", "aae-sweep run tiny.yaml")
+    with opened(request, settings, Nobody(), threading.Event()) as sweep:
+        settings.sweep_folder(sweep.id).mkdir(parents=True)
+        sweep.note(data_sha256=data.sha256)
+        describe(sweep, data)
+        Recorder(sweep).trial_started(_assignment())
+        yield sweep
+
+
+def _assignment(attempt: int = 1) -> Assignment:
+    return Assignment("confirm", 0, attempt, SPEC.trial_config({}, 5), None)
+
+
+def _report(sweep: Sweep, data: TrainingData, epoch: int, attempt: int = 1) -> Report:
+    """As a worker's, whose model stands still."""
+    state = TrainState.create(SPEC.trial_config({}, 5), data)
+    state.epoch = epoch
+    drawn = draw_epoch(state, data, sweep.folder_of(_assignment(attempt)))
+    return Report(
+        number=0,
+        attempt=attempt,
+        node="here",
+        epoch=epoch,
+        metrics={"val/recon": 1.0 / epoch},
+        system={"system/cpu_utilization_percentage": 50.0},
+        pictures=[str(path) for path in drawn],
+    )
+
+
+def _pictures(sweep: Sweep) -> list[SpooledArtifact]:
+    return [a for a in sweep.spool.pending_artifacts(sweep.id) if a.folder == "images"]
+
+
+def test_the_runs_of_a_sweep_share_its_data_set(sweep: Sweep, data: TrainingData) -> None:
+    document = sweep.spool.dataset(sweep.id)
+    assert document == dataset({"name": "digits", "path": None}, data) | {
+        "source": json.dumps(
+            {"tags": {k: v for k, v in SPEC.resolved()["data"].items() if v is not None}}
+        )
+    }
+    assert (document["name"], document["digest"]) == ("digits", data.sha256[:36])
+    profile, schema = json.loads(document["profile"]), json.loads(document["schema"])
+    assert profile["images"] == {"train": 1197, "valid": 300}
+    assert profile["sha256"] == data.sha256
+    [features] = json.loads(schema["mlflow_tensorspec"]["features"])
+    assert features["tensor-spec"]["shape"] == [-1, 64]
+    parent = sweep.spool.run(sweep.id)
+    assert parent is not None
+    assert parent.tags["aae.data_sha256"] == data.sha256
+
+
+def test_a_file_of_images_is_named_as_the_source(data: TrainingData) -> None:
+    document = dataset({"name": "arrays", "path": "/images.npz"}, data)
+    assert document["source_type"] == "local"
+    assert json.loads(document["source"]) == {"uri": "/images.npz"}
+
+
+def test_an_epochs_pictures_are_named_as_mlflow_names_images_by_steps(
+    sweep: Sweep, data: TrainingData
+) -> None:
+    Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 4))
+    key = f"{sweep.id}/confirm/0"
+    moment = sweep.spool.time_of(key, 4)
+    names = {Path(artifact.path).name for artifact in _pictures(sweep)}
+    assert f"samples+step+4+timestamp+{moment}+samples.png" in names
+    assert f"samples+step+4+timestamp+{moment}+samples+compressed.webp" in names
+    assert {artifact.run for artifact in _pictures(sweep)} == {key}
+    run = sweep.spool.run(key)
+    assert run is not None
+    assert run.tags["mlflow.loggedImages"] == "True"
+
+
+def test_a_repeated_epochs_pictures_take_the_places_of_the_first(
+    sweep: Sweep, data: TrainingData
+) -> None:
+    Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 4))
+    before = [artifact.path for artifact in _pictures(sweep)]
+    time.sleep(0.01)
+    again = _report(sweep, data, 4, attempt=2)
+    history = [{"epoch": 4, "val/recon": 0.25}]
+    resumed = Report(0, 2, "here", 4, {}, resumed_from=4, history=history, pictures=again.pictures)
+    Recorder(sweep).trial_resumed("confirm", resumed)
+    assert [artifact.path for artifact in _pictures(sweep)] == before
+    assert all(Path(path).exists() for path in before)
+
+
+def test_the_machine_is_told_to_mlflow_and_to_no_reader(sweep: Sweep, data: TrainingData) -> None:
+    Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 1))
+    key = f"{sweep.id}/confirm/0"
+    sent = {metric.name for metric in sweep.spool.pending_metrics(key, 100)}
+    assert sent == {"val/recon", "system/cpu_utilization_percentage"}
+    assert sweep.spool.history(key) == [{"epoch": 1, "val/recon": 1.0}]
+    assert sweep.spool.last(key) == {"epoch": 1, "val/recon": 1.0}
