@@ -288,6 +288,19 @@ PICTURES = (
 )
 
 
+def summary(best: dict[str, Any]) -> str:
+    """The document of `best` in a few words: figures over all seeds, and the configuration."""
+    n = len(best["seeds"])
+    figures = (
+        f"{name} {found['mean']:.5g}" + (f" ± {found['se']:.2g}" if found["se"] else "")
+        for name, found in best["metrics"].items()
+        if name.startswith(("val/", "test/")) and found["mean"] is not None
+    )
+    params = (f"{path} = {value}" for path, value in best["params"].items())
+    seeds = f"{best['sweep']}, {n} seed{'s' if n > 1 else ''}"
+    return f"{seeds}: {', '.join(figures)}\n\n{', '.join(params)}"
+
+
 def nothing_yet(settings: Settings) -> str:
     return (
         f"no sweep has been run in {settings.home}; "

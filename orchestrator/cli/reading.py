@@ -1,16 +1,20 @@
-"""status, ls, show, best, export, report, dashboard: they look, and write nothing of a sweep's."""
+"""status, ls, show, best, export, report, dashboard: they look, and change nothing of a sweep's."""
 
 import os
 import secrets
 import shutil
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, SweepName, number, say
 from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.history import History
 
 
 def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
@@ -144,22 +148,39 @@ def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
 
 def export(
     sweep: SweepName = "latest",
-    out: Annotated[Path, typer.Option("--out", help="A new folder.")] = Path("export"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A new folder; export by default.")
+    ] = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register", help="Register the winner's model in MLflow; files only with --out."
+        ),
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option("--as", help="The registered model's name, else the sweep's.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Write a sweep's results to a folder: winner, trials, checkpoint, report."""
-    from orchestrator.exporting import export as write
-
+    """Write a sweep's results to a folder: winner, trials, checkpoint, report; or register the
+    winner, for mlflow.pyfunc.load_model."""
+    if name is not None and not register:
+        raise UsageError(f"--as {name}: names a registered model; add --register")
     reader = common.history()
-    name = reader.resolve(sweep)
-    if out.exists():
-        raise UsageError(f"{out} exists; name a new folder with --out")
-    files = write(reader, name, out)
-    shutil.copy(_build([name], None), out / "report.html")
+    resolved = reader.resolve(sweep)
+    document: dict[str, Any] = {"sweep": resolved}
+    if out is not None or not register:
+        folder = out or Path("export")
+        document |= {"folder": str(folder.resolve()), "files": _export(reader, resolved, folder)}
+    if register:
+        document["model"] = _register(reader, resolved, name)
     if json:
-        common.emit({"sweep": name, "folder": str(out.resolve()), "files": files})
-    else:
-        print(out.resolve())
+        common.emit(document)
+        return
+    if "folder" in document:
+        print(document["folder"])
+    if register:
+        print(f"{document['model']['uri']}, {document['model']['alias']} now")
 
 
 def report(
@@ -210,6 +231,22 @@ def _build(names: list[str], out: Path | None) -> Path:
     from orchestrator.cli.report import build_report
 
     return build_report(names, out)
+
+
+def _export(reader: "History", sweep: str, folder: Path) -> list[str]:
+    from orchestrator.exporting import export
+
+    if folder.exists():
+        raise UsageError(f"{folder} exists; name a new folder with --out")
+    files = export(reader, sweep, folder)
+    shutil.copy(_build([sweep], None), folder / "report.html")
+    return files
+
+
+def _register(reader: "History", sweep: str, name: str | None) -> dict[str, Any]:
+    from orchestrator.registering import CHAMPION, register
+
+    return {**asdict(register(reader, sweep, name)), "alias": CHAMPION}
 
 
 def _leader(best: dict[str, Any] | None) -> str:

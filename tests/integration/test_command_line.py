@@ -241,6 +241,20 @@ def test_export_and_report_write_files(home: Path, sweep: dict[str, Any]) -> Non
     assert "</html>" in page.read_text()
 
 
+def test_export_registers_the_winner_once(home: Path, sweep: dict[str, Any]) -> None:
+    best = read(home, "best")
+    registered = read(home, "export", "tiny", "--register")
+    assert registered.keys() == {"sweep", "model"}
+    model = registered["model"]
+    assert (model["name"], model["version"], model["new"]) == ("tiny", 1, True)
+    assert (model["uri"], model["alias"]) == ("models:/tiny/1", "champion")
+    assert model["run_id"] == best["run_ids"][0]
+    assert read(home, "export", "tiny", "--register")["model"] == model | {"new": False}
+    assert told(home, "export", "tiny", "--register") == "models:/tiny/1, champion now\n"
+    code, _, err = aae_here(home, "export", "tiny", "--as", "other")
+    assert (code, err) == (2, "--as other: names a registered model; add --register\n")
+
+
 def test_evaluate_is_a_parzen_document_per_seed(home: Path, sweep: dict[str, Any]) -> None:
     code, out, _ = aae(home, "evaluate", "tiny", "--parzen-samples", 2_000, "--json")
     assert code == 0

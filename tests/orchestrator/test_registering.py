@@ -1,0 +1,177 @@
+"""A sweep's winner in a real MLflow registry, loaded again as its users do."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from test_stages import images, run, sweep, without_ray
+
+import aae_core
+from orchestrator.errors import EnvironmentUnusable, UsageError
+from orchestrator.history import History
+from orchestrator.registering import CHAMPION, CHECKPOINT_TAG, Registered, register
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.study import Ledger, open_storage
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+
+
+@dataclass(frozen=True)
+class Home:
+    settings: Settings
+    spec: SweepSpec
+
+    @property
+    def reader(self) -> History:
+        return History(self.settings)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        best = self.reader.best(self.spec.sweep_id)
+        assert best is not None
+        return best
+
+    def register(self, name: str | None = None) -> Registered:
+        return register(self.reader, self.spec.sweep_id, name)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A sweep at its end, of which MLflow has not heard yet."""
+    folder = tmp_path_factory.mktemp("registering")
+    settings = Settings.from_environment({"AAE_HOME": str(folder / "home")})
+    spec = sweep(images(folder / "images.npz", test=True), trials=1)
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch)
+        run(settings, spec)
+    return Home(settings, spec)
+
+
+@pytest.fixture(scope="module")
+def first(home: Home) -> Registered:
+    return home.register()
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[MlflowClient]:
+    """As a user's process that knows where MLflow is."""
+    mlflow.set_tracking_uri(home.settings.tracking_uri)
+    yield MlflowClient()
+    mlflow.set_tracking_uri(None)
+
+
+def test_the_winner_is_registered_once_and_is_the_champion(
+    home: Home, first: Registered, client: MlflowClient
+) -> None:
+    assert (first.name, first.version, first.new) == ("straw", 1, True)
+    assert first.uri == "models:/straw/1"
+    assert first.run_id == home.best["run_ids"][0]
+    again = home.register()
+    assert again == replace(first, new=False)
+    [version] = client.search_model_versions("name = 'straw'")
+    assert client.get_model_version_by_alias("straw", CHAMPION).version == version.version
+    assert version.run_id == first.run_id
+    assert version.tags["aae.sweep"] == home.spec.sweep_id
+    assert len(version.tags[CHECKPOINT_TAG]) == 64
+    assert version.description.startswith(f"{home.spec.sweep_id}, 2 seeds: ")
+    assert "val/recon" in version.description
+
+
+def test_another_name_is_another_model(home: Home, first: Registered) -> None:
+    other = home.register("images.of-noise")
+    assert (other.name, other.version, other.new) == ("images.of-noise", 1, True)
+
+
+def test_it_is_loaded_for_all_that_it_can(
+    home: Home, first: Registered, client: MlflowClient
+) -> None:
+    model = mlflow.pyfunc.load_model(f"models:/straw@{CHAMPION}")
+    net = aae_core.load(home.best["checkpoints"][0])
+    x = np.random.default_rng(0).random((5, 9), dtype=np.float32)
+    with torch.no_grad():
+        z = net.encode(torch.from_numpy(x))
+        decoded = net.decode(z).numpy()
+    assert np.array_equal(model.predict(x), z.numpy())
+    assert np.array_equal(model.predict(x, params={"method": "encode"}), z.numpy())
+    assert np.array_equal(model.predict(z.numpy(), params={"method": "decode"}), decoded)
+    assert np.array_equal(model.predict(x, params={"method": "reconstruct"}), decoded)
+    drawn = model.predict(x, params={"method": "sample", "n": 7, "seed": 3})
+    assert drawn.shape == (7, 9)
+    info = mlflow.models.get_model_info(first.uri)
+    assert info.signature is not None
+    assert {spec.name for spec in info.signature.params} == {"method", "n", "seed"}
+    example = info.load_input_example() if hasattr(info, "load_input_example") else None
+    assert example is None or np.asarray(example).shape == (2, 9)
+
+
+def test_what_is_kept_holds_no_pickle(
+    first: Registered, client: MlflowClient, tmp_path: Path
+) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(first.uri, dst_path=str(tmp_path)))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".py", ".safetensors", ".json", ".yaml", ".txt"} | {
+        path.suffix for path in files if path.name in ("MLmodel", "py.typed")
+    }
+    wanted = (folder / "requirements.txt").read_text()
+    assert all(f"{name}==" in wanted for name in ("mlflow", "torch", "numpy", "safetensors"))
+    assert "aae" not in wanted  # a name that anyone might take
+
+
+STRANGER = """
+import json, sys
+sys.modules["orchestrator"] = None  # whoever imports it fails
+import mlflow, numpy
+model = mlflow.pyfunc.load_model(sys.argv[1])
+import aae_core
+shape = model.predict(numpy.zeros((2, 9), numpy.float32)).shape
+print(json.dumps([aae_core.__file__, shape]))
+"""
+
+
+def test_it_is_loaded_where_aae_sweep_is_not_installed(
+    first: Registered, client: MlflowClient, tmp_path: Path
+) -> None:
+    folder = mlflow.artifacts.download_artifacts(first.uri, dst_path=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, folder], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    source, shape = json.loads(done.stdout)
+    assert Path(source).is_relative_to(folder)
+    assert shape == [2, 2]
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def test_a_name_that_mlflow_could_not_look_up_is_refused(home: Home) -> None:
+    with pytest.raises(UsageError, match="--as it's mine: give letters"):
+        home.register("it's mine")
+
+
+def test_an_unfinished_sweep_has_no_winner(home: Home) -> None:
+    ledger = Ledger.read(open_storage(home.settings), home.spec.sweep_id, "search")
+    assert ledger is not None
+    done = ledger.attribute("done")
+    ledger.set_attribute("done", None)
+    try:
+        with pytest.raises(UsageError, match=r"no confirmed winner .* aae-sweep run straw.yaml"):
+            home.register()
+    finally:
+        ledger.set_attribute("done", done)
+
+
+def test_without_the_server_the_environment_is_unusable(home: Home) -> None:
+    away = Home(replace(home.settings, tracking_uri=NOWHERE), home.spec)
+    with pytest.raises(EnvironmentUnusable, match="did not take everything"):
+        away.register()
