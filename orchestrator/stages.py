@@ -33,7 +33,7 @@ from orchestrator.errors import (
     SweepError,
     UsageError,
 )
-from orchestrator.history import History, evaluation_path, run_key
+from orchestrator.history import History, evaluation_path, run_key, summary
 from orchestrator.lease import held
 from orchestrator.parzen_job import ParzenPool
 from orchestrator.records import RunRecord, Stage
@@ -411,13 +411,15 @@ def _evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
 
 
 def _show(sweep: Sweep, write_report: Callable[[str], Path]) -> None:
-    """The sweep's own run in MLflow carries the winner's figures and the report."""
+    """The sweep's own run in MLflow carries the winner's figures and name, and the report."""
     best = History(sweep.settings).best(sweep.id)
     assert best is not None
     # all there ever were: a step that was there before would keep its old figures
     trials = sum(len(ledger.study.trials) for ledger in (sweep.search, sweep.confirm))
     means = {name: figures["mean"] for name, figures in best["metrics"].items()}
     sweep.spool.log(sweep.id, trials, _numbers(means))
+    winner = f"confirm-{best['trials'][0]:04d}"
+    sweep.spool.set_tags(sweep.id, {"aae.winner": winner, "mlflow.note.content": summary(best)})
     sweep.note_time()
     report = write_report(sweep.id)
     sweep.note(report=str(report))
