@@ -1,0 +1,111 @@
+"""MLflow's own pages of a small sweep: they compare its runs and show its pictures unaided."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from mlflow.tracking import MlflowClient
+from opened_page import Open
+from playwright.sync_api import Browser, Page, expect
+from tracking_server import TrackedBench, runs_by_key
+
+SWEEP = """
+name: tiny
+data: {name: digits}
+model: {hidden: [16], code_dim: 2, init_std: 0.2}
+training:
+  epochs: 3
+  reconstruction: {optimizer: adam, lr: 5e-3}
+  adversarial: {optimizer: adam, lr: 1e-3}
+search:
+  sampler: {kind: random}
+  trials: 3
+  space:
+    model.prior.std: {float: [0.5, 4], log: true}
+    training.reconstruction.lr: {float: [1e-3, 1e-2], log: true}
+confirm: {seeds: 2}
+evaluate: {parzen: {samples: 10_000, screen_samples: 10_000}}
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A finished sweep, and the server that has all of it."""
+
+    bench: TrackedBench
+    client: MlflowClient
+    experiment: str
+    runs: dict[str, str]  # id by the key's end, as in confirm/0
+
+    def address(self, page: str) -> str:
+        return f"{self.bench.url}/#/{page}"
+
+    def run(self, name: str, tab: str = "") -> str:
+        return self.address(f"experiments/{self.experiment}/runs/{self.runs[name]}{tab}")
+
+
+@pytest.fixture(scope="module")
+def served(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    bench = TrackedBench(tmp_path_factory.mktemp("pages"), SWEEP)
+    with bench.serving() as client:
+        done = bench.run()
+        assert done.returncode == 0, done.stderr
+        bench.ask("sync")
+        bench.ask("export", "tiny", "--register")
+        found = runs_by_key(client, bench)
+        experiment = found[bench.sweep].info.experiment_id
+        runs = {key.removeprefix(f"{bench.sweep}/"): run.info.run_id for key, run in found.items()}
+        yield Served(bench, client, experiment, runs)
+
+
+def opened(open_page: Open, address: str) -> Page:
+    page: Page = open_page(address, viewport={"width": 1400, "height": 1000}).page
+    return page
+
+
+def test_runs_are_compared_by_parameters_and_charts(served: Served, open_page: Open) -> None:
+    runs = [run for name, run in served.runs.items() if name.startswith("search/")]
+    chosen = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([served.experiment]))}"
+    page = opened(open_page, served.address(f"compare-runs?{chosen}"))
+    expect(page.get_by_text("Parallel Coordinates Plot").first).to_be_visible()
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+    for what in ("model.prior.std", "training.reconstruction.lr", "search-0002"):
+        expect(page.get_by_text(what).first).to_be_attached()
+
+
+def test_a_run_names_its_data_set(served: Served, open_page: Open) -> None:
+    page = opened(open_page, served.run("confirm/0"))
+    inputs: Any = served.client.get_run(served.runs["confirm/0"]).inputs
+    digest = inputs.dataset_inputs[0].dataset.digest
+    expect(page.get_by_text("digits").first).to_be_visible()
+    expect(page.get_by_text(digest[:8]).first).to_be_attached()
+
+
+def test_a_confirmed_run_shows_its_pictures_by_epochs(served: Served, open_page: Open) -> None:
+    page = opened(open_page, served.run("confirm/0", "/model-metrics"))
+    for key in ("samples", "latent", "manifold"):
+        expect(page.get_by_text(key, exact=True).first).to_be_attached()
+    picture = page.locator("img[src*='images%2Fsamples'], img[src*='images/samples']").first
+    expect(picture).to_be_attached()
+    expect(page.get_by_role("slider").first).to_be_attached()
+
+
+def test_a_run_has_metrics_of_the_machine(served: Served, open_page: Open) -> None:
+    page = opened(open_page, served.run("search/0", "/system-metrics"))
+    expect(page.get_by_text("cpu_utilization_percentage").first).to_be_attached()
+
+
+def test_the_sweeps_own_run_carries_figures_and_report(served: Served, open_page: Open) -> None:
+    page = opened(open_page, served.run(served.bench.sweep))
+    expect(page.get_by_text("val/parzen_ll").first).to_be_attached()
+    page = opened(open_page, served.run(served.bench.sweep, "/artifacts"))
+    expect(page.get_by_text("report.html").first).to_be_attached()
+
+
+def test_the_winner_is_a_registered_model_with_versions(served: Served, open_page: Open) -> None:
+    page = opened(open_page, served.address("models/tiny"))
+    expect(page.get_by_text("Version 1").first).to_be_visible()
+    expect(page.get_by_text("champion").first).to_be_visible()
