@@ -101,9 +101,8 @@ def _register(
         }
         found = _new_version(client, name, sweep_name, best, model, tags)
     client.set_registered_model_alias(name, CHAMPION, str(found.version))
-    return Registered(
-        name, int(found.version), not known, f"models:/{name}/{found.version}", found.run_id
-    )
+    uri = f"models:/{name}/{found.version}"
+    return Registered(name, int(found.version), not known, uri, best["run_ids"][0])
 
 
 def _new_version(

@@ -13,7 +13,7 @@ import mlflow
 import numpy as np
 import torch
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from torch import Tensor
 
 import aae_core
@@ -25,7 +25,7 @@ DRAWN = 16  # images, where no number is given
 Method = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
 
-class Served(PythonModel):  # type: ignore[misc]
+class Served(PythonModel):
     """`predict(rows, params={"method": …})`; the first method of the model without `params`."""
 
     def load_context(self, context: PythonModelContext) -> None:
