@@ -1,49 +1,31 @@
-"""search -> confirm -> evaluate; each is skipped where it has been done.
-
-Search and confirm are handed TrainingData, which has no test member.  The winner is fixed on
-validation, and written down, before the test split is opened.
+"""A sweep from wherever it stands to its end: search -> confirm -> evaluate, each skipped where it
+has been done, whatever fails meanwhile and whoever wishes something.
 """
 
 import math
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
 
 from aae_core.config import digest
-from aae_core.data import TestData, TrainingData, load_test_data, load_training_data
+from aae_core.data import TrainingData, load_training_data
 from aae_core.errors import DataError
-from orchestrator import cleaning, cluster, disk, selection, space
-from orchestrator.compatibility import require_compatible, require_known_classes
-from orchestrator.drawing import draw_pictures
-from orchestrator.errors import (
-    DiskFull,
-    EnvironmentUnusable,
-    Interrupted,
-    LedgerLost,
-    SweepError,
-    UsageError,
-)
-from orchestrator.history import History, evaluation_path, run_key, summary
+from orchestrator import cleaning, cluster, disk, evaluating, searching, space
+from orchestrator.compatibility import require_compatible
+from orchestrator.errors import DiskFull, EnvironmentUnusable, Interrupted, LedgerLost, UsageError
+from orchestrator.history import History, summary
 from orchestrator.lease import held
-from orchestrator.parzen_job import ParzenPool
-from orchestrator.records import RunRecord, Stage
-from orchestrator.repeats import MAX_IN_A_ROW
-from orchestrator.scoring import Scorer, planned_samples, write_json
 from orchestrator.settings import Settings
 from orchestrator.spec import EvaluateSpec, ParzenSpec, SweepSpec
-from orchestrator.study import WISHES, Assignment, Ledger, confirm_seed, open_storage
-from orchestrator.sweep import Observer, Recorder, Request, Sweep, describe, opened, tracked
-from orchestrator.tuner import StageDriver, run_stage
+from orchestrator.study import WISHES, Ledger, open_storage
+from orchestrator.sweep import Observer, Request, Sweep, describe, interrupted, opened, tracked
 
 _LISTENING_SECONDS = 1.0  # between two looks for a wish to stop
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two looks for a study's server
@@ -103,9 +85,9 @@ def _drive(
         with _heeding(sweep), tracked(sweep), disk.told(settings.home), lease.watched():
             with cluster.connected(settings):
                 share = cluster.share(spec.resources)
-                _search(sweep, data, share)
-                _confirm(sweep, data, share)
-                _evaluate(sweep, data)
+                searching.search(sweep, data, share)
+                searching.confirm(sweep, data, share)
+                evaluating.evaluate(sweep, data)
             sweep.note(done=digest(sweep.spec.resolved()), state="done")
             _show(sweep, write_report)
 
@@ -216,151 +198,13 @@ def _heeding(sweep: Sweep) -> Iterator[None]:
         yield
     except (Interrupted, KeyboardInterrupt) as leaving:
         if heard[-1] in (None, "pause"):
-            raise _interrupted(sweep) from leaving
+            raise interrupted(sweep) from leaving
         sweep.note(state="stopped")
-        raise _interrupted(sweep, "stopped") from leaving
+        raise interrupted(sweep, "stopped") from leaving
     finally:
         over.set()
         listener.join()
         sweep.search.set_attribute("wish", None)
-
-
-# -- search and confirm ----------------------------------------------------------------------
-
-
-def _search(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
-    if sweep.spec.search is None:
-        return
-
-    def next_trial() -> Assignment | None:
-        assignment = None
-        while assignment is None:
-            if _enough(sweep):
-                _extend(sweep)
-                if _enough(sweep):
-                    return None
-            assignment = sweep.search.ask(sweep.spec)
-        return assignment
-
-    _train(sweep, "search", sweep.spec.search.planned, data, share, next_trial)
-    asked = sweep.search.asked()
-    if asked < sweep.spec.search.planned:
-        _plan(sweep, asked)
-        sweep.observer.note(f"search: ended after {asked} trials: {_enough(sweep)}")
-
-
-def _enough(sweep: Sweep) -> str | None:
-    """Why no further trial is asked for."""
-    search = sweep.spec.search
-    assert search is not None
-    if sweep.search.asked() >= search.planned:
-        return f"all {search.planned} have been asked for"
-    budget = search.budget
-    if budget and budget.hours and sweep.elapsed >= 3600 * budget.hours:
-        return f"its {budget.hours:g} h are over"
-    if budget and budget.gpu_hours and sweep.search.gpu_hours() >= budget.gpu_hours:
-        return f"its {budget.gpu_hours:g} GPU-hours are used up"
-    if search.patience is not None and sweep.search.since_best() >= search.patience:
-        return f"the best has not moved for {search.patience} trials"
-    if sweep.search.repeats.in_a_row >= MAX_IN_A_ROW:
-        return f"the last {MAX_IN_A_ROW} suggestions had all been tried before"
-    return None
-
-
-def _extend(sweep: Sweep) -> None:
-    """Take up what `aae-sweep extend` has asked for meanwhile."""
-    spec = sweep.spec.extended(**sweep.search.attribute("extended", {}))
-    if spec != sweep.spec and spec.search is not None:
-        sweep.request = replace(sweep.request, spec=spec)
-        sweep.note(spec=spec.resolved())
-        _plan(sweep, spec.search.planned)
-        sweep.observer.note(f"search: extended, now {spec.search.span}")
-
-
-def _plan(sweep: Sweep, trials: int) -> None:
-    sweep.note(planned=sweep.search.attribute("planned") | {"search": trials})
-
-
-def _confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
-    """Train the search's winners again, with seeds that the search has never used."""
-    spec = sweep.spec
-    seeds = [confirm_seed(spec.seed, index) for index in range(spec.confirm.seeds)]
-    chosen = [record.params for record in _contenders(sweep)] if spec.search else [{}]
-    if not chosen:
-        raise SweepError(
-            "no trial of the search has a result to confirm; the reasons: "
-            f"aae-sweep show {sweep.id}"
-        )
-    for before, now in pairwise([0, *spec.confirm.heats]):
-        if before:
-            chosen = _unbeaten(sweep, chosen, seeds[:before])
-        sweep.confirm.enqueue({"params": p, "seed": s} for s in seeds[:now] for p in chosen)
-        planned = len(sweep.confirm.records())
-        sweep.note(planned=sweep.search.attribute("planned") | {"confirm": planned})
-        _train(sweep, "confirm", planned, data, share, lambda: sweep.confirm.pop(spec))
-
-
-def _unbeaten(sweep: Sweep, racing: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
-    """Who goes on to the next heat, by the seeds of the heats so far: a restart finds the same."""
-    objective, confirm = sweep.spec.objective, sweep.spec.confirm
-    records = (r for r in sweep.confirm.records() if r.seed in seeds and r.params in racing)
-    left = selection.unbeaten(
-        selection.candidates(records),
-        objective.metric,
-        objective.direction,
-        per=confirm.per,
-        looks=len(confirm.heats) - 1,
-    )
-    sweep.observer.note(f"confirm: {len(left)} of {len(racing)} go on to more seeds")
-    return [candidate.params for candidate in left]
-
-
-def _contenders(sweep: Sweep) -> list[RunRecord]:
-    return selection.contenders(
-        sweep.search.records(),
-        sweep.spec.goals,
-        top=sweep.spec.confirm.top,
-        per=sweep.spec.confirm.per,
-    )
-
-
-def _train(
-    sweep: Sweep,
-    stage: Stage,
-    planned: int,
-    data: TrainingData,
-    share: cluster.Share,
-    next_assignment: Callable[[], Assignment | None],
-) -> None:
-    ledger = sweep.ledger(stage)
-    sweep.note(stage=stage)
-    ledger.settle(sweep.spec)
-    sweep.observer.stage_began(stage, planned, ledger.records())
-    if ledger.count_ended() >= planned and not ledger.unfinished():
-        return
-    driver = StageDriver(
-        sweep.spec,
-        ledger,
-        sweep.folder_of,
-        share,
-        Recorder(sweep),
-        next_assignment,
-        sweep.draining,
-        sweep.paused,
-    )
-    scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
-    run_stage(driver, data, share, scratch)
-    if driver.full is not None:
-        raise DiskFull(driver.full)
-    if sweep.draining.is_set():
-        raise _interrupted(sweep)
-
-
-def _interrupted(sweep: Sweep, how: str = "interrupted") -> Interrupted:
-    return Interrupted(f"{sweep.id} was {how}; carry on with: {sweep.request.resume}")
-
-
-# -- evaluate --------------------------------------------------------------------------------
 
 
 def evaluate(
@@ -381,33 +225,7 @@ def evaluate(
         _require_same_data(again, data)
         connected = cluster.connected(settings) if spec.has_parzen else nullcontext()
         with _heeding(again), tracked(again), lease.watched(), connected:
-            return _evaluate(again, data)
-
-
-def _evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
-    """Fix the winner on validation, write that down, and only then open the test split."""
-    objective = sweep.spec.objective
-    found = selection.candidates(sweep.confirm.records())
-    ranked = selection.rank(
-        found, objective.metric, objective.direction, seeds=sweep.spec.confirm.seeds
-    )
-    if not ranked:
-        raise SweepError(f"no confirmation has finished; the reasons: aae-sweep show {sweep.id}")
-    sweep.confirm.set_attribute("winner", ranked[0].config_hash)
-    sweep.note(stage="evaluate")
-    test = _test_data(sweep, data)
-    planned = list(planned_samples(ranked, sweep.spec.evaluate.parzen))
-    sweep.observer.stage_began("evaluate", len(planned), ())
-    folder = sweep.settings.sweep_folder(sweep.id) / "evaluation"
-    with ParzenPool(cluster.cpus() if sweep.spec.has_parzen else 0) as pool:
-        scorer = Scorer(data, test, folder, pool, partial(_scoring, sweep))
-        models = [_score(sweep, scorer, run, samples) for run, samples in planned]
-    _show_in_front(sweep, planned[0][0])
-    document = {"sweep": sweep.id, "winner": ranked[0].config_hash, "models": models}
-    path = evaluation_path(sweep.settings, sweep.id)
-    write_json(path, document)
-    sweep.spool.attach(sweep.id, path)
-    return document
+            return evaluating.evaluate(again, data)
 
 
 def _show(sweep: Sweep, write_report: Callable[[str], Path]) -> None:
@@ -417,65 +235,10 @@ def _show(sweep: Sweep, write_report: Callable[[str], Path]) -> None:
     # all there ever were: a step that was there before would keep its old figures
     trials = sum(len(ledger.study.trials) for ledger in (sweep.search, sweep.confirm))
     means = {name: figures["mean"] for name, figures in best["metrics"].items()}
-    sweep.spool.log(sweep.id, trials, _numbers(means))
+    sweep.spool.log(sweep.id, trials, evaluating.numbers(means))
     winner = f"confirm-{best['trials'][0]:04d}"
     sweep.spool.set_tags(sweep.id, {"aae.winner": winner, "mlflow.note.content": summary(best)})
     sweep.note_time()
     report = write_report(sweep.id)
     sweep.note(report=str(report))
     sweep.spool.attach(sweep.id, report)
-
-
-def _scoring(sweep: Sweep, what: str, done: int, total: int) -> None:
-    while sweep.paused.is_set() and not sweep.draining.is_set():
-        time.sleep(_LISTENING_SECONDS)
-    if sweep.draining.is_set():
-        raise _interrupted(sweep)
-    sweep.observer.scoring(what, done, total)
-
-
-def _test_data(sweep: Sweep, data: TrainingData) -> TestData:
-    try:
-        test = load_test_data(sweep.spec.data, sweep.settings.data)
-        require_known_classes(sweep.spec, data, test)
-    except DataError as error:
-        raise EnvironmentUnusable(
-            f"{error}\nsearch and confirm are done and kept; "
-            f"once the test files are there: {sweep.request.resume}"
-        ) from error
-    return test
-
-
-def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[str, Any]:
-    """One model's document, put with its pictures into the run's own place in MLflow."""
-    document = {
-        "trial": run.number,
-        "seed": run.seed,
-        "config_hash": run.config_hash,
-        "group": run.params.get(sweep.spec.compared or ""),
-        "checkpoint": run.checkpoint,
-        **scorer.score(run, samples),
-    }
-    key = run_key(sweep.id, run.stage, run.number)
-    folder = sweep.settings.trial_folder(sweep.id, run.stage, run.number)
-    sweep.spool.log(key, run.epochs, _numbers(document["metrics"]))
-    write_json(folder / "evaluation.json", document)
-    for path in (folder / "evaluation.json", *draw_pictures(run, scorer.data, folder)):
-        sweep.spool.attach(key, path)
-    sweep.spool.attach(key, Path(document["checkpoint"]), "checkpoint")
-    return document
-
-
-def _numbers(figures: dict[str, float | None]) -> dict[str, float]:
-    """Back from JSON, which has no word for what is not finite."""
-    return {name: math.nan if value is None else value for name, value in figures.items()}
-
-
-def _show_in_front(sweep: Sweep, winner: RunRecord) -> None:
-    """The pictures of the winner's first model are the sweep's."""
-    folder = sweep.settings.sweep_folder(sweep.id) / "pictures"
-    folder.mkdir(exist_ok=True)
-    drawn = sweep.settings.trial_folder(sweep.id, winner.stage, winner.number)
-    for path in sorted(p for p in drawn.iterdir() if p.suffix in (".png", ".gif", ".html")):
-        shutil.copy(path, folder)
-        sweep.spool.attach(sweep.id, folder / path.name)

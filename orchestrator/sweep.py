@@ -113,6 +113,10 @@ def opened(
         yield sweep
 
 
+def interrupted(sweep: Sweep, how: str = "interrupted") -> Interrupted:
+    return Interrupted(f"{sweep.id} was {how}; carry on with: {sweep.request.resume}")
+
+
 def describe(sweep: Sweep, data: TrainingData) -> None:
     """Note what was asked, for readers and for MLflow."""
     spec = sweep.spec

@@ -24,6 +24,7 @@ OURS = ("aae_core", "orchestrator", "dashboards")
 SEARCH = [
     "aae_core.training",
     "orchestrator.samplers",
+    "orchestrator.searching",
     "orchestrator.space",
     "orchestrator.study",
     "orchestrator.trainable",
@@ -104,12 +105,12 @@ def test_nothing_that_search_imports_knows_of_the_test_split(module: str) -> Non
 def test_a_worker_s_imports_are_followed_to_the_core() -> None:
     """Else the proof above would be of nothing."""
     assert {"aae_core.training.loop", "aae_core.models.base"} <= reachable("orchestrator.tuner")
-    assert "orchestrator.stages" not in reachable("orchestrator.tuner")
+    assert "orchestrator.evaluating" not in reachable("orchestrator.searching")
 
 
 def test_whoever_evaluates_is_caught() -> None:
-    found = offences("orchestrator.stages")
-    assert "orchestrator.stages imports load_test_data of aae_core.data" in found
+    found = offences("orchestrator.evaluating")
+    assert "orchestrator.evaluating imports load_test_data of aae_core.data" in found
     assert "orchestrator.scoring says TestData" in found
 
 

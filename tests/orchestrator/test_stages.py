@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from aae_core.data import TestData, TrainingData, load_training_data
 from aae_core.evaluation.parzen import ArraySource
 from aae_core.training import EpochMetrics, TrainState
-from orchestrator import scoring, stages, trainable
+from orchestrator import evaluating, scoring, searching, stages, trainable
 from orchestrator import sweep as sweep_module
 from orchestrator.cluster import Share
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError, UsageError
@@ -112,7 +112,7 @@ def _no_ray(settings: Settings) -> Iterator[None]:
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "run_stage", straw_stage)
+    monkeypatch.setattr(searching, "run_stage", straw_stage)
     monkeypatch.setattr(sweep_module, "MlflowWriter", NoMlflow)
     monkeypatch.setattr(stages.cluster, "connected", _no_ray)
     monkeypatch.setattr(stages.cluster, "share", lambda _: Share(1.0, 0.0))
@@ -227,7 +227,7 @@ def test_the_test_split_is_opened_once_the_winner_is_written_down(
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
     watcher, opened = Watcher(), []
-    load = stages.load_test_data
+    load = evaluating.load_test_data
 
     def spy(*arguments: Any) -> TestData:
         confirm = Ledger.read(open_storage(settings), spec.sweep_id, "confirm")
@@ -236,7 +236,7 @@ def test_the_test_split_is_opened_once_the_winner_is_written_down(
         opened.append((confirm.attribute("winner"), list(watcher.seen)))
         return load(*arguments)
 
-    monkeypatch.setattr(stages, "load_test_data", spy)
+    monkeypatch.setattr(evaluating, "load_test_data", spy)
     best = run(settings, spec, watcher).best(spec.sweep_id)
     assert best is not None
     [(winner, seen)] = opened
