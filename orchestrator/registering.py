@@ -6,6 +6,7 @@ tensors and JSON, with the code that reads it (MLflow's "models from code").
 
 import hashlib
 import re
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,9 +53,9 @@ def register(reader: History, sweep: str, name: str | None = None) -> Registered
     Raises UsageError where no winner is confirmed, EnvironmentUnusable where MLflow is away.
     """
     best, status = reader.best(sweep), reader.status(sweep)
-    if best is None or not best["confirmed"] or status["state"] != "done":
+    if best is None or not best["confirmed"] or status["stage"] != "done":
         raise UsageError(
-            f"{sweep} has no confirmed winner to register, it is {status['state']}; "
+            f"{sweep} has no confirmed winner to register, it stands at {status['stage']}; "
             f"first: {status['resume']}"
         )
     name = name or status["sweep"]
@@ -120,7 +121,8 @@ def _new_version(
     logged = client.create_logged_model(
         run.info.experiment_id, sweep_name, run.info.run_id, tags, run.data.params, model.kind
     )
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # MLflow's, of its own type hints
         _save(Path(folder), Path(best["checkpoints"][0]), model, logged)
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, "READY")
