@@ -69,8 +69,9 @@ def draw_figures(model: Model, data: TrainingData, seed: int, folder: Path) -> l
 
 
 def is_drawn(epoch: int, epochs: int) -> bool:
-    """After the first epoch, after each that doubles it, and after the last."""
-    return epoch.bit_count() == 1 or (epoch == epochs and epoch > 0)
+    """Before the first epoch, where MLflow's slider begins, after it, after each that doubles it,
+    and after the last."""
+    return epoch.bit_count() <= 1 or epoch == epochs
 
 
 def draw_epoch(state: TrainState, data: TrainingData, folder: Path) -> list[Path]:

@@ -263,9 +263,11 @@ class Spool:
         return next(iter(_by_epoch(self._read(query, {"key": key}))), {})
 
     def time_of(self, key: str, epoch: int) -> int:
-        """When the epoch's first metrics were noted, whoever repeats it later."""
-        query = "SELECT min(timestamp_ms) AS time FROM metric WHERE run = ? AND epoch = ?"
-        time: int = self._read(query, (key, epoch))[0]["time"]
+        """When the epoch's first metrics were noted, whoever repeats it later; without any, when
+        the run began."""
+        first = "SELECT min(timestamp_ms) FROM metric WHERE run = key AND epoch = ?"
+        query = f"SELECT coalesce(({first}), start_ms) AS time FROM run WHERE key = ?"
+        time: int = self._read(query, (epoch, key))[0]["time"]
         return time
 
     def dataset(self, sweep_id: str) -> dict[str, str] | None:

@@ -190,8 +190,8 @@ class StageDriver:
         if not live.started:
             live.started = True
             self.ledger.started(report.number, report.node, report.resumed_from)
-            if report.history:
-                self._hear_of_past(live.assignment.stage, report, report.history)
+            if report.history or report.pictures:
+                self._hear_of_past(live.assignment.stage, report, report.history or [])
 
     def _hear_of_past(self, stage: Stage, report: Report, history: list[dict[str, float]]) -> None:
         """Earlier attempts, of which the ledger may have missed the last epochs: a driver's death

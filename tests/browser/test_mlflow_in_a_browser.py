@@ -86,11 +86,16 @@ def test_a_run_names_its_data_set(served: Served, open_page: Open) -> None:
 
 def test_a_confirmed_run_shows_its_pictures_by_epochs(served: Served, open_page: Open) -> None:
     page = opened(open_page, served.run("confirm/0", "/model-metrics"))
-    for key in ("samples", "latent", "manifold"):
-        expect(page.get_by_text(key, exact=True).first).to_be_attached()
-    picture = page.locator("img[src*='images%2Fsamples'], img[src*='images/samples']").first
-    expect(picture).to_be_attached()
-    expect(page.get_by_role("slider").first).to_be_attached()
+    expect(page.get_by_text("parzen_sigma").first).to_be_visible()
+    page.get_by_text("Model metrics").last.scroll_into_view_if_needed()
+    page.mouse.move(700, 500)
+    page.mouse.wheel(0, 10_000)  # what is not seen is not drawn
+    for key in ("samples", "latent", "manifold", "walk"):
+        expect(page.get_by_role("heading", name=key, exact=True)).to_be_visible()
+    slider = page.get_by_role("slider").first
+    expect(slider).to_have_attribute("aria-valuemax", "3")
+    expect(page.locator("img[src*='step']").first).to_be_attached()
+    expect(page.get_by_text("No image logged at this step")).to_have_count(0)
 
 
 def test_a_run_has_metrics_of_the_machine(served: Served, open_page: Open) -> None:

@@ -64,8 +64,8 @@ def test_the_same_model_and_seed_make_the_same_bytes(data: TrainingData, tmp_pat
 # -- while it trains -------------------------------------------------------------------------
 
 
-def test_the_first_epoch_its_doubles_and_the_last_are_drawn() -> None:
-    assert [epoch for epoch in range(21) if is_drawn(epoch, 20)] == [1, 2, 4, 8, 16, 20]
+def test_the_start_the_first_epoch_its_doubles_and_the_last_are_drawn() -> None:
+    assert [epoch for epoch in range(21) if is_drawn(epoch, 20)] == [0, 1, 2, 4, 8, 16, 20]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def test_an_epoch_keeps_the_time_of_its_first_metrics(spool: Spool) -> None:
     spool.log(SWEEP, 1, {"val/recon": 1.0, "test/recon": 1.0})
     spool.log(SWEEP, 2, {"val/recon": 1.0})
     assert spool.time_of(SWEEP, 1) == first < spool.time_of(SWEEP, 2)
+    assert spool.time_of(SWEEP, 0) == get(spool, SWEEP).start_ms
 
 
 def test_a_sweeps_data_set_is_the_last_one_named(spool: Spool) -> None:

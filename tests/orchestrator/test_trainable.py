@@ -103,8 +103,8 @@ def test_a_confirmed_model_is_drawn_on_its_way_wherever_it_was_lost(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     confirm = replace(work(tmp_path / "whole"), stage="confirm")
-    whole = told(confirm, data, monkeypatch)
-    assert [r.epoch for r in whole if r.pictures] == [1, 2, 4, 5]
+    untrained, *whole = told_from_the_start(confirm, data, monkeypatch)
+    assert [r.epoch for r in (untrained, *whole) if r.pictures] == [0, 1, 2, 4, 5]
     assert all(Path(path).exists() for r in whole for path in r.pictures)
     assert figures(whole) == figures(told(work(tmp_path / "search"), data, monkeypatch))
 
