@@ -121,6 +121,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "SharedArray", StrawArray)
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(trainable, "SAVING_SHARE", math.inf)
+    monkeypatch.setattr(trainable, "is_drawn", lambda *_: False)  # takes longer than to train
 
 
 @pytest.fixture(autouse=True)
