@@ -65,7 +65,7 @@ def confirm(
             std, seed = work.config.model.prior.std, work.config.seed
             value = found[std][seed]
             queue.started(work.number, "here", None)
-            queue.epoch(work.number, 1, value, "/checkpoints/1", trained=True)
+            queue.epoch(work.number, 1, [value], "/checkpoints/1", trained=True)
             queue.end(work.number, "complete", value, None)
             key = run_key(spec.sweep_id, "confirm", work.number)
             spool.open_run(key, sweep_id=spec.sweep_id, experiment="e", name="n")

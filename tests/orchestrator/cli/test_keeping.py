@@ -50,7 +50,7 @@ def abandoned(settings: Settings, spec: SweepSpec) -> str:
                 checkpoint = folder / "1" / f"epoch-{epoch:06d}"
                 checkpoint.mkdir(parents=True)
                 (checkpoint / "tensors.safetensors").write_bytes(b"x" * 2000)
-                ledger.epoch(number, epoch, 1.0, str(checkpoint), trained=True)
+                ledger.epoch(number, epoch, [1.0], str(checkpoint), trained=True)
                 spool.log(key, epoch, {"val/recon": 1.0, "train/recon": 2.0})
             (folder / "config.json").write_text("{}")
             spool.attach(key, folder / "config.json")
