@@ -164,22 +164,20 @@ def _save(folder: Path, checkpoint: Path, model: Model, logged: "LoggedModel") -
             ]
         ),
     )
-    with TemporaryDirectory() as sources:
-        code = Path(sources, "aae_core")
-        compiled = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(Path(aae_core.__file__).parent, code, ignore=compiled)
-        mlflow.pyfunc.save_model(
-            folder,
-            mlflow_model=Description(
-                artifact_path=logged.artifact_location,
-                run_id=logged.source_run_id,
-                model_uuid=logged.model_id,
-                model_id=logged.model_id,
-            ),
-            python_model=str(_SCRIPT),
-            code_paths=[str(code)],
-            artifacts={"checkpoint": str(checkpoint)},
-            signature=signature,
-            input_example=(np.full((2, model.dim), 0.5, np.float32), {"method": first}),
-            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _PACKAGES],
-        )
+    mlflow.pyfunc.save_model(
+        folder,
+        mlflow_model=Description(
+            artifact_path=logged.artifact_location,
+            run_id=logged.source_run_id,
+            model_uuid=logged.model_id,
+            model_id=logged.model_id,
+        ),
+        python_model=str(_SCRIPT),
+        code_paths=[str(Path(aae_core.__file__).parent)],
+        artifacts={"checkpoint": str(checkpoint)},
+        signature=signature,
+        input_example=(np.full((2, model.dim), 0.5, np.float32), {"method": first}),
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _PACKAGES],
+    )
+    for compiled in list(folder.rglob("__pycache__")):  # here, or as MLflow tried the model
+        shutil.rmtree(compiled)
