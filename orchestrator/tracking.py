@@ -269,6 +269,8 @@ def prepare_client() -> None:
     """Settings that MLflow takes from the environment alone."""
     for name, value in _CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # if it has been imported before
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
 
 
 def ui_url(settings: Settings, port: int = 5000) -> str:

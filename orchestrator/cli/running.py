@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
     from orchestrator.spec import SweepSpec
 
+_LEAVING = "\nfinishing the epochs under way; once more to leave at once"
 _DRIVER = (sys.executable, "-P", "-c", "from orchestrator.cli import main; main()")
 FileOrSweep = Annotated[
     Path,
@@ -269,7 +270,8 @@ def _draining() -> Iterator[threading.Event]:
         if draining.is_set():
             raise KeyboardInterrupt
         draining.set()
-        say("\nfinishing the epochs under way; once more to leave at once")
+        # in a thread: the signal may have come in the middle of a line to the same stream
+        threading.Thread(target=say, args=(_LEAVING,)).start()
 
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,0 +1,38 @@
+import io
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from orchestrator.cli.running import _draining
+
+
+class Interrupted(io.RawIOBase):
+    """A SIGTERM comes in the middle of the first line that is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, line: "bytes | memoryview") -> int:  # type: ignore[override]
+        if not self.written:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.written += bytes(line)
+        return len(line)
+
+
+def test_a_signal_in_the_middle_of_a_line_is_heard_and_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Interrupted()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(stream)))
+    with _draining() as draining:
+        print("search: 3 trials", file=sys.stderr, flush=True)
+        assert draining.is_set()
+        while b"once more to leave" not in stream.written:
+            time.sleep(0.01)
+    assert stream.written.startswith(b"search: 3 trials\n")
