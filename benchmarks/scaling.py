@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweep_overhead import cpu_seconds
+
 GPUS = (2, 8, 64, 256, 1000)
 EPOCH_SECONDS = (2.0, 10.0, 60.0)
 TRIALS_A_GPU, EPOCHS = 16, 50
@@ -73,15 +75,10 @@ def driver_seconds(trials: int, epochs: int) -> float:
             assert process.stderr is not None
             for line in process.stderr:
                 if line.startswith("search ") and "  trial " in line:
-                    used = processor_seconds(process.pid)
+                    used = cpu_seconds(process.pid)
         if process.returncode:
             raise SystemExit(f"aae-sweep run ended with {process.returncode}")
     return used
-
-
-def processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # user and system
 
 
 # -- the simulation --------------------------------------------------------------------------

@@ -72,7 +72,8 @@ def contenders(
 def _by_front(records: Sequence[RunRecord], goals: Mapping[str, Direction]) -> list[RunRecord]:
     signs = [-1 if direction == "maximize" else 1 for direction in goals.values()]
     costs = np.array([[r.metrics[name] for name in goals] for r in records]) * signs
-    return [records[i] for i in np.lexsort((costs[:, 0], fronts(costs)))]
+    front = fronts(costs) if len(goals) > 1 else np.zeros(len(costs), int)  # one: its own order
+    return [records[i] for i in np.lexsort((costs[:, 0], front))]
 
 
 def fronts(costs: np.ndarray) -> np.ndarray:
@@ -80,7 +81,7 @@ def fronts(costs: np.ndarray) -> np.ndarray:
     one, 1 where none but those of front 0 are, and so on.  costs: (points, goals), small is good.
     """
     found = np.zeros(len(costs), int)
-    left = np.arange(len(costs)) if costs.shape[1] > 1 else np.array([], int)
+    left = np.arange(len(costs))
     costs = np.where(np.isnan(costs), np.inf, costs)
     while left.size:
         rest = costs[left]

@@ -285,7 +285,7 @@ class SweepSpec(TrialSpec):
         found = {}
         if len({self.objective.metric, *search.also}) <= len(search.also):
             found["search.also"] = "names a goal twice; the objective is one already"
-        for name in set(search.also).difference(self._goals):
+        for name in (name for name in search.also if name not in self._goals):
             left = [goal for goal in self._goals if goal != self.objective.metric]
             found["search.also"] = f"`{name}` is not measured on all its models; {_choose(left)}"
         if search.pruner.kind != "none":
