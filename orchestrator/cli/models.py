@@ -266,19 +266,22 @@ def _score(
     settings, size = common.settings(), samples.n_samples
     images = [fingerprint(x) for x in (test, valid) if x is not None]
     content = {**samples.content, "images": images, "sigma": sigma}
-    if actors is None:
-        actors = min(cluster.usable_cpus(), block_count(size))
-    else:
+    if actors is not None:
         content["actors"] = actors  # whoever names a number wants to see it work
+        most = actors
+    elif settings.ray_address is None:
+        most = min(cluster.usable_cpus(), block_count(size))
+    else:
+        most = block_count(size)  # of as many CPUs as the cluster turns out to have
 
     def score(folder: Path) -> "ParzenResult":
-        ray = cluster.connected(settings) if actors > 1 else nullcontext()
+        ray = cluster.connected(settings) if most > 1 else nullcontext()
         with ray, common.progress("scoring", "blocks") as progress:
             return score_samples(
                 samples,
                 valid,
                 test,
-                actors=actors,
+                actors=min(most, cluster.cpus()) if most > 1 else 1,
                 sigma=sigma,
                 curve=[k for k in CURVE if k < size] + [size],
                 progress=progress,
