@@ -46,7 +46,7 @@ def up(
     given = dotenv_values(_FOLDER / ".env") | os.environ  # as compose reads them
     folder = (_FOLDER / (given.get("AAE_SECRETS") or "secrets")).resolve()
     user = os.getuid() or _USER
-    _make_secrets(folder, user)
+    _make_secrets(folder, user, s3="compose.s3.yaml" in (given.get("COMPOSE_FILE") or ""))
     environment = {
         "AAE_SECRETS": str(folder),
         "AAE_UID": str(user),
@@ -98,16 +98,25 @@ def _engine_cpus() -> int:
     return int(told)
 
 
-def _make_secrets(folder: Path, user: int) -> None:
-    """Those that are missing; for the eyes of `user` alone, as whom the containers run."""
+def _make_secrets(folder: Path, user: int, *, s3: bool) -> None:
+    """Those that are missing; all for the eyes of `user` alone, as whom the containers run.
+
+    Raises EnvironmentUnusable where an S3 store is wanted and nobody has said how to enter it.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if s3 and not (folder / "s3_credentials").exists():
+        raise EnvironmentUnusable(
+            f"compose.s3.yaml needs {folder / 's3_credentials'}, a file like ~/.aws/credentials:\n"
+            "[default]\naws_access_key_id = …\naws_secret_access_key = …\n"
+            "endpoint_url = https://…  # unless Amazon's"
+        )
     for name, text in _SECRETS.items():
-        path = folder / name
-        if path.exists():
-            continue
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text.format(secrets.token_urlsafe(32)))
+        if not (folder / name).exists():
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text.format(secrets.token_urlsafe(32)))
+    for path in folder.iterdir():
+        path.chmod(0o600)
         if os.getuid() == 0:
             os.chown(path, user, -1)
 
