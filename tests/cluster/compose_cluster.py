@@ -42,14 +42,14 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.secrets = folder / "secrets"
         self.port = _free_port()
-        sweeps = folder / "sweeps"
-        sweeps.mkdir()
-        (sweeps / "cluster.yaml").write_text(SWEEP)
+        self.sweeps = folder / "sweeps"
+        self.sweeps.mkdir()
+        (self.sweeps / "cluster.yaml").write_text(SWEEP)
         self.environment = os.environ | {
             "COMPOSE_PROJECT_NAME": f"aae-sweep-test-{os.getpid()}",
             "AAE_MLFLOW_PORT": str(self.port),
             "AAE_SECRETS": str(self.secrets),
-            "AAE_SWEEPS": str(sweeps),
+            "AAE_SWEEPS": str(self.sweeps),
             "AAE_OBJECT_STORE": "200000000",
             "AAE_WORKER_CPUS": "2",
         }
@@ -83,6 +83,9 @@ class Cluster:
             return []
         described: list[dict[str, Any]] = json.loads(self.docker("inspect", *ids))
         return described
+
+    def network(self, name: str) -> str:
+        return f"{self.environment['COMPOSE_PROJECT_NAME']}_{name}"
 
     def secret_values(self) -> set[str]:
         """The random part of each."""
