@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.errors import EnvironmentUnusable
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -17,9 +19,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        home = Path(environ.get("AAE_HOME") or "aae-home").expanduser().resolve()
+        """Raises EnvironmentUnusable where AAE_HOME or AAE_DATA is an address, not a folder."""
+        home = _folder("AAE_HOME", environ.get("AAE_HOME") or "aae-home")
         cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        data = Path(environ.get("AAE_DATA") or cache / "aae-sweep").expanduser().resolve()
+        data = _folder("AAE_DATA", environ.get("AAE_DATA") or str(cache / "aae-sweep"))
         return cls(
             home=home,
             data=data,
@@ -42,3 +45,17 @@ class Settings:
 
     def trial_folder(self, sweep_id: str, stage: str, number: int) -> Path:
         return self.sweep_folder(sweep_id) / "trials" / f"{stage}-{number:04d}"
+
+
+def _folder(name: str, place: str) -> Path:
+    """Taken for a path, s3://… would be a folder called `s3:` here."""
+    scheme, is_address, _ = place.partition("://")
+    if is_address:
+        raise EnvironmentUnusable(
+            f"{name} is an address ({scheme}://…) and must be a folder: files are locked and "
+            "renamed there\n"
+            f"set {name} to a folder of this machine, or to one that is mounted on it, like NFS; "
+            "artifacts alone may lie in an object store: start MLflow's server with "
+            "--artifacts-destination s3://… and set MLFLOW_TRACKING_URI to it"
+        )
+    return Path(place).expanduser().resolve()

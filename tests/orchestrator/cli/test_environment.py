@@ -98,6 +98,27 @@ def test_more_than_the_machine_has_is_refused_before_ray_starts(
     assert not home.exists()
 
 
+@pytest.mark.parametrize("name", ["AAE_HOME", "AAE_DATA"])
+@pytest.mark.parametrize("command", ["run", "train", "status"])
+def test_an_object_store_is_refused_with_where_it_belongs(
+    aae: Callable[..., Any],
+    sweep_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "s3://key:word@bucket/aae")
+    before = set(tmp_path.rglob("*"))
+    ended = aae(command, sweep_file)
+    assert (ended.code, ended.out) == (4, "")
+    assert ended.err.startswith(f"{name} is an address (s3://…) and must be a folder")
+    assert "--artifacts-destination s3://…" in ended.err
+    assert "word" not in ended.err
+    assert set(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("command", ["status", "show", "best", "export", "report", "evaluate"])
 def test_an_empty_home_says_how_to_begin(aae: Callable[..., Any], home: Path, command: str) -> None:
     ended = aae(command, "--json")
