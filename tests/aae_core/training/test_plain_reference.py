@@ -1,0 +1,355 @@
+"""Our training against the plainest there is: the same seeds give the same losses, step for step.
+
+The reference is what a tutorial would make of the paper: an optimiser of torch's for every phase,
+a whole backward pass for every cost, costs by torch's own functions.  It shares the networks, the
+priors and the random streams with what it judges, and nothing else.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from tiny import CASES, CLASSES, KINDS, dressed, images, start, trial
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    log_softmax,
+    nll_loss,
+    one_hot,
+    softmax,
+)
+from torch.optim import SGD, Adam, Optimizer
+
+from aae_core.architectures import ARCHITECTURES
+from aae_core.config import HeadsConfig, ScheduleConfig, TrialConfig
+from aae_core.priors import GaussianPrior
+from aae_core.training import fit
+from aae_core.training.batches import visible_labels
+
+Losses = dict[str, Tensor]
+
+STEPS = 50
+EPOCHS = {"none": 17, "some": 17, "only": 25}  # of 3 steps, or of 2 where labels are few
+DROP, FACTOR = 8, 0.5  # the rates' schedule
+NEAR = {"rel": 1e-5, "abs": 1e-6}
+NEAR_MOMENTS = {"rel": 1e-3}  # ours are of distances by products, which cancel
+SETTINGS = {  # of each phase's optimiser
+    "reconstruction": "reconstruction",
+    "discriminator": "adversarial",
+    "generator": "adversarial",
+    "classification": "classification",
+}
+
+
+@dataclass
+class Seen:
+    x: Tensor
+    noisy: Tensor
+    y: Tensor
+    labelled: tuple[Tensor, Tensor] | None
+
+
+class Plain:
+    def __init__(self, config: TrialConfig) -> None:
+        twin = start(config)
+        self.config, self.model, self.streams = config, twin.model.train(), twin.streams
+        self.optimizers: dict[str, Optimizer] = {}
+        self.epoch = 0
+
+    def train(self) -> Iterator[Losses]:
+        step = STEP[self.config.model.kind]
+        for _ in range(self.config.training.epochs):
+            self.epoch += 1
+            for seen in self.batches():
+                yield step(self, seen)
+
+    def batches(self) -> Iterator[Seen]:
+        data, kind = images(), self.config.model.kind
+        x, y = torch.from_numpy(data.x_train) / 255, torch.from_numpy(data.y_train)
+        told = torch.tensor(visible_labels(self.config, data), dtype=torch.long)
+        if ARCHITECTURES[kind].labels == "only":
+            x, y = x[told], y[told]
+        else:
+            y = torch.full_like(y, -1).scatter(0, told, y[told])
+        size = self.config.training.batch_size
+        steps, few = len(x) // size, min(size, len(told))
+        order = shuffled(len(x), steps * size, self.streams["batches"]).split(size)
+        pairs: list[Tensor | None] = [None] * steps
+        if len(told) and kind in ("semi_supervised", "dimensionality_reduction"):
+            turns = shuffled(len(told), steps * few, self.streams["labelled"])
+            pairs = list(told[turns].split(few))
+        for now, some in zip(order, pairs, strict=True):
+            noisy = self.corrupted(x[now])
+            pair = None if some is None else (self.corrupted(x[some]), y[some])
+            yield Seen(x[now], noisy, y[now], pair)
+
+    def corrupted(self, x: Tensor) -> Tensor:
+        training, stream = self.config.training, self.streams["corruption"]
+        if training.input_noise:
+            x = x + training.input_noise * torch.randn(x.shape, generator=stream)
+        if training.input_dropout:
+            kept = torch.empty(x.shape).bernoulli_(1 - training.input_dropout, generator=stream)
+            x = x * kept / (1 - training.input_dropout)
+        return x
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, z = self.model.encoder(x, self.streams["noise"])
+        return softmax(logits, dim=-1), z
+
+    def decode(self, code: Tensor) -> Tensor:
+        return torch.sigmoid(self.model.decoder(code))
+
+    def draw(self, n: int) -> Tensor:
+        z: Tensor = self.model.prior.sample(n, generator=self.streams["prior"])
+        return z
+
+    def draw_category(self, n: int, categories: int) -> Tensor:
+        return one_hot(torch.randint(categories, (n,), generator=self.streams["prior"]), categories)
+
+    def descend(self, phase: str, cost: Tensor, *nets: nn.Module) -> None:
+        settings = getattr(self.config.training, SETTINGS[phase])
+        if phase not in self.optimizers:
+            parameters = [p for net in nets for p in net.parameters()]
+            self.optimizers[phase] = (
+                SGD(parameters, settings.lr, settings.momentum, foreach=False)
+                if settings.optimizer == "sgd"
+                else Adam(parameters, settings.lr, (settings.momentum, 0.999), foreach=False)
+            )
+        optimizer = self.optimizers[phase]
+        optimizer.param_groups[0]["lr"] = settings.lr * (FACTOR if self.epoch > DROP else 1)
+        optimizer.zero_grad()
+        cost.backward()
+        optimizer.step()
+
+
+def shuffled(n: int, wanted: int, stream: torch.Generator) -> Tensor:
+    """0 … n−1 in a new order, and again, until there are enough."""
+    turns = [torch.randperm(n, generator=stream) for _ in range(math.ceil(wanted / n))]
+    return torch.cat(turns)[:wanted]
+
+
+# -- the phases ------------------------------------------------------------------------------
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    return (0.5 * (x_hat - x) ** 2).sum(dim=1).mean()
+
+
+def adversarial(
+    p: Plain, games: dict[str, tuple[nn.Module, Tensor, Tensor]], generator: nn.Module
+) -> Losses:
+    """The discriminators' step, then the generator's."""
+
+    def judged(logits: Tensor, as_real: bool) -> Tensor:
+        return binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(as_real)))
+
+    losses = {
+        f"train/disc_{name}": judged(net(real), True) + judged(net(fake.detach()), False)
+        for name, (net, real, fake) in games.items()
+    }
+    p.descend("discriminator", sum(losses.values()), *[net for net, _, _ in games.values()])
+    fooled = {
+        f"train/gen_{name}": judged(net(fake), True) for name, (net, _, fake) in games.items()
+    }
+    p.descend("generator", sum(fooled.values()), generator)
+    return losses | fooled
+
+
+# -- the architectures -----------------------------------------------------------------------
+
+
+def aae(p: Plain, b: Seen) -> Losses:
+    m = p.model
+    recon = squared_error(p.decode(p.encode(b.noisy)[1]), b.x)
+    p.descend("reconstruction", recon, m.encoder, m.decoder)
+    _, z = p.encode(b.noisy)
+    game = {"z": (m.discriminator, p.draw(len(z)), z)}
+    return {"train/recon": recon} | adversarial(p, game, m.encoder)
+
+
+def label_regularised(p: Plain, b: Seen) -> Losses:
+    m = p.model
+    recon = squared_error(p.decode(p.encode(b.noisy)[1]), b.x)
+    p.descend("reconstruction", recon, m.encoder, m.decoder)
+    _, z = p.encode(b.noisy)
+    anywhere = torch.randint(CLASSES, b.y.shape, generator=p.streams["prior"])
+    unlabelled = b.y == -1
+    part = torch.where(unlabelled, anywhere, b.y)
+    z_p = m.prior.sample_modes(part, generator=p.streams["prior"])
+    told = one_hot(b.y.masked_fill(unlabelled, CLASSES), CLASSES + 1)
+    real, fake = torch.cat([z_p, told], dim=1), torch.cat([z, told], dim=1)
+    game = {"z": (m.discriminator, real, fake)}
+    return {"train/recon": recon} | adversarial(p, game, m.encoder)
+
+
+def supervised(p: Plain, b: Seen) -> Losses:
+    m, label = p.model, one_hot(b.y, CLASSES)
+    recon = squared_error(p.decode(torch.cat([label, p.encode(b.noisy)[1]], dim=1)), b.x)
+    p.descend("reconstruction", recon, m.encoder, m.decoder)
+    _, z = p.encode(b.noisy)
+    game = {"z": (m.discriminator, p.draw(len(z)), z)}
+    return {"train/recon": recon} | adversarial(p, game, m.encoder)
+
+
+def categorical(p: Plain, b: Seen) -> Losses:
+    m, learned = p.model, p.config.model.heads
+    y, z = p.encode(b.noisy)
+    moved, crowding = [m.encoder, m.decoder], torch.zeros(())
+    if p.config.model.kind == "dimensionality_reduction":
+        code = y @ m.heads.weight + z
+        if learned.kind == "learned":
+            moved.append(m.heads)
+            heads = list(m.heads.weight)
+            for i, head in enumerate(heads):
+                for other in heads[:i]:
+                    crowding = crowding + torch.relu(learned.distance - (head - other).norm())
+    else:
+        code = torch.cat([y, z], dim=1)
+    recon = squared_error(p.decode(code), b.x)
+    p.descend("reconstruction", recon + crowding, *moved)
+    y, z = p.encode(b.noisy)
+    y_p = p.draw_category(*y.shape).float()
+    games = {"y": (m.discriminator_y, y_p, y), "z": (m.discriminator, p.draw(len(z)), z)}
+    losses = {"train/recon": recon} | adversarial(p, games, m.encoder)
+    if b.labelled is not None:
+        x, classes = b.labelled
+        logits, _ = m.encoder(x, p.streams["noise"])
+        losses["train/class"] = nll_loss(log_softmax(logits, dim=1), classes)
+        p.descend("classification", losses["train/class"], m.encoder)
+    return losses
+
+
+def vae(p: Plain, b: Seen) -> Losses:
+    m = p.model
+    _, mean, log_variance = m.encoder.moments(b.noisy, p.streams["noise"])
+    q = Normal(mean, torch.exp(log_variance / 2))
+    z = mean + q.stddev * torch.randn(mean.shape, generator=p.streams["noise"])
+    if isinstance(m.prior, GaussianPrior):
+        kl = kl_divergence(q, Normal(0.0, m.prior.std)).sum(dim=1).mean()
+    else:
+        kl = (q.log_prob(z).sum(dim=1) - m.prior.log_density(z)).mean()
+    recon = squared_error(p.decode(z), b.x)
+    p.descend("reconstruction", recon + m.decoder_std**2 * kl, m.encoder, m.decoder)
+    return {"train/recon": recon, "train/kl": kl}
+
+
+def gan(p: Plain, b: Seen) -> Losses:
+    fake = p.decode(p.draw(len(b.x)))
+    return adversarial(p, {"x": (p.model.discriminator, b.x, fake)}, p.model.decoder)
+
+
+def gmmn_ae(p: Plain, b: Seen) -> Losses:
+    m = p.model
+    if p.epoch - 1 < p.config.training.epochs / 2:
+        recon = squared_error(p.decode(p.encode(b.noisy)[1]), b.x)
+        p.descend("reconstruction", recon, m.encoder, m.decoder)
+        return {"train/recon": recon}
+    m.encoder.eval()
+    real = p.encode(b.x)[1].detach()
+    m.encoder.train()
+    fake = m.matcher(p.draw(len(real)))
+    apart = torch.clamp(2 * real.var(dim=0).sum(), min=0.01)
+
+    def alike(a: Tensor, b: Tensor) -> Tensor:
+        squared = ((a[:, None] - b) ** 2).sum(dim=-1)
+        return sum(torch.exp(-squared / (2 * s * apart)) for s in (0.01, 0.03, 0.1, 0.3, 1)).mean()
+
+    distance = alike(fake, fake) + alike(real, real) - 2 * alike(fake, real)
+    cost = torch.clamp(distance, min=1e-12).sqrt()
+    p.descend("generator", cost, m.matcher)
+    return {"train/gen_z": cost}
+
+
+def classifier(p: Plain, b: Seen) -> Losses:
+    logits = p.model.body(b.noisy, p.streams["noise"])
+    cost = nll_loss(log_softmax(logits, dim=1), b.y)
+    p.descend("classification", cost, p.model.body)
+    return {"train/class": cost}
+
+
+STEP: dict[str, Callable[[Plain, Seen], Losses]] = {
+    "aae": aae,
+    "label_regularised": label_regularised,
+    "supervised": supervised,
+    "semi_supervised": categorical,
+    "clustering": categorical,
+    "dimensionality_reduction": categorical,
+    "vae": vae,
+    "gan": gan,
+    "gmmn_ae": gmmn_ae,
+    "classifier": classifier,
+}
+
+
+# -- the comparison --------------------------------------------------------------------------
+
+
+def ours(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> list[Losses]:
+    """Of every step of `fit`; what it would measure between epochs is left out, to save time."""
+    monkeypatch.setattr("aae_core.training.loop.validation_metrics", lambda *_: {})
+    state, losses = start(config), []
+    train_step = state.model.train_step
+
+    def heard(*arguments: object) -> Losses:
+        losses.append(train_step(*arguments))
+        return losses[-1]
+
+    monkeypatch.setattr(state.model, "train_step", heard)
+    for _ in fit(state, images()):
+        pass
+    return losses
+
+
+def compare(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = ScheduleConfig("step", drop_epochs=(DROP,), factor=FACTOR)
+    epochs = EPOCHS[ARCHITECTURES[config.model.kind].labels]
+    training = replace(config.training, epochs=epochs, schedule=schedule)
+    config = replace(config, training=training)
+    got, want = ours(config, monkeypatch), list(Plain(config).train())
+    assert len(got) == len(want) >= STEPS
+    near = NEAR_MOMENTS if config.model.kind == "gmmn_ae" else NEAR
+    for step, (losses, plain) in enumerate(zip(got, want, strict=True)):
+        assert losses.keys() == plain.keys()
+        for name, loss in losses.items():
+            wanted = pytest.approx(plain[name].item(), **near)
+            assert loss.item() == wanted, f"{name} of step {step}"
+
+
+def test_every_architecture_has_its_reference() -> None:
+    assert STEP.keys() == set(KINDS)
+
+
+@pytest.mark.parametrize(("kind", "encoder", "prior"), CASES)
+def test_losses_are_those_of_the_plain_reference(
+    kind: str, encoder: str, prior: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(trial(kind, encoder, prior), monkeypatch)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_with_adam(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare(trial(kind, optimizer="adam"), monkeypatch)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_with_batch_norm_dropout_and_noise(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(dressed(trial(kind)), monkeypatch)
+
+
+@pytest.mark.parametrize("heads", ["learned", "fixed"])
+def test_they_are_with_cluster_heads_of_every_sort(
+    heads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without labels; heads that stand still span a dimension each."""
+    config = trial("dimensionality_reduction", labels=0, clusters=4, code_dim=4)
+    model = replace(config.model, heads=HeadsConfig(heads, scale=2.0))
+    compare(replace(config, model=model), monkeypatch)
+
+
+def test_they_are_where_every_label_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare(trial("semi_supervised", labels=None), monkeypatch)
