@@ -11,7 +11,6 @@ The engine uses one thread; `--threads` are for brute force and the matrix produ
 import argparse
 import importlib
 import importlib.util
-import json
 import math
 import time
 from collections import defaultdict
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from publishing import publish
 from torch import Tensor
 
 import aae_core
@@ -336,7 +336,6 @@ def main() -> None:
     parser.add_argument("--rivals", action="store_true", help="other libraries, 10,000 samples")
     parser.add_argument("--growth", action="store_true", help="10,000 and 100,000 samples, too")
     parser.add_argument("--actors", action="store_true", help="two processes against one")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     checkpoint = options.checkpoint and options.checkpoint.resolve()
     settings = Settings.from_environment()
@@ -363,7 +362,7 @@ def main() -> None:
         found["rivals"] = rivals(points, samples, sigma, engine_s)
     if options.actors:
         found["actors"] = actors(*setting(options.samples))
-    print(json.dumps(found) if options.json else told(found))
+    publish("parzen", found, told(found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a sweep takes on 2 to 1,000 GPUs: a simulation fed with this machine's measured costs.
 
-    python benchmarks/scaling.py [--json]
+    python benchmarks/scaling.py
 
 Simulated is what `aae-sweep run` does: workers that are used again for the next trial, one driver
 that serves them one after the other (a trial's beginning and end, an epoch's report, for whose
@@ -11,18 +11,17 @@ Tune, study, spool and MLflow included, of which one has more trials and one has
 A trial's epochs last as long as is said, give or take a tenth; how good it is, is drawn at random.
 """
 
-import argparse
 import heapq
-import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from publishing import publish
 from sweep_overhead import cpu_seconds
 
 GPUS = (2, 8, 64, 256, 1000)
@@ -154,25 +153,21 @@ def simulate(gpus: int, epoch_seconds: float, costs: Costs, seed: int = 0) -> di
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args().json
-    costs = measured()
-    found: dict[str, Any] = {
-        "driver_seconds": {"trial": costs.trial, "epoch": costs.epoch},
-        "sweeps": [simulate(gpus, seconds, costs) for seconds in EPOCH_SECONDS for gpus in GPUS],
-    }
-    if as_json:
-        print(json.dumps(found))
-        return
-    print(f"driver: {1e3 * costs.trial:.0f} ms a trial, {1e3 * costs.epoch:.1f} ms an epoch")
-    print("epoch, s    GPUs   trials   epochs    hours   GPUs busy   driver busy")
-    for s in found["sweeps"]:
-        print(
+def told(costs: Costs, sweeps: list[dict[str, float]]) -> Iterator[str]:
+    yield f"driver: {1e3 * costs.trial:.0f} ms a trial, {1e3 * costs.epoch:.1f} ms an epoch"
+    yield "epoch, s    GPUs   trials   epochs    hours   GPUs busy   driver busy"
+    for s in sweeps:
+        yield (
             f"{s['epoch_seconds']:8.0f} {s['gpus']:7} {s['trials']:8,} {s['epochs']:8,} "
             f"{s['hours']:8.2f} {s['gpus_busy']:11.0%} {s['driver_busy']:13.0%}"
         )
+
+
+def main() -> None:
+    costs = measured()
+    sweeps = [simulate(gpus, seconds, costs) for seconds in EPOCH_SECONDS for gpus in GPUS]
+    found = {"driver_seconds": asdict(costs), "sweeps": sweeps}
+    publish("scaling", found, "\n".join(told(costs, sweeps)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Seconds that a sweep costs beyond its training: ours against Ray Tune's stock recipe.
 
-    python benchmarks/sweep_overhead.py [--rounds 5] [--json]
-    python benchmarks/sweep_overhead.py --trials 1000 [--json]
+    python benchmarks/sweep_overhead.py [--rounds 5]
+    python benchmarks/sweep_overhead.py --trials 1000
 
 Trials of one epoch on scikit-learn's digits. What a trial costs is the slope of the wall time
 between sweeps of 32 and 64 trials, so that what a sweep costs once is not in it. Training alone is
@@ -10,6 +10,8 @@ turns, since machines are noisy; the stock recipe takes part in the first round 
 `aae-sweep run` with all it does: study, checkpoints, MLflow, confirmation, report. The stock recipe
 is the documentation's: Tuner, OptunaSearch, MLflowLoggerCallback, a function that reports with a
 checkpoint; its MLflow store is SQLite as well.
+
+Beside them: how long `aae-sweep --help` takes, and how many trials an hour the quickstart trains.
 
 With `--trials`, one sweep of so many: seconds per trial and the driver's memory as it goes on,
 beside what Optuna's TPE alone takes for its suggestions; and what its report takes.
@@ -24,8 +26,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import chdir, redirect_stdout
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
@@ -33,6 +37,7 @@ from typing import Any
 
 import optuna
 import torch
+from publishing import publish
 
 from aae_core.config import DataConfig
 from aae_core.data import TrainingData, load_training_data
@@ -45,6 +50,9 @@ from orchestrator.spec import SweepSpec
 _SIZES = (32, 64)
 _WINDOW = 100  # trials that are looked at together
 _STARTUP = 20  # trials before TPE learns
+_STARTS = 15  # of the command
+_GOAL = 0.5  # seconds that one may take
+_COMMAND = Path(sys.executable).with_name("aae-sweep")
 
 _SWEEP = """\
 name: overhead
@@ -101,9 +109,8 @@ def ours(folder: Path, trials: int) -> None:
 
 
 def driver(folder: Path, trials: int) -> subprocess.Popen[str]:
-    command = Path(sys.executable).with_name("aae-sweep")
     return subprocess.Popen(
-        [command, "run", sweep_file(folder, trials)],
+        [_COMMAND, "run", sweep_file(folder, trials)],
         env=os.environ | {"AAE_HOME": str(folder / "home")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -217,6 +224,49 @@ def compare(rounds: int) -> Report:
     }
 
 
+# -- one command, and one sweep -------------------------------------------------------------------
+
+
+def start_up() -> Report:
+    """Of the command that does nothing but say what there is."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        subprocess.run([_COMMAND, "--help"], stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - began
+
+    took = [once() for _ in range(_STARTS)]
+    return {"best_s": min(took), "median_s": median(took), "goal_s": _GOAL}
+
+
+def quickstart() -> Report:
+    """From the first trial's start to the last one's end; what is pruned counts as trained."""
+    file = Path(__file__).parents[1] / "sweeps" / "quickstart.yaml"
+    short = {"confirm.seeds": 1, "evaluate.parzen.samples": 10_000}
+    short["evaluate.parzen.screen_samples"] = short["evaluate.parzen.samples"]
+    overrides = [part for key, value in short.items() for part in ("--set", f"{key}={value}")]
+    with tempfile.TemporaryDirectory() as home:
+        environment = os.environ | {"AAE_HOME": home}
+
+        def answer(*arguments: str | Path) -> Any:
+            command = [_COMMAND, *arguments, "--json"]
+            said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+            return json.loads(said.stdout)
+
+        answer("run", file, *overrides)
+        trials = [t for t in answer("show", "quickstart")["trials"] if t["stage"] == "search"]
+    starts = [datetime.fromisoformat(trial["started"]).timestamp() for trial in trials]
+    ends = [start + trial["seconds"] for start, trial in zip(starts, trials, strict=True)]
+    took = max(ends) - min(starts)
+    return {
+        "trials_an_hour": round(3600 * len(trials) / took),
+        "at_once": processes(),
+        "search_s": took,
+        "trials": dict(Counter(trial["state"] for trial in trials)),
+        "epochs": sum(trial["epochs"] for trial in trials),
+    }
+
+
 # -- a long sweep ---------------------------------------------------------------------------------
 
 
@@ -250,7 +300,7 @@ def long_sweep(trials: int) -> Report:
 def report_of(folder: Path) -> Report:
     """What it takes to build and, where there is a Chromium, to open."""
     file = folder / "report.html"
-    command = [Path(sys.executable).with_name("aae-sweep"), "report", "latest", "--out", file]
+    command = [_COMMAND, "report", "latest", "--out", file]
     environment = os.environ | {"AAE_HOME": str(folder / "home")}
     began = time.perf_counter()
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
@@ -317,13 +367,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--trials", type=int, help="one sweep of so many")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.trials and options.trials < _STARTUP + 2 * _WINDOW:
         parser.error(f"--trials: at least {_STARTUP + 2 * _WINDOW}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found = long_sweep(options.trials) if options.trials else compare(options.rounds)
-    print(json.dumps(found) if options.json else told(found))
+    if options.trials:
+        found = long_sweep(options.trials)
+        publish("long_sweep", found, told(found))
+    else:
+        found = {"start_up": start_up(), "quickstart": quickstart()} | compare(options.rounds)
+        publish("sweep_overhead", found, told(found))
 
 
 if __name__ == "__main__":

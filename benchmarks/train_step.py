@@ -1,6 +1,6 @@
 """Training throughput, images a second: ours, pythae's and a plain PyTorch loop, side by side.
 
-    python benchmarks/train_step.py [--json]
+    python benchmarks/train_step.py
 
 The network and batch of the likelihood experiments (784-1000-1000-8, batch 100), on one thread and
 on all of them.  Every contestant trains on the same images, its batches drawn by its own means.
@@ -20,7 +20,6 @@ two bare processes against one: what the machine itself allows.
 import argparse
 import importlib.util
 import io
-import json
 import logging
 import os
 import subprocess
@@ -36,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from publishing import publish
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -360,7 +360,6 @@ def report(found: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.probe:
@@ -371,7 +370,7 @@ def main() -> None:
         "variations": variations(),
         "at_once": at_once(),
     }
-    print(json.dumps(found) if arguments.json else "\n".join(report(found)))
+    publish("train_step", found, "\n".join(report(found)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,21 @@
+"""What a benchmark leaves: a table on stdout, all it found in benchmarks/results/NAME.json."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrator.provenance import provenance
+
+FOLDER = Path(__file__).with_name("results")
+
+
+def publish(name: str, found: dict[str, Any], table: str) -> None:
+    """The JSON also says on which machine, and by which versions."""
+    machine = provenance(len(os.sched_getaffinity(0)), gpu=torch.cuda.is_available())
+    FOLDER.mkdir(exist_ok=True)
+    file = FOLDER / f"{name}.json"
+    file.write_text(json.dumps({"machine": machine} | found, indent=2) + "\n")
+    print(f"{table}\n{file}")
