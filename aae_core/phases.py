@@ -1,7 +1,8 @@
 """The phases of a training step, each one cost and the nets that it moves.
 
 Shapes: B batch, D pixels, L code, K categories.  Units: reconstruction ½‖x̂ − x‖² per image, the
-adversarial costs and the cross-entropy nats per image, all means over B.
+adversarial costs and the cross-entropy nats per image, all means over B.  Every shape may have a
+dimension more in front, the members of a pack (`training.pack`): each has costs of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, softplus
+from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
 Costs = dict[str, Tensor]  # by metric name, scalars without a gradient
@@ -52,17 +53,22 @@ class State(Protocol):
 
 def reconstruction_cost(x_hat: Tensor, x: Tensor) -> Tensor:
     """½‖x̂ − x‖², *summed* over pixels (a mean's gradient is D times too small to train)."""
-    return 0.5 * (x_hat - x).square().sum() / len(x)
+    return 0.5 * (x_hat - x).square().sum((-2, -1)) / x.shape[-2]
 
 
 def discriminator_cost(real: Tensor, fake: Tensor) -> Tensor:
     """−log D(z_p) − log(1 − D(z_q)), from logits (B, 1)."""
-    return softplus(-real).mean() + softplus(fake).mean()
+    return softplus(-real).mean((-2, -1)) + softplus(fake).mean((-2, -1))
 
 
 def generator_cost(fake: Tensor) -> Tensor:
     """−log D(z_q): non-saturating (Goodfellow et al. 2014)."""
-    return softplus(-fake).mean()
+    return softplus(-fake).mean((-2, -1))
+
+
+def classification_cost(logits: Tensor, y: Tensor) -> Tensor:
+    """The cross-entropy −log q(y|x) of logits (B, K) and the classes y (B,)."""
+    return -logits.log_softmax(-1).gather(-1, y[..., None]).mean((-2, -1))
 
 
 def reconstruction_phase(
@@ -97,18 +103,19 @@ def generator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
 
 
 def classification_phase(s: State, logits: Tensor, y: Tensor) -> Costs:
-    """q(y|x) moves: cross-entropy of logits (B, K) on the classes y (B,)."""
-    return _descend_sum(s.optimizers["classification"], {"train/class": cross_entropy(logits, y)})
+    """q(y|x) moves."""
+    cost = classification_cost(logits, y)
+    return _descend_sum(s.optimizers["classification"], {"train/class": cost})
 
 
 def descend(optimizer: Optimizer, cost: Tensor) -> None:
     """One step of the optimiser's own parameters; no other parameter gets a gradient."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad()
-    cost.backward(inputs=params)
+    cost.backward(torch.ones_like(cost), inputs=params)
     optimizer.step()
 
 
 def _descend_sum(optimizer: Optimizer, costs: Costs) -> Costs:
-    descend(optimizer, torch.stack(list(costs.values())).sum())
+    descend(optimizer, torch.stack(list(costs.values())).sum(0))
     return {name: cost.detach() for name, cost in costs.items()}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from aae_core.config import EncoderConfig
 from aae_core.networks import Blueprint
+from aae_core.streams import standard_normal
 
 
 class Posterior(nn.Module):
@@ -23,7 +24,7 @@ class Posterior(nn.Module):
 
     def heads(self, x: Tensor, noise: torch.Generator | None) -> tuple[Tensor, Tensor]:
         outputs: Tensor = self.body(x, noise)
-        return outputs[:, : self.categories], outputs[:, self.categories :]
+        return outputs[..., : self.categories], outputs[..., self.categories :]
 
 
 class Deterministic(Posterior):
@@ -60,8 +61,8 @@ class Universal(Posterior):
         self.noise_dim = noise_dim
 
     def forward(self, x: Tensor, noise: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        shape = torch.Size((len(x), self.noise_dim))
-        eta = x.new_zeros(shape) if noise is None else _standard_normal(shape, noise)
+        shape = torch.Size((*x.shape[:-1], self.noise_dim))
+        eta = x.new_zeros(shape) if noise is None else standard_normal(shape, noise)
         return self.heads(torch.cat([x, eta], dim=-1), noise)
 
 
@@ -80,8 +81,4 @@ def build_posterior(
 
 def reparametrise(mean: Tensor, log_variance: Tensor, noise: torch.Generator) -> Tensor:
     """z = μ + σ·ε (Kingma and Welling 2014)."""
-    return mean + torch.exp(0.5 * log_variance) * _standard_normal(mean.shape, noise)
-
-
-def _standard_normal(shape: torch.Size, noise: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=noise, device=noise.device)
+    return mean + torch.exp(0.5 * log_variance) * standard_normal(mean.shape, noise)

@@ -83,5 +83,5 @@ class CategoricalAAE(Adversarial):
         return self.decode(self.prior.sample(n, generator=generator), y)
 
     def _against_categorical(self, s: State, logits: Tensor) -> Adversary:
-        y_p = self.categorical.sample(len(logits), generator=s.streams["prior"])
+        y_p = self.categorical.sample(logits.shape[-2], generator=s.streams["prior"])
         return Adversary("y", self.discriminator_y, real=y_p, fake=logits.softmax(-1))

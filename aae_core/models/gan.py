@@ -24,7 +24,7 @@ class GAN(Model):
         }
 
     def train_step(self, s: State, batch: Batch) -> Costs:
-        z = self.prior.sample(len(batch.x), generator=s.streams["prior"])
+        z = self.prior.sample(batch.x.shape[-2], generator=s.streams["prior"])
         fake = self.output(self.decoder(z))
         adversary = Adversary("x", self.discriminator, real=batch.x, fake=fake)
         return regularisation_phase(s, [adversary])

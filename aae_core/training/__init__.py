@@ -1,6 +1,7 @@
 """Training: a state, and the loop that moves it."""
 
 from aae_core.training.loop import EpochMetrics, fit
+from aae_core.training.pack import fit_pack
 from aae_core.training.state import TrainState, load_model
 
-__all__ = ["EpochMetrics", "TrainState", "fit", "load_model"]
+__all__ = ["EpochMetrics", "TrainState", "fit", "fit_pack", "load_model"]

@@ -37,22 +37,39 @@ def fit(state: TrainState, data: TrainingData) -> Iterator[EpochMetrics]:
     valid = Images.of(data.x_valid, data.y_valid, state.device)
     for epoch in range(state.epoch + 1, state.config.training.epochs + 1):
         began = time.perf_counter()
-        lr = state.set_rates(
-            multiplier(state.config.training.schedule, epoch, state.config.training.epochs)
-        )
+        lr = set_rates(state)
         trained, costs = _train_epoch(state, supply, epoch)
-        training_seconds = time.perf_counter() - began
-        metrics = costs | validation_metrics(state.model.eval(), valid, state.config.seed, epoch)
-        _require_finite(metrics, epoch)
-        state.epoch = epoch
-        state.history.append({"epoch": epoch, **metrics})
-        yield EpochMetrics(
-            epoch=epoch,
-            metrics=metrics,
-            lr=lr,
-            seconds=time.perf_counter() - began,
-            samples_per_second=trained / training_seconds,
-        )
+        yield finish_epoch(state, valid, costs, lr, trained, time.perf_counter() - began)
+
+
+def set_rates(state: TrainState) -> dict[str, float]:
+    """The next epoch's learning rates, by group of settings."""
+    training = state.config.training
+    return state.set_rates(multiplier(training.schedule, state.epoch + 1, training.epochs))
+
+
+def finish_epoch(
+    state: TrainState,
+    valid: Images,
+    costs: dict[str, float],
+    lr: dict[str, float],
+    images: int,
+    training_seconds: float,
+) -> EpochMetrics:
+    """Validate the epoch that has trained on so many images, and count it as finished."""
+    began, epoch = time.perf_counter(), state.epoch + 1
+    _require_finite(costs, epoch)
+    metrics = costs | validation_metrics(state.model.eval(), valid, state.config.seed, epoch)
+    _require_finite(metrics, epoch)
+    state.epoch = epoch
+    state.history.append({"epoch": epoch, **metrics})
+    return EpochMetrics(
+        epoch=epoch,
+        metrics=metrics,
+        lr=lr,
+        seconds=training_seconds + time.perf_counter() - began,
+        samples_per_second=images / training_seconds,
+    )
 
 
 def _train_epoch(state: TrainState, supply: Supply, epoch: int) -> tuple[int, dict[str, float]]:
@@ -67,9 +84,7 @@ def _train_epoch(state: TrainState, supply: Supply, epoch: int) -> tuple[int, di
         if state.device.type == "cpu":  # elsewhere a look would wait for the device
             _require_finite(costs, epoch)
         images, batches = images + len(batch.x), batches + 1
-    means = {name: float(total) / batches for name, total in sums.items()}
-    _require_finite(means, epoch)
-    return images, means
+    return images, {name: float(total) / batches for name, total in sums.items()}
 
 
 def _require_finite(values: dict[str, Tensor] | dict[str, float], epoch: int) -> None:

@@ -1,0 +1,313 @@
+"""Trials of one form as one model: every weight is a stack, every product a batched one.
+
+The members' own weights, buffers and optimisers' slots are parts of the stacks, so that a member
+can be validated, saved and looked at as ever, and goes on alone, by `fit`, from where it has left.
+A step is the model's own `train_step`, whose costs are then one a member.
+
+Shapes: P members, B batch, I inputs and O outputs of a layer.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+from torch.optim import SGD, Optimizer
+
+from aae_core.architectures import Kind
+from aae_core.config import OptimizerConfig, PriorConfig, ScheduleConfig, TrialConfig
+from aae_core.data import TrainingData
+from aae_core.data.resident import Images
+from aae_core.errors import TrialDiverged
+from aae_core.models import Model
+from aae_core.phases import Batch
+from aae_core.priors import Prior
+from aae_core.streams import Streams
+from aae_core.training.batches import Supply
+from aae_core.training.loop import EpochMetrics, finish_epoch, set_rates
+from aae_core.training.state import TrainState
+
+Name = TypeVar("Name")
+Net = TypeVar("Net", bound=nn.Module)
+Settings = TypeVar("Settings", bound=OptimizerConfig)
+
+_BETA2, _EPSILON = 0.999, 1e-8  # of Adam
+_KINDS: frozenset[Kind] = frozenset({"aae", "supervised", "semi_supervised", "clustering", "gan"})
+
+
+def form(config: TrialConfig) -> TrialConfig | None:
+    """What trials that train together have in common; None: this one can only train alone.
+
+    They may differ in seed, prior, first weights' std, rates, momenta, schedule, epochs and noise.
+    """
+    model, training = config.model, config.training
+    if (
+        model.kind not in _KINDS
+        or model.channels
+        or model.dropout > 0
+        or training.precision != "float32"
+    ):
+        return None
+    return replace(
+        config,
+        model=replace(model, prior=PriorConfig(), init_std=1.0),
+        training=replace(
+            training,
+            epochs=1,
+            reconstruction=_any_rate(training.reconstruction),
+            adversarial=_any_rate(training.adversarial),
+            classification=_any_rate(training.classification),
+            schedule=ScheduleConfig(),
+            input_noise=0.0,
+            input_dropout=0.0,
+        ),
+        seed=0,
+    )
+
+
+def _any_rate(settings: Settings) -> Settings:
+    return replace(settings, lr=1.0, momentum=0.0)
+
+
+def fit_pack(
+    members: MutableMapping[Name, TrainState], data: TrainingData
+) -> Iterator[dict[Name, EpochMetrics | TrialDiverged]]:
+    """`fit` for all members at once: yields what each has to say of its epoch.
+
+    Whoever has diverged or is at its last epoch is taken out of `members`, and between two epochs
+    the caller may take out whom he likes.  Each result is that of `fit`, up to rounding.
+    """
+    pack = None
+    for name in [name for name, state in members.items() if _is_done(state)]:
+        del members[name]
+    while members:
+        if pack is None or list(map(id, pack.states)) != list(map(id, members.values())):
+            pack = Pack(list(members.values()), data)
+        told = dict(zip(members, pack.epoch(), strict=True))
+        for name, said in told.items():
+            if isinstance(said, TrialDiverged) or _is_done(members[name]):
+                del members[name]
+        yield told
+
+
+def _is_done(state: TrainState) -> bool:
+    return state.epoch >= state.config.training.epochs
+
+
+class Pack:
+    """A `phases.State` whose members are all of one form, on one device and of the same data."""
+
+    def __init__(self, states: Sequence[TrainState], data: TrainingData) -> None:
+        first, forms = states[0], {form(state.config) for state in states}
+        if len(forms) > 1 or None in forms:
+            raise ValueError("a pack's members have one form, see pack.form; train others alone")
+        self.states = states
+        self.valid = Images.of(data.x_valid, data.y_valid, first.device)
+        self.supplies = [Supply.of(state, data) for state in states]
+        self.model = _one_model([state.model for state in states])
+        self.optimizers = {
+            name: PackedOptimizer(
+                [p for net in nets for p in net.parameters()],
+                [state.optimizers[name] for state in states],
+            )
+            for name, (_, nets) in self.model.objectives().items()
+        }
+        self.streams = {
+            name: Streams([state.streams[name] for state in states]) for name in first.streams
+        }
+
+    @property
+    def progress(self) -> float:
+        return min(state.progress for state in self.states)
+
+    def epoch(self) -> Iterator[EpochMetrics | TrialDiverged]:
+        """Train for one; then each member's result, in their order."""
+        began = time.perf_counter()
+        rates = [set_rates(state) for state in self.states]
+        images, costs = self.train_epoch()
+        seconds = time.perf_counter() - began
+        for state, lr, own in zip(self.states, rates, costs, strict=True):
+            try:
+                yield finish_epoch(state, self.valid, own, lr, images, seconds)
+            except TrialDiverged as diverged:
+                yield diverged
+
+    def train_epoch(self) -> tuple[int, list[dict[str, float]]]:
+        """Number of images a member has trained on, and each one's mean costs."""
+        for optimizer in self.optimizers.values():
+            optimizer.take_rates()
+        self.model.train()
+        sums: dict[str, Tensor] = {}
+        images = batches = 0
+        for batch in self._batches():
+            for name, cost in self.model.train_step(self, batch).items():
+                sums[name] = sums[name] + cost if name in sums else cost.double()
+            images, batches = images + batch.x.shape[1], batches + 1
+        means = {name: (total / batches).tolist() for name, total in sums.items()}
+        members = range(len(self.states))
+        return images, [{name: own[i] for name, own in means.items()} for i in members]
+
+    def _batches(self) -> Iterator[Batch]:
+        own = [s.batches(state) for s, state in zip(self.supplies, self.states, strict=True)]
+        return map(_one_batch, zip(*own, strict=True))
+
+
+def _one_batch(batches: Sequence[Batch]) -> Batch:
+    x = torch.stack([batch.x for batch in batches])
+    clean = all(batch.noisy is batch.x for batch in batches)
+    labelled = [batch.labelled for batch in batches if batch.labelled is not None]
+    return Batch(
+        x,
+        x if clean else torch.stack([batch.noisy for batch in batches]),
+        torch.stack([batch.y for batch in batches]),
+        (torch.stack([x for x, _ in labelled]), torch.stack([y for _, y in labelled]))
+        if labelled
+        else None,
+    )
+
+
+# -- stacks ----------------------------------------------------------------------------------
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor (P, …), of which each of `tensors` (…) is a part from now on."""
+    stack = torch.stack([tensor.detach() for tensor in tensors])
+    for tensor, part in zip(tensors, stack, strict=True):
+        tensor.data = part
+    return stack
+
+
+def _stack(layers: Sequence[nn.Module], name: str) -> Tensor:
+    return stacked([getattr(layer, name) for layer in layers])
+
+
+def _parameter(layers: Sequence[nn.Module], name: str) -> nn.Parameter:
+    return nn.Parameter(_stack(layers, name))
+
+
+def _one_model(models: Sequence[Model]) -> Model:
+    one = _one(models)
+    for name in ("prior", "categorical"):
+        if hasattr(one, name):
+            setattr(one, name, Priors([getattr(model, name) for model in models]))
+    return one
+
+
+def _one(nets: Sequence[Net]) -> Net:
+    """The first net's code over all nets' layers."""
+    one = copy.copy(nets[0])
+    one._modules = {
+        name: _LAYERS.get(type(child), _one)([net.get_submodule(name) for net in nets])
+        for name, child in nets[0].named_children()
+    }
+    return one
+
+
+class Linears(nn.Module):
+    """(P, B, I) -> (P, B, O)."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight, self.bias = (_parameter(layers, name) for name in ("weight", "bias"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # in memory (P, O, B), so that gradients come as the weights lie
+        return torch.baddbmm(self.bias[..., None], self.weight, x.mT).mT
+
+
+class BatchNorms(nn.Module):
+    """(P, B, O) -> (P, B, O), every output normed over its member's batch, in training."""
+
+    def __init__(self, layers: Sequence[nn.BatchNorm1d]) -> None:
+        super().__init__()
+        self.weight, self.bias = (_parameter(layers, name) for name in ("weight", "bias"))
+        buffers = ("running_mean", "running_var", "num_batches_tracked")
+        self.mean, self.var, self.steps = (_stack(layers, name) for name in buffers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps += 1
+        mean, var, weight, bias = (
+            each.view(-1) for each in (self.mean, self.var, self.weight, self.bias)
+        )
+        y = batch_norm(x.transpose(0, 1).flatten(1), mean, var, weight, bias, training=True)
+        return y.view(-1, *self.mean.shape).transpose(0, 1)
+
+
+_LAYERS = {nn.Linear: Linears, nn.BatchNorm1d: BatchNorms}
+
+
+@dataclass(frozen=True)
+class Priors:
+    """A prior of each member's own."""
+
+    members: Sequence[Prior]
+
+    @property
+    def dim(self) -> int:
+        return self.members[0].dim
+
+    def sample(self, n: int, *, generator: Streams) -> Tensor:
+        """(P, n, dim)."""
+        own = zip(self.members, generator.members, strict=True)
+        return torch.stack([prior.sample(n, generator=stream) for prior, stream in own])
+
+
+class PackedOptimizer(Optimizer):
+    """SGD or Adam of all members, each at its own rate and momentum."""
+
+    def __init__(self, params: Sequence[Tensor], members: Sequence[Optimizer]) -> None:
+        super().__init__(params, {})
+        self.members = members
+        self.sgd = isinstance(members[0], SGD)
+        for index, p in enumerate(params):
+            zeros = {"momentum_buffer": p[0]}
+            if not self.sgd:
+                zeros = {"exp_avg": p[0], "exp_avg_sq": p[0], "step": p.new_zeros(())}
+            self.state[p] = {name: self._slot(index, name, like) for name, like in zeros.items()}
+
+    def _slot(self, index: int, name: str, like: Tensor) -> Tensor:
+        """The members' own memory of their parameter with that index; at first it is 0."""
+        params = [member.param_groups[0]["params"][index] for member in self.members]
+        states = [member.state[p] for member, p in zip(self.members, params, strict=True)]
+        return stacked([state.setdefault(name, torch.zeros_like(like)) for state in states])
+
+    def take_rates(self) -> None:
+        """The members' own, as they are now."""
+        groups = [member.param_groups[0] for member in self.members]
+        device = self.param_groups[0]["params"][0].device
+        momenta = [group["momentum"] if self.sgd else group["betas"][0] for group in groups]
+        self.lr = torch.tensor([group["lr"] for group in groups], device=device)
+        self.momentum = torch.tensor(momenta, device=device)
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # nobody has a closure
+        (self._sgd if self.sgd else self._adam)()
+
+    def _sgd(self) -> None:
+        """v ← m·v + g, p ← p − lr·v."""
+        for p, slots in self.state.items():
+            v = slots["momentum_buffer"]
+            assert p.grad is not None
+            torch.addcmul(p.grad, v, _each(self.momentum, p), out=v)
+            p.addcmul_(v, _each(self.lr, p), value=-1)
+
+    def _adam(self) -> None:
+        """Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1."""
+        first = next(iter(self.state.values()))
+        t, beta1 = 1 + first["step"].double(), self.momentum.double()
+        rate, root = self.lr / (1 - beta1**t), (1 - _BETA2**t).sqrt()
+        for p, slots in self.state.items():
+            slots["step"] += 1
+            assert p.grad is not None
+            m = slots["exp_avg"].lerp_(p.grad, _each(1 - self.momentum, p))
+            v = slots["exp_avg_sq"].mul_(_BETA2).addcmul_(p.grad, p.grad, value=1 - _BETA2)
+            p.addcdiv_(m * _each(rate, p), v.sqrt().div_(_each(root, p)).add_(_EPSILON), value=-1)
+
+
+def _each(values: Tensor, p: Tensor) -> Tensor:
+    """A member's value (P,) for each of its weights (P, …)."""
+    return values.to(p.dtype).view(-1, *[1] * (p.dim() - 1))

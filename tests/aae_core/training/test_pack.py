@@ -1,0 +1,185 @@
+"""A pack's members become what they are alone, whoever else is in it and whoever leaves."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import KINDS, changed, images, start, trial, weights
+
+from aae_core.architectures import ARCHITECTURES
+from aae_core.config import OptimizerConfig, PriorConfig, ScheduleConfig, TrialConfig
+from aae_core.errors import TrialDiverged
+from aae_core.training import TrainState, fit
+from aae_core.training.pack import fit_pack, form
+
+EPOCHS = 17  # of 3 steps
+PACKED = [kind for kind in KINDS if form(trial(kind))]
+CASES = [(kind, encoder) for kind in PACKED for encoder in ARCHITECTURES[kind].encoders]
+SCHEDULES = (ScheduleConfig("cosine"), ScheduleConfig("step", (6,)), ScheduleConfig())
+
+
+@pytest.fixture(autouse=True)
+def unvalidated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured between epochs moves nothing, and takes longer than they do."""
+    monkeypatch.setattr("aae_core.training.loop.validation_metrics", lambda *_: {})
+
+
+def different(config: TrialConfig) -> list[TrialConfig]:
+    """Three that have nothing in common but their form."""
+
+    def member(i: int) -> TrialConfig:
+        def rates(settings: OptimizerConfig) -> OptimizerConfig:
+            factor, momentum = [(0.5, 0.9), (1, 0.5), (1.5, 0.0)][i]
+            return replace(settings, lr=factor * settings.lr, momentum=momentum)
+
+        model, training = config.model, config.training
+        prior = PriorConfig(ARCHITECTURES[model.kind].priors[i], std=1 + i)
+        return replace(
+            config,
+            seed=i,
+            model=replace(model, prior=prior, init_std=0.2 + 0.1 * i),
+            training=replace(
+                training,
+                epochs=EPOCHS - 3 * i,
+                reconstruction=rates(training.reconstruction),
+                adversarial=rates(training.adversarial),
+                classification=rates(training.classification),
+                schedule=SCHEDULES[i],
+                input_noise=0.1 * i,
+            ),
+        )
+
+    return [member(i) for i in range(3)]
+
+
+def alone(config: TrialConfig) -> TrainState:
+    return to_its_end(start(config))
+
+
+def to_its_end(state: TrainState) -> TrainState:
+    for _ in fit(state, images()):
+        pass
+    return state
+
+
+def require_same(got: TrainState, want: TrainState) -> None:
+    """The whole state: weights, buffers, optimisers' memories, streams, losses."""
+    wanted = want._tensors()
+    tensors = {name: tensor for name, tensor in got._tensors().items() if name in wanted}
+    torch.testing.assert_close(tensors, wanted, rtol=1e-3, atol=1e-4)
+    assert len(got.history) == len(want.history) == got.epoch == want.epoch
+    for row, wanted_row in zip(got.history, want.history, strict=True):
+        assert row == pytest.approx(wanted_row, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(("kind", "encoder"), CASES)
+def test_every_member_becomes_what_it_is_alone(kind: str, encoder: str, optimizer: str) -> None:
+    states = [start(c) for c in different(trial(kind, encoder, optimizer=optimizer))]
+    members = dict(enumerate(states))
+    told = list(fit_pack(members, images()))
+    assert [list(results) for results in told] == 11 * [[0, 1, 2]] + 3 * [[0, 1]] + 3 * [[0]]
+    assert not members
+    for number, state in enumerate(states):
+        require_same(state, alone(state.config))
+        own = [results[number] for results in told if number in results]
+        assert [{"epoch": e.epoch, **e.metrics} for e in own] == state.history
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_batches_are_normed_for_each_member(kind: str) -> None:
+    states = [start(c) for c in different(trial(kind, batch_norm="autoencoder"))]
+    for _ in fit_pack(dict(enumerate(states)), images()):
+        pass
+    for state in states:
+        require_same(state, alone(state.config))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_who_is_taken_out_goes_on_alone_and_the_others_together(
+    optimizer: str, tmp_path: Path
+) -> None:
+    configs = different(trial("aae", "gaussian", optimizer=optimizer))
+    members = {config.seed: start(config) for config in configs}
+    running = fit_pack(members, images())
+    for _ in range(5):
+        next(running)
+    first, second, third = members.pop(0), members[1], members[2]
+    first.save(tmp_path / "left")
+    before = weights(first.model)
+    for _ in running:
+        pass
+    assert not changed(before, first.model)  # by those who went on
+    for state in (TrainState.load(tmp_path / "left"), first):
+        require_same(to_its_end(state), alone(state.config))
+    for state in (second, third):
+        require_same(state, alone(state.config))
+
+
+def test_who_has_begun_alone_may_go_on_together(tmp_path: Path) -> None:
+    states = []
+    for epochs, config in enumerate(different(trial("aae"))):
+        state = start(config)
+        running = fit(state, images())
+        for _ in range(2 * epochs):
+            next(running)
+        state.save(tmp_path / str(epochs))
+        states.append(TrainState.load(tmp_path / str(epochs)))
+    for _ in fit_pack(dict(enumerate(states)), images()):
+        pass
+    for state in states:
+        require_same(state, alone(state.config))
+
+
+def test_a_member_at_its_end_has_nothing_to_tell() -> None:
+    state = alone(trial("aae"))
+    assert not list(fit_pack({0: state}, images()))
+
+
+def test_who_diverges_leaves_and_harms_no_other() -> None:
+    well = trial("aae", output="linear", epochs=4)
+    training = replace(well.training, reconstruction=OptimizerConfig("sgd", 1e18))
+    ill = replace(well, training=training)
+    states = {"well": start(well), "ill": start(ill), "too": start(replace(well, seed=6))}
+    told = list(fit_pack(dict(states), images()))
+    assert isinstance(told[0]["ill"], TrialDiverged)
+    assert told[0]["ill"].epoch == 1
+    assert [list(results) for results in told[1:]] == 3 * [["well", "too"]]
+    for name in ("well", "too"):
+        require_same(states[name], alone(states[name].config))
+
+
+OTHER: dict[str, Callable[[TrialConfig], TrialConfig]] = {
+    "width": lambda c: replace(c, model=replace(c.model, hidden=(12, 9))),
+    "code": lambda c: replace(c, model=replace(c.model, code_dim=3)),
+    "data": lambda c: replace(c, data=replace(c.data, name="mnist")),
+    "batch": lambda c: replace(c, training=replace(c.training, batch_size=7)),
+    "optimizer": lambda c: replace(
+        c, training=replace(c.training, reconstruction=OptimizerConfig("adam"))
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_another_form_trains_in_another_pack(what: str) -> None:
+    config = trial("aae")
+    other = OTHER[what](config)
+    assert form(other) != form(config)
+    members = {"one": start(config), "other": start(other)}
+    with pytest.raises(ValueError, match="one form"):
+        next(fit_pack(members, images()))
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_members_may_differ_in_all_but_their_form(kind: str) -> None:
+    assert len(set(map(form, different(trial(kind))))) == 1
+
+
+def test_what_no_pack_can_do_is_trained_alone() -> None:
+    assert {"aae", "supervised", "semi_supervised", "clustering"} < set(PACKED) < set(KINDS)
+    assert form(trial("aae", dropout=0.1)) is None
+    assert form(trial("aae", channels=(2,))) is None
+    low = replace(trial("aae").training, precision="bfloat16")
+    assert form(replace(trial("aae"), training=low)) is None
