@@ -1,6 +1,6 @@
 """Training throughput, images a second: ours, pythae's and a plain PyTorch loop, side by side.
 
-    python benchmarks/train_step.py
+    python benchmarks/train_step.py [--pack]
 
 The network and batch of the likelihood experiments (784-1000-1000-8, batch 100), on one thread and
 on all of them.  Every contestant trains on the same images, its batches drawn by its own means.
@@ -15,6 +15,9 @@ read) at the bandwidth of a long vector sum, both measured in the same rounds.
 
 Then other architectures, batches and widths, and two trials of a sweep at once against one, beside
 two bare processes against one: what the machine itself allows.
+
+With `--pack`, one trial against packs of them (`aae_core.training.pack`), images a second of all
+members: on one thread, as trials of a sweep are, or on a GPU where there is one.
 """
 
 import argparse
@@ -44,13 +47,18 @@ from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData
 from aae_core.training import TrainState, fit
 from aae_core.training.batches import Supply
+from aae_core.training.pack import Pack
 
-PIXELS, CODE, CLASSES = 784, 8, 10
+SIDE, CODE, CLASSES = 28, 8, 10
+PIXELS = SIDE**2
 IMAGES = 4000  # that a contestant trains on in a round
 ROUNDS = 7
 FLOATS = 1 << 25  # of each vector summed: far more than any cache holds
-SIDE = 2048  # of the matrices multiplied
+MATRIX = 2048  # rows and columns of the matrices multiplied
 EPOCHS = 8  # of trials at once
+PACKS = (1, 4, 16)  # members
+PACKED_IMAGES = 500  # that each of them trains on in a round
+PACKED_WIDTHS = (30, 100, 200, 400)
 CORES = len(os.sched_getaffinity(0))
 
 _SWEEP = """\
@@ -69,20 +77,20 @@ evaluate: {{parzen: {{samples: 10000, screen_samples: 10000}}}}
 Contestant = Callable[[], float]  # trains on IMAGES images; images a second
 
 
-def random_images(n: int = IMAGES) -> np.ndarray:
-    return np.random.default_rng(0).integers(256, size=(n, PIXELS), dtype=np.uint8)
+def random_images(n: int = IMAGES, side: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(0).integers(256, size=(n, side**2), dtype=np.uint8)
 
 
-def random_data() -> TrainingData:
-    images, labels = random_images(), np.arange(IMAGES) % CLASSES
-    return TrainingData.of("random", (28, 28), (images, labels), (images[:10], labels[:10]))
+def random_data(n: int = IMAGES, side: int = SIDE) -> TrainingData:
+    images, labels = random_images(n, side), np.arange(n) % CLASSES
+    return TrainingData.of("random", (side, side), (images, labels), (images[:10], labels[:10]))
 
 
 def trial(kind: str = "aae", hidden: int = 1000, batch: int = 100, **model: Any) -> TrialConfig:
     """As the paper has it, for longer than anyone waits."""
     return TrialConfig(
         DataConfig("arrays", path="random"),
-        ModelConfig(kind, code_dim=CODE, hidden=(hidden, hidden), **model),  # type: ignore[arg-type]
+        ModelConfig(kind, **{"code_dim": CODE, "hidden": (hidden, hidden)} | model),  # type: ignore[arg-type]
         TrainConfig(epochs=10**6, batch_size=batch),
     )
 
@@ -187,22 +195,22 @@ def pythae(batch: int = 100) -> Contestant:
     return timed(train)
 
 
-def timed(train: Callable[[], object]) -> Contestant:
+def timed(train: Callable[[], object], images: int = IMAGES) -> Contestant:
     def run() -> float:
         began = time.perf_counter()
         train()
-        return IMAGES / (time.perf_counter() - began)
+        return images / (time.perf_counter() - began)
 
     return run
 
 
 def product_rate() -> float:
     """Floating-point operations a second."""
-    a, b, out = (torch.randn(SIDE, SIDE) for _ in range(3))
+    a, b, out = (torch.randn(MATRIX, MATRIX) for _ in range(3))
     began = time.perf_counter()
     for _ in range(4):
         torch.mm(a, b, out=out)
-    return 4 * 2 * SIDE**3 / (time.perf_counter() - began)
+    return 4 * 2 * MATRIX**3 / (time.perf_counter() - began)
 
 
 def bandwidth() -> float:
@@ -342,6 +350,50 @@ def at_once() -> dict[str, float]:
     }
 
 
+# -- packs -----------------------------------------------------------------------------------
+
+
+def packs() -> dict[str, Any]:
+    """Nets of each size, by turns alone and in packs of so many members."""
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mnist, digits = random_data(PACKED_IMAGES), random_data(PACKED_IMAGES, 8)
+    small = {
+        f"64-{width}-{width}-2, batch 50": against_packs(
+            trial(hidden=width, batch=50, code_dim=2), digits, device
+        )
+        for width in PACKED_WIDTHS
+    }
+    large = {"784-1000-1000-8, batch 100": against_packs(trial(), mnist, device)}
+    return {"device": device} | small | large
+
+
+def against_packs(config: TrialConfig, data: TrainingData, device: str) -> dict[str, Any]:
+    def state(seed: int) -> TrainState:
+        return TrainState.create(replace(config, seed=seed), data, device)
+
+    def packed(members: int) -> Contestant:
+        pack = Pack([state(seed) for seed in range(members)], data)
+        return timed(pack.train_epoch, members * len(data.x_train))
+
+    epochs = fit(state(0), data)
+    contestants = {f"pack of {n}": packed(n) for n in PACKS}
+    measured = race({"alone": lambda: next(epochs).samples_per_second} | contestants)
+    return {
+        "images_per_second": {name: median(rates) for name, rates in measured.items()},
+        "over_alone": {name: over(measured[name], measured["alone"]) for name in contestants},
+    }
+
+
+def report_of_packs(found: dict[str, Any]) -> Iterator[str]:
+    yield f"{found['device']}, images/s of all members, over one alone"
+    for name, r in found.items():
+        if name != "device":
+            yield name
+            for who, rate in r["images_per_second"].items():
+                yield f"  {rate:9,.0f}  {r['over_alone'].get(who, 1):5.2f}  {who}"
+
+
 def report(found: dict[str, Any]) -> Iterator[str]:
     for r in found["against_others"]:
         rates = r["images_per_second"]
@@ -360,10 +412,15 @@ def report(found: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pack", action="store_true", help="packs of trials against one alone")
     parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.probe:
         print(probe())
+        return
+    if arguments.pack:
+        found = packs()
+        publish("pack", found, "\n".join(report_of_packs(found)))
         return
     found = {
         "against_others": [against_others(threads) for threads in sorted({1, CORES})],
