@@ -17,13 +17,15 @@ from aae_core.data import TrainingData
 
 PACKAGES = ("aae-sweep", "torch", "numpy")
 DATA, THREADS, DEVICE = "aae.data_sha256", "aae.threads", "aae.device"
+PACK = "aae.pack"
 _DIGEST = 36  # characters that MLflow keeps of a data set's digest
 _THEN = ", then "  # between the circumstances of a trial's attempts, where they differ
 
 
-def provenance(threads: int, *, gpu: bool) -> dict[str, str]:
-    """Of a training in this process."""
-    return {**_machine(), THREADS: str(threads), DEVICE: _device(gpu)}
+def provenance(threads: int, *, gpu: bool, pack: int = 1) -> dict[str, str]:
+    """Of a training in this process, of so many trials as one model."""
+    packed = {PACK: str(pack)} if pack > 1 else {}
+    return {**_machine(), THREADS: str(threads), DEVICE: _device(gpu), **packed}
 
 
 def succession(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

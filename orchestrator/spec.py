@@ -225,13 +225,17 @@ class EvaluateSpec(Spec):
 
 
 class ResourcesSpec(Spec):
-    """`cpu` and `gpu` of one trial, `auto`: one where there are any; `disk_gb` of checkpoints."""
+    """`cpu` and `gpu` of one trial, `auto`: one where there are any; `disk_gb` of checkpoints.
+
+    `pack`: how many trials of one form may share them, trained as one model.
+    """
 
     cpu: float = Field(default=1.0, gt=0)
     gpu: Annotated[
         Annotated[float, Field(ge=0), Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
         Discriminator(lambda gpu: "auto" if isinstance(gpu, str) else "number"),
     ] = "auto"
+    pack: int = Field(default=1, ge=1)
     disk_gb: float | None = Field(default=None, ge=0)
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ray import tune
 from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
 from aae_core.errors import CheckpointError, TrialDiverged
-from aae_core.training import EpochMetrics, TrainState, fit
+from aae_core.training import EpochMetrics, TrainState, fit_pack
 from orchestrator import disk
 from orchestrator.drawing import draw_epoch, is_drawn
 from orchestrator.provenance import provenance
@@ -30,6 +30,7 @@ from orchestrator.system_metrics import system_metrics
 
 CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, where epochs are shorter than this
 SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints: large nets save less often
+LEAVE = "leave"  # a file in an attempt's folder: its trial has ended, the rest of its pack goes on
 
 
 @dataclass(frozen=True)
@@ -71,64 +72,144 @@ class Report:
 def train(config: Mapping[str, Any], data: TrainingData) -> None:
     """The function that Ray Tune runs; with reused actors it starts clean each time.
 
-    A report is JSON, so that Tune neither flattens nor interprets it.
+    It trains one attempt, or a pack of them.  Works and reports are JSON, so that Tune neither
+    flattens nor interprets them.
     """
-    work = Work(**config)
-    torch.set_num_threads(work.threads)
-    if work.gpu:  # what the trial before left in this process, which it may have run full
+    works = [Work(**work) for work in json.loads(config["works"])]
+    gpu = works[0].gpu
+    torch.set_num_threads(works[0].threads)
+    if gpu:  # what the trial before left in this process, which it may have run full
         gc.collect()
         torch.cuda.empty_cache()
-    node = os.environ.get("HOSTNAME") or os.uname().nodename
-    past: dict[str, Any] = {}
+    attempts = {work.number: Attempt(work, data, len(works)) for work in works}
 
-    def tell(epoch: int, metrics: dict[str, float], **rest: Any) -> None:
-        report = Report(work.number, work.attempt, node, epoch, metrics, **past, **rest)
-        past.pop("history", None)
-        past.pop("machine", None)
-        tune.report({"report": json.dumps(asdict(report))})
+    def tell(reports: list[Report]) -> None:
+        tune.report({"reports": json.dumps([asdict(report) for report in reports])})
+        for report in reports:
+            if report.end is not None:
+                del attempts[report.number]
 
-    state = None
     try:
-        state = begin(work, data)
-        if state.epoch:
-            past.update(resumed_from=state.epoch, history=list(state.history))
-        tell(state.epoch, {}, pictures=_pictures(work, state, data))  # they may have been lost
-        past.update(machine=provenance(work.threads, gpu=work.gpu))
-        system_metrics(gpu=work.gpu)  # from here on counts what the first epoch reports
-        if state.epoch >= state.config.training.epochs:
-            metrics = _last_metrics(state)
-            tell(state.epoch, metrics, end="complete", checkpoint=work.resume, trained=False)
-        for epoch, saved in train_with_checkpoints(state, data, Path(work.folder)):
-            last = epoch.epoch == state.config.training.epochs
-            tell(
-                epoch.epoch,
-                epoch.metrics,
-                checkpoint=str(saved) if saved else None,
-                end="complete" if last else None,
-                seconds=epoch.seconds,
-                samples_per_second=epoch.samples_per_second,
-                system=system_metrics(gpu=work.gpu),
-                pictures=_pictures(work, state, data),
-            )
-    except TrialDiverged as diverged:
-        tell(diverged.epoch, {}, end="diverged", reason=str(diverged))
-    except torch.OutOfMemoryError as error:
-        tell(state.epoch if state else 0, {}, end="failed", reason=_out_of_memory(error))
+        for attempt in list(attempts.values()):
+            tell([attempt.begun()])
+        for attempt in [attempt for attempt in attempts.values() if attempt.is_done]:
+            tell([attempt.done_before()])
+        states = {number: attempt.state for number, attempt in attempts.items()}
+        system_metrics(gpu=gpu)  # from here on counts what the first epoch reports
+        for epoch in fit_pack(states, data):
+            system = system_metrics(gpu=gpu)
+            tell([attempts[number].after(said, system) for number, said in epoch.items()])
+            for number in [number for number in states if attempts[number].is_to_leave]:
+                del states[number], attempts[number]
     except Exception as error:  # whatever it is, it ends this trial and no other
+        if len(attempts) > 1 and not disk.is_full(error):
+            raise  # each is tried again alone
         traceback.print_exc()
-        epoch_reached = state.epoch if state else 0
+        tell([attempt.failed(error) for attempt in attempts.values()])
+
+
+class Attempt:
+    """One attempt at one trial: where it stands, and what it tells the driver."""
+
+    state: TrainState
+
+    def __init__(self, work: Work, data: TrainingData, pack: int) -> None:
+        self._work, self._data, self._pack = work, data, pack
+        self._checkpoints = Checkpoints(Path(work.folder), pack)
+        self._node = os.environ.get("HOSTNAME") or os.uname().nodename
+        self._past: dict[str, Any] = {}
+
+    @property
+    def is_done(self) -> bool:
+        return self.state.epoch >= self.state.config.training.epochs
+
+    @property
+    def is_to_leave(self) -> bool:
+        """Its trial has ended: the driver says so where others of the pack go on."""
+        return self._pack > 1 and (Path(self._work.folder) / LEAVE).exists()
+
+    def begun(self) -> Report:
+        self.state = begin(self._work, self._data)
+        if self.state.epoch:
+            self._past.update(resumed_from=self.state.epoch, history=list(self.state.history))
+        pictures = self._pictures()  # they may have been lost
+        report = self._report(self.state.epoch, {}, pictures=pictures)
+        made_by = provenance(self._work.threads, gpu=self._work.gpu, pack=self._pack)
+        self._past.update(machine=made_by)
+        return report
+
+    def done_before(self) -> Report:
+        """The checkpoint that it took up was of its last epoch."""
+        metrics, checkpoint = _last_metrics(self.state), self._work.resume
+        return self._report(
+            self.state.epoch, metrics, end="complete", checkpoint=checkpoint, trained=False
+        )
+
+    def after(self, epoch: EpochMetrics | TrialDiverged, system: dict[str, float]) -> Report:
+        if isinstance(epoch, TrialDiverged):
+            return self._report(epoch.epoch, {}, end="diverged", reason=str(epoch))
+        saved = self._checkpoints.after(self.state)
+        return self._report(
+            epoch.epoch,
+            epoch.metrics,
+            checkpoint=str(saved) if saved else None,
+            end="complete" if self.is_done else None,
+            seconds=epoch.seconds,
+            samples_per_second=epoch.samples_per_second,
+            system=system,
+            pictures=self._pictures(),
+        )
+
+    def failed(self, error: Exception) -> Report:
+        state = getattr(self, "state", None)
+        epoch = state.epoch if state else 0
         if disk.is_full(error):
-            reason = disk.described(Path(work.folder), error)
-            tell(epoch_reached, _last_metrics(state), end="full", reason=reason)
-        else:
-            tell(epoch_reached, {}, end="failed", reason=f"{type(error).__name__}: {error}")
+            reason = disk.described(Path(self._work.folder), error)
+            return self._report(epoch, _last_metrics(state), end="full", reason=reason)
+        if isinstance(error, torch.OutOfMemoryError):
+            return self._report(epoch, {}, end="failed", reason=_out_of_memory(error))
+        reason = f"{type(error).__name__}: {error}"
+        return self._report(epoch, {}, end="failed", reason=reason)
+
+    def _report(self, epoch: int, metrics: dict[str, float], **rest: Any) -> Report:
+        work = self._work
+        report = Report(work.number, work.attempt, self._node, epoch, metrics, **self._past, **rest)
+        self._past.pop("history", None)
+        self._past.pop("machine", None)
+        return report
+
+    def _pictures(self) -> list[str]:
+        """Of the models that are confirmed, in few epochs: training waits meanwhile."""
+        epoch, epochs = self.state.epoch, self.state.config.training.epochs
+        if self._work.stage != "confirm" or not is_drawn(epoch, epochs):
+            return []
+        drawn = draw_epoch(self.state, self._data, Path(self._work.folder))
+        return [str(path) for path in drawn]
 
 
-def _pictures(work: Work, state: TrainState, data: TrainingData) -> list[str]:
-    """Of the models that are confirmed, in few epochs: training waits meanwhile."""
-    if work.stage != "confirm" or not is_drawn(state.epoch, state.config.training.epochs):
-        return []
-    return [str(path) for path in draw_epoch(state, data, Path(work.folder))]
+class Checkpoints:
+    """Of an attempt, below its `folder`: where one is due, and always after the last epoch.
+
+    The two newest are kept: the driver may not yet have heard of the newer one.
+    """
+
+    def __init__(self, folder: Path, pack: int = 1) -> None:
+        self._folder, self._pack = folder, pack
+        self._saved_at, self._pause = time.monotonic(), CHECKPOINT_SECONDS
+
+    def after(self, state: TrainState) -> Path | None:
+        """Save the epoch that is finished, if it is time to."""
+        began = time.monotonic()
+        if state.epoch < state.config.training.epochs and began - self._saved_at < self._pause:
+            return None
+        saved = self._folder / f"epoch-{state.epoch:06d}"
+        state.save(saved)
+        for old in sorted(self._folder.glob("epoch-*"))[:-2]:
+            shutil.rmtree(old)
+        self._saved_at = time.monotonic()
+        took = self._pack * (self._saved_at - began)  # the whole pack waits
+        self._pause = max(CHECKPOINT_SECONDS, took / SAVING_SHARE)
+        return saved
 
 
 def _out_of_memory(error: torch.OutOfMemoryError) -> str:
@@ -166,25 +247,3 @@ def _to_go_on_from(work: Work) -> list[Path]:
     attempts = [a for t in trials for a in t.glob("*") if a.name in map(str, range(work.attempt))]
     saved = [path for attempt in attempts for path in attempt.glob("epoch-*")]
     return [*named, *sorted(saved, key=lambda path: path.name, reverse=True)]
-
-
-def train_with_checkpoints(
-    state: TrainState, data: TrainingData, folder: Path
-) -> Iterator[tuple[EpochMetrics, Path | None]]:
-    """`fit`, with a checkpoint below `folder` where one is due, and always after the last epoch.
-
-    The two newest are kept: the driver may not yet have heard of the newer one.
-    """
-    saved_at, pause = time.monotonic(), CHECKPOINT_SECONDS
-    for epoch in fit(state, data):
-        saved = None
-        last = epoch.epoch == state.config.training.epochs
-        began = time.monotonic()
-        if last or began - saved_at >= pause:
-            saved = folder / f"epoch-{epoch.epoch:06d}"
-            state.save(saved)
-            for old in sorted(folder.glob("epoch-*"))[:-2]:
-                shutil.rmtree(old)
-            saved_at = time.monotonic()
-            pause = max(CHECKPOINT_SECONDS, (saved_at - began) / SAVING_SHARE)
-        yield epoch, saved

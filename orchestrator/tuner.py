@@ -22,12 +22,14 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
 from ray.tune.search import Searcher
 
+from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
+from aae_core.training.pack import form
 from orchestrator import cluster
 from orchestrator.records import Stage, TrialState
 from orchestrator.spec import SweepSpec
 from orchestrator.study import Assignment, Ledger
-from orchestrator.trainable import Report, Work, train
+from orchestrator.trainable import LEAVE, Report, Work, train
 
 MAX_LOSSES = 4  # of a trial's worker at the same epoch: then the trial is taken for the cause
 _CAPACITY_SECONDS = 5.0  # how often the cluster is asked what it has
@@ -70,8 +72,10 @@ class StageDriver:
     ) -> None:
         self.spec = spec
         self.ledger = ledger
-        self.live: dict[str, Live] = {}
+        self.live: dict[str, dict[int, Live]] = {}  # by Tune's trial, which is a pack of ours
         self.lost: deque[int] = deque(ledger.unfinished())
+        self._aside: deque[Assignment] = deque()  # they wait for others of their form
+        self._alone: set[int] = set()  # trials that a pack was lost with
         self._losses: Counter[tuple[int, int]] = Counter()  # by trial and the epoch it had reached
         self._starved: set[int] = set()  # trials whose worker was killed for memory, once
         self._folder_of = folder_of
@@ -101,16 +105,40 @@ class StageDriver:
             return None
         if len(self.live) > self.capacity():  # one more than fit, so that an actor is reused
             return None
-        assignment = (
-            self.ledger.next_attempt(self.lost.popleft(), self.spec)
-            if self.lost
-            else self._next_assignment()
-        )
-        if assignment is None:
+        pack = self._next_pack()
+        if not pack:
             return None if self.live else Searcher.FINISHED
-        self.live[trial_id] = Live(assignment)
-        self._listener.trial_started(assignment)
-        work = Work(
+        self.live[trial_id] = {assignment.number: Live(assignment) for assignment in pack}
+        for assignment in pack:
+            self._listener.trial_started(assignment)
+        return {"works": json.dumps([asdict(self._work(assignment)) for assignment in pack])}
+
+    def _next_pack(self) -> list[Assignment]:
+        """The next attempt, and with it others that train as one model with it."""
+        first = self._next()
+        if first is None:
+            return []
+        pack, others = [first], list[Assignment]()
+        most, shape = self.spec.resources.pack, self._form(first)
+        while shape is not None and len(pack) < most and len(others) < most:
+            if (another := self._next()) is None:
+                break
+            (pack if self._form(another) == shape else others).append(another)
+        self._aside.extendleft(reversed(others))
+        return pack
+
+    def _next(self) -> Assignment | None:
+        if self._aside:
+            return self._aside.popleft()
+        if self.lost:
+            return self.ledger.next_attempt(self.lost.popleft(), self.spec)
+        return self._next_assignment()
+
+    def _form(self, assignment: Assignment) -> TrialConfig | None:
+        return None if assignment.number in self._alone else form(assignment.config)
+
+    def _work(self, assignment: Assignment) -> Work:
+        return Work(
             stage=assignment.stage,
             number=assignment.number,
             attempt=assignment.attempt,
@@ -120,7 +148,6 @@ class StageDriver:
             threads=self._share.threads,
             gpu=self._share.gpu > 0,
         )
-        return asdict(work)
 
     def capacity(self) -> int:
         asked, fit = self._capacity
@@ -130,41 +157,65 @@ class StageDriver:
         return fit
 
     def should_stop(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Hear a report, once, and say whether the trial ends here."""
-        live = self.live.get(trial_id)
-        if live is None or "report" not in result:
+        """Hear what a pack reports, once, and say whether all of it ends here."""
+        members = self.live.get(trial_id)
+        if members is None or "reports" not in result:
             return True  # ended already: Tune repeats the last report of a function that returns
-        report = Report(**json.loads(result["report"]))
+        reports = [Report(**told) for told in json.loads(result["reports"])]
+        for report in reports:
+            if report.number in members:  # else it has ended, and does not know yet
+                self._hear_report(members, report, len(reports))
+        if not members:
+            del self.live[trial_id]
+            return True
+        return self._is_stopping or self._paused.is_set()
+
+    def _hear_report(self, members: dict[int, Live], report: Report, pack: int) -> None:
+        live = members[report.number]
         self._hear_of_start(live, report)
         if report.end in ("diverged", "failed"):
-            return self._stop(trial_id, report.end, None, report.reason)  # type: ignore[arg-type]
+            self._end(members, report.number, report.end, None, report.reason)  # type: ignore[arg-type]
+            return
         if report.end == "full":
             self.full = report.reason
         if report.epoch <= live.last_epoch or not report.metrics:
-            return self._is_stopping or self._paused.is_set()
-        self._hear(live, report)
-        objective = report.metrics[self.spec.objective.metric]
+            return
+        self._hear(live, report, pack)
         if report.end == "complete":
-            return self._stop(trial_id, "complete", objective, None)
-        if live.assignment.stage == "search" and self.ledger.should_prune(report.number):
+            objective = report.metrics[self.spec.objective.metric]
+            self._end(members, report.number, "complete", objective, None)
+        elif live.assignment.stage == "search" and self.ledger.should_prune(report.number):
             reason = f"behind its peers after epoch {report.epoch}"
-            return self._stop(trial_id, "pruned", None, reason)
-        return self._is_stopping or self._paused.is_set()
+            self._end(members, report.number, "pruned", None, reason)
+            if members:
+                self._send_away(live.assignment)
+
+    def _send_away(self, assignment: Assignment) -> None:
+        """Tune can only end a whole pack: one of its trials learns by a file that it is over."""
+        folder = self._folder_of(assignment)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LEAVE).touch()
 
     def tune_ended(self, trial_id: str, *, starved: str | None = None) -> None:
-        """Tune is done with a trial. One that has not ended by then was lost, or drained.
+        """Tune is done with a pack. A trial that has not ended by then was lost, or drained.
 
         `starved`: what Ray's memory monitor said as it killed the worker. Twice is enough.
         """
-        live = self.live.pop(trial_id, None)
-        if live is None or self._is_stopping:
-            return
-        number = live.assignment.number
-        if starved is not None:
-            self._hear_of_hunger(live, starved)
+        members = self.live.pop(trial_id, None)
+        if members is None or self._is_stopping:
             return
         if self._paused.is_set():
-            self.lost.append(number)
+            self.lost.extend(members)
+        elif len(members) > 1:  # nobody knows whose fault it was: each is tried again alone
+            self._alone.update(members)
+            self.lost.extend(members)
+        else:
+            for number in list(members):
+                self._hear_of_loss(members, number, starved)
+
+    def _hear_of_loss(self, members: dict[int, Live], number: int, starved: str | None) -> None:
+        if starved is not None:
+            self._hear_of_hunger(members, number, starved)
             return
         epoch = self.ledger.epochs(number)
         self._losses[number, epoch] += 1
@@ -175,16 +226,15 @@ class StageDriver:
                 f"its worker was lost {MAX_LOSSES} times after epoch {epoch}, "
                 "often for want of memory: see Ray's logs"
             )
-            self._end(live, "failed", None, reason)
+            self._end(members, number, "failed", None, reason)
 
-    def _hear_of_hunger(self, live: Live, what: str) -> None:
-        number = live.assignment.number
+    def _hear_of_hunger(self, members: dict[int, Live], number: int, what: str) -> None:
         if number not in self._starved:
             self._starved.add(number)
             self.lost.append(number)
         else:
             reason = f"out of host memory, twice (resources.cpu: how many run at once): {what}"
-            self._end(live, "failed", None, reason)
+            self._end(members, number, "failed", None, reason)
 
     def _hear_of_start(self, live: Live, report: Report) -> None:
         if not live.started:
@@ -201,7 +251,7 @@ class StageDriver:
             goals = [row[name] for name in self.spec.goals]
             self.ledger.epoch(report.number, int(row["epoch"]), goals, None, trained=True)
 
-    def _hear(self, live: Live, report: Report) -> None:
+    def _hear(self, live: Live, report: Report, pack: int) -> None:
         live.last_epoch = report.epoch
         self._listener.trial_epoch(live.assignment.stage, report)  # metrics first: they may repeat
         self.ledger.epoch(
@@ -210,19 +260,20 @@ class StageDriver:
             [report.metrics[name] for name in self.spec.goals],
             report.checkpoint,
             trained=report.trained,
-            gpu_seconds=report.seconds * self._share.gpu,
+            gpu_seconds=report.seconds * self._share.gpu / pack,
             violations=self.spec.violations(report.metrics),
         )
 
-    def _stop(
-        self, trial_id: str, state: TrialState, value: float | None, reason: str | None
-    ) -> bool:
-        self._end(self.live.pop(trial_id), state, value, reason)
-        return True
-
-    def _end(self, live: Live, state: TrialState, value: float | None, reason: str | None) -> None:
+    def _end(
+        self,
+        members: dict[int, Live],
+        number: int,
+        state: TrialState,
+        value: float | None,
+        reason: str | None,
+    ) -> None:
         """The ledger last: a driver that dies in between ends the trial again."""
-        number = live.assignment.number
+        live = members.pop(number)
         self._listener.trial_ended(live.assignment.stage, number, state, reason)
         self.ledger.end(number, state, value, reason)
 

@@ -28,7 +28,7 @@ from aae_core.phases import Batch
 from aae_core.priors import Prior
 from aae_core.streams import Streams
 from aae_core.training.batches import Supply
-from aae_core.training.loop import EpochMetrics, finish_epoch, set_rates
+from aae_core.training.loop import EpochMetrics, finish_epoch, fit, set_rates
 from aae_core.training.state import TrainState
 
 Name = TypeVar("Name")
@@ -85,6 +85,9 @@ def fit_pack(
     for name in [name for name, state in members.items() if _is_done(state)]:
         del members[name]
     while members:
+        if len(members) == 1:
+            yield from _alone(members, data)
+            continue
         if pack is None or list(map(id, pack.states)) != list(map(id, members.values())):
             pack = Pack(list(members.values()), data)
         told = dict(zip(members, pack.epoch(), strict=True))
@@ -92,6 +95,23 @@ def fit_pack(
             if isinstance(said, TrialDiverged) or _is_done(members[name]):
                 del members[name]
         yield told
+
+
+def _alone(
+    members: MutableMapping[Name, TrainState], data: TrainingData
+) -> Iterator[dict[Name, EpochMetrics | TrialDiverged]]:
+    """`fit` of the only member, as long as it is that."""
+    [(name, state)] = members.items()
+    epochs = fit(state, data)
+    while list(members) == [name]:
+        told: EpochMetrics | TrialDiverged
+        try:
+            told = next(epochs)
+        except TrialDiverged as diverged:
+            told = diverged
+        if isinstance(told, TrialDiverged) or _is_done(state):
+            del members[name]
+        yield {name: told}
 
 
 def _is_done(state: TrainState) -> bool:

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from aae_core.data import TestData, TrainingData, load_training_data
 from aae_core.evaluation.parzen import ArraySource
-from aae_core.training import EpochMetrics, TrainState
+from aae_core.training import TrainState
 from orchestrator import evaluating, scoring, searching, stages, trainable
 from orchestrator import sweep as sweep_module
 from orchestrator.cluster import Share
@@ -30,7 +30,7 @@ from orchestrator.records import RunRecord, Stage
 from orchestrator.settings import Settings
 from orchestrator.spec import ParzenSpec, SweepSpec
 from orchestrator.spool import Spool
-from orchestrator.study import Assignment, Ledger, open_storage, search_seed
+from orchestrator.study import Assignment, Ledger, confirm_seed, open_storage, search_seed
 from orchestrator.sweep import Request, Sweep
 from orchestrator.trainable import Report
 from orchestrator.tuner import StageDriver
@@ -254,15 +254,16 @@ def test_a_retry_that_gets_no_further_has_the_curve_of_what_it_took_up(
 ) -> None:
     training = {"epochs": 3, "batch_size": 9}
     spec = sweep(images(tmp_path / "i.npz", test=True), trials=2, training=training)
-    trained, failing = trainable.fit, search_seed(spec.seed, 0)
+    trained, failing = trainable.fit_pack, search_seed(spec.seed, 0)
 
-    def fit(state: TrainState, data: TrainingData) -> Iterator[EpochMetrics]:
-        for epoch in trained(state, data):
-            if epoch.epoch == 3 and state.config.seed == failing:
+    def fit_pack(states: dict[int, TrainState], data: TrainingData) -> Iterator[Any]:
+        [state] = states.values()
+        for told in trained(states, data):
+            if state.epoch == 3 and state.config.seed == failing:
                 raise RuntimeError("no room")
-            yield epoch
+            yield told
 
-    monkeypatch.setattr(trainable, "fit", fit)
+    monkeypatch.setattr(trainable, "fit_pack", fit_pack)
     reader = run(settings, spec)
     [first] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
     ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
@@ -548,16 +549,17 @@ def test_failed_trials_are_retried_from_their_checkpoints(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
-    train = trainable.train_with_checkpoints
-    failing = {"search-0002", "confirm-0000"}
+    trained = trainable.fit_pack
+    failing = {search_seed(spec.seed, 2), confirm_seed(spec.seed, 0)}
 
-    def unlucky(state: Any, data: TrainingData, folder: Path) -> Any:
-        for epoch, saved in train(state, data, folder):
-            yield epoch, saved
-            if folder.parent.name in failing:
+    def unlucky(states: dict[int, TrainState], data: TrainingData) -> Iterator[Any]:
+        [state] = states.values()
+        for told in trained(states, data):
+            yield told
+            if state.config.seed in failing:
                 raise RuntimeError("no luck")
 
-    monkeypatch.setattr(trainable, "train_with_checkpoints", unlucky)
+    monkeypatch.setattr(trainable, "fit_pack", unlucky)
     reader = run(settings, spec)
     assert reader.status(spec.sweep_id)["trials"]["failed"] == 2
     failing.clear()

@@ -5,8 +5,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import torch
 from aae_core import checkpoint
 from aae_core.config import ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData
-from aae_core.training import TrainState
+from aae_core.training import TrainState, fit
 from orchestrator import trainable
-from orchestrator.trainable import Report, Work, begin, train, train_with_checkpoints
+from orchestrator.trainable import LEAVE, Checkpoints, Report, Work, begin, train
 
 EPOCHS = 5
 CONFIG = TrialConfig(
@@ -67,21 +68,32 @@ def told(job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list
 def told_from_the_start(
     job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> list[Report]:
+    return told_of_pack([job], data, monkeypatch)
+
+
+def told_of_pack(
+    jobs: list[Work],
+    data: TrainingData,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: Callable[[Report], None] = lambda _: None,
+) -> list[Report]:
     reports: list[Report] = []
 
     def report(metrics: dict[str, Any]) -> None:
-        reports.append(Report(**json.loads(metrics["report"])))
+        for told in json.loads(metrics["reports"]):
+            reports.append(Report(**told))
+            heard(reports[-1])
 
     monkeypatch.setattr(trainable.tune, "report", report)
-    train(asdict(job), data)
+    train({"works": json.dumps([asdict(job) for job in jobs])}, data)
     return reports
 
 
-def stopped_after(epoch: int, folder: Path, data: TrainingData) -> list[Path]:
-    """The checkpoints of an attempt that was lost after `epoch`."""
+def stopped_after(epoch: int, folder: Path, data: TrainingData) -> list[Any]:
+    """The checkpoints, or None, of every epoch of an attempt that was lost after `epoch`."""
     state = begin(work(folder), data)
-    epochs: Iterator[Any] = train_with_checkpoints(state, data, folder / "1")
-    return [saved for _, (_, saved) in zip(range(epoch), epochs, strict=False)]
+    checkpoints = Checkpoints(folder / "1")
+    return [checkpoints.after(state) for _ in islice(fit(state, data), epoch)]
 
 
 def figures(reports: list[Report]) -> dict[int, dict[str, float]]:
@@ -205,9 +217,9 @@ def test_a_checkpoint_of_any_earlier_attempt_is_better_than_none(
     """The second attempt left one checkpoint, the ledger knows it, and it is torn."""
     *_, newest = stopped_after(3, tmp_path, data)
     only = tmp_path / "2" / "epoch-000004"
-    epochs = train_with_checkpoints(begin(work(tmp_path, newest), data), data, only.parent)
-    next(epochs)
-    epochs.close()
+    state = begin(work(tmp_path, newest), data)
+    next(fit(state, data))
+    assert Checkpoints(only.parent).after(state) == only
     assert begin(work(tmp_path, only, attempt=3), data).epoch == 4
     (only / "tensors.safetensors").write_bytes(b"torn")
     assert begin(work(tmp_path, only, attempt=3), data).epoch == 3
@@ -315,14 +327,89 @@ def test_out_of_gpu_memory_has_its_own_reason(
         "If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF"
     )
     monkeypatch.setattr(TrainState, "create", refusing(error))
-    reports: list[Report] = []
-    monkeypatch.setattr(
-        trainable.tune, "report", lambda m: reports.append(Report(**json.loads(m["report"])))
-    )
-    train(asdict(work(tmp_path)), data)
-    [report] = reports
+    [report] = told_from_the_start(work(tmp_path), data, monkeypatch)
     assert (report.end, report.epoch) == ("failed", 0)
     assert report.reason == (
         "out of GPU memory: CUDA out of memory. Tried to allocate 2.00 GiB. "
         "GPU 0 has a total capacity of 1 GiB."
     )
+
+
+# -- a pack ------------------------------------------------------------------------------------
+
+
+def packed(folder: Path) -> list[Work]:
+    """Three attempts of one form; the second has fewer epochs."""
+    configs = [
+        replace(CONFIG, seed=seed, training=replace(CONFIG.training, epochs=epochs))
+        for seed, epochs in ((4, EPOCHS), (6, EPOCHS - 2), (8, EPOCHS))
+    ]
+    return [
+        replace(work(folder / str(number), config=config), number=number)
+        for number, config in enumerate(configs)
+    ]
+
+
+def of(number: int, reports: list[Report]) -> list[Report]:
+    return [report for report in reports if report.number == number and report.metrics]
+
+
+def test_every_trial_of_a_pack_tells_what_it_would_alone(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = told_of_pack(packed(tmp_path / "pack"), data, monkeypatch)
+    for job in packed(tmp_path / "alone"):
+        together, alone = of(job.number, reports), told(job, data, monkeypatch)
+        assert [(r.epoch, r.end) for r in together] == [(r.epoch, r.end) for r in alone]
+        for one, other in zip(together, alone, strict=True):
+            assert one.metrics == pytest.approx(other.metrics, rel=1e-4, abs=1e-5)
+        assert together[0].machine is not None
+        assert together[0].machine["aae.pack"] == "3"
+        saved = together[-1].checkpoint
+        assert saved is not None
+        assert begin(replace(job, resume=saved, attempt=2), data).epoch == alone[-1].epoch
+
+
+def test_a_trial_that_has_ended_leaves_its_pack(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = packed(tmp_path)
+
+    def prune(report: Report) -> None:
+        if (report.number, report.epoch) == (0, 2):
+            (Path(jobs[0].folder) / LEAVE).touch()
+
+    reports = told_of_pack(jobs, data, monkeypatch, prune)
+    assert [[r.epoch for r in of(number, reports)] for number in range(3)] == [
+        [1, 2],
+        [1, 2, 3],
+        [1, 2, 3, 4, 5],
+    ]
+
+
+def test_a_pack_goes_on_from_checkpoints_of_different_epochs(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, again = packed(tmp_path / "before"), packed(tmp_path / "again")
+    whole = [of(job.number, told_of_pack([job], data, monkeypatch)) for job in before]
+    for number, epoch in ((0, 4), (2, 5)):
+        found = f"{before[number].folder}/epoch-{epoch:06d}"
+        again[number] = replace(again[number], resume=found, attempt=2)
+    reports = told_of_pack(again, data, monkeypatch)
+    assert [r.resumed_from for r in reports[:3]] == [4, None, 5]
+    assert [(r.epoch, r.end, r.trained) for r in of(2, reports)] == [(5, "complete", False)]
+    assert [r.epoch for r in of(0, reports)] == [5]
+    for number in (0, 1):
+        final = pytest.approx(whole[number][-1].metrics, rel=1e-4, abs=1e-5)
+        assert of(number, reports)[-1].metrics == final
+
+
+def test_what_ends_a_pack_is_nobodys_fault_yet(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(trainable, "fit_pack", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        told_of_pack(packed(tmp_path), data, monkeypatch)

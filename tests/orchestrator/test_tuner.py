@@ -19,52 +19,51 @@ from orchestrator.records import Stage, TrialState
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.study import Assignment, Ledger, open_storage
-from orchestrator.trainable import Report
+from orchestrator.trainable import LEAVE, Report
 from orchestrator.tuner import MAX_LOSSES, StageDriver, see_memory_kills
 
 EPOCHS = 3
 GPU_SHARE = 0.5
-SPEC = SweepSpec.model_validate_json(
-    json.dumps(
-        {
-            "name": "straw",
-            "training": {"epochs": EPOCHS},
-            "search": {
-                "trials": 3,
-                "sampler": {"kind": "random"},
-                "pruner": {"kind": "median", "grace_epochs": 1, "startup_trials": 1},
-                "objective": {"metric": "val/recon"},
-                "constraints": {"val/latent_std": [0.5, 2.0]},
-                "space": {"model.prior.std": {"float": [0.5, 5]}},
-            },
-        }
-    )
-)
+SWEEP: dict[str, Any] = {
+    "name": "straw",
+    "training": {"epochs": EPOCHS},
+    "search": {
+        "trials": 3,
+        "sampler": {"kind": "random"},
+        "pruner": {"kind": "median", "grace_epochs": 1, "startup_trials": 1},
+        "objective": {"metric": "val/recon"},
+        "constraints": {"val/latent_std": [0.5, 2.0]},
+        "space": {"model.prior.std": {"float": [0.5, 5]}},
+    },
+}
+SPEC = SweepSpec.model_validate_json(json.dumps(SWEEP))
 
 
 class Straw:
     """A listener, and what Tune does to a driver."""
 
-    def __init__(self, tmp_path: Path, trials: int = 3) -> None:
+    def __init__(self, tmp_path: Path, trials: int = 3, spec: SweepSpec = SPEC) -> None:
         self.settings = Settings.from_environment({"AAE_HOME": str(tmp_path)})
         self.trials = trials
+        self.trials_folder = tmp_path / "trials"
+        self.spec = spec
         self.heard: list[tuple[Any, ...]] = []
         self.killed_at: Callable[[tuple[Any, ...]], bool] = lambda _: False
         self.start()
 
     def start(self) -> None:
         """A new driver on the same storage."""
-        self.ledger = Ledger.create(open_storage(self.settings), SPEC, "search")
-        self.ledger.settle(SPEC)
+        self.ledger = Ledger.create(open_storage(self.settings), self.spec, "search")
+        self.ledger.settle(self.spec)
         self.draining, self.paused = threading.Event(), threading.Event()
 
         def next_trial() -> Assignment | None:
-            return self.ledger.ask(SPEC) if self.ledger.asked() < self.trials else None
+            return self.ledger.ask(self.spec) if self.ledger.asked() < self.trials else None
 
         self.driver = StageDriver(
-            SPEC,
+            self.spec,
             self.ledger,
-            lambda a: Path("/trials") / str(a.number) / str(a.attempt),
+            lambda a: self.trials_folder / str(a.number) / str(a.attempt),
             Share(1.0, GPU_SHARE),
             self,
             next_trial,
@@ -99,23 +98,45 @@ class Straw:
         std: float = 1.0,
         **rest: Any,
     ) -> bool:
-        last = {"end": "complete"} if epoch == EPOCHS else {}
-        checkpoint = f"{work['folder']}/epoch-{epoch:06d}"
-        report = Report(
-            work["number"],
-            work["attempt"],
-            "here",
-            epoch,
-            {"val/recon": value, "val/latent_std": std},
-            **{"checkpoint": checkpoint, **last, **rest},
-        )
-        return self.driver.should_stop(trial_id, {"report": json.dumps(asdict(report))})
+        return self.tell(trial_id, after(work, epoch, value, std, **rest))
+
+    def tell(self, trial_id: str, *reports: dict[str, Any]) -> bool:
+        return self.driver.should_stop(trial_id, {"reports": json.dumps(reports)})
+
+    def suggest(self, trial_id: str) -> Any:
+        """The work of the only trial of a pack; or None, or FINISHED."""
+        suggested = self.suggest_pack(trial_id)
+        if not isinstance(suggested, list):
+            return suggested
+        [work] = suggested
+        return work
+
+    def suggest_pack(self, trial_id: str) -> Any:
+        suggested = self.driver.suggest(trial_id)
+        return json.loads(suggested["works"]) if isinstance(suggested, dict) else suggested
 
     def ends(self) -> list[tuple[int, str]]:
         return [(number, state) for what, number, state in self.heard if what == "ended"]
 
     def states(self) -> list[str]:
         return [r.state for r in self.ledger.records()]
+
+
+def after(
+    work: Any, epoch: int, value: float = 1.0, std: float = 1.0, **rest: Any
+) -> dict[str, Any]:
+    """What an attempt reports of an epoch."""
+    last = {"end": "complete"} if epoch == EPOCHS else {}
+    checkpoint = f"{work['folder']}/epoch-{epoch:06d}"
+    report = Report(
+        work["number"],
+        work["attempt"],
+        "here",
+        epoch,
+        {"val/recon": value, "val/latent_std": std},
+        **{"checkpoint": checkpoint, **last, **rest},
+    )
+    return asdict(report)
 
 
 @pytest.fixture
@@ -132,9 +153,9 @@ def run_through(straw: Straw, trial_id: str, work: Any, first: int = 1) -> None:
 
 def test_a_stage_runs_to_its_end(straw: Straw) -> None:
     for trial_id in "abc":
-        work = straw.driver.suggest(trial_id)
+        work = straw.suggest(trial_id)
         run_through(straw, trial_id, work)
-    assert straw.driver.suggest("d") == Searcher.FINISHED
+    assert straw.suggest("d") == Searcher.FINISHED
     assert straw.ends() == [(n, "complete") for n in range(3)]
     assert [(r.epochs, r.epochs_computed, r.attempts) for r in straw.ledger.records()] == [
         (3, 3, 1)
@@ -143,28 +164,28 @@ def test_a_stage_runs_to_its_end(straw: Straw) -> None:
 
 def test_one_more_than_fit_is_staged_and_then_it_waits(straw: Straw) -> None:
     straw.trials = 10
-    assert all(isinstance(straw.driver.suggest(t), dict) for t in "abc")
-    assert straw.driver.suggest("d") is None
+    assert all(isinstance(straw.suggest(t), dict) for t in "abc")
+    assert straw.suggest("d") is None
     assert straw.ledger.asked() == 3
 
 
 def test_it_is_not_finished_while_a_trial_lives(straw: Straw) -> None:
     straw.trials = 1
-    work = straw.driver.suggest("a")
-    assert straw.driver.suggest("b") is None
+    work = straw.suggest("a")
+    assert straw.suggest("b") is None
     run_through(straw, "a", work)
-    assert straw.driver.suggest("b") == Searcher.FINISHED
+    assert straw.suggest("b") == Searcher.FINISHED
 
 
 def test_a_lost_worker_is_followed_by_another_attempt_from_the_last_checkpoint(
     straw: Straw,
 ) -> None:
-    first: Any = straw.driver.suggest("a")
+    first: Any = straw.suggest("a")
     straw.report("a", first, 1)
     straw.report("a", first, 2, checkpoint=None)
     straw.driver.tune_ended("a")
     straw.driver.tune_ended("a")  # Tune and the reconciling callback may both say so
-    second: Any = straw.driver.suggest("b")
+    second: Any = straw.suggest("b")
     assert (second["number"], second["attempt"]) == (0, 2)
     assert second["config"] == first["config"]
     assert second["resume"] == f"{first['folder']}/epoch-000001"
@@ -178,13 +199,13 @@ def test_a_lost_worker_is_followed_by_another_attempt_from_the_last_checkpoint(
 
 
 def test_epochs_that_a_worker_trained_after_its_drivers_death_count(straw: Straw) -> None:
-    first: Any = straw.driver.suggest("a")
+    first: Any = straw.suggest("a")
     straw.report("a", first, 1, value=3.0)
     straw.start()
-    second: Any = straw.driver.suggest("b")
+    second: Any = straw.suggest("b")
     history = [{"epoch": 1, "val/recon": 3.0}, {"epoch": 2, "val/recon": 2.0}]
     beginning = Report(0, 2, "here", 2, {}, resumed_from=2, history=history)
-    straw.driver.should_stop("b", {"report": json.dumps(asdict(beginning))})
+    straw.tell("b", asdict(beginning))
     [record] = straw.ledger.records()
     assert (record.epochs, record.epochs_computed, record.resumed_from) == (2, 2, [2])
     assert record.metrics == {"val/recon": 2.0}
@@ -197,11 +218,11 @@ def test_epochs_that_a_worker_trained_after_its_drivers_death_count(straw: Straw
 def test_a_trial_whose_worker_never_gets_further_fails(straw: Straw) -> None:
     straw.trials = 1
     for loss in range(MAX_LOSSES):
-        work: Any = straw.driver.suggest(f"t{loss}")
+        work: Any = straw.suggest(f"t{loss}")
         assert work["attempt"] == loss + 1
         straw.report(f"t{loss}", work, 1)
         straw.driver.tune_ended(f"t{loss}")
-    assert straw.driver.suggest("u") == Searcher.FINISHED
+    assert straw.suggest("u") == Searcher.FINISHED
     [record] = straw.ledger.records()
     assert (record.state, record.attempts) == ("failed", MAX_LOSSES)
     assert record.reason is not None
@@ -213,11 +234,11 @@ def test_a_trial_that_gets_further_may_lose_any_number_of_workers(straw: Straw) 
     losses = 0
     for epoch in (1, 2):
         for _ in range(MAX_LOSSES - 1):
-            work = straw.driver.suggest(f"t{losses}")
+            work = straw.suggest(f"t{losses}")
             straw.report(f"t{losses}", work, epoch)
             straw.driver.tune_ended(f"t{losses}")
             losses += 1
-    work = straw.driver.suggest("last")
+    work = straw.suggest("last")
     assert straw.report("last", work, 3)
     assert straw.states() == ["complete"]
 
@@ -225,11 +246,11 @@ def test_a_trial_that_gets_further_may_lose_any_number_of_workers(straw: Straw) 
 def test_a_worker_killed_for_memory_gets_one_more_attempt(straw: Straw) -> None:
     straw.trials = 1
     for attempt, trial_id in enumerate("ab", start=1):
-        work: Any = straw.driver.suggest(trial_id)
+        work: Any = straw.suggest(trial_id)
         assert work["attempt"] == attempt
         straw.report(trial_id, work, attempt)
         straw.driver.tune_ended(trial_id, starved="the node was running low on memory: 9 of 9 GB")
-    assert straw.driver.suggest("c") == Searcher.FINISHED
+    assert straw.suggest("c") == Searcher.FINISHED
     [record] = straw.ledger.records()
     assert (record.state, record.attempts) == ("failed", 2)
     assert record.reason is not None
@@ -246,19 +267,19 @@ def test_tune_sees_the_death_of_an_actor_that_was_killed_for_memory() -> None:
 
 
 def test_a_full_disk_stops_the_stage_and_leaves_its_trials_unfinished(straw: Straw) -> None:
-    first, second = straw.driver.suggest("a"), straw.driver.suggest("b")
+    first, second = straw.suggest("a"), straw.suggest("b")
     straw.report("a", first, 1)
     full = {"end": "full", "reason": "the disk is full", "checkpoint": None}
     assert straw.report("a", first, 2, **full)
     straw.driver.tune_ended("a")
-    assert straw.driver.suggest("c") is None
+    assert straw.suggest("c") is None
     assert straw.report("b", second, 1)
     straw.driver.tune_ended("b")
-    assert straw.driver.suggest("c") == Searcher.FINISHED
+    assert straw.suggest("c") == Searcher.FINISHED
     assert straw.driver.full == "the disk is full"
     assert straw.ends() == []
     straw.start()
-    again: Any = straw.driver.suggest("a")
+    again: Any = straw.suggest("a")
     assert (again["number"], again["attempt"]) == (0, 2)
     assert again["resume"].endswith("0/1/epoch-000001")
 
@@ -266,46 +287,46 @@ def test_a_full_disk_stops_the_stage_and_leaves_its_trials_unfinished(straw: Str
 def test_interruptions_are_no_losses(straw: Straw) -> None:
     straw.trials = 1
     for restart in range(MAX_LOSSES + 1):
-        work: Any = straw.driver.suggest("a")
+        work: Any = straw.suggest("a")
         assert work["attempt"] == restart + 1
         straw.report("a", work, 1)
         straw.draining.set()
         straw.driver.tune_ended("a")
         straw.start()
-    straw.driver.suggest("a")
+    straw.suggest("a")
     straw.driver.tune_ended("a")
-    assert isinstance(straw.driver.suggest("b"), dict)
+    assert isinstance(straw.suggest("b"), dict)
 
 
 def test_draining_stops_at_the_next_epoch_and_starts_nothing(straw: Straw) -> None:
-    running, staged = straw.driver.suggest("a"), straw.driver.suggest("b")
+    running, staged = straw.suggest("a"), straw.suggest("b")
     assert not straw.report("a", running, 1)
     straw.draining.set()
-    assert straw.driver.suggest("c") is None
+    assert straw.suggest("c") is None
     assert straw.report("a", running, 2)
     straw.driver.tune_ended("a")
     assert straw.report("b", staged, 1)
     straw.driver.tune_ended("b")
-    assert straw.driver.suggest("c") == Searcher.FINISHED
+    assert straw.suggest("c") == Searcher.FINISHED
     assert straw.ends() == []
     straw.start()
-    again: list[Any] = [straw.driver.suggest(t) for t in "ab"]
+    again: list[Any] = [straw.suggest(t) for t in "ab"]
     assert [(w["number"], w["attempt"]) for w in again] == [(0, 2), (1, 2)]
     assert again[0]["resume"].endswith("0/1/epoch-000002")
 
 
 def test_a_pause_stops_at_the_next_epoch_and_the_same_driver_goes_on(straw: Straw) -> None:
-    running, staged = straw.driver.suggest("a"), straw.driver.suggest("b")
+    running, staged = straw.suggest("a"), straw.suggest("b")
     straw.paused.set()
-    assert straw.driver.suggest("c") is None
+    assert straw.suggest("c") is None
     assert straw.report("a", running, 1)
     straw.driver.tune_ended("a")
     assert straw.report("b", staged, 1)
     straw.driver.tune_ended("b")
-    assert straw.driver.suggest("c") is None  # it waits
+    assert straw.suggest("c") is None  # it waits
     assert straw.ends() == []
     straw.paused.clear()
-    again: list[Any] = [straw.driver.suggest(t) for t in "cd"]
+    again: list[Any] = [straw.suggest(t) for t in "cd"]
     assert [(w["number"], w["attempt"]) for w in again] == [(0, 2), (1, 2)]
     assert again[0]["resume"].endswith("0/1/epoch-000001")
 
@@ -313,7 +334,7 @@ def test_a_pause_stops_at_the_next_epoch_and_the_same_driver_goes_on(straw: Stra
 def test_pauses_are_no_losses(straw: Straw) -> None:
     for n in range(2 * MAX_LOSSES):
         trial_id = f"t{n}"
-        work = straw.driver.suggest(trial_id)
+        work = straw.suggest(trial_id)
         straw.paused.set()
         assert straw.report(trial_id, work, 1)
         straw.driver.tune_ended(trial_id)
@@ -323,7 +344,7 @@ def test_pauses_are_no_losses(straw: Straw) -> None:
 
 def test_gpu_hours_are_those_of_every_epoch_computed(straw: Straw) -> None:
     for trial_id in ("a", "b"):
-        work = straw.driver.suggest(trial_id)
+        work = straw.suggest(trial_id)
         straw.report(trial_id, work, 1, seconds=3600.0)
         straw.driver.tune_ended(trial_id)  # lost after its first epoch
     assert straw.ledger.gpu_hours() == 2 * GPU_SHARE
@@ -331,7 +352,7 @@ def test_gpu_hours_are_those_of_every_epoch_computed(straw: Straw) -> None:
 
 def test_a_broken_constraint_is_known_to_the_sampler_and_to_readers(straw: Straw) -> None:
     for trial_id, std in (("a", 1.5), ("b", 3.0)):
-        work = straw.driver.suggest(trial_id)
+        work = straw.suggest(trial_id)
         for epoch in range(1, EPOCHS + 1):
             straw.report(trial_id, work, epoch, std=9.0 if epoch == 1 else std)
         straw.driver.tune_ended(trial_id)
@@ -345,18 +366,18 @@ def test_a_broken_constraint_is_known_to_the_sampler_and_to_readers(straw: Straw
 def test_a_trial_runs_once_it_says_so_and_not_at_all_while_draining(straw: Straw) -> None:
     beginning = {"node": "here", "epoch": 0, "metrics": {}, "attempt": 1}
     for trial_id, draining in [("a", False), ("b", True)]:
-        number = straw.driver.suggest(trial_id)["number"]  # type: ignore[index, call-overload]
+        number = straw.suggest(trial_id)["number"]
         assert straw.states()[number] == "waiting"
         if draining:
             straw.draining.set()
         report = asdict(Report(number=number, **beginning))  # type: ignore[arg-type]
-        assert straw.driver.should_stop(trial_id, {"report": json.dumps(report)}) == draining
+        assert straw.tell(trial_id, report) == draining
         assert straw.states()[number] == "running"
     assert [r.epochs_computed for r in straw.ledger.records()] == [0, 0]
 
 
 def test_a_trial_that_ends_while_draining_has_ended(straw: Straw) -> None:
-    work = straw.driver.suggest("a")
+    work = straw.suggest("a")
     straw.draining.set()
     assert straw.report("a", work, EPOCHS)
     straw.driver.tune_ended("a")
@@ -365,7 +386,7 @@ def test_a_trial_that_ends_while_draining_has_ended(straw: Straw) -> None:
 
 @pytest.mark.parametrize("end", ["diverged", "failed"])
 def test_a_bad_end_is_a_result_with_its_reason(end: str, straw: Straw) -> None:
-    work = straw.driver.suggest("a")
+    work = straw.suggest("a")
     assert straw.report("a", work, 1, end=end, reason="because")
     straw.driver.tune_ended("a")
     [record] = straw.ledger.records()
@@ -375,8 +396,8 @@ def test_a_bad_end_is_a_result_with_its_reason(end: str, straw: Straw) -> None:
 
 
 def test_what_is_behind_is_pruned_in_search(straw: Straw) -> None:
-    run_through(straw, "a", straw.driver.suggest("a"))
-    work = straw.driver.suggest("b")
+    run_through(straw, "a", straw.suggest("a"))
+    work = straw.suggest("b")
     assert straw.report("b", work, 1, value=9.0)
     straw.driver.tune_ended("b")
     assert straw.states() == ["complete", "pruned"]
@@ -388,19 +409,104 @@ def test_a_driver_killed_anywhere_carries_on(event: str, straw: Straw) -> None:
     """Dead right after it told of an event, before the ledger has it."""
     straw.trials = 2
     straw.killed_at = lambda heard: heard[:2] == (event, 1)
-    run_through(straw, "a", straw.driver.suggest("a"))
+    run_through(straw, "a", straw.suggest("a"))
     with pytest.raises(SystemExit):
-        run_through(straw, "b", straw.driver.suggest("b"))
+        run_through(straw, "b", straw.suggest("b"))
     straw.killed_at = lambda _: False
     straw.start()
     assert list(straw.driver.lost) == [1]
-    work: Any = straw.driver.suggest("c")
+    work: Any = straw.suggest("c")
     assert (work["number"], work["attempt"]) == (1, 2)
     epoch = straw.ledger.epochs(1)
     run_through(straw, "c", work, first=min(epoch + 1, EPOCHS))
-    assert straw.driver.suggest("d") == Searcher.FINISHED
+    assert straw.suggest("d") == Searcher.FINISHED
     assert straw.states() == ["complete", "complete"]
 
 
 def test_a_driver_has_no_state_for_tune_to_restore(straw: Straw) -> None:
     assert straw.driver.__getstate__() == {}
+
+
+# -- packs -------------------------------------------------------------------------------------
+
+
+def packing(pack: int, **space: Any) -> SweepSpec:
+    search = SWEEP["search"] | {"space": SWEEP["search"]["space"] | space}
+    document = SWEEP | {"search": search, "resources": {"pack": pack}}
+    return SweepSpec.model_validate_json(json.dumps(document))
+
+
+def numbers(works: list[Any]) -> list[int]:
+    return [work["number"] for work in works]
+
+
+def test_a_pack_runs_to_its_end(tmp_path: Path) -> None:
+    straw = Straw(tmp_path, trials=5, spec=packing(3))
+    first, second = straw.suggest_pack("a"), straw.suggest_pack("b")
+    assert (numbers(first), numbers(second)) == ([0, 1, 2], [3, 4])
+    assert straw.suggest_pack("c") is None
+    for trial_id, works in (("a", first), ("b", second)):
+        for epoch in range(1, EPOCHS + 1):
+            reports = [after(work, epoch) for work in works]
+            assert straw.tell(trial_id, *reports) == (epoch == EPOCHS)
+        straw.driver.tune_ended(trial_id)
+    assert straw.suggest_pack("c") == Searcher.FINISHED
+    assert straw.states() == ["complete"] * 5
+
+
+def test_a_pack_shares_its_time(tmp_path: Path) -> None:
+    straw = Straw(tmp_path, spec=packing(3))
+    works = straw.suggest_pack("a")
+    for epoch in range(1, EPOCHS + 1):
+        straw.tell("a", *[after(work, epoch, seconds=3600.0) for work in works])
+    assert straw.ledger.gpu_hours() == pytest.approx(EPOCHS * GPU_SHARE)
+
+
+def test_a_packs_trials_are_of_one_form(tmp_path: Path) -> None:
+    """Those of another form wait for theirs; nobody is asked for twice."""
+    spec = packing(3, **{"model.code_dim": {"choice": [2, 3]}})
+    straw = Straw(tmp_path, trials=8, spec=spec)
+    straw.driver.capacity = lambda: 8  # type: ignore[method-assign]
+    packs = []
+    while isinstance(works := straw.suggest_pack(str(len(packs))), list):
+        packs.append(works)
+    assert all(len({w["config"]["model"]["code_dim"] for w in works}) == 1 for works in packs)
+    assert sorted(n for works in packs for n in numbers(works)) == list(range(8))
+    assert max(map(len, packs)) == 3
+
+
+def test_a_pruned_trial_is_sent_away_and_the_rest_of_its_pack_goes_on(tmp_path: Path) -> None:
+    straw = Straw(tmp_path, trials=4, spec=packing(2))
+    for trial_id in "ab":
+        works = straw.suggest_pack(trial_id)
+        for epoch in range(1, EPOCHS + 1):
+            values = [1.0, 1.0] if trial_id == "a" else [9.0, 0.5]
+            told = [after(work, epoch, value) for work, value in zip(works, values, strict=True)]
+            assert straw.tell(trial_id, *told) == (epoch == EPOCHS)
+        straw.driver.tune_ended(trial_id)
+    assert straw.states() == ["complete", "complete", "pruned", "complete"]
+    assert straw.ledger.epochs(2) < EPOCHS  # what it went on to say was not heard
+    assert [(Path(w["folder"]) / LEAVE).exists() for w in works] == [True, False]
+
+
+def test_who_was_lost_with_a_pack_is_tried_again_alone(tmp_path: Path) -> None:
+    straw = Straw(tmp_path, spec=packing(3))
+    works = straw.suggest_pack("a")
+    straw.tell("a", *[after(work, 1) for work in works])
+    straw.driver.tune_ended("a")
+    for number, trial_id in enumerate("bcd"):
+        [work] = straw.suggest_pack(trial_id)
+        assert (work["number"], work["attempt"]) == (number, 2)
+        assert work["resume"] == after(works[number], 1)["checkpoint"]
+        run_through(straw, trial_id, work, first=2)
+    assert straw.states() == ["complete"] * 3
+
+
+def test_a_paused_pack_goes_on_as_one(tmp_path: Path) -> None:
+    straw = Straw(tmp_path, spec=packing(3))
+    works = straw.suggest_pack("a")
+    straw.paused.set()
+    assert straw.tell("a", *[after(work, 1) for work in works])
+    straw.driver.tune_ended("a")
+    straw.paused.clear()
+    assert numbers(straw.suggest_pack("b")) == [0, 1, 2]
