@@ -146,6 +146,11 @@ class OptimizerConfig:
             momentum=(0 <= self.momentum < 1, "must lie in [0, 1)"),
         )
 
+    @property
+    def reach(self) -> float:
+        """How far one gradient moves a weight in the end, by SGD in units of that gradient."""
+        return self.lr / (1 - self.momentum) if self.optimizer == "sgd" else self.lr
+
 
 @dataclass(frozen=True)
 class AdversarialConfig(OptimizerConfig):
@@ -195,6 +200,7 @@ class TrainConfig:
     input_noise: float = 0.0  # std of the Gaussian noise on the encoder's input, in training alone
     input_dropout: float = 0.0  # share of the input's pixels set to 0, in training alone
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, in training alone
+    phases: Literal["successive", "joint"] = "successive"  # the paper's, or one pass for both
 
     def __post_init__(self) -> None:
         _check(
@@ -205,7 +211,21 @@ class TrainConfig:
                 "must not be negative",
             ),
             input_dropout=(0 <= self.input_dropout < 1, "must lie in [0, 1)"),
+            phases=(
+                self.phases == "successive"
+                or self.reconstruction.optimizer == self.adversarial.optimizer,
+                "joint: one optimiser moves the encoder; give `reconstruction` and `adversarial` "
+                "the same kind",
+            ),
         )
+
+    @property
+    def generator_weight(self) -> float | None:
+        """Of joint phases: the generator's cost over the reconstruction's, so that each moves the
+        encoder as far as its own optimiser would have."""
+        if self.phases == "successive":
+            return None
+        return self.adversarial.reach / self.reconstruction.reach
 
 
 @dataclass(frozen=True)
@@ -238,6 +258,10 @@ class TrialConfig:
                     kind != "gmmn_ae" or self.training.epochs >= 2,
                     "gmmn_ae takes at least 2: the autoencoder's, then the moment matching's",
                 ),
+                "training.phases": (
+                    self.training.phases == "successive" or "z" in ARCHITECTURES[kind].adversaries,
+                    f"{kind} has no phases to join; drop this",
+                ),
                 "training.batch_size": (
                     self.training.batch_size >= 2
                     or (self.model.batch_norm == "none" and kind != "gmmn_ae"),
@@ -266,10 +290,10 @@ class TrialConfig:
 def without_younger(document: dict[str, Any]) -> dict[str, Any]:
     """A trial's or sweep's document as it was before settings were added, where they say nothing:
     what is named by a digest keeps its name."""
-    training = dict(document["training"])
-    if training["precision"] == "float32":
-        del training["precision"]
-    return document | {"training": training}
+    younger = {"precision": "float32", "phases": "successive"}
+    training = document["training"]
+    told = {key: value for key, value in training.items() if younger.get(key) != value}
+    return document | {"training": told}
 
 
 def digest(document: Any) -> str:

@@ -32,6 +32,7 @@ class Blueprint:
     standardise: bool
     generator: torch.Generator
     low_precision: bool = False
+    generator_weight: float | None = None  # of joint phases
 
     @property
     def dim(self) -> int:

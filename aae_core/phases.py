@@ -98,8 +98,27 @@ def discriminator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
 
 def generator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
     """The generator moves through the fakes; the discriminators get no gradient."""
-    costs = {f"train/gen_{a.name}": generator_cost(a.discriminator(a.fake)) for a in adversaries}
-    return _descend_sum(s.optimizers["generator"], costs)
+    return _descend_sum(s.optimizers["generator"], _generator_costs(adversaries))
+
+
+def joint_phase(
+    s: State,
+    x_hat: Tensor,
+    x: Tensor,
+    adversaries: Sequence[Adversary],
+    generator_weight: float | Tensor,
+    penalty: Tensor | None = None,
+) -> Costs:
+    """One pass of the encoder for all: the discriminators move, then encoder and decoder by the
+    sum of the reconstruction's cost and the generator's.
+
+    The paper's phases follow one another; here the encoder's two gradients are of the same point.
+    """
+    costs = discriminator_phase(s, adversaries)
+    recon, fooled = reconstruction_cost(x_hat, x), _generator_costs(adversaries)
+    cost = recon + generator_weight * _sum(fooled)
+    descend(s.optimizers["reconstruction"], cost if penalty is None else cost + penalty)
+    return {"train/recon": recon.detach()} | costs | _detached(fooled)
 
 
 def classification_phase(s: State, logits: Tensor, y: Tensor) -> Costs:
@@ -116,6 +135,18 @@ def descend(optimizer: Optimizer, cost: Tensor) -> None:
     optimizer.step()
 
 
+def _generator_costs(adversaries: Sequence[Adversary]) -> Costs:
+    return {f"train/gen_{a.name}": generator_cost(a.discriminator(a.fake)) for a in adversaries}
+
+
 def _descend_sum(optimizer: Optimizer, costs: Costs) -> Costs:
-    descend(optimizer, torch.stack(list(costs.values())).sum(0))
+    descend(optimizer, _sum(costs))
+    return _detached(costs)
+
+
+def _sum(costs: Costs) -> Tensor:
+    return torch.stack(list(costs.values())).sum(0)
+
+
+def _detached(costs: Costs) -> Costs:
     return {name: cost.detach() for name, cost in costs.items()}

@@ -91,5 +91,6 @@ def build_model(
         config.data.standardise,
         generator,
         config.training.precision == "bfloat16",
+        config.training.generator_weight,
     )
     return _CLASSES[config.model.kind](plan)

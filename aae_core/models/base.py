@@ -5,13 +5,22 @@ training step handles is as the networks see it (`Pixels`).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from aae_core.data.normalise import Pixels
 from aae_core.networks import Blueprint
-from aae_core.phases import Adversary, Batch, Costs, State
+from aae_core.phases import (
+    Adversary,
+    Batch,
+    Costs,
+    State,
+    joint_phase,
+    reconstruction_phase,
+    regularisation_phase,
+)
 from aae_core.posteriors import build_posterior
 from aae_core.priors import Prior, build_prior
 
@@ -82,7 +91,10 @@ class Autoencoder(Model):
 
 
 class Adversarial(Autoencoder):
-    """An autoencoder whose codes a discriminator holds against the prior (section 2)."""
+    """An autoencoder whose codes a discriminator holds against the prior (section 2).
+
+    `logits` are those of q(y|x), (B, K), with K = 0 where there is none.
+    """
 
     def __init__(
         self,
@@ -93,13 +105,37 @@ class Adversarial(Autoencoder):
     ) -> None:
         super().__init__(plan, categories, decoder_in)
         self.discriminator = plan.mlp(self.code_dim + discriminator_extra, 1)
+        self.generator_weight: float | Tensor | None = plan.generator_weight
 
     def objectives(self) -> Objectives:
-        return {
+        objectives: Objectives = {
             "reconstruction": ("reconstruction", (self.encoder, self.decoder)),
             "discriminator": ("adversarial", (self.discriminator,)),
-            "generator": ("adversarial", (self.encoder,)),
         }
+        if self.generator_weight is None:
+            objectives["generator"] = ("adversarial", (self.encoder,))
+        return objectives
+
+    def train_step(self, s: State, batch: Batch) -> Costs:
+        logits, z = self.encoder(batch.noisy, s.streams["noise"])
+        x_hat, penalty = self.image(self.decoder_input(logits, z, batch.y)), self.penalty()
+        if self.generator_weight is not None:
+            adversaries = self.adversaries(s, logits, z, batch.y)
+            return joint_phase(s, x_hat, batch.x, adversaries, self.generator_weight, penalty)
+        costs = reconstruction_phase(s, x_hat, batch.x, penalty)
+        logits, z = self.encoder(batch.noisy, s.streams["noise"])  # serves both adversarial phases
+        return costs | regularisation_phase(s, self.adversaries(s, logits, z, batch.y))
+
+    def decoder_input(self, logits: Tensor, z: Tensor, y: Tensor) -> Tensor:
+        """What is reconstructed from, in training: the code z alone."""
+        return z
+
+    def adversaries(self, s: State, logits: Tensor, z: Tensor, y: Tensor) -> Sequence[Adversary]:
+        return [self.against_prior(s, z)]
+
+    def penalty(self) -> Tensor | None:
+        """An extra cost of the reconstruction."""
+        return None
 
     def against_prior(self, s: State, z: Tensor) -> Adversary:
         z_p = self.prior.sample(z.shape[-2], generator=s.streams["prior"])

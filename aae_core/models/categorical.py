@@ -5,20 +5,14 @@ against its prior.  The decoder sees both.  Labelled images, where there are any
 classification phase.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from aae_core.models.base import Adversarial, Objectives
 from aae_core.networks import Blueprint
-from aae_core.phases import (
-    Adversary,
-    Batch,
-    Costs,
-    State,
-    classification_phase,
-    reconstruction_phase,
-    regularisation_phase,
-)
+from aae_core.phases import Adversary, Batch, Costs, State, classification_phase
 from aae_core.priors import CategoricalPrior
 
 
@@ -39,24 +33,21 @@ class CategoricalAAE(Adversarial):
         return objectives
 
     def train_step(self, s: State, batch: Batch) -> Costs:
-        logits, z = self.encoder(batch.noisy, s.streams["noise"])
-        x_hat = self.image(self.code(logits.softmax(-1), z))
-        costs = reconstruction_phase(s, x_hat, batch.x, self.penalty())
-        logits, z = self.encoder(batch.noisy, s.streams["noise"])  # serves all adversaries
-        adversaries = [self._against_categorical(s, logits), self.against_prior(s, z)]
-        costs |= regularisation_phase(s, adversaries)
+        costs = super().train_step(s, batch)
         if batch.labelled is not None:
             x, y = batch.labelled
             costs |= classification_phase(s, self.encoder(x, s.streams["noise"])[0], y)
         return costs
 
+    def decoder_input(self, logits: Tensor, z: Tensor, y: Tensor) -> Tensor:
+        return self.code(logits.softmax(-1), z)
+
+    def adversaries(self, s: State, logits: Tensor, z: Tensor, y: Tensor) -> Sequence[Adversary]:
+        return [self._against_categorical(s, logits), *super().adversaries(s, logits, z, y)]
+
     def code(self, y: Tensor, z: Tensor) -> Tensor:
         """What the decoder sees of category (B, K) and style (B, L)."""
         return torch.cat([y, z], dim=-1)
-
-    def penalty(self) -> Tensor | None:
-        """An extra cost of the reconstruction phase."""
-        return None
 
     def classify(self, x: Tensor) -> Tensor:
         """(B, D) -> q(y|x), (B, K)."""

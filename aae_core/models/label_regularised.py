@@ -5,6 +5,8 @@ labelled image belongs to.  Positive phase: the prior sample comes from that cla
 unlabelled image from the whole prior.  Negative phase: the image's code, with the same vector.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -12,14 +14,7 @@ from torch.nn.functional import one_hot
 from aae_core.errors import ConfigError
 from aae_core.models.base import Adversarial
 from aae_core.networks import Blueprint
-from aae_core.phases import (
-    Adversary,
-    Batch,
-    Costs,
-    State,
-    reconstruction_phase,
-    regularisation_phase,
-)
+from aae_core.phases import Adversary, State
 from aae_core.priors import LabelledPrior
 
 
@@ -33,20 +28,10 @@ class LabelRegularised(Adversarial):
                 {"model.prior.modes": f"the data have {plan.classes} classes; give as many modes"}
             )
 
-    def train_step(self, s: State, batch: Batch) -> Costs:
-        _, z = self.encoder(batch.noisy, s.streams["noise"])
-        costs = reconstruction_phase(s, self.image(z), batch.x)
-        _, z = self.encoder(batch.noisy, s.streams["noise"])
-        return costs | regularisation_phase(s, [self._by_label(s, z, batch.y)])
-
-    def _by_label(self, s: State, z: Tensor, y: Tensor) -> Adversary:
+    def adversaries(self, s: State, logits: Tensor, z: Tensor, y: Tensor) -> Sequence[Adversary]:
         stream, k = s.streams["prior"], self.prior.modes
         anywhere = torch.randint(k, y.shape, generator=stream, device=y.device)
         z_p = self.prior.sample_modes(torch.where(y < 0, anywhere, y), generator=stream)
         label = one_hot(torch.where(y < 0, k, y), k + 1).float()
-        return Adversary(
-            "z",
-            self.discriminator,
-            real=torch.cat([z_p, label], dim=-1),
-            fake=torch.cat([z, label], dim=-1),
-        )
+        real, fake = torch.cat([z_p, label], dim=-1), torch.cat([z, label], dim=-1)
+        return [Adversary("z", self.discriminator, real, fake)]

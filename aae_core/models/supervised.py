@@ -6,7 +6,6 @@ from torch.nn.functional import one_hot
 
 from aae_core.models.base import Adversarial
 from aae_core.networks import Blueprint
-from aae_core.phases import Batch, Costs, State, reconstruction_phase, regularisation_phase
 from aae_core.priors import CategoricalPrior
 
 
@@ -15,11 +14,8 @@ class Supervised(Adversarial):
         super().__init__(plan, decoder_in=plan.classes + plan.config.code_dim)
         self.categorical = CategoricalPrior(plan.classes)
 
-    def train_step(self, s: State, batch: Batch) -> Costs:
-        _, z = self.encoder(batch.noisy, s.streams["noise"])
-        costs = reconstruction_phase(s, self.image(self._input(z, batch.y)), batch.x)
-        _, z = self.encoder(batch.noisy, s.streams["noise"])
-        return costs | regularisation_phase(s, [self.against_prior(s, z)])
+    def decoder_input(self, logits: Tensor, z: Tensor, y: Tensor) -> Tensor:
+        return self._input(z, y)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Styles (B, L) and classes (B,) -> x̂, (B, D)."""

@@ -214,6 +214,9 @@ def _one_model(models: Sequence[Model]) -> Model:
     for name in ("prior", "categorical"):
         if hasattr(one, name):
             setattr(one, name, Priors([getattr(model, name) for model in models]))
+    if getattr(one, "generator_weight", None) is not None:
+        weights = [model.generator_weight for model in models]
+        one.generator_weight = torch.tensor(weights, device=next(one.parameters()).device)
     return one
 
 

@@ -36,6 +36,9 @@ CONFIG = TrialConfig(
 )
 
 
+ADAM = AdversarialConfig("adam")
+
+
 def trial(
     kind: str, *, training: dict | None = None, model: dict | None = None, **data: object
 ) -> TrialConfig:
@@ -69,10 +72,30 @@ def test_the_hash_names_the_configuration_whatever_its_seed(seed: int) -> None:
 
 
 def test_a_younger_setting_leaves_old_names_alone() -> None:
-    """As `TrialConfig` was named before it had `training.precision`."""
+    """As `TrialConfig` was named before it had `training.precision` and `training.phases`."""
     assert TrialConfig().config_hash == "7c22376edf6e"
     low = TrialConfig(training=TrainConfig(precision="bfloat16"))
-    assert low.config_hash != TrialConfig().config_hash
+    joint = TrialConfig(training=TrainConfig(phases="joint"))
+    assert len({TrialConfig().config_hash, low.config_hash, joint.config_hash}) == 3
+
+
+def test_joint_phases_move_the_encoder_as_far_as_successive_ones() -> None:
+    """A lasting gradient g moves a weight by lr·g·(1 + m + m² + …) a step, by SGD."""
+    assert TrainConfig().generator_weight is None
+    sgd = TrainConfig(phases="joint")
+    assert sgd.generator_weight == pytest.approx((0.1 / 0.9) / (0.01 / 0.1))
+    adam = TrainConfig(
+        reconstruction=OptimizerConfig("adam", 1e-3),
+        adversarial=AdversarialConfig("adam", 2e-4),
+        phases="joint",
+    )
+    assert adam.generator_weight == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("kind", ["vae", "gan", "gmmn_ae", "classifier"])
+def test_who_has_no_two_phases_cannot_join_them(kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"{kind} has no phases to join"):
+        trial(kind, training={"phases": "joint"})
 
 
 def test_the_paper_s_rates_are_the_defaults() -> None:
@@ -99,6 +122,7 @@ def test_the_paper_s_rates_are_the_defaults() -> None:
         (lambda: ScheduleConfig(factor=0.0), "factor"),
         (lambda: ScheduleConfig(drop_epochs=(0,)), "drop_epochs"),
         (lambda: TrainConfig(epochs=0), "epochs"),
+        (lambda: TrainConfig(adversarial=ADAM, phases="joint"), "phases"),
         (lambda: TrialConfig(seed=-1), "seed"),
         (lambda: DataConfig("digits", "x.npz"), "path"),
         (lambda: DataConfig("arrays"), "path"),

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import numpy as np
@@ -344,7 +345,8 @@ def test_a_change_of_sources_installs_no_package_again(cluster: Cluster, tmp_pat
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("secrets"))
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(root / name, tmp_path)
-    (tmp_path / "aae_core" / "changed.py").touch()
+    # of contents that no earlier build can have left in the engine's cache
+    (tmp_path / "aae_core" / "changed.py").write_text(f"# {uuid4()}\n")
     cluster.environment["AAE_WHEELS"] = containers._wheels()
     head = json.loads(cluster.compose("config", "--format=json").stdout)["services"]["head"]
     built = head["build"]

@@ -97,6 +97,20 @@ def test_batches_are_normed_for_each_member(kind: str) -> None:
         require_same(state, alone(state.config))
 
 
+def test_joint_phases_weigh_each_member_s_generator() -> None:
+    def joint(config: TrialConfig) -> TrialConfig:
+        training = config.training
+        adversarial = replace(training.adversarial, lr=(1 + config.seed) * training.adversarial.lr)
+        return replace(config, training=replace(training, adversarial=adversarial, phases="joint"))
+
+    states = [start(joint(config)) for config in different(trial("semi_supervised"))]
+    assert len({state.config.training.generator_weight for state in states}) == 3
+    for _ in fit_pack(dict(enumerate(states)), images()):
+        pass
+    for state in states:
+        require_same(state, alone(state.config))
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_who_is_taken_out_goes_on_alone_and_the_others_together(
     optimizer: str, tmp_path: Path

@@ -31,6 +31,7 @@ from aae_core.training.batches import visible_labels
 
 Losses = dict[str, Tensor]
 
+JOINED = [kind for kind in KINDS if "z" in ARCHITECTURES[kind].adversaries]
 STEPS = 50
 EPOCHS = {"none": 17, "some": 17, "only": 25}  # of 3 steps, or of 2 where labels are few
 DROP, FACTOR = 8, 0.5  # the rates' schedule
@@ -58,6 +59,8 @@ class Plain:
         self.config, self.model, self.streams = config, twin.model.train(), twin.streams
         self.optimizers: dict[str, Optimizer] = {}
         self.epoch = 0
+        self.codes: tuple[Tensor, Tensor] | None = None
+        self.held_back: tuple[Tensor, tuple[nn.Module, ...]] | None = None  # of joint phases
 
     def train(self) -> Iterator[Losses]:
         step = STEP[self.config.model.kind]
@@ -96,8 +99,11 @@ class Plain:
         return x
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logits, z = self.model.encoder(x, self.streams["noise"])
-        return softmax(logits, dim=-1), z
+        if self.held_back is None:
+            logits, z = self.model.encoder(x, self.streams["noise"])
+            self.codes = softmax(logits, dim=-1), z
+        assert self.codes is not None
+        return self.codes
 
     def decode(self, code: Tensor) -> Tensor:
         return torch.sigmoid(self.model.decoder(code))
@@ -110,6 +116,14 @@ class Plain:
         return one_hot(torch.randint(categories, (n,), generator=self.streams["prior"]), categories)
 
     def descend(self, phase: str, cost: Tensor, *nets: nn.Module) -> None:
+        if self.config.training.phases == "joint":
+            if phase == "reconstruction":
+                self.held_back = cost, nets
+                return
+            if phase == "generator":
+                assert self.held_back is not None
+                (recon, nets), self.held_back = self.held_back, None
+                phase, cost = "reconstruction", recon + self.generator_weight() * cost
         settings = getattr(self.config.training, SETTINGS[phase])
         if phase not in self.optimizers:
             parameters = [p for net in nets for p in net.parameters()]
@@ -123,6 +137,12 @@ class Plain:
         optimizer.zero_grad()
         cost.backward()
         optimizer.step()
+
+    def generator_weight(self) -> float:
+        one, other = self.config.training.adversarial, self.config.training.reconstruction
+        if one.optimizer == "adam":
+            return one.lr / other.lr
+        return one.lr / other.lr * (1 - other.momentum) / (1 - one.momentum)
 
 
 def shuffled(n: int, wanted: int, stream: torch.Generator) -> Tensor:
@@ -339,6 +359,18 @@ def test_they_are_with_batch_norm_dropout_and_noise(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare(dressed(trial(kind)), monkeypatch)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("kind", JOINED)
+def test_they_are_with_joint_phases(
+    kind: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = trial(kind, "gaussian", optimizer=optimizer)
+    for one in (config, dressed(config)):
+        adversarial = replace(one.training.adversarial, lr=1.5 * one.training.adversarial.lr)
+        training = replace(one.training, adversarial=adversarial, phases="joint")
+        compare(replace(one, training=training), monkeypatch)
 
 
 @pytest.mark.parametrize("heads", ["learned", "fixed"])
