@@ -3,11 +3,11 @@
     python benchmarks/train_step.py [--pack]
 
 The network and batch of the likelihood experiments (784-1000-1000-8, batch 100), on one thread and
-on all of them.  Every contestant trains on the same images, its batches drawn by its own means.
-They take turns within one run, since machines are noisy: ratios count.  pythae's Adversarial_AE
-(Chadebec et al. 2022) is trained by its own trainer with its own defaults, where `pip install
-pythae` has put it.  The plain loop is what tutorials show: a DataLoader, stock optimisers, a
-forward pass a cost.
+on all of them.  Every contestant trains on the same images, its batches drawn by its own means, in
+a process of its own.  They take turns, since machines are noisy: ratios count.  pythae's
+Adversarial_AE (Chadebec et al. 2022) is trained by its own trainer with its own defaults, where
+`pip install pythae` has put it.  The plain loop is what tutorials show: a DataLoader, stock
+optimisers, a forward pass a cost.
 
 The roofline is the least time in which this machine could do our step: its matrix products at the
 rate of a large one, then the optimisers' traffic (weight and momentum read and written, gradient
@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -93,6 +93,10 @@ def trial(kind: str = "aae", hidden: int = 1000, batch: int = 100, **model: Any)
         ModelConfig(kind, **{"code_dim": CODE, "hidden": (hidden, hidden)} | model),  # type: ignore[arg-type]
         TrainConfig(epochs=10**6, batch_size=batch),
     )
+
+
+def but(config: TrialConfig, **training: Any) -> TrialConfig:
+    return replace(config, training=replace(config.training, **training))
 
 
 def ours(config: TrialConfig) -> Contestant:
@@ -195,6 +199,16 @@ def pythae(batch: int = 100) -> Contestant:
     return timed(train)
 
 
+PAPER = trial()
+OURS = {
+    "ours": PAPER,
+    "ours, joint": but(PAPER, phases="joint"),
+    "ours, bfloat16": but(PAPER, precision="bfloat16"),
+    "ours, joint, bfloat16": but(PAPER, phases="joint", precision="bfloat16"),
+}
+OTHERS = {"plain": plain, "pythae": pythae}
+
+
 def timed(train: Callable[[], object], images: int = IMAGES) -> Contestant:
     def run() -> float:
         began = time.perf_counter()
@@ -253,29 +267,19 @@ def over(a: list[float], b: list[float]) -> float:
 
 def against_others(threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
-    paper = trial()
-
-    def but(**settings: str) -> TrialConfig:
-        return replace(paper, training=replace(paper.training, **settings))
-
-    configs = {
-        "ours": paper,
-        "ours, joint": but(phases="joint"),
-        "ours, bfloat16": but(precision="bfloat16"),
-        "ours, joint, bfloat16": but(phases="joint", precision="bfloat16"),
-    }
-    others = {"plain": plain()}
-    if importlib.util.find_spec("pythae"):
-        others["pythae"] = pythae()
-    own = {name: ours(config) for name, config in configs.items()}
-    measured = race(own | others | {"product": product_rate, "bandwidth": bandwidth})
-    rooflines = {name: roofline(configs[name], measured) for name in ("ours", "ours, joint")}
+    others = [name for name in OTHERS if name != "pythae" or importlib.util.find_spec(name)]
+    with ExitStack() as stack:
+        contestants: dict[str, Contestant] = {
+            name: stack.enter_context(apart(name, threads)) for name in [*OURS, *others]
+        }
+        measured = race(contestants | {"product": product_rate, "bandwidth": bandwidth})
+    rooflines = {name: roofline(OURS[name], measured) for name in ("ours", "ours, joint")}
     return {
         "threads": threads,
-        "images_per_second": {name: median(measured[name]) for name in own | others},
+        "images_per_second": {name: median(measured[name]) for name in contestants},
         "over": {
             f"{one} / {other}": over(measured[one], measured[other])
-            for one in own
+            for one in OURS
             for other in others
         },
         "product_gflops": median(measured["product"]) / 1e9,
@@ -288,6 +292,36 @@ def against_others(threads: int) -> dict[str, Any]:
         },
         "of_roofline": {name: over(measured[name], r) for name, r in rooflines.items()},
     }
+
+
+@contextmanager
+def apart(name: str, threads: int) -> Iterator[Contestant]:
+    """A contestant in a process of its own, which rests until it is asked."""
+    command = [sys.executable, __file__, "--contestant", name, "--threads", str(threads)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked, answers = process.stdin, process.stdout
+
+        def run() -> float:
+            print(file=asked, flush=True)
+            return float(answers.readline())
+
+        yield run
+        asked.close()
+
+
+def answer(name: str, threads: int) -> None:
+    """What a contestant's process does: a round for every line that it is sent."""
+    torch.set_num_threads(threads)
+    with redirect_stdout(sys.stderr):
+        contestant = OTHERS[name]() if name in OTHERS else ours(OURS[name])
+    for _ in sys.stdin:
+        with redirect_stdout(sys.stderr):
+            rate = contestant()
+        print(rate, flush=True)
 
 
 def roofline(config: TrialConfig, measured: dict[str, list[float]]) -> list[float]:
@@ -433,7 +467,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pack", action="store_true", help="packs of trials against one alone")
     parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.contestant:
+        answer(arguments.contestant, arguments.threads)
+        return
     if arguments.probe:
         print(probe())
         return

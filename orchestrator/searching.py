@@ -8,14 +8,19 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
+from aae_core.training.pack import worthwhile
 from orchestrator import cluster, selection
 from orchestrator.errors import DiskFull, SweepError
 from orchestrator.records import RunRecord, Stage
 from orchestrator.repeats import MAX_IN_A_ROW
+from orchestrator.spec import SweepSpec
 from orchestrator.study import Assignment, confirm_seed
 from orchestrator.sweep import Recorder, Sweep, interrupted
 from orchestrator.tuner import StageDriver, run_stage
+
+_GENERATIONS = 4  # of packs that train at once: a sampler learns from one to the next
 
 
 def search(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
@@ -135,6 +140,7 @@ def _train(
         share,
         Recorder(sweep),
         next_assignment,
+        pack_size(sweep.spec, planned, data, share),
         sweep.draining,
         sweep.paused,
     )
@@ -144,3 +150,15 @@ def _train(
         raise DiskFull(driver.full)
     if sweep.draining.is_set():
         raise interrupted(sweep)
+
+
+def pack_size(
+    spec: SweepSpec, planned: int, data: TrainingData, share: cluster.Share
+) -> Callable[[TrialConfig], int]:
+    """How many trials of a form train together, at most."""
+    pack = spec.resources.pack
+    if pack != "auto":
+        return lambda _: pack
+    most = max(1, planned // (_GENERATIONS * cluster.slots(share)))
+    dim, on_gpu = data.x_train.shape[1], share.gpu > 0
+    return lambda form: min(most, worthwhile(form, dim, on_gpu=on_gpu))

@@ -224,18 +224,20 @@ class EvaluateSpec(Spec):
     parzen: ParzenSpec = ParzenSpec()
 
 
+_Auto = Annotated[Literal["auto"], Tag("auto")]
+_AutoOrNumber = Discriminator(lambda value: "auto" if isinstance(value, str) else "number")
+
+
 class ResourcesSpec(Spec):
     """`cpu` and `gpu` of one trial, `auto`: one where there are any; `disk_gb` of checkpoints.
 
-    `pack`: how many trials of one form may share them, trained as one model.
+    `pack`: how many trials of one form may share them, trained as one model; `auto`: as many as
+    are faster so, and leave the sampler something to learn from.
     """
 
     cpu: float = Field(default=1.0, gt=0)
-    gpu: Annotated[
-        Annotated[float, Field(ge=0), Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
-        Discriminator(lambda gpu: "auto" if isinstance(gpu, str) else "number"),
-    ] = "auto"
-    pack: int = Field(default=1, ge=1)
+    gpu: Annotated[Annotated[float, Field(ge=0), Tag("number")] | _Auto, _AutoOrNumber] = "auto"
+    pack: Annotated[Annotated[int, Field(ge=1), Tag("number")] | _Auto, _AutoOrNumber] = 1
     disk_gb: float | None = Field(default=None, ge=0)
 
 

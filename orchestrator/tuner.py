@@ -67,6 +67,7 @@ class StageDriver:
         share: cluster.Share,
         listener: Listener,
         next_assignment: Callable[[], Assignment | None],
+        pack_size: Callable[[TrialConfig], int],  # of trials of that form, at most
         draining: threading.Event,
         paused: threading.Event,
     ) -> None:
@@ -82,6 +83,7 @@ class StageDriver:
         self._share = share
         self._listener = listener
         self._next_assignment = next_assignment
+        self._pack_size = pack_size
         self._draining = draining
         self._paused = paused
         self._capacity = (0.0, 1)  # when it was asked, how many trials fit
@@ -118,9 +120,9 @@ class StageDriver:
         first = self._next()
         if first is None:
             return []
-        pack, others = [first], list[Assignment]()
-        most, shape = self.spec.resources.pack, self._form(first)
-        while shape is not None and len(pack) < most and len(others) < most:
+        pack, others, shape = [first], list[Assignment](), self._form(first)
+        most = 1 if shape is None else self._pack_size(shape)
+        while len(pack) < most and len(others) < most:
             if (another := self._next()) is None:
                 break
             (pack if self._form(another) == shape else others).append(another)

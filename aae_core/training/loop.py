@@ -15,6 +15,7 @@ from aae_core.data.resident import Images
 from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import validation_metrics
 from aae_core.training.batches import Supply
+from aae_core.training.memory import keep_freed_memory
 from aae_core.training.schedules import multiplier
 from aae_core.training.state import TrainState
 
@@ -33,6 +34,7 @@ def fit(state: TrainState, data: TrainingData) -> Iterator[EpochMetrics]:
 
     Raises TrialDiverged as soon as a cost or a validation metric is no longer finite.
     """
+    keep_freed_memory()
     supply = Supply.of(state, data)
     valid = Images.of(data.x_valid, data.y_valid, state.device)
     for epoch in range(state.epoch + 1, state.config.training.epochs + 1):

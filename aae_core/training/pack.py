@@ -11,6 +11,7 @@ import copy
 import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -29,6 +30,7 @@ from aae_core.priors import Prior
 from aae_core.streams import Streams
 from aae_core.training.batches import Supply
 from aae_core.training.loop import EpochMetrics, finish_epoch, fit, set_rates
+from aae_core.training.memory import keep_freed_memory
 from aae_core.training.state import TrainState
 
 Name = TypeVar("Name")
@@ -36,6 +38,7 @@ Net = TypeVar("Net", bound=nn.Module)
 Settings = TypeVar("Settings", bound=OptimizerConfig)
 
 _BETA2, _EPSILON = 0.999, 1e-8  # of Adam
+_CPU_SIZES = ((3e6, 16), (1e7, 4))  # up to so many products of a pass, so many members
 _KINDS: frozenset[Kind] = frozenset({"aae", "supervised", "semi_supervised", "clustering", "gan"})
 
 
@@ -71,6 +74,25 @@ def form(config: TrialConfig) -> TrialConfig | None:
 
 def _any_rate(settings: Settings) -> Settings:
     return replace(settings, lr=1.0, momentum=0.0)
+
+
+def worthwhile(config: TrialConfig, dim: int, *, on_gpu: bool) -> int:
+    """How many such trials of images (dim,) are faster together than one after the other.
+
+    A pack saves the calls of operations.  A CPU spends its time on them where a step's products are
+    few (`benchmarks/train_step.py --pack`), a GPU in every step that we know.
+    """
+    if on_gpu:
+        return 16
+    model = config.model
+    autoencoder = _weights(dim, *model.hidden, model.code_dim)
+    discriminator = _weights(model.code_dim, *model.hidden, 1)
+    products = config.training.batch_size * (2 * autoencoder + discriminator)
+    return next((size for most, size in _CPU_SIZES if products <= most), 1)
+
+
+def _weights(*widths: int) -> int:
+    return sum(fan_in * fan_out for fan_in, fan_out in pairwise(widths))
 
 
 def fit_pack(
@@ -122,6 +144,7 @@ class Pack:
     """A `phases.State` whose members are all of one form, on one device and of the same data."""
 
     def __init__(self, states: Sequence[TrainState], data: TrainingData) -> None:
+        keep_freed_memory()
         first, forms = states[0], {form(state.config) for state in states}
         if len(forms) > 1 or None in forms:
             raise ValueError("a pack's members have one form, see pack.form; train others alone")

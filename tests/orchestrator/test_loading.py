@@ -107,6 +107,8 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("{kind: tpe}", "{}", "search.sampler.kind", 13, "is missing"),
     ("seed: 1", "resources: {gpu: all}", "resources.gpu", 2, "must be 'auto', not 'all'"),
     ("seed: 1", "resources: {gpu: -1}", "resources.gpu", 2, "must be at least 0, not -1"),
+    ("seed: 1", "resources: {pack: 0}", "resources.pack", 2, "must be at least 1, not 0"),
+    ("seed: 1", "resources: {pack: all}", "resources.pack", 2, "must be 'auto', not 'all'"),
     # objective
     ("{kind: tpe}", "{kind: tpe}\n  objective: {metric: test/parzen_ll}", "search.objective.metric", 14, "search sees no test data"),
     ("{kind: tpe}", "{kind: tpe}\n  objective: {metric: val/parzenll}", "search.objective.metric", 14, "unknown metric `val/parzenll`; did you mean `val/parzen_ll`?"),

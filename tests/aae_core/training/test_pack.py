@@ -12,7 +12,7 @@ from aae_core.architectures import ARCHITECTURES
 from aae_core.config import OptimizerConfig, PriorConfig, ScheduleConfig, TrialConfig
 from aae_core.errors import TrialDiverged
 from aae_core.training import TrainState, fit
-from aae_core.training.pack import fit_pack, form
+from aae_core.training.pack import fit_pack, form, worthwhile
 
 EPOCHS = 17  # of 3 steps
 PACKED = [kind for kind in KINDS if form(trial(kind))]
@@ -145,6 +145,18 @@ def test_who_has_begun_alone_may_go_on_together(tmp_path: Path) -> None:
         pass
     for state in states:
         require_same(state, alone(state.config))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "size"),
+    [((30, 30), 16), ((100, 100), 16), ((200, 200), 4), ((400, 400), 1), ((1000, 1000), 1)],
+)
+def test_on_a_cpu_small_nets_alone_are_worth_a_pack(hidden: tuple[int, ...], size: int) -> None:
+    """Where benchmarks/train_step.py --pack has found half as much again, or more."""
+    config = trial("aae", hidden=hidden)
+    config = replace(config, training=replace(config.training, batch_size=50))
+    assert worthwhile(config, 64, on_gpu=False) == size
+    assert worthwhile(config, 64, on_gpu=True) == 16
 
 
 def test_a_member_at_its_end_has_nothing_to_tell() -> None:
