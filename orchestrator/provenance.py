@@ -24,8 +24,7 @@ _THEN = ", then "  # between the circumstances of a trial's attempts, where they
 
 def provenance(threads: int, *, gpu: bool, pack: int = 1) -> dict[str, str]:
     """Of a training in this process, of so many trials as one model."""
-    packed = {PACK: str(pack)} if pack > 1 else {}
-    return {**_machine(), THREADS: str(threads), DEVICE: _device(gpu), **packed}
+    return {**_machine(), THREADS: str(threads), DEVICE: _device(gpu), PACK: str(pack)}
 
 
 def succession(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

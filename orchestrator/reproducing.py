@@ -20,7 +20,7 @@ from aae_core.errors import ConfigError
 from aae_core.training import TrainState
 from orchestrator import single
 from orchestrator.errors import EnvironmentUnusable, SweepError, UsageError
-from orchestrator.provenance import DATA, DEVICE, PACK, THREADS, flat, latest, provenance
+from orchestrator.provenance import DATA, DEVICE, THREADS, flat, latest, provenance
 from orchestrator.records import SYSTEM
 from orchestrator.settings import Settings
 from orchestrator.tracking import described, prepare_client
@@ -141,8 +141,6 @@ def reproduce(
     device = "cuda" if run.on_gpu and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(run.threads)
     here = {DATA: data.sha256} | provenance(run.threads, gpu=device == "cuda")
-    if PACK in run.tags:
-        here[PACK] = "1"  # it trains alone now
     yield {
         "event": "start",
         "run": run.name,

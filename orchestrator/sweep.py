@@ -11,14 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from aae_core.data import TrainingData
-from orchestrator import cleaning, cluster, disk
+from orchestrator import cleaning, disk
 from orchestrator.drawing import dated
 from orchestrator.errors import DiskFull, Interrupted, LedgerLost
 from orchestrator.history import run_key
-from orchestrator.provenance import DATA, dataset, flat, provenance, succession
+from orchestrator.provenance import DATA, dataset, flat, succession
 from orchestrator.records import RunRecord, Stage, TrialState, conditions
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -225,7 +223,7 @@ class Recorder:
                 "aae.config_hash": config.config_hash,
                 "aae.seed": config.seed,
                 "aae.attempt": assignment.attempt,
-                **self._succession(key, self._provenance()),
+                DATA: str(sweep.search.attribute("data_sha256")),
             },
         )
         sweep.spool.attach(key, resolved)
@@ -239,8 +237,10 @@ class Recorder:
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         key = run_key(self.sweep.id, stage, report.number)
-        if report.machine and self.sweep.settings.ray_address:  # here, the driver knows it too
-            self.sweep.spool.set_tags(key, self._succession(key, report.machine))
+        if report.machine:
+            earlier = self.sweep.spool.run(key)
+            tags = succession(earlier.tags if earlier else {}, report.machine)
+            self.sweep.spool.set_tags(key, tags)
         self.sweep.spool.log(key, report.epoch, report.metrics | report.system)
         self._show(key, stage, report)
         self.sweep.observer.trial_epoch(stage, report)
@@ -273,21 +273,6 @@ class Recorder:
             path = drawn.replace(folder / dated(drawn.name, time))
             sweep.spool.attach(key, path, folder.name)
         sweep.spool.set_tags(key, {"mlflow.loggedImages": True})
-
-    def _provenance(self) -> dict[str, str]:
-        """What `reproduce` has to know; of other machines than this one, their workers tell."""
-        sweep, resources = self.sweep, self.sweep.spec.resources
-        known = {DATA: str(sweep.search.attribute("data_sha256"))}
-        if sweep.settings.ray_address is None:
-            gpu = resources.gpu
-            on_gpu = torch.cuda.is_available() if gpu == "auto" else gpu > 0
-            known |= provenance(cluster.Share(resources.cpu, 0).threads, gpu=on_gpu)
-        return known
-
-    def _succession(self, key: str, now: dict[str, str]) -> dict[str, str]:
-        """After what the trial's earlier attempts have noted."""
-        earlier = self.sweep.spool.run(key)
-        return succession(earlier.tags if earlier else {}, now)
 
 
 def _without_epoch(row: dict[str, float]) -> dict[str, float]:

@@ -58,53 +58,42 @@ def tags_of(sweep: Sweep) -> dict[str, str]:
     return run.tags
 
 
-def start(sweep: Sweep, attempt: int = 1) -> None:
-    config = sweep.spec.trial_config({}, 5)
-    Recorder(sweep).trial_started(Assignment("search", 0, attempt, config, None))
+def start(sweep: Sweep, attempt: int = 1, machine: dict[str, str] | None = None) -> None:
+    """An attempt that reaches its first epoch, on such a machine."""
+    config, recorder = sweep.spec.trial_config({}, 5), Recorder(sweep)
+    recorder.trial_started(Assignment("search", 0, attempt, config, None))
+    recorder.trial_epoch("search", Report(0, attempt, "node", attempt, {}, machine=machine))
 
 
 # -- the record ------------------------------------------------------------------------------
 
 
 def test_a_trials_run_says_what_its_numbers_depend_on(sweep: Sweep) -> None:
-    start(sweep)
+    start(sweep, machine=provenance(2, gpu=False, pack=4))
     tags = tags_of(sweep)
     assert tags["aae.data_sha256"] == load_training_data(sweep.spec.data, Path()).sha256
     for package in ("aae-sweep", "torch", "numpy"):
         assert tags[f"aae.version.{package}"] == version(package)
-    assert (tags["aae.threads"], tags["aae.device"]) == ("2", "cpu")
+    assert (tags["aae.threads"], tags["aae.device"], tags["aae.pack"]) == ("2", "cpu", "4")
     assert len(tags["aae.code"]) == 12
     assert tags["aae.cpu"]
-    assert provenance(2, gpu=False).items() <= tags.items()
 
 
-def test_a_driver_does_not_speak_for_the_machines_of_a_cluster(
-    spec: SweepSpec, tmp_path: Path
-) -> None:
-    settings = Settings.from_environment({"AAE_HOME": str(tmp_path), "RAY_ADDRESS": "head:6379"})
-    with opened(Request(spec, "", ""), settings, Nobody(), threading.Event()) as sweep:
-        describe_on_digits(sweep)
-        start(sweep)
-        tags = tags_of(sweep)
-        assert "aae.data_sha256" in tags
-        assert not tags.keys() & provenance(1, gpu=False).keys()
-        there = {"aae.cpu": "Another, AVX2"}
-        Recorder(sweep).trial_epoch("search", Report(0, 1, "node", 1, {}, machine=there))
-        assert tags_of(sweep).items() >= there.items()
-
-
-def test_a_trial_that_went_on_elsewhere_says_both(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = {"aae.cpu": "Old, AVX2", "aae.threads": "2"}
-    monkeypatch.setattr("orchestrator.sweep.provenance", lambda *_, **__: here)
+def test_a_driver_does_not_speak_for_its_workers(sweep: Sweep) -> None:
     start(sweep)
-    start(sweep, attempt=2)
+    assert "aae.data_sha256" in tags_of(sweep)
+    assert not tags_of(sweep).keys() & provenance(1, gpu=False).keys()
+
+
+def test_a_trial_that_went_on_elsewhere_says_both(sweep: Sweep) -> None:
+    here = {"aae.cpu": "Old, AVX2", "aae.pack": "4", "aae.threads": "2"}
+    start(sweep, machine=here)
+    start(sweep, attempt=2, machine=here)
     assert tags_of(sweep).items() >= here.items()
-    here["aae.cpu"] = "New, AVX512"
-    start(sweep, attempt=3)
-    assert tags_of(sweep)["aae.cpu"] == "Old, AVX2, then New, AVX512"
-    assert tags_of(sweep)["aae.threads"] == "2"
+    start(sweep, attempt=3, machine=here | {"aae.cpu": "New, AVX512", "aae.pack": "1"})
+    tags = tags_of(sweep)
+    assert tags["aae.cpu"] == "Old, AVX2, then New, AVX512"
+    assert (tags["aae.pack"], tags["aae.threads"]) == ("4, then 1", "2")
 
 
 def test_the_latest_circumstances_are_the_last() -> None:
