@@ -229,18 +229,17 @@ class Recorder:
         sweep.spool.attach(key, resolved)
         sweep.observer.trial_started(assignment)
 
-    def trial_resumed(self, stage: Stage, report: Report) -> None:
+    def trial_begun(self, stage: Stage, report: Report) -> None:
         key = run_key(self.sweep.id, stage, report.number)
+        earlier = self.sweep.spool.run(key)
+        tags = succession(earlier.tags if earlier else {}, report.machine or {})
+        self.sweep.spool.set_tags(key, tags)
         for row in report.history or []:
             self.sweep.spool.log(key, int(row["epoch"]), _without_epoch(row))
         self._show(key, stage, report)
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         key = run_key(self.sweep.id, stage, report.number)
-        if report.machine:
-            earlier = self.sweep.spool.run(key)
-            tags = succession(earlier.tags if earlier else {}, report.machine)
-            self.sweep.spool.set_tags(key, tags)
         self.sweep.spool.log(key, report.epoch, report.metrics | report.system)
         self._show(key, stage, report)
         self.sweep.observer.trial_epoch(stage, report)

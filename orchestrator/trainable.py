@@ -64,7 +64,7 @@ class Report:
     seconds: float = 0.0  # of this epoch
     samples_per_second: float = 0.0
     trained: bool = True  # False: the checkpoint was already at its last epoch
-    machine: dict[str, str] | None = None  # what it trains with, in the first report of metrics
+    machine: dict[str, str] | None = None  # what it trains with, when it begins
     system: dict[str, float] = field(default_factory=dict)  # what the machine did in this epoch
     pictures: list[str] = field(default_factory=list)  # of this epoch, files in the own folder
 
@@ -132,11 +132,9 @@ class Attempt:
         self.state = begin(self._work, self._data)
         if self.state.epoch:
             self._past.update(resumed_from=self.state.epoch, history=list(self.state.history))
-        pictures = self._pictures()  # they may have been lost
-        report = self._report(self.state.epoch, {}, pictures=pictures)
         made_by = provenance(self._work.threads, gpu=self._work.gpu, pack=self._pack)
-        self._past.update(machine=made_by)
-        return report
+        pictures = self._pictures()  # they may have been lost
+        return self._report(self.state.epoch, {}, machine=made_by, pictures=pictures)
 
     def done_before(self) -> Report:
         """The checkpoint that it took up was of its last epoch."""
@@ -175,7 +173,6 @@ class Attempt:
         work = self._work
         report = Report(work.number, work.attempt, self._node, epoch, metrics, **self._past, **rest)
         self._past.pop("history", None)
-        self._past.pop("machine", None)
         return report
 
     def _pictures(self) -> list[str]:

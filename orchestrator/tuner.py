@@ -40,7 +40,7 @@ class Listener(Protocol):
 
     def trial_started(self, assignment: Assignment) -> None: ...
 
-    def trial_resumed(self, stage: Stage, report: Report) -> None: ...
+    def trial_begun(self, stage: Stage, report: Report) -> None: ...
 
     def trial_epoch(self, stage: Stage, report: Report) -> None: ...
 
@@ -242,14 +242,13 @@ class StageDriver:
         if not live.started:
             live.started = True
             self.ledger.started(report.number, report.node, report.resumed_from)
-            if report.history or report.pictures:
-                self._hear_of_past(live.assignment.stage, report, report.history or [])
+            self._listener.trial_begun(live.assignment.stage, report)  # metrics first, they repeat
+            self._hear_of_past(report)
 
-    def _hear_of_past(self, stage: Stage, report: Report, history: list[dict[str, float]]) -> None:
+    def _hear_of_past(self, report: Report) -> None:
         """Earlier attempts, of which the ledger may have missed the last epochs: a driver's death
         is no worker's, at once."""
-        self._listener.trial_resumed(stage, report)  # metrics first: they may repeat
-        for row in history[self.ledger.epochs(report.number) :]:
+        for row in (report.history or [])[self.ledger.epochs(report.number) :]:
             goals = [row[name] for name in self.spec.goals]
             self.ledger.epoch(report.number, int(row["epoch"]), goals, None, trained=True)
 

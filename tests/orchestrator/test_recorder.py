@@ -128,7 +128,7 @@ def test_a_repeated_epochs_pictures_take_the_places_of_the_first(
     again = _report(sweep, data, 4, attempt=2)
     history = [{"epoch": 4, "val/recon": 0.25}]
     resumed = Report(0, 2, "here", 4, {}, resumed_from=4, history=history, pictures=again.pictures)
-    Recorder(sweep).trial_resumed("confirm", resumed)
+    Recorder(sweep).trial_begun("confirm", resumed)
     assert [artifact.path for artifact in _pictures(sweep)] == before
     assert all(Path(path).exists() for path in before)
 

@@ -59,10 +59,10 @@ def tags_of(sweep: Sweep) -> dict[str, str]:
 
 
 def start(sweep: Sweep, attempt: int = 1, machine: dict[str, str] | None = None) -> None:
-    """An attempt that reaches its first epoch, on such a machine."""
+    """An attempt that begins on such a machine."""
     config, recorder = sweep.spec.trial_config({}, 5), Recorder(sweep)
     recorder.trial_started(Assignment("search", 0, attempt, config, None))
-    recorder.trial_epoch("search", Report(0, attempt, "node", attempt, {}, machine=machine))
+    recorder.trial_begun("search", Report(0, attempt, "node", 0, {}, machine=machine))
 
 
 # -- the record ------------------------------------------------------------------------------

@@ -80,8 +80,9 @@ class Straw:
     def trial_started(self, assignment: Assignment) -> None:
         self._hear("started", assignment.number, assignment.attempt)
 
-    def trial_resumed(self, stage: Stage, report: Report) -> None:
-        self._hear("resumed", report.number, [row["epoch"] for row in report.history or []])
+    def trial_begun(self, stage: Stage, report: Report) -> None:
+        if report.history:
+            self._hear("resumed", report.number, [row["epoch"] for row in report.history])
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         self._hear("epoch", report.number, report.epoch)

@@ -19,6 +19,7 @@ from aae_core.data import load_training_data
 from aae_core.errors import TrialDiverged
 from aae_core.training import TrainState, fit
 from orchestrator.history import History
+from orchestrator.provenance import provenance
 from orchestrator.records import Stage, TrialState
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -120,6 +121,8 @@ def carry_out(sweep: Sweep, stage: Stage, end: TrialState, epochs: int = EPOCHS)
     number = assignment.number
     recorder.trial_started(assignment)
     ledger.started(number, "node", None)
+    made_by = provenance(1, gpu=False)
+    recorder.trial_begun(stage, Report(number, 1, "node", 0, {}, machine=made_by))
     data = load_training_data(sweep.spec.data, sweep.settings.data)
     state = TrainState.create(assignment.config, data)
     try:
