@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_stages import Watcher, run, sweep, without_ray
+from straw_sweep import Watcher, run, sweep, without_ray
 
 import orchestrator
 from aae_core.data import TestData

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
-from test_stages import images, run, sweep, without_ray
+from straw_sweep import images, run, sweep, without_ray
 
 import aae_core
 from orchestrator.errors import EnvironmentUnusable, UsageError

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
-from aae_core.config import ModelConfig, TrialConfig
-from aae_core.data import TrainingData
 from orchestrator.cluster import Share
 from orchestrator.records import Stage, TrialState
-from orchestrator.searching import pack_size
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.study import Assignment, Ledger, open_storage
@@ -436,7 +432,7 @@ def test_a_driver_has_no_state_for_tune_to_restore(straw: Straw) -> None:
 # -- packs -------------------------------------------------------------------------------------
 
 
-def packing(pack: int | str, **space: Any) -> SweepSpec:
+def packing(pack: int, **space: Any) -> SweepSpec:
     search = SWEEP["search"] | {"space": SWEEP["search"]["space"] | space}
     document = SWEEP | {"search": search, "resources": {"pack": pack}}
     return SweepSpec.model_validate_json(json.dumps(document))
@@ -516,14 +512,3 @@ def test_a_paused_pack_goes_on_as_one(tmp_path: Path) -> None:
     straw.driver.tune_ended("a")
     straw.paused.clear()
     assert numbers(straw.suggest_pack("b")) == [0, 1, 2]
-
-
-@pytest.mark.parametrize(("trials", "size"), [(200, 16), (100, 12), (24, 3), (7, 1)])
-def test_automatic_packs_leave_the_sampler_four_times_to_learn(
-    trials: int, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("orchestrator.cluster.slots", lambda share: 2)
-    data = TrainingData.of("tiny", (8, 8), *(2 * [(np.zeros((4, 64), np.uint8), None)]))
-    small, share = TrialConfig(model=ModelConfig(hidden=(30, 30))), Share(1.0, 0.0)
-    assert pack_size(packing("auto"), trials, data, share)(small) == size
-    assert pack_size(packing(40), trials, data, share)(small) == 40

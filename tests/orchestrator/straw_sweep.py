@@ -1,0 +1,195 @@
+"""Sweeps of small trials with a Tune of straw: one trial at a time, in the test's process."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.tune.search import Searcher
+
+from aae_core.data import TrainingData
+from aae_core.evaluation.parzen import ArraySource
+from orchestrator import scoring, searching, stages, trainable
+from orchestrator import sweep as sweep_module
+from orchestrator.cluster import Share
+from orchestrator.history import History
+from orchestrator.records import RunRecord, Stage
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.study import Assignment, Ledger, open_storage
+from orchestrator.sweep import Request
+from orchestrator.trainable import Report
+from orchestrator.tuner import StageDriver
+
+
+class Watcher:
+    """An observer that may act at what it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.act: Callable[[str], None] = lambda _: None
+
+    def _see(self, what: str) -> None:
+        self.seen.append(what)
+        self.act(what)
+
+    def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None:
+        self._see(f"{stage} of {planned}")
+
+    def trial_started(self, assignment: Assignment) -> None:
+        self._see(f"{assignment.stage} {assignment.number} started")
+
+    def trial_epoch(self, stage: Stage, report: Report) -> None:
+        self._see(f"{stage} {report.number} epoch {report.epoch}")
+
+    def trial_ended(self, stage: Stage, number: int, state: Any, reason: str | None) -> None:
+        self._see(f"{stage} {number} {state}")
+
+    def scoring(self, what: str, done: int, total: int) -> None:
+        self._see(f"scoring {what}")
+
+    def note(self, message: str) -> None:
+        self._see(message)
+
+
+class NoMlflow:
+    error = None
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def start(self) -> None: ...
+
+    def stop(self, timeout: float) -> bool:
+        return True
+
+
+def straw_stage(driver: StageDriver, data: TrainingData, share: Share, scratch: Path) -> None:
+    """Tune's part: one trial at a time, in this process."""
+    while (work := driver.suggest("t")) != Searcher.FINISHED:
+        if not isinstance(work, dict):
+            time.sleep(0.01)  # it is paused
+            continue
+        stopped = [False]
+
+        def report(result: dict[str, Any], stopped: list[bool] = stopped) -> None:
+            stopped[0] = driver.should_stop("t", result)
+            if stopped[0]:
+                raise SystemExit
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainable.tune, "report", report)
+            try:
+                trainable.train(work, data)
+            except SystemExit:
+                driver.tune_ended("t")
+
+
+class StrawArray:
+    """A SharedArray that stays in this process."""
+
+    @staticmethod
+    def put(array: np.ndarray) -> Any:
+        return SimpleNamespace(n_samples=len(array), open=lambda: ArraySource(array))
+
+
+@contextmanager
+def _no_ray(settings: Settings) -> Iterator[None]:
+    yield
+
+
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "run_stage", straw_stage)
+    monkeypatch.setattr(sweep_module, "MlflowWriter", NoMlflow)
+    monkeypatch.setattr(stages.cluster, "connected", _no_ray)
+    monkeypatch.setattr(stages.cluster, "share", lambda _: Share(1.0, 0.0))
+    monkeypatch.setattr(StageDriver, "capacity", lambda _: 1)
+    monkeypatch.setattr(stages.cluster, "cpus", lambda: 1)
+    monkeypatch.setattr(scoring, "SharedArray", StrawArray)
+    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainable, "SAVING_SHARE", math.inf)
+    monkeypatch.setattr(trainable, "is_drawn", lambda *_: False)  # takes longer than to train
+
+
+def images(path: Path, *, test: bool) -> Path:
+    random = np.random.default_rng(0)
+    members = {"x_train": random.random((60, 9), dtype=np.float32)}
+    if test:
+        members["x_test"] = random.random((10, 9), dtype=np.float32)
+    np.savez(path, **members)  # type: ignore[arg-type]
+    return path
+
+
+def sweep(path: Path, **changes: Any) -> SweepSpec:
+    search = {
+        "sampler": {"kind": "random"},
+        "objective": {"metric": "val/recon"},
+        "trials": changes.pop("trials", 3),
+        "space": {"model.prior.std": {"float": [0.5, 4]}},
+    }
+    document: dict[str, Any] = {
+        "name": "straw",
+        "data": {"name": "arrays", "path": str(path)},
+        "model": {"hidden": [4], "code_dim": 2, "init_std": 0.2},
+        "training": {"epochs": 2, "batch_size": 9},
+        "search": search | changes.pop("search", {}),
+        "confirm": {"seeds": 2},
+        "evaluate": {"parzen": {"samples": 200, "screen_samples": 200}},
+    }
+    return SweepSpec.of(document | changes)
+
+
+def run(
+    settings: Settings,
+    spec: SweepSpec,
+    watcher: Watcher | None = None,
+    draining: threading.Event | None = None,
+) -> History:
+    def write_report(sweep: str) -> Path:
+        report = settings.sweep_folder(sweep) / "report.html"
+        report.write_text("<html></html>")
+        return report
+
+    stages.run(
+        Request(spec, "name: straw", "aae-sweep run straw.yaml"),
+        settings,
+        watcher or Watcher(),
+        draining or threading.Event(),
+        write_report,
+    )
+    return History(settings)
+
+
+def numbers(reader: History, spec: SweepSpec) -> list[Any]:
+    return [
+        (r.stage, r.number, r.params, r.seed, reader.curve(spec.sweep_id, r)[0])
+        for r in reader.trials(spec.sweep_id)
+    ]
+
+
+def search_of(settings: Settings, spec: SweepSpec) -> Ledger:
+    """As another process has it."""
+    ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
+    assert ledger is not None
+    return ledger
+
+
+def digits_with_labels(**changes: Any) -> SweepSpec:
+    document: dict[str, Any] = {
+        "name": "straw",
+        "data": {"name": "digits", "labels": 100},
+        "model": {"kind": "semi_supervised", "hidden": [8], "code_dim": 2, "init_std": 0.2},
+        "training": {"epochs": 1},
+        "search": {
+            "sampler": {"kind": "random"},
+            "trials": 3,
+            "space": {"training.classification.lr": {"float": [1e-3, 0.3], "log": True}},
+        },
+        "confirm": {"seeds": 2},
+    }
+    return SweepSpec.of(document | changes)

@@ -1,0 +1,120 @@
+"""evaluate: the winner first, then the test split, and only it."""
+
+import json
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from straw_sweep import Watcher, digits_with_labels, images, run, search_of, sweep
+
+from aae_core.data import TestData
+from orchestrator import evaluating, scoring, stages
+from orchestrator.errors import Interrupted
+from orchestrator.history import History
+from orchestrator.parzen_job import ParzenPool
+from orchestrator.settings import Settings
+from orchestrator.spec import ParzenSpec
+from orchestrator.study import Ledger, open_storage
+
+pytestmark = pytest.mark.usefixtures("straw")
+
+
+def test_the_test_split_is_opened_once_the_winner_is_written_down(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    watcher, opened = Watcher(), []
+    load = evaluating.load_test_data
+
+    def spy(*arguments: Any) -> TestData:
+        confirm = Ledger.read(open_storage(settings), spec.sweep_id, "confirm")
+        assert confirm is not None
+        assert {r.state for r in confirm.records()} == {"complete"}
+        opened.append((confirm.attribute("winner"), list(watcher.seen)))
+        return load(*arguments)
+
+    monkeypatch.setattr(evaluating, "load_test_data", spy)
+    best = run(settings, spec, watcher).best(spec.sweep_id)
+    assert best is not None
+    [(winner, seen)] = opened
+    assert winner == best["config_hash"]
+    assert "confirm 1 complete" in seen
+    assert not any(what.startswith(("evaluate", "scoring")) for what in seen)
+
+
+def test_what_has_no_parzen_figure_needs_no_pool_and_takes_the_lowest_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing here has a Parzen figure")
+
+    monkeypatch.setattr(ParzenPool, "score", never)
+    spec, watcher = digits_with_labels(), Watcher()
+    reader = run(settings, spec, watcher)
+    assert "scoring confirm-0" in watcher.seen
+    status, best = reader.status(spec.sweep_id), reader.best(spec.sweep_id)
+    assert status["objective"] == {"metric": "val/error", "direction": "minimize"}
+    trials = reader.trials(spec.sweep_id, "search")
+    lowest = min(trials, key=lambda t: t.metrics["val/error"])
+    assert best is not None
+    assert best["params"] == lowest.params
+    assert "test/error" in best["metrics"]
+    evaluation = reader.evaluation(spec.sweep_id)
+    assert evaluation is not None
+    for model in evaluation["models"]:
+        assert model["metrics"].keys() == {"test/recon", "test/error"}
+        assert not model.keys() & {"log_likelihood", "curve", "controls"}
+
+    monkeypatch.setattr(stages.cluster, "connected", never)  # to evaluate again, no Ray at all
+    monkeypatch.setattr(stages.cluster, "cpus", never)
+    again = stages.evaluate(settings, spec.sweep_id, None, "aae-sweep evaluate", Watcher())
+    assert again["models"] == evaluation["models"]
+
+
+def test_test_figures_that_are_not_finite_are_null_and_spoil_their_mean(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "test_metrics", lambda *_: {"test/error": math.inf})
+    spec = digits_with_labels()
+    reader = run(settings, spec)
+    evaluation, best = reader.evaluation(spec.sweep_id), reader.best(spec.sweep_id)
+    assert evaluation is not None
+    assert best is not None
+    assert {model["metrics"]["test/error"] for model in evaluation["models"]} == {None}
+    assert best["metrics"]["test/error"]["mean"] is None
+    json.dumps([evaluation, best], allow_nan=False)
+
+
+@pytest.mark.usefixtures("attentive")
+def test_an_evaluation_that_is_asked_to_stop_goes_on_as_an_evaluation(
+    settings: Settings, tmp_path: Path
+) -> None:
+    spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
+    run(settings, spec)
+
+    def act(what: str) -> None:
+        if what.startswith("scoring"):
+            search_of(settings, spec).set_attribute("wish", "now")
+            time.sleep(20)  # far less: it is interrupted
+
+    watcher.act = act
+    parzen = ParzenSpec(samples=300, screen_samples=300)
+    again = "aae-sweep evaluate straw --parzen-samples 300"
+    with pytest.raises(Interrupted, match=f"was stopped; carry on with: {again}"):
+        stages.evaluate(settings, spec.sweep_id, parzen, again, watcher)
+    assert History(settings).status(spec.sweep_id)["state"] == "done"
+
+
+def test_an_evaluation_can_be_interrupted(settings: Settings, tmp_path: Path) -> None:
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    draining, watcher = threading.Event(), Watcher()
+    watcher.act = lambda what: draining.set() if what.startswith("scoring") else None
+    with pytest.raises(Interrupted):
+        run(settings, spec, watcher, draining)
+    assert History(settings).status(spec.sweep_id)["stage"] == "evaluate"
+    again = Watcher()
+    run(settings, spec, again)
+    assert not [what for what in again.seen if "started" in what]

@@ -1,0 +1,282 @@
+"""search and confirm: which trials there are, until there are enough."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from straw_sweep import Watcher, images, numbers, run, search_of, sweep
+
+from aae_core.config import ModelConfig, TrialConfig
+from aae_core.data import TrainingData, load_training_data
+from aae_core.training import TrainState
+from orchestrator import trainable
+from orchestrator.cluster import Share
+from orchestrator.errors import Interrupted
+from orchestrator.history import History
+from orchestrator.searching import pack_size
+from orchestrator.settings import Settings
+from orchestrator.spec import SweepSpec
+from orchestrator.study import Ledger, confirm_seed, open_storage, search_seed
+from orchestrator.sweep import Sweep
+
+pytestmark = pytest.mark.usefixtures("straw")
+
+
+def test_what_search_is_handed_has_no_test_member(tmp_path: Path) -> None:
+    assert [field.name for field in fields(TrainingData)] == [
+        "name",
+        "image_shape",
+        "x_train",
+        "y_train",
+        "x_valid",
+        "y_valid",
+        "sha256",
+    ]
+    with_test, without = (
+        sweep(images(tmp_path / f"{test}.npz", test=test)).data for test in (True, False)
+    )
+    ours, theirs = (load_training_data(data, tmp_path) for data in (with_test, without))
+    assert ours.sha256 == theirs.sha256
+    assert not any("test" in name for name in vars(ours))
+
+
+def test_a_retry_that_gets_no_further_has_the_curve_of_what_it_took_up(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"epochs": 3, "batch_size": 9}
+    spec = sweep(images(tmp_path / "i.npz", test=True), trials=2, training=training)
+    trained, failing = trainable.fit_pack, search_seed(spec.seed, 0)
+
+    def fit_pack(states: dict[int, TrainState], data: TrainingData) -> Iterator[Any]:
+        [state] = states.values()
+        for told in trained(states, data):
+            if state.epoch == 3 and state.config.seed == failing:
+                raise RuntimeError("no room")
+            yield told
+
+    monkeypatch.setattr(trainable, "fit_pack", fit_pack)
+    reader = run(settings, spec)
+    [first] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
+    ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
+    assert ledger is not None
+    assert ledger.retry() == {0: 2}
+    reader = run(settings, spec)
+    [again] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
+    assert (again.number, again.resumed_from, again.epochs) == (2, [2], 2)
+    assert [row["epoch"] for row in reader.curve(spec.sweep_id, again)] == [1, 2]
+    assert reader.curve(spec.sweep_id, again) == reader.curve(spec.sweep_id, first)
+
+
+def test_failed_trials_are_retried_from_their_checkpoints(
+    undisturbed: list[Any],
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = sweep(images(tmp_path / "i.npz", test=True))
+    trained = trainable.fit_pack
+    failing = {search_seed(spec.seed, 2), confirm_seed(spec.seed, 0)}
+
+    def unlucky(states: dict[int, TrainState], data: TrainingData) -> Iterator[Any]:
+        [state] = states.values()
+        for told in trained(states, data):
+            yield told
+            if state.config.seed in failing:
+                raise RuntimeError("no luck")
+
+    monkeypatch.setattr(trainable, "fit_pack", unlucky)
+    reader = run(settings, spec)
+    assert reader.status(spec.sweep_id)["trials"]["failed"] == 2
+    failing.clear()
+    search, storage = search_of(settings, spec), open_storage(settings)
+    confirm = Ledger.read(storage, spec.sweep_id, "confirm")
+    assert confirm is not None
+    assert (search.retry(), confirm.retry()) == ({2: 3}, {0: 2})
+    run(settings, spec)
+    status = reader.status(spec.sweep_id)
+    assert (status["state"], status["trials"]["failed"]) == ("done", 0)
+    assert status["planned"] == {"search": 3, "confirm": 2}
+    retried = [r for r in reader.trials(spec.sweep_id) if r.attempts == 2]
+    assert [(r.stage, r.number, r.epochs, r.resumed_from) for r in retried] == [
+        ("search", 3, 2, [1]),
+        ("confirm", 2, 2, [1]),
+    ]
+
+    def without_number(found: list[Any]) -> list[str]:
+        return sorted(str((stage, *rest)) for stage, _, *rest in found)
+
+    found = numbers(reader, spec)
+    assert without_number(found) == without_number(undisturbed)
+    assert reader.best(spec.sweep_id)["seeds"]  # type: ignore[index]
+
+
+def test_a_search_whose_best_does_not_move_asks_for_no_more(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    patient, watcher = sweep(path, trials=50, search={"patience": 2}), Watcher()
+    reader = run(settings, patient, watcher)
+    values = [
+        r.metrics["val/recon"] for r in reader.trials(patient.sweep_id) if r.stage == "search"
+    ]
+    assert 3 <= len(values) < 50
+    assert values.index(min(values)) == len(values) - 3
+    ended = f"search: ended after {len(values)} trials: the best has not moved for 2 trials"
+    assert ended in watcher.seen
+    status = reader.status(patient.sweep_id)
+    assert (status["state"], status["planned"]["search"]) == ("done", len(values))
+
+    more = sweep(path, trials=len(values) + 1)
+    run(settings, more)
+    assert reader.status(more.sweep_id)["trials"]["complete"] == len(values) + 1 + 2
+
+
+def racing(path: Path, **confirm: Any) -> SweepSpec:
+    """Two rates, and a setting that makes no difference here."""
+    space = {
+        "training.reconstruction.lr": {"choice": [1e-2, 1e-7]},
+        "model.clusters": {"choice": [3, 4]},
+    }
+    search = {"sampler": {"kind": "grid"}, "space": space}
+    return sweep(path, search=search, trials=4, confirm={"top": 4, "seeds": 5, **confirm})
+
+
+def seeds_by_rate(reader: History, spec: SweepSpec) -> dict[float, int]:
+    records = reader.trials(spec.sweep_id, "confirm")
+    return dict(Counter(r.params["training.reconstruction.lr"] for r in records))
+
+
+def test_in_a_race_the_beaten_get_no_more_seeds(settings: Settings, tmp_path: Path) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    fair, race = racing(path), racing(path, race=4)
+    assert fair.sweep_id == race.sweep_id
+    watcher = Watcher()
+    reader = run(settings, race, watcher)
+    assert seeds_by_rate(reader, race) == {1e-2: 10, 1e-7: 8}
+    assert "confirm: 2 of 4 go on to more seeds" in watcher.seen
+    assert reader.status(race.sweep_id)["planned"]["confirm"] == 18
+    run(settings, fair)
+    assert seeds_by_rate(reader, fair) == {1e-2: 10, 1e-7: 10}
+
+
+@pytest.mark.parametrize("moment", ["confirm 5 epoch 1", "confirm 17 epoch 1"])
+def test_a_race_that_is_interrupted_goes_on_to_the_same_end(
+    moment: str, settings: Settings, tmp_path: Path
+) -> None:
+    spec = racing(images(tmp_path / "i.npz", test=True), race=4)
+    draining, watcher = threading.Event(), Watcher()
+    watcher.act = lambda what: draining.set() if what == moment else None
+    with pytest.raises(Interrupted):
+        run(settings, spec, watcher, draining)
+    assert seeds_by_rate(run(settings, spec), spec) == {1e-2: 10, 1e-7: 8}
+
+
+def test_a_sweep_learns_from_another_where_their_spaces_agree(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    widths = {"model.hidden": {"choice": [[4], [5]]}, "model.prior.std": {"choice": [1, 2, 3]}}
+    first = sweep(path, search={"space": widths}, trials=6, name="first")
+    reader = run(settings, first)
+    narrow = {"model.prior.std": {"float": [1.5, 4]}}
+    second, watcher = sweep(path, search={"space": narrow, "learn_from": "first"}), Watcher()
+    run(settings, second, watcher)
+    fits = [
+        r
+        for r in reader.trials(first.sweep_id, "search")
+        if r.params["model.hidden"] == [4] and r.params["model.prior.std"] >= 2
+    ]
+    assert 0 < len(fits) < 6
+    known = search_of(settings, second).study.trials[: len(fits)]
+    assert [t.params for t in known] == [
+        {"model.prior.std": r.params["model.prior.std"]} for r in fits
+    ]
+    assert [t.value for t in known] == [r.metrics["val/recon"] for r in fits]
+    told = f"search: the sampler knows {len(fits)} trials of {first.sweep_id}"
+    assert watcher.seen.count(told) == 1
+    assert reader.status(second.sweep_id)["trials"]["complete"] == 3 + 2
+    again = Watcher()
+    run(settings, sweep(path, trials=4, search={"space": narrow, "learn_from": "first"}), again)
+    assert told not in again.seen  # once
+
+
+def test_when_the_gpu_hours_are_used_up_no_trial_starts(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    monkeypatch.setattr(Ledger, "gpu_hours", lambda ledger: 0.4 * ledger.asked())
+    watcher = Watcher()
+    status = run(
+        settings, sweep(path, trials=9, search={"budget": {"gpu_hours": 1.0}}), watcher
+    ).status(History(settings).resolve("latest"))
+    assert status["trials"]["complete"] == 3 + 2
+    assert "search: ended after 3 trials: its 1 GPU-hours are used up" in watcher.seen
+
+
+def test_a_running_search_is_extended(settings: Settings, tmp_path: Path) -> None:
+    spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
+
+    def act(what: str) -> None:
+        if what == "search 1 epoch 1":
+            search_of(settings, spec).set_attribute("extended", {"trials": 5, "hours": 0.0})
+        if what == "confirm 1 started":
+            search_of(settings, spec).set_attribute("extended", {"trials": 6, "hours": 0.0})
+
+    watcher.act = act
+    reader = run(settings, spec, watcher)
+    assert "search: extended, now 5 trials, hours unlimited" in watcher.seen
+    status = reader.status(spec.sweep_id)
+    assert status["trials"]["complete"] == 5 + 2
+    assert status["planned"] == {"search": 5, "confirm": 2}
+    assert reader.is_done(spec.extended(trials=5))
+    assert not reader.is_done(spec.extended(trials=6))  # too late for this driver
+
+
+def test_when_the_time_is_up_no_trial_starts_and_the_rest_is_done(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = sweep(
+        images(tmp_path / "i.npz", test=True), trials=50, search={"budget": {"hours": 1.0}}
+    )
+    hours, watcher = [0.0], Watcher()
+    monkeypatch.setattr(Sweep, "elapsed", property(lambda _: 3600 * hours[0]))
+
+    def late(what: str) -> None:
+        if what == "search 1 epoch 1":
+            hours[0] = 2.0
+
+    watcher.act = late
+    status = run(settings, spec, watcher).status(spec.sweep_id)
+    assert status["trials"]["complete"] == 2 + 2
+    assert status["state"] == "done"
+
+
+def test_a_search_ends_with_its_space(settings: Settings, tmp_path: Path) -> None:
+    path = images(tmp_path / "images.npz", test=True)
+    search = {"space": {"model.prior.std": {"choice": [1.0, 2.0]}}}
+    spec = sweep(path, trials=9, search=search)
+    watcher = Watcher()
+    status = run(settings, spec, watcher).status(spec.sweep_id)
+    assert (status["trials"]["complete"], status["state"]) == (2 + 2, "done")
+    assert status["planned"] == {"search": 2, "confirm": 2}
+    assert any("suggestions had all been tried" in seen for seen in watcher.seen)
+    again = Watcher()
+    run(settings, spec, again)
+    assert not [seen for seen in again.seen if "started" in seen]
+
+
+@pytest.mark.parametrize(("trials", "size"), [(200, 16), (100, 12), (24, 3), (7, 1)])
+def test_automatic_packs_leave_the_sampler_four_times_to_learn(
+    trials: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cluster.slots", lambda share: 2)
+    data = TrainingData.of("tiny", (8, 8), *(2 * [(np.zeros((4, 64), np.uint8), None)]))
+    small, share = TrialConfig(model=ModelConfig(hidden=(30, 30))), Share(1.0, 0.0)
+    for pack, chosen in (("auto", size), (40, 40)):
+        spec = sweep(Path("i.npz"), resources={"pack": pack})
+        assert pack_size(spec, trials, data, share)(small) == chosen
