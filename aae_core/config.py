@@ -291,8 +291,8 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
     """A trial's or sweep's document as it was before settings were added, where they say nothing:
     what is named by a digest keeps its name."""
     younger = {"precision": "float32", "phases": "successive"}
-    training = document["training"]
-    told = {key: value for key, value in training.items() if younger.get(key) != value}
+    training: dict[str, Any] = document["training"]
+    told = {key: value for key, value in training.items() if (key, value) not in younger.items()}
     return document | {"training": told}
 
 
