@@ -1,9 +1,10 @@
 """What several modules here build on."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from straw_sweep import without_ray
+from straw_sweep import images, numbers, run, sweep, without_ray
 
 from orchestrator import stages
 from orchestrator.settings import Settings
@@ -22,3 +23,14 @@ def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The numbers of a sweep that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    spec = sweep(images(folder / "i.npz", test=True))
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch)
+        settings = Settings.from_environment({"AAE_HOME": str(folder / "home")})
+        return numbers(run(settings, spec), spec)

@@ -16,7 +16,6 @@ from straw_sweep import (
     run,
     search_of,
     sweep,
-    without_ray,
 )
 
 from orchestrator import stages
@@ -75,17 +74,6 @@ def test_unlabelled_data_are_refused_where_labels_are_needed(
         run(settings, sweep(path, model={"kind": "classifier"}, search={"objective": None}))
     with pytest.raises(SpecError, match="`val/knn_error` needs labels of the validation images"):
         run(settings, sweep(path, search={"objective": {"metric": "val/knn_error"}}))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """The numbers of a sweep that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    spec = sweep(images(folder / "i.npz", test=True))
-    with pytest.MonkeyPatch.context() as patch:
-        without_ray(patch)
-        settings = Settings.from_environment({"AAE_HOME": str(folder / "home")})
-        return numbers(run(settings, spec), spec)
 
 
 @pytest.mark.parametrize(
