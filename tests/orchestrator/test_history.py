@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,11 +85,6 @@ def spec_of(name: str, seed: int = 0) -> SweepSpec:
             }
         )
     )
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
 
 
 def begin(settings: Settings, spec: SweepSpec, touched: str) -> Ledger:

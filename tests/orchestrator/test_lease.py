@@ -23,11 +23,6 @@ with held(Settings.from_environment(), 'a'):
 """
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
-
-
 def test_a_sweep_has_one_driver(settings: Settings) -> None:
     assert not is_held(settings, "a")
     with held(settings, "a"):
