@@ -1,4 +1,5 @@
-"""A sweep file's text, and `--set` on top of it, to a SweepSpec; or every problem at once.
+"""A sweep file's text, the files that it extends, and `--set` on top, to a SweepSpec; or every
+problem at once.
 
 The file is YAML 1.2 (so 1e-4 is a number and `no` a word), read node by node: that keeps the line
 of every key, sees a repeated one, and never builds an object that the file asks for.
@@ -28,6 +29,7 @@ _MAX_BYTES = 256 * 1024
 _MAX_NODES = 20_000  # aliases expanded
 _MAX_DEPTH = 20
 _OVERRIDE = r"\s*[^\s.=]+(\.[^\s.=]+)*\s*="
+_EXTENDS = "extends"
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
 _TEXT_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp"))
 
@@ -48,14 +50,18 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepSpec:
 def parse_sweep(
     text: str, source: str, overrides: Sequence[str] = (), *, folder: Path | None = None
 ) -> SweepSpec:
-    """The same from text. A relative `data.path` starts at `folder`; in overrides, where we are."""
+    """Read a sweep from text.
+
+    A relative `extends` or `data.path` starts at `folder`; in overrides, at the current folder.
+    """
+    folder = folder or Path.cwd()
     try:
-        draft = _Draft.read(text)
+        draft = _Draft.read(text, folder, (_place(folder / Path(source).name),))
     except _UnreadableError as error:
         raise SpecError(source, [Problem("", error.line, error.message)]) from error
     for override in overrides:
         draft.override(override)
-    draft.anchor_data_path(folder or Path.cwd())
+    draft.anchor_data_path(Path.cwd())
     spec, messages = _validate(draft.document)
     unread = {problem.path for problem in draft.problems}  # wrong in every other way too
     wrong = [draft.problem(path, message) for path, message in messages.items()]
@@ -63,6 +69,15 @@ def parse_sweep(
     if spec is None or found:
         raise SpecError(source, sorted(found, key=lambda p: (p.line is None, p.line or 0)))
     return spec
+
+
+def sweep_text(path: Path) -> str:
+    """Return a sound sweep file's text, followed by the text of every file that it extends."""
+    text = _read(path)
+    base = (_Tree(text).value or {}).get(_EXTENDS)
+    if base is None:
+        return text
+    return f"{text.rstrip()}\n\n# {_EXTENDS}: {base}\n{sweep_text(path.parent / base)}"
 
 
 class _UnreadableError(Exception):
@@ -79,11 +94,12 @@ class _Draft:
     """The document so far, where each part of it comes from, and what is wrong with it."""
 
     document: dict[str, Any]
-    origins: dict[str, int | str]  # line of the file, or text of the override, by dotted path
+    origins: dict[str, int | str]  # by dotted path: a line of the file; or FILE:LINE, or --set …
     problems: list[Problem]
 
     @classmethod
-    def read(cls, text: str) -> "_Draft":
+    def read(cls, text: str, folder: Path, above: tuple[Path, ...]) -> "_Draft":
+        """Read a file of `folder` and what it extends; `above` are this file and its readers."""
         tree = _Tree(text)
         if tree.value is None:
             raise _UnreadableError(None, "is empty; a sweep needs at least `name: …`")
@@ -91,7 +107,40 @@ class _Draft:
             raise _UnreadableError(tree.lines[""], "must be a mapping of `key: value`")
         draft = cls(tree.value, dict(tree.lines), [])
         draft.problems += [Problem(_public(path), line, m) for path, line, m in tree.problems]
+        draft.anchor_data_path(folder)
+        if _EXTENDS in draft.document:
+            draft._extend(draft.document.pop(_EXTENDS), folder, above)
         return draft
+
+    def _extend(self, name: Any, folder: Path, above: tuple[Path, ...]) -> None:
+        """Take over the keys of another file that this file does not give itself."""
+        line = self.origins[_EXTENDS]
+        assert isinstance(line, int)
+        if not isinstance(name, str):
+            raise _UnreadableError(line, f"{_EXTENDS}: must name one sweep file")
+        path = folder / name
+        if _place(path) in above:
+            circle = " → ".join(each.name for each in (*above, path))
+            raise _UnreadableError(line, f"{_EXTENDS}: goes in a circle: {circle}")
+        try:
+            base = _Draft.read(_read(path), path.parent, (*above, _place(path)))
+        except _UnreadableError as error:
+            where = name if error.line is None else f"{name}:{error.line}"
+            raise _UnreadableError(line, f"{_EXTENDS}: {where}: {error.message}") from error
+        replaced: list[str] = []
+        self.document = _merged(base.document, self.document, "", replaced)
+        inherited: dict[str, int | str] = {
+            path: f"{name}:{origin}" if isinstance(origin, int) else origin
+            for path, origin in base.origins.items()
+            if not any(f"{path}.".startswith(f"{other}.") for other in replaced)
+        }
+        self.origins = inherited | self.origins
+        self.problems += [
+            Problem(
+                p.path, None, p.message if p.line is None else f"{p.message} (from {name}:{p.line})"
+            )
+            for p in base.problems
+        ]
 
     def override(self, text: str) -> None:
         """Apply `key.path=value`."""
@@ -104,12 +153,13 @@ class _Draft:
             tree = _Tree(value)
             self._set(_keys(path), tree.value, text)
         except _UnreadableError as error:
-            self.problems.append(Problem(path, None, _blame(error.message, text)))
+            self.problems.append(Problem(path, None, _blame(error.message, f"--set {text}")))
             return
-        self.problems += [Problem(path, None, _blame(m, text)) for _, _, m in tree.problems]
+        told = [_blame(message, f"--set {text}") for _, _, message in tree.problems]
+        self.problems += [Problem(path, None, message) for message in told]
         for known in [p for p in self.origins if f"{p}.".startswith(f"{path}.")]:
             del self.origins[known]
-        self.origins[path] = text
+        self.origins[path] = f"--set {text}"
 
     def _set(self, keys: list[str], value: Any, text: str) -> None:
         group = self.document
@@ -117,19 +167,18 @@ class _Draft:
             path = ".".join(keys[:depth])
             if group.get(key) is None:
                 group[key] = {}
-                self.origins[path] = text
+                self.origins[path] = f"--set {text}"
             group = group[key]
             if not isinstance(group, dict):
                 raise _UnreadableError(None, f"`{path}` is no mapping; set it whole")
         group[keys[-1]] = value
 
     def anchor_data_path(self, folder: Path) -> None:
+        """Make a relative path of the data absolute, one that starts at `folder`."""
         data = self.document.get("data")
         if isinstance(data, dict) and isinstance(data.get("path"), str):
-            overridden = isinstance(self._origin("data.path"), str)
-            start = Path.cwd() if overridden else folder.absolute()
             path = os.path.expanduser(data["path"])  # noqa: PTH111 - an unknown ~user may stay
-            data["path"] = str(start / path)
+            data["path"] = str(folder.absolute() / path)
 
     def problem(self, path: str, message: str) -> Problem:
         origin = self._origin(path)
@@ -313,5 +362,41 @@ def _public(path: str) -> str:
     return re.sub(r"^(search\.space\..+)\.(choice|int|float)$", r"\1", path)
 
 
-def _blame(message: str, override: str) -> str:
-    return f"{message} (from --set {override})"
+def _blame(message: str, origin: str) -> str:
+    return f"{message} (from {origin})"
+
+
+def _place(path: Path) -> Path:
+    """Return the one name of a file that has several."""
+    return Path(os.path.realpath(path))
+
+
+_REPLACED_BY_KIND = ("search.sampler", "search.pruner")  # each kind has keys of its own
+
+
+def _merged(
+    base: dict[str, Any], changes: dict[str, Any], path: str, replaced: list[str]
+) -> dict[str, Any]:
+    """Merge mappings key by key; note in `replaced` which paths of `base` are gone.
+
+    Lists and single values replace, and null drops a key. A parameter of the search space, and a
+    sampler or pruner of another kind, replace the whole mapping.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        inner, before = f"{path}.{key}" if path else key, base.get(key)
+        keeps = path != "search.space" and not (
+            inner in _REPLACED_BY_KIND
+            and isinstance(value, dict)
+            and isinstance(before, dict)
+            and value.get("kind", before.get("kind")) != before.get("kind")
+        )
+        if isinstance(before, dict) and isinstance(value, dict) and keeps:
+            merged[key] = _merged(before, value, inner, replaced)
+            continue
+        replaced.append(inner)
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged

@@ -167,8 +167,11 @@ class TrialSpec(Spec):
         TrialConfig(self.data, self.model, self.training, self.seed)  # raises ConfigError
         return self
 
-    def trial_config(self, params: Mapping[str, Value], seed: int) -> TrialConfig:
-        """This trial with some settings, named by their paths, at other values."""
+    def trial(self, params: Mapping[str, Value], seed: int) -> "TrialSpec":
+        """Return this trial with some settings, named by their paths, at other values.
+
+        Raises pydantic's ValidationError.
+        """
         document = self.model_dump(mode="json", include=set(TrialSpec.model_fields))
         for path, value in params.items():
             *groups, name = path.split(".")
@@ -176,7 +179,11 @@ class TrialSpec(Spec):
             for group in groups:
                 node = node.setdefault(group, {})
             node[name] = value
-        trial = TrialSpec.of({**document, "seed": seed})
+        return TrialSpec.of({**document, "seed": seed})
+
+    def trial_config(self, params: Mapping[str, Value], seed: int) -> TrialConfig:
+        """Return what `trial` does, as the core reads it."""
+        trial = self.trial(params, seed)
         return TrialConfig(trial.data, trial.model, trial.training, trial.seed)
 
 
@@ -219,7 +226,7 @@ def contradictions(
     sound = {path: parameter for path, parameter in space.items() if parameter is not None}
     return {
         **{f"search.space.{path}": _no_setting(path) for path in space if path not in SETTINGS},
-        **_refusals(base, sound),
+        **refusals(base, sound),
         **_idle_conditions(space, sound),
         **_circle(sound),
         **_not_included(sound, start),
@@ -235,7 +242,7 @@ def _no_setting(path: str) -> str:
     return f"no setting of a trial; {nearest(path, SETTINGS)}"
 
 
-def _refusals(base: TrialSpec, space: Mapping[str, Parameter]) -> dict[str, str]:
+def refusals(base: TrialSpec, space: Mapping[str, Parameter]) -> dict[str, str]:
     """What a trial says to values that the space may give it, one at a time and two together."""
     known = {path: parameter for path, parameter in space.items() if path in SETTINGS}
     found: dict[str, list[str]] = {path: [] for path in known}

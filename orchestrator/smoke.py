@@ -54,10 +54,17 @@ def smoke(spec: SweepSpec, settings: Settings) -> SweepSpec:
         document[group][name] = shrink(document[group][name])
     if spec.search is not None:
         document["search"] |= _small_search(document["search"])
-    document["confirm"] = {"top": 1, "per": None, "seeds": min(spec.confirm.seeds, _SEEDS)}
+    document["confirm"] = {
+        "seeds": min(spec.confirm.seeds, _SEEDS),
+        "set": {path: _SMALL.get(path, _same)(v) for path, v in document["confirm"]["set"].items()},
+    }
     document["evaluate"]["parzen"] |= _small_parzen(document["evaluate"]["parzen"])
     document["resources"]["cpu"] = min(spec.resources.cpu, 1.0)
     return SweepSpec.of(document)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _small_search(search: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from aae_core.architectures import ARCHITECTURES, Kind
-from aae_core.config import digest, without_younger
+from aae_core.config import TrialConfig, digest, without_younger
 from aae_core.errors import ConfigError
 from orchestrator.parameters import (
+    SETTINGS,
     Choice,
     Count,
     FloatRange,
@@ -23,9 +24,10 @@ from orchestrator.parameters import (
     TrialSpec,
     Value,
     contradictions,
+    refusals,
 )
-from orchestrator.records import METRICS, Bounds, Direction, violation
-from orchestrator.wording import nearest
+from orchestrator.records import METRICS, Bounds, Direction, Stage, violation
+from orchestrator.wording import nearest, problems
 
 
 class TpeSpec(Spec):
@@ -204,6 +206,7 @@ class ConfirmSpec(Spec):
     per: str | None = None  # so many winners for every choice of this parameter
     seeds: Count = 3
     race: int | None = Field(default=None, ge=2)  # seeds after which the beaten get no more
+    overrides: dict[str, Value] = Field(default={}, alias="set")  # by path: confirmation alone
 
     @property
     def heats(self) -> list[int]:
@@ -278,6 +281,7 @@ class SweepSpec(TrialSpec):
             for name in (search.constraints if search else ())
             if name not in self._measured
         }
+        found |= self._contradictions_of_overrides()
         if self.confirm.race is not None and self.confirm.race >= self.confirm.seeds:
             found["confirm.race"] = f"must be below confirm.seeds, {self.confirm.seeds}"
         if found:
@@ -301,6 +305,28 @@ class SweepSpec(TrialSpec):
         if search.patience is not None:
             found["search.patience"] = "must be left out: of several goals there is no one best"
         return found
+
+    def _contradictions_of_overrides(self) -> dict[str, str]:
+        overrides = self.confirm.overrides
+        space = self.search.space if self.search else {}
+        found = {
+            f"confirm.set.{path}": "is searched, and confirm trains what the search chose; drop one"
+            if path in space
+            else f"no setting of a trial; {nearest(path, SETTINGS)}"
+            for path in overrides
+            if path in space or path not in SETTINGS
+        }
+        if found or not overrides:
+            return found
+        if self.search is None:
+            return {"confirm.set": "goes with a `search`; without one, change the settings above"}
+        try:
+            confirmed = self.trial({**overrides}, self.seed)
+        except ValidationError as error:
+            told = problems(error, TrialSpec).items()
+            return {f"confirm.set.{path}": message for path, message in told}
+        refused = "; ".join(f"{path}: {said}" for path, said in refusals(confirmed, space).items())
+        return {"confirm.set": f"does not go with {refused}"} if refused else {}
 
     @property
     def _kinds(self) -> tuple[Kind, ...]:
@@ -358,9 +384,19 @@ class SweepSpec(TrialSpec):
         """Whether any of the sweep's models is judged by Parzen likelihood."""
         return any("parzen_ll" in ARCHITECTURES[kind].metrics for kind in self._kinds)
 
+    def stage_config(self, stage: Stage, params: Mapping[str, Value], seed: int) -> TrialConfig:
+        """Return a trial's configuration; confirmation has `confirm.set` on top."""
+        overrides = self.confirm.overrides if stage == "confirm" else {}
+        return self.trial_config({**params, **overrides}, seed)
+
+    @property
+    def confirm_epochs(self) -> int:
+        """Epochs of the longest confirmation."""
+        return int(self.confirm.overrides.get("training.epochs", self.max_epochs))
+
     @property
     def max_epochs(self) -> int:
-        """Of the longest trial."""
+        """Epochs of the longest trial of the search."""
         varied = self.search.space.get("training.epochs") if self.search else None
         return int(max(varied.ends)) if varied else self.training.epochs
 
@@ -405,8 +441,10 @@ class SweepSpec(TrialSpec):
     def config_hash(self) -> str:
         """Names the experiment; what may change between two runs of it is left out."""
         document = without_younger(self.resolved())
-        for key in ("confirm", "evaluate", "resources"):
+        for key in ("evaluate", "resources"):
             del document[key]
+        if overrides := document.pop("confirm")["set"]:
+            document["confirm"] = {"set": overrides}
         if document["search"] is not None:
             for key in ("trials", "budget", "patience"):
                 del document["search"][key]

@@ -270,7 +270,7 @@ class Ledger:
     def next_attempt(self, number: int, spec: SweepSpec) -> Assignment:
         live = self._live(number)
         known = live.attributes
-        config = spec.trial_config(known["params"], known["seed"])
+        config = spec.stage_config(self.stage, known["params"], known["seed"])
         live.note(attempts=known.get("attempts", 0) + 1, config_hash=config.config_hash)
         # whatever happens, the attempt's folder is its own
         database.make_durable(self._storage.engine)

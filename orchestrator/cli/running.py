@@ -181,11 +181,13 @@ def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec",
 
     From a file; or where that is a sweep's name, as it was last run.
     """
+    from orchestrator.loading import sweep_text
+
     if file.is_file() or not re.fullmatch(r"[a-z0-9_-]+", str(file)):
         spec = _as_extended(_load(file, overrides, small), common.history())
         options = [*(f"--set={o}" for o in overrides), *(["--smoke"] if small else [])]
         resume = shlex.join(["aae-sweep", "run", str(file), *options])
-        return spec, file.read_text(encoding="utf-8"), resume
+        return spec, sweep_text(file), resume
     if overrides or small:
         raise UsageError(f"--set and --smoke go with a sweep file; {file} is none")
     reader = common.history()
