@@ -178,6 +178,15 @@ class History:
             "code_version": search.attribute("code_version"),
         }
 
+    def tags(self, sweep: str, record: RunRecord) -> dict[str, str]:
+        """Tags of a trial's run: the versions, the processor and the threads it trained with."""
+        run = self._spool.run(run_key(sweep, record.stage, record.number))
+        return dict(run.tags) if run else {}
+
+    def attribute(self, sweep: str, name: str, default: Any = None) -> Any:
+        """What the driver noted of a sweep."""
+        return self._search(sweep).attribute(name, default)
+
     def evaluation(self, sweep: str) -> dict[str, Any] | None:
         """The last evaluation on the test set."""
         path = evaluation_path(self.settings, sweep)

@@ -151,6 +151,7 @@ class RunRecord:
     attempts: int = 0
     epochs: int = 0  # the last epoch reported
     epochs_computed: int = 0  # every epoch trained, repeated ones too
+    train_seconds: float = 0.0  # of these epochs, validation included; a pack's are shared out
     resumed_from: list[int] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
     violated: list[str] = field(default_factory=list)  # constraints of the search, by metric

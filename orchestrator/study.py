@@ -297,6 +297,7 @@ class Ledger:
         checkpoint: str | None,
         *,
         trained: bool,
+        seconds: float = 0.0,
         gpu_seconds: float = 0.0,
         violations: Mapping[str, float] | None = None,
     ) -> None:
@@ -308,6 +309,8 @@ class Ledger:
             "epochs_computed": before.get("epochs_computed", 0) + trained,
             "checkpoint": checkpoint or before.get("checkpoint"),
         }
+        if seconds or "seconds" in before:
+            progress["seconds"] = before.get("seconds", 0.0) + seconds
         if gpu_seconds:
             progress["gpu_seconds"] = before.get("gpu_seconds", 0.0) + gpu_seconds
         if violations:
@@ -505,6 +508,7 @@ def _record(stage: Stage, trial: FrozenTrial, goals: Sequence[str]) -> RunRecord
         attempts=a.get("attempts", 0),
         epochs=progress.get("epochs", 0),
         epochs_computed=progress.get("epochs_computed", 0),
+        train_seconds=progress.get("seconds", 0.0),
         resumed_from=a.get("resumed_from", []),
         metrics={} if last is None else dict(zip(goals, [last, *also], strict=True)),
         violated=[name for name, value in progress.get("violations", {}).items() if value > 0],

@@ -129,6 +129,7 @@ def describe(sweep: Sweep, data: TrainingData) -> None:
         resume=sweep.request.resume,
         planned=planned,
         code_version=version("aae-sweep"),
+        drivers=sweep.search.attribute("drivers", 0) + 1,
         state="running",
         done=None,
         touched=_now(),

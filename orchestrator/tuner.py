@@ -261,6 +261,7 @@ class StageDriver:
             [report.metrics[name] for name in self.spec.goals],
             report.checkpoint,
             trained=report.trained,
+            seconds=report.seconds / pack,
             gpu_seconds=report.seconds * self._share.gpu / pack,
             violations=self.spec.violations(report.metrics),
         )

@@ -160,10 +160,16 @@ def export(
     name: Annotated[
         str | None, typer.Option("--as", help="The registered model's name, else the sweep's.")
     ] = None,
+    figures_only: Annotated[
+        bool,
+        typer.Option(
+            "--figures-only", help="Leave out weights, the report and where files lie: small."
+        ),
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Write a sweep's results to a folder: winner, trials, checkpoint, report; or register the
-    winner, for mlflow.pyfunc.load_model."""
+    """Write a sweep's results to a folder: winner, trials, curves, evaluation, record, checkpoint
+    and report. Or register the winner for mlflow.pyfunc.load_model."""
     if name is not None and not register:
         raise UsageError(f"--as {name}: names a registered model; add --register")
     reader = common.history()
@@ -171,7 +177,10 @@ def export(
     document: dict[str, Any] = {"sweep": resolved}
     if out is not None or not register:
         folder = out or Path("export")
-        document |= {"folder": str(folder.resolve()), "files": _export(reader, resolved, folder)}
+        document |= {
+            "folder": str(folder.resolve()),
+            "files": _export(reader, resolved, folder, figures_only),
+        }
     if register:
         document["model"] = _register(reader, resolved, name)
     if json:
@@ -233,13 +242,14 @@ def _build(names: list[str], out: Path | None) -> Path:
     return build_report(names, out)
 
 
-def _export(reader: "History", sweep: str, folder: Path) -> list[str]:
+def _export(reader: "History", sweep: str, folder: Path, figures_only: bool) -> list[str]:
     from orchestrator.exporting import export
 
     if folder.exists():
         raise UsageError(f"{folder} exists; name a new folder with --out")
-    files = export(reader, sweep, folder)
-    shutil.copy(_build([sweep], None), folder / "report.html")
+    files = export(reader, sweep, folder, figures_only=figures_only)
+    if not figures_only:
+        shutil.copy(_build([sweep], None), folder / "report.html")
     return files
 
 

@@ -233,12 +233,41 @@ def test_export_and_report_write_files(home: Path, sweep: dict[str, Any]) -> Non
         assert len(list(csv.DictReader(trials))) == 5
     assert (out / "checkpoint" / "manifest.json").exists()
     assert (out / "report.html").exists()
+    with (out / "curves.csv").open() as curves:
+        rows = list(csv.DictReader(curves))
+    confirmed = [t for t in read(home, "show", "tiny")["trials"] if t["stage"] == "confirm"]
+    assert len(rows) == sum(trial["epochs"] for trial in confirmed)
+    record = json.loads((out / "record.json").read_text())
+    assert (record["state"], record["drivers"]) == ("done", 1)
+    assert record["stages"]["confirm"]["trials"] == len(confirmed)
+    assert record["stages"]["confirm"]["epochs_repeated"] == 0
+    assert 0 < record["stages"]["confirm"]["train_hours"] < record["elapsed_hours"]
+    assert record["versions"].keys() == {"aae-sweep", "numpy", "torch"}
     code, _, err = aae_here(home, "export", "tiny", "--out", out)
     assert code == 2
     assert err == f"{out} exists; name a new folder with --out\n"
     page = home / "page.html"
     assert read(home, "report", "tiny", "--out", page) == {"report": str(page)}
     assert "</html>" in page.read_text()
+
+
+def test_export_of_figures_only_has_neither_weights_nor_places(
+    home: Path, sweep: dict[str, Any]
+) -> None:
+    out = home / "figures"
+    read(home, "export", "tiny", "--figures-only", "--out", out)
+    names = {
+        "best.json",
+        "curves.csv",
+        "evaluation.json",
+        "record.json",
+        "sweep.json",
+        "trials.csv",
+    }
+    assert {path.name for path in out.iterdir()} == names
+    texts = [path.read_text().replace(sweep["resume"], "") for path in out.iterdir()]
+    assert not any(str(home) in text or "checkpoint" in text for text in texts)
+    assert sum(map(len, texts)) < 200_000
 
 
 def test_export_registers_the_winner_once(home: Path, sweep: dict[str, Any]) -> None:
