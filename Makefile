@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup quickstart test chaos check bench pictures clean
+.PHONY: setup quickstart test chaos check bench experiments pictures clean
 
 setup: .venv/.installed
 
@@ -35,6 +35,10 @@ bench: setup
 	$(BIN)/python benchmarks/parzen.py
 	$(BIN)/python benchmarks/sweep_overhead.py
 	$(BIN)/python benchmarks/scaling.py
+
+# Writes the tables of docs/experiments.md and the README's figures from results/.
+experiments: setup
+	$(BIN)/python docs/experiments.py
 
 pictures: setup
 	$(BIN)/python docs/pictures.py

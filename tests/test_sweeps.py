@@ -9,26 +9,33 @@ import pytest
 
 from aae_core.architectures import ARCHITECTURES
 from orchestrator import single
-from orchestrator.loading import load_sweep
+from orchestrator.loading import load_sweep, sweep_text
 from orchestrator.records import METRICS
 from orchestrator.settings import Settings
 from orchestrator.smoke import smoke
 from orchestrator.spec import SweepSpec
 
 ROOT = Path(__file__).parents[1]
-SWEEPS = sorted((ROOT / "sweeps").rglob("*.yaml"))
+FULL_SIZE = sorted((ROOT / "sweeps").glob("*.yaml"))
+TWO_CORES = sorted((ROOT / "sweeps" / "two_cores").glob("*.yaml"))
+SWEEPS = FULL_SIZE + TWO_CORES
 EXPERIMENTS = ROOT / "docs" / "experiments.md"
-each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda p: name_of(p))
+
+
+def name_of(path: Path) -> str:
+    return f"{path.stem}_two_cores" if path in TWO_CORES else path.stem
 
 
 def test_sweeps_were_found() -> None:
-    assert SWEEPS
+    assert FULL_SIZE
+    assert TWO_CORES
 
 
 @each_sweep
 def test_shipped_sweep_loads(path: Path) -> None:
     spec = load_sweep(path)
-    assert spec.name == path.stem
+    assert spec.name == name_of(path)
     assert spec.notes == []
     assert spec.confirm.seeds > 1  # a figure without an error bar is none
     assert spec.search is None or spec.search.trials > 0
@@ -37,7 +44,7 @@ def test_shipped_sweep_loads(path: Path) -> None:
 @each_sweep
 def test_shipped_sweep_opens_with_its_launch_command(path: Path) -> None:
     first, second, *rest = path.read_text().splitlines()
-    assert first == f"# aae-sweep run sweeps/{path.name}"
+    assert first == f"# aae-sweep run {path.relative_to(ROOT)}"
     assert second == "#"
     said = next(i for i, line in enumerate(rest) if not line.startswith("# "))
     assert 1 <= said <= 4
@@ -46,21 +53,27 @@ def test_shipped_sweep_opens_with_its_launch_command(path: Path) -> None:
 @each_sweep
 def test_parzen_is_asked_for_where_it_is_measured(path: Path) -> None:
     spec = load_sweep(path)
-    asked = "parzen:" in path.read_text()
+    asked = "parzen:" in sweep_text(path)
     assert asked == ("parzen_ll" in ARCHITECTURES[spec.model.kind].metrics)
 
 
 def test_quickstart_needs_no_download() -> None:
-    quickstart = next(path for path in SWEEPS if path.stem == "quickstart")
+    quickstart = next(path for path in FULL_SIZE if path.stem == "quickstart")
     assert load_sweep(quickstart).data.name == "digits"
 
 
-def test_the_experiments_are_those_that_are_shipped() -> None:
+@pytest.mark.parametrize("path", TWO_CORES, ids=lambda p: p.stem)
+def test_two_core_sweep_extends_the_full_size_one(path: Path) -> None:
+    assert f"\nextends: ../{path.name}\n" in path.read_text()
+    assert (ROOT / "sweeps" / path.name) in FULL_SIZE
+
+
+def test_experiments_page_lists_every_full_size_sweep() -> None:
     named = re.findall(r"^\| \[`(\w+)`\]\(\.\./sweeps/(\w+)\.yaml\)", EXPERIMENTS.read_text(), re.M)
     assert all(name == file for name, file in named)
-    assert sorted(name for name, _ in named) == [path.stem for path in SWEEPS]
+    assert sorted(name for name, _ in named) == [path.stem for path in FULL_SIZE]
     commands = re.findall(r"sweeps/(\w+)\.yaml", EXPERIMENTS.read_text())
-    assert set(commands) == {path.stem for path in SWEEPS}
+    assert set(commands) == {path.stem for path in FULL_SIZE}
 
 
 @each_sweep
