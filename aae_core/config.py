@@ -146,11 +146,6 @@ class OptimizerConfig:
             momentum=(0 <= self.momentum < 1, "must lie in [0, 1)"),
         )
 
-    @property
-    def reach(self) -> float:
-        """How far one gradient moves a weight in the end, by SGD in units of that gradient."""
-        return self.lr / (1 - self.momentum) if self.optimizer == "sgd" else self.lr
-
 
 @dataclass(frozen=True)
 class AdversarialConfig(OptimizerConfig):
@@ -211,21 +206,17 @@ class TrainConfig:
                 "must not be negative",
             ),
             input_dropout=(0 <= self.input_dropout < 1, "must lie in [0, 1)"),
-            phases=(
-                self.phases == "successive"
-                or self.reconstruction.optimizer == self.adversarial.optimizer,
-                "joint: one optimiser moves the encoder; give `reconstruction` and `adversarial` "
-                "the same kind",
-            ),
         )
 
     @property
-    def generator_weight(self) -> float | None:
-        """Of joint phases: the generator's cost over the reconstruction's, so that each moves the
-        encoder as far as its own optimiser would have."""
-        if self.phases == "successive":
-            return None
-        return self.adversarial.reach / self.reconstruction.reach
+    def shares_optimizer(self) -> bool:
+        """Say whether one optimiser descends the weighed sum of reconstruction and generator.
+
+        A cost's weight scales an SGD step as a rate does.  Adam ignores the scale of a cost, so
+        that each cost keeps its own optimiser.
+        """
+        kinds = {self.reconstruction.optimizer, self.adversarial.optimizer}
+        return self.phases == "joint" and kinds == {"sgd"}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Blueprint:
     standardise: bool
     generator: torch.Generator
     low_precision: bool = False
-    generator_weight: float | None = None  # of joint phases
+    shares_optimizer: bool = False  # reconstruction and generator, see TrainConfig
 
     @property
     def dim(self) -> int:

@@ -5,14 +5,16 @@ adversarial costs and the cross-entropy nats per image, all means over B.  Every
 dimension more in front, the members of a pack (`training.pack`): each has costs of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 from torch.optim import Optimizer
+
+from aae_core.config import TrainConfig
 
 Costs = dict[str, Tensor]  # by metric name, scalars without a gradient
 
@@ -32,13 +34,16 @@ class Adversary:
     """A discriminator that tells draws of a prior from what the generator makes."""
 
     name: str  # of what it looks at: z, y or x
-    discriminator: nn.Module
+    discriminator: Callable[[Tensor], Tensor]  # points (B, ·) to logits (B, 1)
     real: Tensor
     fake: Tensor  # with the generator's gradient
 
 
 class State(Protocol):
     """What a phase needs of the training state."""
+
+    @property
+    def training(self) -> TrainConfig: ...  # in a pack: what all members have in common
 
     @property
     def optimizers(self) -> Mapping[str, Optimizer]: ...
@@ -87,12 +92,7 @@ def regularisation_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
 
 def discriminator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
     """Every discriminator moves; the generator gets no gradient."""
-    costs = {
-        f"train/disc_{a.name}": discriminator_cost(
-            a.discriminator(a.real), a.discriminator(a.fake.detach())
-        )
-        for a in adversaries
-    }
+    costs = {f"train/disc_{a.name}": discriminator_cost(*_logits(a)) for a in adversaries}
     return _descend_sum(s.optimizers["discriminator"], costs)
 
 
@@ -106,18 +106,21 @@ def joint_phase(
     x_hat: Tensor,
     x: Tensor,
     adversaries: Sequence[Adversary],
-    generator_weight: float | Tensor,
     penalty: Tensor | None = None,
 ) -> Costs:
-    """One pass of the encoder for all: the discriminators move, then encoder and decoder by the
-    sum of the reconstruction's cost and the generator's.
+    """One pass of the encoder serves all: the discriminators move, then encoder and decoder.
 
-    The paper's phases follow one another; here the encoder's two gradients are of the same point.
+    The paper's phases follow one another.  Here reconstruction and generator take their gradients
+    at the same point, and each moves the encoder as far as its own optimiser does.
     """
     costs = discriminator_phase(s, adversaries)
     recon, fooled = reconstruction_cost(x_hat, x), _generator_costs(adversaries)
-    cost = recon + generator_weight * _sum(fooled)
-    descend(s.optimizers["reconstruction"], cost if penalty is None else cost + penalty)
+    cost = recon if penalty is None else recon + penalty
+    if "generator" in s.optimizers:
+        _descend_both(s, cost, _sum(fooled))
+    else:
+        weight = _reach(s.optimizers["discriminator"]) / _reach(s.optimizers["reconstruction"])
+        descend(s.optimizers["reconstruction"], cost + weight * _sum(fooled))
     return {"train/recon": recon.detach()} | costs | _detached(fooled)
 
 
@@ -129,10 +132,44 @@ def classification_phase(s: State, logits: Tensor, y: Tensor) -> Costs:
 
 def descend(optimizer: Optimizer, cost: Tensor) -> None:
     """One step of the optimiser's own parameters; no other parameter gets a gradient."""
+    _differentiate(optimizer, cost)
+    optimizer.step()
+
+
+def _descend_both(s: State, recon: Tensor, fooled: Tensor) -> None:
+    """One step of each optimiser.  Both gradients exist before a weight moves."""
+    generator = s.optimizers["generator"]
+    params = _differentiate(generator, fooled, retain_graph=True)
+    gradients = [p.grad for p in params]
+    descend(s.optimizers["reconstruction"], recon)
+    for p, gradient in zip(params, gradients, strict=True):
+        p.grad = gradient
+    generator.step()
+
+
+def _differentiate(
+    optimizer: Optimizer, cost: Tensor, *, retain_graph: bool = False
+) -> list[Tensor]:
+    """Give the optimiser's parameters their gradients; return these parameters."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad()
-    cost.backward(torch.ones_like(cost), inputs=params)
-    optimizer.step()
+    cost.backward(torch.ones_like(cost), retain_graph=retain_graph, inputs=params)
+    return params
+
+
+def _reach(optimizer: Optimizer) -> float | Tensor:
+    """How far SGD moves a weight by one gradient in the end, in units of that gradient."""
+    group = optimizer.param_groups[0]
+    reach: float | Tensor = group["lr"] / (1 - group["momentum"])
+    return reach
+
+
+def _logits(a: Adversary) -> tuple[Tensor, Tensor]:
+    """Logits of real and fake.  One product for both is faster than two; discriminators have no
+    batch norm, so that it gives the same."""
+    both = torch.cat([a.real, a.fake.detach()], dim=-2)
+    real, fake = a.discriminator(both).split([a.real.shape[-2], a.fake.shape[-2]], dim=-2)
+    return real, fake
 
 
 def _generator_costs(adversaries: Sequence[Adversary]) -> Costs:

@@ -91,6 +91,6 @@ def build_model(
         config.data.standardise,
         generator,
         config.training.precision == "bfloat16",
-        config.training.generator_weight,
+        config.training.shares_optimizer,
     )
     return _CLASSES[config.model.kind](plan)

@@ -105,23 +105,23 @@ class Adversarial(Autoencoder):
     ) -> None:
         super().__init__(plan, categories, decoder_in)
         self.discriminator = plan.mlp(self.code_dim + discriminator_extra, 1)
-        self.generator_weight: float | Tensor | None = plan.generator_weight
+        self.shares_optimizer = plan.shares_optimizer
 
     def objectives(self) -> Objectives:
         objectives: Objectives = {
             "reconstruction": ("reconstruction", (self.encoder, self.decoder)),
             "discriminator": ("adversarial", (self.discriminator,)),
         }
-        if self.generator_weight is None:
+        if not self.shares_optimizer:
             objectives["generator"] = ("adversarial", (self.encoder,))
         return objectives
 
     def train_step(self, s: State, batch: Batch) -> Costs:
         logits, z = self.encoder(batch.noisy, s.streams["noise"])
         x_hat, penalty = self.image(self.decoder_input(logits, z, batch.y)), self.penalty()
-        if self.generator_weight is not None:
+        if s.training.phases == "joint":
             adversaries = self.adversaries(s, logits, z, batch.y)
-            return joint_phase(s, x_hat, batch.x, adversaries, self.generator_weight, penalty)
+            return joint_phase(s, x_hat, batch.x, adversaries, penalty)
         costs = reconstruction_phase(s, x_hat, batch.x, penalty)
         logits, z = self.encoder(batch.noisy, s.streams["noise"])  # serves both adversarial phases
         return costs | regularisation_phase(s, self.adversaries(s, logits, z, batch.y))

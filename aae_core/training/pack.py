@@ -145,9 +145,10 @@ class Pack:
 
     def __init__(self, states: Sequence[TrainState], data: TrainingData) -> None:
         keep_freed_memory()
-        first, forms = states[0], {form(state.config) for state in states}
-        if len(forms) > 1 or None in forms:
+        first, common = states[0], form(states[0].config)
+        if common is None or {form(state.config) for state in states} != {common}:
             raise ValueError("a pack's members have one form, see pack.form; train others alone")
+        self.training = common.training
         self.states = states
         self.valid = Images.of(data.x_valid, data.y_valid, first.device)
         self.supplies = [Supply.of(state, data) for state in states]
@@ -237,9 +238,6 @@ def _one_model(models: Sequence[Model]) -> Model:
     for name in ("prior", "categorical"):
         if hasattr(one, name):
             setattr(one, name, Priors([getattr(model, name) for model in models]))
-    if getattr(one, "generator_weight", None) is not None:
-        weights = [model.generator_weight for model in models]
-        one.generator_weight = torch.tensor(weights, device=next(one.parameters()).device)
     return one
 
 
@@ -328,6 +326,7 @@ class PackedOptimizer(Optimizer):
         momenta = [group["momentum"] if self.sgd else group["betas"][0] for group in groups]
         self.lr = torch.tensor([group["lr"] for group in groups], device=device)
         self.momentum = torch.tensor(momenta, device=device)
+        self.param_groups[0].update(lr=self.lr, momentum=self.momentum)  # as torch's own have them
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # nobody has a closure

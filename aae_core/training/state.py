@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from aae_core import checkpoint
-from aae_core.config import OptimizerConfig, TrialConfig
+from aae_core.config import OptimizerConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData
 from aae_core.errors import CheckpointError
 from aae_core.models import Model, build_model
@@ -65,6 +65,10 @@ class TrainState:
         }
         streams = {name: generator(config.seed, name, device=device) for name in _STREAMS}
         return cls(config, image_shape, classes, data_sha256, device, model, optimizers, streams)
+
+    @property
+    def training(self) -> TrainConfig:
+        return self.config.training
 
     @property
     def progress(self) -> float:

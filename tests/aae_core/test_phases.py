@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
+from aae_core.config import TrainConfig
 from aae_core.phases import (
     Adversary,
     classification_phase,
@@ -17,6 +18,7 @@ from aae_core.phases import (
     discriminator_phase,
     generator_cost,
     generator_phase,
+    joint_phase,
     reconstruction_cost,
     reconstruction_phase,
     regularisation_phase,
@@ -33,6 +35,7 @@ class Toy:
     discriminator_y: nn.Module = field(default_factory=lambda: nn.Linear(3, 1))
     streams: dict[str, torch.Generator] = field(default_factory=dict)
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    training: TrainConfig = field(default_factory=TrainConfig)
     progress: float = 0.0
 
     def __post_init__(self) -> None:
@@ -121,6 +124,53 @@ def test_the_generator_plays_against_what_the_discriminators_have_just_learned(
         got = costs[f"train/gen_{a.name}"].item()
         assert got == pytest.approx(generator_cost(a.discriminator(a.fake)).item())
         assert got != before[a.name]
+
+
+def test_joint_phase_with_adam_moves_the_encoder_by_the_sum_of_both_steps(
+    s: Toy, x: Tensor
+) -> None:
+    """Adam ignores the scale of a cost, so that a weighed sum of costs obeys another law."""
+    rates, betas, epsilon = {"reconstruction": 1e-3, "generator": 2e-4}, (0.8, 0.99), 1e-8
+    nets = {"reconstruction": (s.encoder, s.decoder), "generator": (s.encoder,)}
+    for name, lr in rates.items():
+        own = [p for net in nets[name] for p in net.parameters()]
+        s.optimizers[name] = Adam(own, lr=lr, betas=betas, eps=epsilon)
+    moments = {name: [0.0, 0.0] for name in rates}
+    for t in range(1, 6):
+        twin, real = deepcopy(s), torch.randn(12, 3)
+        for toy in (twin, s):
+            z = toy.encoder(x)
+            game = [Adversary("z", toy.discriminator, real, z)]
+            if toy is s:
+                joint_phase(s, s.decoder(z), x, game)
+                continue
+            discriminator_phase(twin, game)  # the generator plays against what it has learned
+            costs = {
+                "reconstruction": reconstruction_cost(twin.decoder(z), x),
+                "generator": generator_cost(twin.discriminator(z)),
+            }
+        want = twin.encoder.weight.detach().clone()
+        for name, cost in costs.items():
+            (g,) = torch.autograd.grad(cost, twin.encoder.weight, retain_graph=True)
+            m, v = moments[name]
+            m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g**2
+            moments[name] = [m, v]
+            unbiased = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+            want -= rates[name] * unbiased[0] / (unbiased[1].sqrt() + epsilon)
+        torch.testing.assert_close(s.encoder.weight.detach(), want)
+
+
+def test_discriminator_phase_judges_real_and_fake_in_one_pass(s: Toy, x: Tensor) -> None:
+    adversaries, shapes = s.adversaries(x), []
+    want = {
+        f"train/disc_{a.name}": discriminator_cost(a.discriminator(a.real), a.discriminator(a.fake))
+        for a in adversaries
+    }
+    s.discriminator.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    costs = discriminator_phase(s, adversaries)
+    assert shapes == [(24, 3)]
+    for name, cost in costs.items():
+        assert cost.item() == pytest.approx(want[name].item(), rel=1e-6)
 
 
 def test_classification_moves_the_encoder_by_cross_entropy(s: Toy, x: Tensor) -> None:

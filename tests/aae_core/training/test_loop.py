@@ -54,12 +54,13 @@ def numbers(epochs: list[EpochMetrics]) -> list[tuple[int, dict[str, float]]]:
     return [(epoch.epoch, epoch.metrics) for epoch in epochs]
 
 
+@pytest.mark.parametrize("phases", ["successive", "joint"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_equals_uninterrupted(
-    kind: str, optimizer: str, data: TrainingData, tmp_path: Path
+    kind: str, optimizer: str, phases: str, data: TrainingData, tmp_path: Path
 ) -> None:
-    trial = config(kind, optimizer)
+    trial = config(kind, optimizer, phases=phases)
     whole = start(trial, data)
     want = list(fit(whole, data))
 

@@ -65,13 +65,17 @@ def to_its_end(state: TrainState) -> TrainState:
 
 
 def require_same(got: TrainState, want: TrainState) -> None:
-    """The whole state: weights, buffers, optimisers' memories, streams, losses."""
+    """The whole state: weights, buffers, optimisers' memories, streams, losses.
+
+    Rounding may switch a unit whose input is all but 0, and may give Adam the sign of a gradient
+    that is all but 0: such a weight differs by a step.
+    """
     wanted = want._tensors()
     tensors = {name: tensor for name, tensor in got._tensors().items() if name in wanted}
-    torch.testing.assert_close(tensors, wanted, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(tensors, wanted, rtol=1e-3, atol=1e-3)
     assert len(got.history) == len(want.history) == got.epoch == want.epoch
     for row, wanted_row in zip(got.history, want.history, strict=True):
-        assert row == pytest.approx(wanted_row, rel=1e-4, abs=1e-5)
+        assert row == pytest.approx(wanted_row, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -97,14 +101,16 @@ def test_batches_are_normed_for_each_member(kind: str) -> None:
         require_same(state, alone(state.config))
 
 
-def test_joint_phases_weigh_each_member_s_generator() -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_pack_with_joint_phases_moves_each_member_as_alone(optimizer: str) -> None:
     def joint(config: TrialConfig) -> TrialConfig:
         training = config.training
         adversarial = replace(training.adversarial, lr=(1 + config.seed) * training.adversarial.lr)
         return replace(config, training=replace(training, adversarial=adversarial, phases="joint"))
 
-    states = [start(joint(config)) for config in different(trial("semi_supervised"))]
-    assert len({state.config.training.generator_weight for state in states}) == 3
+    states = [
+        start(joint(config)) for config in different(trial("semi_supervised", optimizer=optimizer))
+    ]
     for _ in fit_pack(dict(enumerate(states)), images()):
         pass
     for state in states:
