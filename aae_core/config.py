@@ -7,7 +7,8 @@ A wrong value raises ConfigError with every problem found, each under the name o
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
+from types import NoneType, UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from aae_core.architectures import ARCHITECTURES, EncoderKind, Kind, PriorKind
@@ -133,12 +134,34 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class ScheduleConfig:
+    """One multiplier for learning rates, constant within an epoch.
+
+    step: times `factor` after each epoch of `drop_epochs`. cosine, exponential: from 1 in the
+    first epoch to `factor` in the last. A linear warm-up over `warmup_epochs` comes on top.
+    """
+
+    kind: Literal["constant", "step", "cosine", "exponential"] = "constant"
+    drop_epochs: tuple[int, ...] = ()
+    factor: float = 0.1
+    warmup_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        _check(
+            drop_epochs=(all(e >= 1 for e in self.drop_epochs), "epochs count from 1"),
+            factor=(0 < self.factor <= 1, "must lie in (0, 1]"),
+            warmup_epochs=(self.warmup_epochs >= 0, "must not be negative"),
+        )
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """The autoencoder's optimiser: reconstruction phase."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = 0.01
     momentum: float = 0.9  # of SGD; β1 of Adam
+    schedule: ScheduleConfig | None = None  # None: that of all phases
 
     def __post_init__(self) -> None:
         _check(
@@ -164,34 +187,13 @@ class ClassificationConfig(OptimizerConfig):
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
-    """One multiplier for every learning rate, constant within an epoch.
-
-    step: times `factor` after each epoch of `drop_epochs`. cosine, exponential: from 1 in the
-    first epoch to `factor` in the last. A linear warm-up over `warmup_epochs` comes on top.
-    """
-
-    kind: Literal["constant", "step", "cosine", "exponential"] = "constant"
-    drop_epochs: tuple[int, ...] = ()
-    factor: float = 0.1
-    warmup_epochs: int = 0
-
-    def __post_init__(self) -> None:
-        _check(
-            drop_epochs=(all(e >= 1 for e in self.drop_epochs), "epochs count from 1"),
-            factor=(0 < self.factor <= 1, "must lie in (0, 1]"),
-            warmup_epochs=(self.warmup_epochs >= 0, "must not be negative"),
-        )
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     epochs: int = 50
     batch_size: int = 100
     reconstruction: OptimizerConfig = field(default_factory=OptimizerConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)  # of phases without their own
     input_noise: float = 0.0  # std of the Gaussian noise on the encoder's input, in training alone
     input_dropout: float = 0.0  # share of the input's pixels set to 0, in training alone
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, in training alone
@@ -282,9 +284,21 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
     """A trial's or sweep's document as it was before settings were added, where they say nothing:
     what is named by a digest keeps its name."""
     younger = {"precision": "float32", "phases": "successive"}
-    training: dict[str, Any] = document["training"]
-    told = {key: value for key, value in training.items() if (key, value) not in younger.items()}
-    return document | {"training": told}
+    training = _without(document["training"], younger)
+    for phase in ("reconstruction", "adversarial", "classification"):
+        training[phase] = _without(training[phase], {"schedule": None})
+    return document | {"training": training}
+
+
+def _without(settings: dict[str, Any], silent: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if (key, value) not in silent.items()}
+
+
+def settings_class(hint: Any) -> type | None:
+    """Return the settings class that a field's type names, optional or not; else None."""
+    if get_origin(hint) is UnionType:
+        hint = next(arg for arg in get_args(hint) if arg is not NoneType)
+    return hint if is_dataclass(hint) and isinstance(hint, type) else None
 
 
 def digest(document: Any) -> str:
@@ -294,12 +308,14 @@ def digest(document: Any) -> str:
 
 
 def _build(hint: Any, value: Any) -> Any:
-    if is_dataclass(hint) and isinstance(hint, type):
-        hints = get_type_hints(hint)
-        unknown = set(value) - {f.name for f in fields(hint)}
+    if value is None and NoneType in get_args(hint):
+        return None
+    if (settings := settings_class(hint)) is not None:
+        hints = get_type_hints(settings)
+        unknown = set(value) - hints.keys()
         if unknown:
             raise ConfigError(dict.fromkeys(sorted(unknown), "unknown key"))
-        return hint(**{name: _build(hints[name], item) for name, item in value.items()})
+        return settings(**{name: _build(hints[name], item) for name, item in value.items()})
     if get_origin(hint) is tuple:
         return tuple(_build(get_args(hint)[0], item) for item in value)
     return value

@@ -5,7 +5,6 @@ A parameter is a setting that the search varies, named by its dotted path: `mode
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
 from typing import Annotated, Any, Self, get_type_hints
@@ -21,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
+from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig, settings_class
 from orchestrator.wording import nearest, problems, shown
 
 Count = Annotated[int, Field(ge=1)]
@@ -177,7 +176,8 @@ class TrialSpec(Spec):
             *groups, name = path.split(".")
             node = document
             for group in groups:
-                node = node.setdefault(group, {})
+                node[group] = node.get(group) or {}  # an optional group may be null
+                node = node[group]
             node[name] = value
         return TrialSpec.of({**document, "seed": seed})
 
@@ -190,8 +190,8 @@ class TrialSpec(Spec):
 def _settings(config: type, prefix: str) -> Iterator[str]:
     for name, hint in get_type_hints(config).items():
         path = f"{prefix}.{name}"
-        if is_dataclass(hint) and isinstance(hint, type):
-            yield from _settings(hint, path)
+        if (settings := settings_class(hint)) is not None:
+            yield from _settings(settings, path)
         else:
             yield path
 

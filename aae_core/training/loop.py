@@ -16,7 +16,6 @@ from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import validation_metrics
 from aae_core.training.batches import Supply
 from aae_core.training.memory import keep_freed_memory
-from aae_core.training.schedules import multiplier
 from aae_core.training.state import TrainState
 
 
@@ -39,15 +38,9 @@ def fit(state: TrainState, data: TrainingData) -> Iterator[EpochMetrics]:
     valid = Images.of(data.x_valid, data.y_valid, state.device)
     for epoch in range(state.epoch + 1, state.config.training.epochs + 1):
         began = time.perf_counter()
-        lr = set_rates(state)
+        lr = state.set_rates()
         trained, costs = _train_epoch(state, supply, epoch)
         yield finish_epoch(state, valid, costs, lr, trained, time.perf_counter() - began)
-
-
-def set_rates(state: TrainState) -> dict[str, float]:
-    """The next epoch's learning rates, by group of settings."""
-    training = state.config.training
-    return state.set_rates(multiplier(training.schedule, state.epoch + 1, training.epochs))
 
 
 def finish_epoch(

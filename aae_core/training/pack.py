@@ -29,7 +29,7 @@ from aae_core.phases import Batch
 from aae_core.priors import Prior
 from aae_core.streams import Streams
 from aae_core.training.batches import Supply
-from aae_core.training.loop import EpochMetrics, finish_epoch, fit, set_rates
+from aae_core.training.loop import EpochMetrics, finish_epoch, fit
 from aae_core.training.memory import keep_freed_memory
 from aae_core.training.state import TrainState
 
@@ -45,7 +45,7 @@ _KINDS: frozenset[Kind] = frozenset({"aae", "supervised", "semi_supervised", "cl
 def form(config: TrialConfig) -> TrialConfig | None:
     """What trials that train together have in common; None: this one can only train alone.
 
-    They may differ in seed, prior, first weights' std, rates, momenta, schedule, epochs and noise.
+    They may differ in seed, prior, first weights' std, rates, momenta, schedules, epochs and noise.
     """
     model, training = config.model, config.training
     if (
@@ -73,7 +73,7 @@ def form(config: TrialConfig) -> TrialConfig | None:
 
 
 def _any_rate(settings: Settings) -> Settings:
-    return replace(settings, lr=1.0, momentum=0.0)
+    return replace(settings, lr=1.0, momentum=0.0, schedule=None)
 
 
 def worthwhile(config: TrialConfig, dim: int, *, on_gpu: bool) -> int:
@@ -171,7 +171,7 @@ class Pack:
     def epoch(self) -> Iterator[EpochMetrics | TrialDiverged]:
         """Train for one; then each member's result, in their order."""
         began = time.perf_counter()
-        rates = [set_rates(state) for state in self.states]
+        rates = [state.set_rates() for state in self.states]
         images, costs = self.train_epoch()
         seconds = time.perf_counter() - began
         for state, lr, own in zip(self.states, rates, costs, strict=True):

@@ -19,6 +19,7 @@ from aae_core.data import TrainingData
 from aae_core.errors import CheckpointError
 from aae_core.models import Model, build_model
 from aae_core.streams import generator
+from aae_core.training.schedules import multiplier
 
 _STREAMS = ("batches", "labelled", "corruption", "noise", "prior")
 
@@ -74,11 +75,13 @@ class TrainState:
     def progress(self) -> float:
         return self.epoch / self.config.training.epochs
 
-    def set_rates(self, multiplier: float) -> dict[str, float]:
-        """Scale every optimiser's configured rate; returns the rates by group of settings."""
-        rates: dict[str, float] = {}
+    def set_rates(self) -> dict[str, float]:
+        """Set every optimiser's rate for the next epoch; return the rates by group of settings."""
+        training, rates = self.config.training, dict[str, float]()
         for name, (group, _) in self.model.objectives().items():
-            rates[group] = getattr(self.config.training, group).lr * multiplier
+            settings: OptimizerConfig = getattr(training, group)
+            schedule = settings.schedule or training.schedule
+            rates[group] = settings.lr * multiplier(schedule, self.epoch + 1, training.epochs)
             for param_group in self.optimizers[name].param_groups:
                 param_group["lr"] = rates[group]
         return rates

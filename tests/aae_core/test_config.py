@@ -64,6 +64,17 @@ def test_an_unknown_key_is_refused() -> None:
         TrialConfig.from_dict(document)
 
 
+def test_config_round_trip_keeps_a_phase_s_schedule() -> None:
+    own = AdversarialConfig(schedule=ScheduleConfig("step", (3, 5), 0.5))
+    config = TrialConfig(training=TrainConfig(adversarial=own))
+    assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config.config_hash != TrialConfig().config_hash
+    document = config.to_dict()
+    document["training"]["adversarial"]["schedule"]["kinds"] = "step"
+    with pytest.raises(ConfigError, match="kinds"):
+        TrialConfig.from_dict(document)
+
+
 @given(st.integers(0, 2**63 - 1))
 def test_the_hash_names_the_configuration_whatever_its_seed(seed: int) -> None:
     other = TrialConfig(CONFIG.data, CONFIG.model, CONFIG.training, seed)

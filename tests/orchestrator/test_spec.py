@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from aae_core.architectures import ARCHITECTURES, Kind
-from aae_core.config import TrialConfig
+from aae_core.config import ScheduleConfig, TrialConfig
 from orchestrator.parameters import SETTINGS, contradictions
 from orchestrator.records import METRICS
 from orchestrator.spec import HalvingSpec, NoPrunerSpec, SweepSpec, goals_of
@@ -140,6 +140,8 @@ def test_resolved_names_every_setting_and_reads_back() -> None:
         node: Any = resolved
         for key in path.split("."):
             node = node[key]
+            if node is None:  # an optional group
+                break
     assert resolved["search"]["objective"] == {"metric": "val/parzen_ll", "direction": "maximize"}
     again = SweepSpec.of(resolved)
     assert again.resolved() == resolved
@@ -278,3 +280,30 @@ def test_a_parameter_wrong_in_itself_still_counts_as_there() -> None:
 def test_a_sweep_is_frozen() -> None:
     with pytest.raises(ValidationError):
         sweep().name = "other"
+
+
+def test_search_space_varies_the_schedule_of_a_phase() -> None:
+    own = "training.adversarial.schedule"
+    cosine = {"choice": ["constant", "cosine"]}
+    factor = {"float": [0.01, 0.5], "when": {f"{own}.kind": "cosine"}}
+    spec = sweep(search__space={f"{own}.kind": cosine, f"{own}.factor": factor})
+    training = spec.trial_config({f"{own}.kind": "cosine", f"{own}.factor": 0.2}, 1).training
+    assert training.adversarial.schedule == ScheduleConfig("cosine", factor=0.2)
+    assert training.reconstruction.schedule is None
+    base = sweep(training__adversarial={"schedule": {"kind": "step", "drop_epochs": [3]}})
+    schedule = base.trial_config({f"{own}.factor": 0.2}, 1).training.adversarial.schedule
+    assert schedule == ScheduleConfig("step", (3,), 0.2)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ({"float": [0.5, 1.5]}, r"must lie in \(0, 1\]"),
+        ({"float": [0.1, 1], "when": {"training.adversarial.schedule.kind": "cosine"}}, "never"),
+    ],
+)
+def test_spec_refuses_wrong_schedule_of_a_phase(parameter: dict[str, Any], message: str) -> None:
+    own = "training.adversarial.schedule"
+    kinds = {"choice": ["constant", "step"]}
+    with pytest.raises(ValidationError, match=message):
+        sweep(search__space={f"{own}.kind": kinds, f"{own}.factor": parameter})

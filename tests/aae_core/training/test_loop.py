@@ -91,6 +91,38 @@ def test_rates_follow_the_schedule(data: TrainingData) -> None:
     assert all(epoch.lr.keys() == {"reconstruction", "adversarial"} for epoch in epochs)
 
 
+def test_rates_follow_the_schedule_of_their_phase(data: TrainingData) -> None:
+    trial = config()
+    adversarial = replace(trial.training.adversarial, schedule=ScheduleConfig("cosine", factor=0.1))
+    trial = replace(trial, training=replace(trial.training, adversarial=adversarial))
+    epochs = list(fit(start(trial, data), data))
+    shared, own = ([e.lr[g] for e in epochs] for g in ("reconstruction", "adversarial"))
+    assert shared == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
+    assert own == pytest.approx([1e-3, 7.75e-4, 3.25e-4, 1e-4])
+
+
+def test_joint_phases_with_sgd_follow_the_generator_s_own_schedule(data: TrainingData) -> None:
+    """A tenth of the rate moves the encoder a tenth as far."""
+
+    def moved(factor: float) -> torch.Tensor:
+        trial = config(phases="joint")
+        early = ScheduleConfig("step", (1,), factor)
+        adversarial = replace(trial.training.adversarial, schedule=early)
+        off = replace(trial.training.reconstruction, lr=1e-9)
+        training = replace(trial.training, epochs=2, adversarial=adversarial, reconstruction=off)
+        state = start(replace(trial, training=training), data)
+        running = fit(state, data)
+        next(running)
+        for optimizer in state.optimizers.values():  # what the first epoch has left in store
+            optimizer.state.clear()
+        before = state.model.encoder.body.mlp.layers[0].weight.detach().clone()
+        next(running)
+        return state.model.encoder.body.mlp.layers[0].weight.detach() - before
+
+    whole, tenth = moved(1.0), moved(0.1)
+    assert (tenth.norm() / whole.norm()).item() == pytest.approx(0.1, rel=0.05)
+
+
 def test_an_epoch_s_metrics_are_all_there(data: TrainingData) -> None:
     (epoch, *_) = fit(start(config(), data), data)
     assert {"train/recon", "train/disc_z", "train/gen_z", "val/recon"} < set(epoch.metrics)

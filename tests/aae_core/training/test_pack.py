@@ -32,7 +32,8 @@ def different(config: TrialConfig) -> list[TrialConfig]:
     def member(i: int) -> TrialConfig:
         def rates(settings: OptimizerConfig) -> OptimizerConfig:
             factor, momentum = [(0.5, 0.9), (1, 0.5), (1.5, 0.0)][i]
-            return replace(settings, lr=factor * settings.lr, momentum=momentum)
+            own = [None, ScheduleConfig("exponential"), None][i]
+            return replace(settings, lr=factor * settings.lr, momentum=momentum, schedule=own)
 
         model, training = config.model, config.training
         prior = PriorConfig(ARCHITECTURES[model.kind].priors[i], std=1 + i)
