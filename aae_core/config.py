@@ -198,15 +198,16 @@ class TrainConfig:
     input_dropout: float = 0.0  # share of the input's pixels set to 0, in training alone
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, in training alone
     phases: Literal["successive", "joint"] = "successive"  # the paper's, or one pass for both
+    discriminator_steps: int = 1  # on each batch; the generator makes one
+    discriminator_noise: float = 0.0  # std of Gaussian noise on the discriminator's input
 
     def __post_init__(self) -> None:
         _check(
             epochs=(self.epochs >= 1, "must be at least 1"),
             batch_size=(self.batch_size >= 1, "must be at least 1"),
-            input_noise=(
-                math.isfinite(self.input_noise) and self.input_noise >= 0,
-                "must not be negative",
-            ),
+            input_noise=_not_negative(self.input_noise),
+            discriminator_steps=(self.discriminator_steps >= 1, "must be at least 1"),
+            discriminator_noise=_not_negative(self.discriminator_noise),
             input_dropout=(0 <= self.input_dropout < 1, "must lie in [0, 1)"),
         )
 
@@ -233,6 +234,7 @@ class TrialConfig:
     def __post_init__(self) -> None:
         labels, kind = self.data.labels, self.model.kind
         reads_labels = ARCHITECTURES[kind].labels != "none"
+        has_discriminator = bool(ARCHITECTURES[kind].adversaries)
         _check(seed=(0 <= self.seed < 2**63, "must lie in [0, 2^63)"))
         _check(
             **{
@@ -255,6 +257,14 @@ class TrialConfig:
                     self.training.phases == "successive" or "z" in ARCHITECTURES[kind].adversaries,
                     f"{kind} has no phases to join; drop this",
                 ),
+                "training.discriminator_steps": (
+                    self.training.discriminator_steps == 1 or has_discriminator,
+                    f"{kind} has no discriminator; drop this",
+                ),
+                "training.discriminator_noise": (
+                    self.training.discriminator_noise == 0 or has_discriminator,
+                    f"{kind} has no discriminator; drop this",
+                ),
                 "training.batch_size": (
                     self.training.batch_size >= 2
                     or (self.model.batch_norm == "none" and kind != "gmmn_ae"),
@@ -273,6 +283,33 @@ class TrialConfig:
         return built
 
     @property
+    def departures(self) -> list[str]:
+        """Name what the training does that the paper's does not."""
+        training = self.training
+        phases = {
+            name: getattr(training, name)
+            for name in ("reconstruction", "adversarial", "classification")
+        }
+        adam = [name for name, phase in phases.items() if phase.optimizer == "adam"]
+        scheduled = [name for name, phase in phases.items() if phase.schedule is not None]
+        return [
+            *(["joint phases"] if training.phases == "joint" else []),
+            *(["products in bfloat16"] if training.precision == "bfloat16" else []),
+            *([f"Adam in {', '.join(adam)}"] if adam else []),
+            *([f"a schedule of its own in {', '.join(scheduled)}"] if scheduled else []),
+            *(
+                [f"{training.discriminator_steps} discriminator steps a batch"]
+                if training.discriminator_steps > 1
+                else []
+            ),
+            *(
+                [f"noise of std {training.discriminator_noise:g} on the discriminator's input"]
+                if training.discriminator_noise > 0
+                else []
+            ),
+        ]
+
+    @property
     def config_hash(self) -> str:
         """Names the configuration, whatever its seed: 12 hexadecimal digits."""
         document = self.to_dict()
@@ -283,7 +320,12 @@ class TrialConfig:
 def without_younger(document: dict[str, Any]) -> dict[str, Any]:
     """A trial's or sweep's document as it was before settings were added, where they say nothing:
     what is named by a digest keeps its name."""
-    younger = {"precision": "float32", "phases": "successive"}
+    younger = {
+        "precision": "float32",
+        "phases": "successive",
+        "discriminator_steps": 1,
+        "discriminator_noise": 0.0,
+    }
     training = _without(document["training"], younger)
     for phase in ("reconstruction", "adversarial", "classification"):
         training[phase] = _without(training[phase], {"schedule": None})
@@ -329,6 +371,10 @@ def _check(**rules: tuple[bool, str]) -> None:
 
 def _one_of(value: str, choices: tuple[str, ...], kind: str) -> tuple[bool, str]:
     return value in choices, f"{kind} goes with {', '.join(choices)}, not with {value}"
+
+
+def _not_negative(value: float) -> tuple[bool, str]:
+    return math.isfinite(value) and value >= 0, "must not be negative"
 
 
 def _positive(value: float) -> bool:

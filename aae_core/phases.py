@@ -15,6 +15,7 @@ from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
 from aae_core.config import TrainConfig
+from aae_core.streams import standard_normal
 
 Costs = dict[str, Tensor]  # by metric name, scalars without a gradient
 
@@ -37,6 +38,9 @@ class Adversary:
     discriminator: Callable[[Tensor], Tensor]  # points (B, ·) to logits (B, 1)
     real: Tensor
     fake: Tensor  # with the generator's gradient
+
+
+Game = Callable[[], Sequence[Adversary]]  # draws from the priors anew at each call
 
 
 class State(Protocol):
@@ -85,27 +89,28 @@ def reconstruction_phase(
     return {"train/recon": cost.detach()}
 
 
-def regularisation_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
+def regularisation_phase(s: State, game: Game) -> Costs:
     """First the discriminators move, then the generator, against what they have just learned."""
-    return discriminator_phase(s, adversaries) | generator_phase(s, adversaries)
+    adversaries, costs = _train_discriminators(s, game)
+    return costs | generator_phase(s, adversaries)
 
 
 def discriminator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
     """Every discriminator moves; the generator gets no gradient."""
-    costs = {f"train/disc_{a.name}": discriminator_cost(*_logits(a)) for a in adversaries}
+    costs = {f"train/disc_{a.name}": discriminator_cost(*_logits(s, a)) for a in adversaries}
     return _descend_sum(s.optimizers["discriminator"], costs)
 
 
 def generator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
     """The generator moves through the fakes; the discriminators get no gradient."""
-    return _descend_sum(s.optimizers["generator"], _generator_costs(adversaries))
+    return _descend_sum(s.optimizers["generator"], _generator_costs(s, adversaries))
 
 
 def joint_phase(
     s: State,
     x_hat: Tensor,
     x: Tensor,
-    adversaries: Sequence[Adversary],
+    game: Game,
     penalty: Tensor | None = None,
 ) -> Costs:
     """One pass of the encoder serves all: the discriminators move, then encoder and decoder.
@@ -113,8 +118,8 @@ def joint_phase(
     The paper's phases follow one another.  Here reconstruction and generator take their gradients
     at the same point, and each moves the encoder as far as its own optimiser does.
     """
-    costs = discriminator_phase(s, adversaries)
-    recon, fooled = reconstruction_cost(x_hat, x), _generator_costs(adversaries)
+    adversaries, costs = _train_discriminators(s, game)
+    recon, fooled = reconstruction_cost(x_hat, x), _generator_costs(s, adversaries)
     cost = recon if penalty is None else recon + penalty
     if "generator" in s.optimizers:
         _descend_both(s, cost, _sum(fooled))
@@ -164,16 +169,42 @@ def _reach(optimizer: Optimizer) -> float | Tensor:
     return reach
 
 
-def _logits(a: Adversary) -> tuple[Tensor, Tensor]:
+def _train_discriminators(s: State, game: Game) -> tuple[Sequence[Adversary], Costs]:
+    """`discriminator_steps` steps on the batch; return the first adversaries and the last costs.
+
+    Further steps see new draws of the priors.  The fakes of an autoencoder stay the same codes: no
+    step moves the encoder, so that new codes would cost a pass and say little more.
+    """
+    adversaries = game()
+    costs = discriminator_phase(s, adversaries)
+    for _ in range(1, s.training.discriminator_steps):
+        with torch.no_grad():
+            again = game()
+        costs = discriminator_phase(s, again)
+    return adversaries, costs
+
+
+def _logits(s: State, a: Adversary) -> tuple[Tensor, Tensor]:
     """Logits of real and fake.  One product for both is faster than two; discriminators have no
     batch norm, so that it gives the same."""
     both = torch.cat([a.real, a.fake.detach()], dim=-2)
-    real, fake = a.discriminator(both).split([a.real.shape[-2], a.fake.shape[-2]], dim=-2)
+    real, fake = _judge(s, a, both).split([a.real.shape[-2], a.fake.shape[-2]], dim=-2)
     return real, fake
 
 
-def _generator_costs(adversaries: Sequence[Adversary]) -> Costs:
-    return {f"train/gen_{a.name}": generator_cost(a.discriminator(a.fake)) for a in adversaries}
+def _judge(s: State, a: Adversary, x: Tensor) -> Tensor:
+    """Logits (B, 1) of points (B, ·), which instance noise blurs where it is asked for.
+
+    Noise makes the supports of real and fake overlap (Sønderby et al. 2016, arXiv:1610.04490).
+    """
+    std = s.training.discriminator_noise
+    if std > 0:
+        x = x + std * standard_normal(x.shape, s.streams["noise"])
+    return a.discriminator(x)
+
+
+def _generator_costs(s: State, adversaries: Sequence[Adversary]) -> Costs:
+    return {f"train/gen_{a.name}": generator_cost(_judge(s, a, a.fake)) for a in adversaries}
 
 
 def _descend_sum(optimizer: Optimizer, costs: Costs) -> Costs:

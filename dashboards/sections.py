@@ -32,9 +32,15 @@ def hero(sweep: Sweep) -> str:
     return (
         f'<p class="verdict">{subject}{page.unbroken(found.statement)}</p>'
         + page.paragraph(found.remark, "quiet")
+        + _departures(sweep.view.best)
         + _state_notice(sweep.view.status)
         + page.key_numbers(_key_numbers(sweep))
     )
+
+
+def _departures(best: Mapping[str, Any] | None) -> str:
+    named = best.get("departures", []) if best else []
+    return page.paragraph(f"Departs from the paper: {'; '.join(named)}.", "quiet") if named else ""
 
 
 def leaderboard(sweep: Sweep) -> str:

@@ -22,6 +22,10 @@ from orchestrator.spec import SweepSpec
 from orchestrator.spool import Spool
 from orchestrator.study import Ledger, open_storage, sweep_ids
 
+DEPARTURES = (
+    "aae.departures"  # tag of a trial's run: what its training does that the paper's does not
+)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -163,6 +167,7 @@ class History:
             "sweep": sweep,
             **_describe(winner),
             "confirmed": confirmed,
+            "departures": self._departures(sweep, winner.runs[0]),
             "groups": [
                 {
                     "by": per,
@@ -234,6 +239,12 @@ class History:
         if ledger is None:
             raise UsageError(f"`{sweep}` names no sweep")
         return ledger
+
+    def _departures(self, sweep: str, record: RunRecord) -> list[str]:
+        """Return what a trial does that the paper does not; none where its record does not say."""
+        run = self._spool.run(run_key(sweep, record.stage, record.number))
+        told = run.tags.get(DEPARTURES, "") if run else ""
+        return told.split("; ") if told else []
 
     def _best_trial(self, sweep: str) -> dict[str, Any] | None:
         best = self.best(sweep)

@@ -15,7 +15,7 @@ from aae_core.data import TrainingData
 from orchestrator import cleaning, disk
 from orchestrator.drawing import dated
 from orchestrator.errors import DiskFull, Interrupted, LedgerLost
-from orchestrator.history import run_key
+from orchestrator.history import DEPARTURES, run_key
 from orchestrator.provenance import DATA, dataset, flat, succession
 from orchestrator.records import RunRecord, Stage, TrialState, conditions
 from orchestrator.settings import Settings
@@ -223,6 +223,7 @@ class Recorder:
                 "aae.sweep": sweep.id,
                 "aae.config_hash": config.config_hash,
                 "aae.seed": config.seed,
+                DEPARTURES: "; ".join(config.departures),
                 "aae.attempt": assignment.attempt,
                 DATA: str(sweep.search.attribute("data_sha256")),
             },

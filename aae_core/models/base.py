@@ -6,6 +6,7 @@ training step handles is as the networks see it (`Pixels`).
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -120,11 +121,11 @@ class Adversarial(Autoencoder):
         logits, z = self.encoder(batch.noisy, s.streams["noise"])
         x_hat, penalty = self.image(self.decoder_input(logits, z, batch.y)), self.penalty()
         if s.training.phases == "joint":
-            adversaries = self.adversaries(s, logits, z, batch.y)
-            return joint_phase(s, x_hat, batch.x, adversaries, penalty)
+            game = partial(self.adversaries, s, logits, z, batch.y)
+            return joint_phase(s, x_hat, batch.x, game, penalty)
         costs = reconstruction_phase(s, x_hat, batch.x, penalty)
         logits, z = self.encoder(batch.noisy, s.streams["noise"])  # serves both adversarial phases
-        return costs | regularisation_phase(s, self.adversaries(s, logits, z, batch.y))
+        return costs | regularisation_phase(s, partial(self.adversaries, s, logits, z, batch.y))
 
     def decoder_input(self, logits: Tensor, z: Tensor, y: Tensor) -> Tensor:
         """What is reconstructed from, in training: the code z alone."""

@@ -1,5 +1,8 @@
 """The generative adversarial network (Goodfellow et al. 2014): our decoder, judged on pixels."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -24,10 +27,13 @@ class GAN(Model):
         }
 
     def train_step(self, s: State, batch: Batch) -> Costs:
-        z = self.prior.sample(batch.x.shape[-2], generator=s.streams["prior"])
+        return regularisation_phase(s, partial(self.adversaries, s, batch.x))
+
+    def adversaries(self, s: State, x: Tensor) -> Sequence[Adversary]:
+        """The images against what the decoder makes of new draws of the prior."""
+        z = self.prior.sample(x.shape[-2], generator=s.streams["prior"])
         fake = self.output(self.decoder(z))
-        adversary = Adversary("x", self.discriminator, real=batch.x, fake=fake)
-        return regularisation_phase(s, [adversary])
+        return [Adversary("x", self.discriminator, real=x, fake=fake)]
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, L) -> x̂, (B, D)."""

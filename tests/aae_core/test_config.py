@@ -103,6 +103,34 @@ def test_who_has_no_two_phases_cannot_join_them(kind: str) -> None:
         trial(kind, training={"phases": "joint"})
 
 
+@pytest.mark.parametrize("setting", ["discriminator_steps", "discriminator_noise"])
+@pytest.mark.parametrize("kind", ["vae", "gmmn_ae", "classifier"])
+def test_config_without_discriminator_refuses_its_settings(kind: str, setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"{kind} has no discriminator") as caught:
+        trial(kind, training={setting: 2})
+    assert list(caught.value.problems) == [f"training.{setting}"]
+
+
+def test_departures_are_named_and_the_paper_has_none() -> None:
+    assert TrialConfig().departures == []
+    own = AdversarialConfig("adam", schedule=ScheduleConfig("cosine"))
+    training = TrainConfig(
+        adversarial=own,
+        precision="bfloat16",
+        phases="joint",
+        discriminator_steps=3,
+        discriminator_noise=0.1,
+    )
+    assert TrialConfig(training=training).departures == [
+        "joint phases",
+        "products in bfloat16",
+        "Adam in adversarial",
+        "a schedule of its own in adversarial",
+        "3 discriminator steps a batch",
+        "noise of std 0.1 on the discriminator's input",
+    ]
+
+
 def test_the_paper_s_rates_are_the_defaults() -> None:
     training = TrainConfig()
     assert (training.reconstruction.lr, training.reconstruction.momentum) == (0.01, 0.9)
@@ -127,6 +155,8 @@ def test_the_paper_s_rates_are_the_defaults() -> None:
         (lambda: ScheduleConfig(factor=0.0), "factor"),
         (lambda: ScheduleConfig(drop_epochs=(0,)), "drop_epochs"),
         (lambda: TrainConfig(epochs=0), "epochs"),
+        (lambda: TrainConfig(discriminator_steps=0), "discriminator_steps"),
+        (lambda: TrainConfig(discriminator_noise=-0.1), "discriminator_noise"),
         (lambda: TrialConfig(seed=-1), "seed"),
         (lambda: DataConfig("digits", "x.npz"), "path"),
         (lambda: DataConfig("arrays"), "path"),

@@ -152,6 +152,14 @@ def test_what_is_not_finite_is_a_dash(view: SweepView) -> None:
     Page(report)
 
 
+def test_report_names_departures_of_the_winner_beside_its_figure(view: SweepView) -> None:
+    assert view.best is not None
+    named = {"departures": ["joint phases", "3 discriminator steps a batch"]}
+    line = "Departs from the paper: joint phases; 3 discriminator steps a batch."
+    assert line in build_report([replace(view, best=view.best | named)])
+    assert "Departs from the paper" not in build_report([view])
+
+
 def test_nothing_is_fetched_and_only_its_own_scripts_may_run(view: SweepView) -> None:
     page = Page(build_report([view]))
     policy = str(page.all("meta")[1]["content"])

@@ -30,6 +30,7 @@ import aae_core
 from aae_core.architectures import ARCHITECTURES
 from aae_core.config import TrialConfig
 from aae_core.models import Autoencoder, Classifies, Model, Samples
+from aae_core.phases import Costs
 from aae_core.training import EpochMetrics, TrainState, fit
 
 COSTS = {
@@ -246,6 +247,67 @@ def test_validation_moves_nothing(kind: str) -> None:
     abilities(state.model)
     assert not changed(model, state.model)
     assert all(torch.equal(before[name], s.get_state()) for name, s in state.streams.items())
+
+
+GAMES = [
+    (kind, phases)
+    for kind, architecture in ARCHITECTURES.items()
+    for phases in ("successive", "joint")
+    if "z" in architecture.adversaries or (architecture.adversaries and phases == "successive")
+]
+
+
+def in_the_discriminators(config: TrialConfig, **training: object) -> tuple[list[Tensor], Costs]:
+    """Inputs of the discriminator in one step: of each call real and fake, the generator's last."""
+    state = start(replace(config, training=replace(config.training, **training)))
+    seen: list[Tensor] = []
+    state.model.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    return seen, step(state)
+
+
+@pytest.mark.parametrize(("kind", "phases"), GAMES)
+def test_further_discriminator_steps_see_new_draws_of_the_prior(kind: str, phases: str) -> None:
+    calls, costs = in_the_discriminators(trial(kind), phases=phases, discriminator_steps=3)
+    once, costs_once = in_the_discriminators(trial(kind), phases=phases)
+    *games, generated = calls
+    assert [game.shape for game in games] == 3 * [once[0].shape]
+    assert torch.equal(games[0], once[0])  # the first step is that of the paper
+    fakes = [game.chunk(2)[1] for game in games]
+    assert all(torch.equal(fake, fakes[0]) for fake in fakes) == (kind != "gan")
+    for one, other in ((0, 1), (1, 2)):
+        assert not torch.equal(games[one], games[other])
+    assert torch.equal(generated, fakes[0])
+    block = "x" if kind == "gan" else "z"
+    for cost in (f"train/disc_{block}", f"train/gen_{block}"):  # of discriminators that have moved
+        assert costs[cost].item() != costs_once[cost].item()
+
+
+@pytest.mark.parametrize(("kind", "phases"), GAMES)
+def test_discriminator_noise_blurs_real_and_fake(kind: str, phases: str) -> None:
+    noisy, _ = in_the_discriminators(trial(kind), phases=phases, discriminator_noise=0.5)
+    clear, _ = in_the_discriminators(trial(kind), phases=phases)
+    blurs = [a - b for a, b in zip(noisy[:1], clear[:1], strict=True)]
+    real, fake = blurs[0].chunk(2)
+    for blur in (real, fake):
+        assert blur.std().item() == pytest.approx(0.5, rel=0.3)
+    assert not torch.allclose(real, fake)
+    assert not torch.equal(noisy[1], clear[1])
+
+
+@pytest.mark.parametrize(("kind", "phases"), GAMES)
+def test_resumed_equals_uninterrupted_with_discriminator_steps_and_noise(
+    kind: str, phases: str, tmp_path: Path
+) -> None:
+    config = trial(kind)
+    departs = {"phases": phases, "discriminator_steps": 2, "discriminator_noise": 0.3}
+    config = replace(config, training=replace(config.training, **departs))
+    whole, state = start(config), start(config)
+    want = [epoch.metrics for epoch in fit(whole, images())]
+    next(fit(state, images()))
+    state.save(tmp_path / "checkpoint")
+    state = TrainState.load(tmp_path / "checkpoint")
+    assert [epoch.metrics for epoch in fit(state, images())] == want[1:]
+    assert not changed(weights(whole.model), state.model)
 
 
 @pytest.mark.parametrize("kind", KINDS)

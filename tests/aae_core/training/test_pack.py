@@ -118,6 +118,19 @@ def test_pack_with_joint_phases_moves_each_member_as_alone(optimizer: str) -> No
         require_same(state, alone(state.config))
 
 
+@pytest.mark.parametrize("kind", ["aae", "semi_supervised", "gan"])
+def test_pack_with_discriminator_steps_and_noise_moves_each_member_as_alone(kind: str) -> None:
+    def departs(config: TrialConfig) -> TrialConfig:
+        training = replace(config.training, discriminator_steps=2, discriminator_noise=0.3)
+        return replace(config, training=training)
+
+    states = [start(departs(config)) for config in different(trial(kind))]
+    for _ in fit_pack(dict(enumerate(states)), images()):
+        pass
+    for state in states:
+        require_same(state, alone(state.config))
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_who_is_taken_out_goes_on_alone_and_the_others_together(
     optimizer: str, tmp_path: Path
