@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from aae_core.seeding import stream_seed
+from aae_core.seeding import stream_bytes, stream_seed
+
+# torch's CPU state: the seed, two counters and a flag in 24 bytes, then the words as uint64
+_HEAD, _WORDS = 24, 624
 
 
 class Streams(torch.Generator):
@@ -20,7 +24,18 @@ class Streams(torch.Generator):
 
 
 def generator(seed: int, *path: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    return torch.Generator(device).manual_seed(stream_seed(seed, *path))
+    """The stream named by `path`: different names share no draws, on a CPU or on a GPU.
+
+    A GPU's generator (Philox) takes all 63 bits of the name's seed. The CPU's (Mersenne Twister)
+    would keep the low 32, so its 624 words are filled from the name itself.
+    """
+    stream = torch.Generator(device).manual_seed(stream_seed(seed, *path))
+    if stream.device.type == "cpu":
+        words = np.frombuffer(stream_bytes(4 * _WORDS, seed, *path), "<u4").astype(np.uint64)
+        state = stream.get_state()
+        state[_HEAD : _HEAD + words.nbytes] = torch.from_numpy(words.view(np.uint8))
+        stream.set_state(state)
+    return stream
 
 
 def standard_normal(shape: torch.Size, stream: torch.Generator) -> Tensor:

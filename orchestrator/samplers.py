@@ -28,7 +28,11 @@ from orchestrator.spec import PrunerSpec, SamplerSpec, SweepSpec
 
 
 def build_sampler(spec: SweepSpec, number: int) -> BaseSampler:
-    """A fresh one per ask: what it suggests survives a restart of the driver."""
+    """A fresh one per ask: what it suggests survives a restart of the driver.
+
+    Optuna takes seeds of 32 bits. Two trials with one seed (1e-4 for 1,000 trials) may be suggested
+    the same parameters, which then end as a repeat.
+    """
     assert spec.search is not None
     sampler: SamplerSpec = spec.search.sampler
     seed = stream_seed(spec.seed, "sampler", number) % 2**32

@@ -483,12 +483,21 @@ def _fixed(spec: SweepSpec, place: int) -> dict[str, Any]:
 
 
 def search_seed(seed: int, number: int) -> int:
-    """Even, where confirm_seed is odd: no confirmation repeats a seed that the search has seen."""
+    """An even seed of 32 bits, short enough to type; confirm_seed's are odd, so no confirmation
+    repeats a seed that the search has seen.
+
+    Some two of n trials have the same seed with a probability of about n²/2³²: 1e-5 for 200
+    trials, 2 % for 10,000. They then start from the same noise, as all candidates of a
+    confirmation do on purpose; their settings differ, so neither repeats the other.
+    """
     return stream_seed(seed, "search", number) >> 32 << 1
 
 
 def confirm_seed(seed: int, index: int) -> int:
-    """The same for every candidate, so that candidates are compared seed by seed."""
+    """The same for every candidate, so that candidates are compared seed by seed.
+
+    Some two of n seeds are equal with a probability of about n²/2³²: 2e-8 for 10 seeds.
+    """
     return stream_seed(seed, "confirm", index) >> 32 << 1 | 1
 
 

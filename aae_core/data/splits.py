@@ -38,6 +38,7 @@ def labelled(y: np.ndarray | None, n: int | None, seed: int) -> np.ndarray:
     """Sorted indices of the training images whose label a trial may see: all of them for None.
 
     Else n are drawn at random, evenly over the classes. y is −1 where there is no label to see.
+    RandomState keeps 32 bits of the stream's seed: of 2³² pairs of seeds one draws the same labels.
 
     Raises ConfigError if n cannot be drawn evenly, DataError if there are no labels at all.
     """

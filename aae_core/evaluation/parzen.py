@@ -45,7 +45,7 @@ LADDER: tuple[float, ...] = tuple(
 BLOCK = 10_000  # samples in a block: part of the protocol, since block i is one random stream
 CURVE = (10_000, 100_000, 1_000_000, 10_000_000)  # numbers of samples that results are shown for
 VALID_POINTS = 1_000  # the first ones choose σ
-PROTOCOL = 2  # of the figures: another number, another figure for the same samples
+PROTOCOL = 3  # of the figures: another number, another figure for the same samples
 DROPPED = 1e-6  # share of a sum, at most, that is not worth the time: nats by which it is off
 _SPAN = 10 ** (1 / 3) * 1.001  # widths this far apart are summed with one reach
 
