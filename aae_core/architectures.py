@@ -25,6 +25,7 @@ Kind = Literal[
 _ENCODERS: tuple[EncoderKind, ...] = ("deterministic", "gaussian", "universal")
 _PRIORS: tuple[PriorKind, ...] = ("gaussian", "mixture", "swiss_roll", "uniform")
 _LATENT = ("latent_mmd", "latent_std")
+_CLUSTERS = ("cluster_error", "cluster_error_majority", "cluster_ties", "empty_clusters")
 _PARZEN = ("parzen_ll", "parzen_ll_refined", "parzen_se", "parzen_sigma")
 
 
@@ -70,7 +71,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     "clustering": Architecture(
         "clustering adversarial autoencoder",
         goal="cluster_error",
-        metrics=("recon", "cluster_error", "cluster_error_majority", "empty_clusters", *_LATENT),
+        metrics=("recon", *_CLUSTERS, *_LATENT),
         adversaries=("y", "z"),
     ),
     "dimensionality_reduction": Architecture(
@@ -79,9 +80,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
         metrics=(
             "recon",
             "error",
-            "cluster_error",
-            "cluster_error_majority",
-            "empty_clusters",
+            *_CLUSTERS,
             "head_distance",
             *_LATENT,
             "knn_error",

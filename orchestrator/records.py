@@ -82,6 +82,9 @@ METRICS: dict[str, Metric] = {
         *_on_splits("error", "%", "min", "images that are classified wrongly"),
         *_on_splits("cluster_error", "%", "min", "the same, clusters named by their surest image"),
         *_on_splits("cluster_error_majority", "%", "min", "the same, named by their majority"),
+        *_on_splits(
+            "cluster_ties", "", "none", "images as sure as the one that names their cluster"
+        ),
         *_on_splits("empty_clusters", "", "none", "clusters that no image is put into"),
         *_on_splits("mode_accuracy", "%", "max", "codes nearest to their own class's mode"),
         *_on_splits("mode_mmd", "", "min", "MMD of codes from their mode, over a fresh sample's"),

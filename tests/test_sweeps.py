@@ -110,7 +110,7 @@ def measured(metrics: dict[str, float], split: str) -> set[str]:
 def declared(spec: SweepSpec) -> set[str]:
     """The architecture's metrics; categories are named by the labels, or else are clusters."""
     names = set(ARCHITECTURES[spec.model.kind].metrics)
-    clustered = {"cluster_error", "cluster_error_majority", "empty_clusters"}
+    clustered = {"cluster_error", "cluster_error_majority", "cluster_ties", "empty_clusters"}
     if spec.model.kind == "dimensionality_reduction":
         names -= {"error"} if spec.data.labels == 0 else clustered
     return names

@@ -24,6 +24,7 @@ from aae_core.models import (
     AAE,
     VAE,
     Autoencoder,
+    CategoricalAAE,
     Classifies,
     DimensionalityReduction,
     Model,
@@ -72,13 +73,13 @@ def _common(model: Model, valid: Images, images: Images, stream: torch.Generator
     found: Metrics = {}
     if isinstance(model, Autoencoder) and not (model.kind == "supervised" and images.y is None):
         found["recon"] = _reconstruction(model, images, stream)
-    if isinstance(model, Classifies) and images.y is not None and valid.y is not None:
-        scores = _in_chunks(model.classify, images.x)
-        if model.sees_labels:
-            found["error"] = error(scores, images.y)
-        else:
-            q_valid = scores if images is valid else _in_chunks(model.classify, valid.x)
-            found |= _clusters(q_valid, valid.y, scores, images.y)
+    if images.y is not None and valid.y is not None:
+        if isinstance(model, CategoricalAAE) and not model.sees_labels:
+            logits = _in_chunks(model.logits, images.x)
+            of_valid = logits if images is valid else _in_chunks(model.logits, valid.x)
+            found |= _clusters(of_valid, valid.y, logits, images.y)
+        elif isinstance(model, Classifies):
+            found["error"] = error(_in_chunks(model.classify, images.x), images.y)
     if "mode_accuracy" in ARCHITECTURES[model.kind].metrics and images.y is not None:
         found |= _modes(model, images, images.y, stream)
     return found
@@ -95,13 +96,15 @@ def _reconstruction(model: Autoencoder, images: Images, stream: torch.Generator)
     return total / len(images.x)
 
 
-def _clusters(q_valid: Tensor, y_valid: Tensor, q: Tensor, y: Tensor) -> Metrics:
-    named = clustering.representatives(q_valid, y_valid)
-    by_majority = clustering.majorities(q_valid, y_valid)
+def _clusters(valid: Tensor, y_valid: Tensor, logits: Tensor, y: Tensor) -> Metrics:
+    """The validation images name the clusters: logits (n, K) and classes (n,) of both splits."""
+    named = clustering.representatives(valid, y_valid)
+    by_majority = clustering.majorities(valid, y_valid)
     return {
-        "cluster_error": clustering.cluster_error(q, y, named),
-        "cluster_error_majority": clustering.cluster_error(q, y, by_majority),
-        "empty_clusters": float(clustering.empty_clusters(q)),
+        "cluster_error": clustering.cluster_error(logits, y, named),
+        "cluster_error_majority": clustering.cluster_error(logits, y, by_majority),
+        "cluster_ties": float(clustering.ties(valid)),
+        "empty_clusters": float(clustering.empty_clusters(logits)),
     }
 
 

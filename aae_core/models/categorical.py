@@ -51,8 +51,12 @@ class CategoricalAAE(Adversarial):
 
     def classify(self, x: Tensor) -> Tensor:
         """(B, D) -> q(y|x), (B, K)."""
+        return self.logits(x).softmax(-1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, D) -> the logits of q(y|x), (B, K): they tell images apart whose q rounds to 1."""
         logits: Tensor = self.encoder(self.pixels(x), None)[0]
-        return logits.softmax(-1)
+        return logits
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Styles (B, L) and categories (B, K), most often one-hot -> x̂, (B, D)."""

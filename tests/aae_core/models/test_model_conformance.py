@@ -45,7 +45,7 @@ COSTS = {
     "gmmn_ae": {"recon", "gen_z"},
     "classifier": {"class"},
 }
-CLUSTERS = {"cluster_error", "cluster_error_majority", "empty_clusters"}
+CLUSTERS = {"cluster_error", "cluster_error_majority", "cluster_ties", "empty_clusters"}
 NEEDS_LABELS = {"error", "knn_error", "mode_accuracy", "mode_mmd", *CLUSTERS}
 PHASES = [
     (kind, optimizer) for kind in KINDS for optimizer in start(trial(kind)).model.objectives()
