@@ -16,6 +16,7 @@ from dashboards.sweep import Sweep
 from dashboards.tables import plus_minus
 from dashboards.timeline import faults, in_lanes, timeline_figure
 from dashboards.verdict import is_test_goal, score, unit, verdict
+from orchestrator.records import conditions
 
 if TYPE_CHECKING:
     from orchestrator.history import Picture
@@ -94,7 +95,21 @@ def _on_the_test_set(sweep: Sweep) -> str:
         f"{metric} ({unit(metric)})".replace(" ()", "") for metric in frame["metric"]
     ]
     caption = "The same models on the test set, which chose nothing."
-    return page.table(frame, caption, right=list(frame.columns[1:]))
+    return page.table(frame, caption, right=list(frame.columns[1:])) + _unsound_on_test(sweep)
+
+
+def _unsound_on_test(sweep: Sweep) -> str:
+    """The test metrics outside their healthy range, such as a σ at an edge of its grid."""
+    told = [
+        f"confirm-{trial.number}: {unsound}"
+        for trial in sweep.view.trials
+        if trial.stage == "confirm"
+        for unsound in conditions(trial.metrics)
+        if unsound.startswith("test/")
+    ]
+    return (
+        page.paragraph("Outside their healthy range:", "quiet") + page.bullets(told) if told else ""
+    )
 
 
 def all_trials(sweep: Sweep) -> str:

@@ -15,7 +15,7 @@ from orchestrator.drawing import draw_pictures
 from orchestrator.errors import EnvironmentUnusable, SweepError
 from orchestrator.history import evaluation_path, run_key
 from orchestrator.parzen_job import ParzenPool
-from orchestrator.records import RunRecord
+from orchestrator.records import RunRecord, conditions
 from orchestrator.scoring import Scorer, planned_samples, write_json
 from orchestrator.sweep import Sweep, interrupted
 
@@ -81,6 +81,7 @@ def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[s
     key = run_key(sweep.id, run.stage, run.number)
     folder = sweep.settings.trial_folder(sweep.id, run.stage, run.number)
     sweep.spool.log(key, run.epochs, numbers(document["metrics"]))
+    sweep.spool.set_tags(key, {"aae.conditions": "; ".join(conditions(sweep.spool.last(key)))})
     write_json(folder / "evaluation.json", document)
     for path in (folder / "evaluation.json", *draw_pictures(run, scorer.data, folder)):
         sweep.spool.attach(key, path)

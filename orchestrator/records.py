@@ -41,7 +41,10 @@ class Metric:
 
 
 _NOT_COLLAPSED: Bounds = (0.1, None)  # 2 log 2 where it can tell nothing; at 0 it teaches nothing
-_WITHIN_THE_GRID: Bounds = (10 ** (-17 / 18), 10 ** (-1 / 18))  # half a step from either edge
+# half a step from either edge of the grid that the value is chosen from
+_WITHIN_THE_GRID: Bounds = (10 ** (-17 / 18), 10 ** (-1 / 18))
+_WITHIN_THE_IW_GRID: Bounds = (10 ** (-23 / 16), 10 ** (-1 / 16))
+_WITHIN_THE_STDS: Bounds = (2**-4.5, 2**0.5)
 
 
 def _on_splits(name: str, *rest: Any) -> list[Metric]:
@@ -89,6 +92,20 @@ METRICS: dict[str, Metric] = {
         *_on_splits("mode_accuracy", "%", "max", "codes nearest to their own class's mode"),
         *_on_splits("mode_mmd", "", "min", "MMD of codes from their mode, over a fresh sample's"),
         Metric("test/iw_ll", "nats", "max", "importance-weighted log-likelihood, Gaussian decoder"),
+        Metric(
+            "test/iw_sigma",
+            "pixel",
+            "none",
+            "the decoder's width in it, chosen on validation",
+            _WITHIN_THE_IW_GRID,
+        ),
+        Metric(
+            "test/iw_std",
+            "",
+            "none",
+            "what the proposal's std is multiplied by in it, chosen on validation",
+            _WITHIN_THE_STDS,
+        ),
         Metric("test/precision", "", "max", "samples among the images (3 neighbours)"),
         Metric("test/recall", "", "max", "images among the samples (3 neighbours)"),
         Metric("test/density", "", "max", "images whose ball a sample is in, over 5"),

@@ -15,6 +15,7 @@ from aae_core import streams
 from aae_core.architectures import ARCHITECTURES
 from aae_core.data import unit_interval
 from aae_core.data.resident import Images
+from aae_core.data.splits import permutation
 from aae_core.evaluation import clustering, parzen
 from aae_core.evaluation.classification import error, per_cent
 from aae_core.evaluation.fidelity import DENSITY_K, fidelity
@@ -125,7 +126,8 @@ def _latent(model: Model, valid: Images, stream: torch.Generator) -> Metrics:
     """Whether the codes follow the prior, and what they know of the classes."""
     found: Metrics = {}
     wanted = ARCHITECTURES[model.kind].metrics
-    x = valid.x[:_LATENT_POINTS]
+    valid = _some(valid, _LATENT_POINTS)
+    x = valid.x
     if isinstance(model, Autoencoder) and "latent_mmd" in wanted:
         z, scale = _in_chunks(lambda x: model.style(x, generator=stream), x), model.prior.std
         p = model.prior.sample(len(z), generator=stream)
@@ -133,7 +135,7 @@ def _latent(model: Model, valid: Images, stream: torch.Generator) -> Metrics:
         found["latent_std"] = relative_std(z, scale)
     if isinstance(model, Autoencoder) and "knn_error" in wanted and valid.y is not None:
         codes = _in_chunks(lambda x: model.encode(x, generator=stream), x)
-        found["knn_error"] = knn_error(codes, valid.y[:_LATENT_POINTS])
+        found["knn_error"] = knn_error(codes, valid.y)
     if isinstance(model, DimensionalityReduction):
         found["head_distance"] = model.heads.closest()
     return found
@@ -153,25 +155,25 @@ def _generative(
     x_valid = unit_interval(valid.x)
     if test is None:
         return parzen.validation_score(samples, x_valid)
-    x_test = unit_interval(test.x)
-    n = min(_FIDELITY_POINTS, len(x_test))
+    real = unit_interval(_some(test, _FIDELITY_POINTS).x)
+    n = len(real)
     return {
-        **parzen.test_score(samples, x_valid, x_test),
-        **(asdict(fidelity(x_test[:n], samples[:n])) if n > DENSITY_K else {}),
-        **_importance_weighted(model, x_valid, x_test, stream),
+        **parzen.test_score(samples, x_valid, unit_interval(test.x)),
+        **(asdict(fidelity(real, samples[:n])) if n > DENSITY_K else {}),
+        **_importance_weighted(model, valid, test, stream),
     }
 
 
 def _importance_weighted(
-    model: Model, x_valid: Tensor, x_test: Tensor, stream: torch.Generator
+    model: Model, valid: Images, test: Images, stream: torch.Generator
 ) -> Metrics:
     """Of the view p(x|z) = N(x̂(z), σ²I): a bound that, unlike Parzen's, rewards no memory."""
     if not (isinstance(model, AAE | VAE) and isinstance(model.prior, DensePrior)):
         return {}
     decode, log_prior, k = model.decode, model.prior.log_density, _IMPORTANCE_DRAWS
-    x = x_valid[:_IMPORTANCE_VALID]
+    x = unit_interval(_some(valid, _IMPORTANCE_VALID).x)
     best = choose(x, *_proposal(model, x), decode, log_prior, k=k, generator=stream)
-    x = x_test[:_IMPORTANCE_TEST]
+    x = unit_interval(_some(test, _IMPORTANCE_TEST).x)
     bound = importance_log_likelihood(
         x,
         *_proposal(model, x),
@@ -182,7 +184,7 @@ def _importance_weighted(
         k=k,
         generator=stream,
     )
-    return {"iw_ll": float(bound.mean())}
+    return {"iw_ll": float(bound.mean()), "iw_sigma": best.sigma, "iw_std": best.std}
 
 
 def _proposal(model: Autoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,6 +195,15 @@ def _proposal(model: Autoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
         _, mean, log_variance = model.encoder.moments(model.pixels(x))
         return mean, log_variance
     return model.style(x), torch.tensor(2 * math.log(model.prior.std), device=x.device)
+
+
+def _some(images: Images, n: int) -> Images:
+    """At most n of the images, the same for every model and seed.
+
+    A fixed permutation draws them: the order of a file may go from easy to hard, as MNIST's does.
+    """
+    order = torch.from_numpy(permutation(len(images.x))[:n]).to(images.x.device)
+    return Images(images.x[order], None if images.y is None else images.y[order])
 
 
 def _in_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

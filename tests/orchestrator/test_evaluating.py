@@ -13,10 +13,12 @@ from straw_sweep import Watcher, digits_with_labels, images, run, search_of, swe
 from aae_core.data import TestData
 from orchestrator import evaluating, scoring, stages
 from orchestrator.errors import Interrupted
-from orchestrator.history import History
+from orchestrator.history import History, run_key
 from orchestrator.parzen_job import ParzenPool
+from orchestrator.records import conditions
 from orchestrator.settings import Settings
 from orchestrator.spec import ParzenSpec
+from orchestrator.spool import Spool
 from orchestrator.study import Ledger, open_storage
 
 pytestmark = pytest.mark.usefixtures("straw")
@@ -86,6 +88,21 @@ def test_test_figures_that_are_not_finite_are_null_and_spoil_their_mean(
     assert {model["metrics"]["test/error"] for model in evaluation["models"]} == {None}
     assert best["metrics"]["test/error"]["mean"] is None
     json.dumps([evaluation, best], allow_nan=False)
+
+
+def test_evaluation_tags_runs_whose_test_metrics_lie_outside_their_range(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "test_metrics", lambda *_: {"test/iw_sigma": 1.0})
+    spec = digits_with_labels()
+    reader = run(settings, spec)
+    told = "test/iw_sigma is 1, sound from 0.0365 to 0.866"
+    for trial in reader.trials(spec.sweep_id, "confirm"):
+        with Spool(settings.spool) as spool:
+            recorded = spool.run(run_key(spec.sweep_id, "confirm", trial.number))
+        assert recorded is not None
+        assert told in recorded.tags["aae.conditions"]
+        assert told in conditions(trial.metrics)
 
 
 @pytest.mark.usefixtures("attentive")

@@ -12,6 +12,7 @@ from aae_core.config import DataConfig, EncoderConfig, ModelConfig, PriorConfig,
 from aae_core.config import TrialConfig as Trial
 from aae_core.data import TrainingData, load_test_data, load_training_data
 from aae_core.data.resident import Images
+from aae_core.evaluation.likelihood import SIGMA_GRID, STD_GRID
 from aae_core.evaluation.scores import test_metrics as on_test
 from aae_core.training import TrainState, fit
 from orchestrator.records import METRICS, conditions
@@ -74,6 +75,12 @@ def test_a_width_at_either_edge_of_the_grid_is_not_sound() -> None:
     grid = [float(sigma) for sigma in np.logspace(-1, 0, 10)]
     sound = [sigma for sigma in grid if not conditions({"val/parzen_sigma": sigma})]
     assert sound == grid[1:-1]
+
+
+def test_importance_weighted_widths_at_either_edge_of_their_grids_are_not_sound() -> None:
+    for name, grid in {"test/iw_sigma": SIGMA_GRID, "test/iw_std": STD_GRID}.items():
+        sound = [width for width in grid if not conditions({name: width})]
+        assert sound == list(grid[1:-1])
 
 
 def test_directions() -> None:

@@ -1,0 +1,61 @@
+"""The metrics of a split do not depend on the order in which its file holds the images."""
+
+import pytest
+import torch
+from tiny import SIDE, start, stream, trial
+
+from aae_core.data.resident import Images
+from aae_core.evaluation import scores
+from aae_core.evaluation.likelihood import SIGMA_GRID, STD_GRID
+from aae_core.models import Model
+
+HALF = 2_000
+
+
+def halves(*, flipped: bool = False) -> Images:
+    """Dark images of class 0, then bright ones of class 1; flipped, the bright ones come first."""
+    y = torch.arange(2 * HALF) // HALF
+    x = 0.1 * torch.rand(2 * HALF, SIDE * SIDE, generator=stream(3)) + 0.8 * y[:, None]
+    return Images(x.flip(0), y.flip(0)) if flipped else Images(x, y)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """Its samples are dark, amid the dark images and far from the bright ones."""
+    model = start(trial("aae", "gaussian")).model.eval()
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.mul_(0.3)
+        list(model.decoder.parameters())[-1].fill_(-3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def on_test(model: Model) -> list[dict[str, float]]:
+    """Of both orders."""
+    return [scores.test_metrics(model, halves(), halves(flipped=f), 0, 1) for f in (False, True)]
+
+
+@pytest.mark.parametrize("name", ["iw_ll", "precision", "density"])
+def test_test_metrics_of_some_images_represent_the_whole_file(
+    on_test: list[dict[str, float]], name: str
+) -> None:
+    """The first images are all dark in one order and all bright in the other."""
+    first, flipped = (metrics[f"test/{name}"] for metrics in on_test)
+    assert first == pytest.approx(flipped, rel=0.2)
+
+
+def test_validation_metrics_of_some_images_represent_the_whole_file(model: Model) -> None:
+    first, flipped = (
+        scores.validation_metrics(model, halves(flipped=f), 0, 1)["val/latent_std"]
+        for f in (False, True)
+    )
+    assert first == pytest.approx(flipped, rel=0.2)
+
+
+def test_test_metrics_name_the_widths_of_the_importance_weighted_bound(
+    on_test: list[dict[str, float]],
+) -> None:
+    for metrics in on_test:
+        assert metrics["test/iw_sigma"] in SIGMA_GRID
+        assert metrics["test/iw_std"] in STD_GRID
