@@ -206,8 +206,7 @@ def _parzen(found: Comparison) -> str:
     return page.chart(
         figures.parzen_figure(scores, found.looks, controls if same_data else {}, {}),
         f"Parzen log-likelihood of the test set over the number of samples, {len(scores)} points.",
-        "σ is chosen again on validation images at every number of samples. Bars: standard error "
-        "over test points.",
+        figures.PARZEN_LEGEND,
     )
 
 

@@ -162,30 +162,47 @@ def importance_figure(shares: Mapping[str, float]) -> go.Figure:
     )
 
 
+PARZEN_LEGEND = (
+    "σ is chosen again on validation images at every number of samples. Filled: σ refined between "
+    "the grid's points; open, dotted: σ of the strict grid, as figures are published. Bars: "
+    "standard error over test points."
+)
+
+
 def parzen_figure(
     scores: pd.DataFrame,
     style: Mapping[str, Look],
     controls: Mapping[str, Mapping[str, Any]],
     published: Mapping[int, float],
 ) -> go.Figure:
-    """Log-likelihood over the number of samples, a line a model; controls and the paper beside."""
+    """Log-likelihood over the number of samples, two lines a model: refined σ, and open and dotted
+    the strict grid's; controls and the paper beside.
+    """
     figure = go.Figure()
     first = ~scores.duplicated("group")
     for (group, seed), rows in scores.groupby(["group", "seed"], sort=False):
         look = style[str(group)]
-        figure.add_scatter(
-            x=rows["n_samples"].to_numpy(),
-            y=rows["log_likelihood"].to_numpy(),
-            error_y={"type": "data", "array": rows["standard_error"].to_numpy(), "thickness": 1.5},
-            mode="lines+markers",
-            marker={"color": look.colour, "symbol": look.symbol, "size": 9},
-            line={"color": look.colour},
-            name=safe(str(group)) or "models",
-            legendgroup=safe(str(group)),
-            showlegend=bool(first[rows.index[0]]),
-            customdata=[f"σ {sigma:.4g}, seed {seed}" for sigma in rows["sigma"]],
-            hovertemplate="%{y:.5g} nats, %{customdata}<extra>%{fullData.name}</extra>",
-        )
+        for grid, symbol, dash in (
+            ("_grid", f"{look.symbol}-open", "dot"),
+            ("", look.symbol, None),
+        ):
+            figure.add_scatter(
+                x=rows["n_samples"].to_numpy(),
+                y=rows[f"log_likelihood{grid}"].to_numpy(),
+                error_y={
+                    "type": "data",
+                    "array": rows[f"standard_error{grid}"].to_numpy(),
+                    "thickness": 1.5,
+                },
+                mode="lines+markers",
+                marker={"color": look.colour, "symbol": symbol, "size": 9},
+                line={"color": look.colour, "dash": dash},
+                name=safe(str(group)) or "models",
+                legendgroup=safe(str(group)),
+                showlegend=not grid and bool(first[rows.index[0]]),
+                customdata=[f"σ {sigma:.4g}, seed {seed}" for sigma in rows[f"sigma{grid}"]],
+                hovertemplate="%{y:.5g} nats, %{customdata}<extra>%{fullData.name}</extra>",
+            )
     if published:
         figure.add_scatter(
             x=list(published),

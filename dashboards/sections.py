@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FEWEST_FOR_IMPORTANCE = 10  # finished trials
 PICTURE_BUDGET = 6 * 2**20  # bytes a sweep; base64 adds a third
 ROWS_A_PAGE = 15
+_STRICT = "on the strict grid", "its σ"
 RESERVED = {"stage", "trial", "state", "epochs", "seed", "attempts", "worker", "seconds", "reason"}
 
 
@@ -303,8 +304,7 @@ def parzen(sweep: Sweep) -> str:
         figures.parzen_figure(sweep.scores, sweep.looks, controls, _published_aae(sweep)),
         f"Parzen log-likelihood of the test set over the number of samples; the highest at "
         f"{largest:,} samples is {tables.number(best)} nats.",
-        "σ is chosen again on validation images at every number of samples. Bars: standard "
-        "error over test points." + _controls_told(controls),
+        figures.PARZEN_LEGEND + _controls_told(controls),
         page.as_table(_parzen_numbers(sweep)),
     ) + page.table(
         scored,
@@ -406,14 +406,16 @@ def _in_all_trials(sweep: Sweep) -> str:
 
 def _parzen_numbers(sweep: Sweep) -> str:
     scores = sweep.scores
-    told = [plus_minus(r["log_likelihood"], r["standard_error"]) for r in tables.records(scores)]
     frame = scores[["group", "seed", "n_samples"]].astype({"seed": str, "n_samples": int})
-    frame = frame.assign(score=told, sigma=scores["sigma"].map(tables.number))
-    names = {"n_samples": "samples", "score": "log-likelihood", "sigma": "σ"}
+    frame = frame.rename(columns={"n_samples": "samples"})
+    for end, told, sigma in (("", "log-likelihood", "σ"), ("_grid", *_STRICT)):
+        figures = zip(scores[f"log_likelihood{end}"], scores[f"standard_error{end}"], strict=True)
+        frame[told] = [plus_minus(mean, error) for mean, error in figures]
+        frame[sigma] = scores[f"sigma{end}"].map(tables.number)
     return page.table(
-        frame.rename(columns=names),
+        frame,
         "Every point of the figure: nats ± standard error over test points.",
-        right=["seed", "log-likelihood", "σ"],
+        right=["seed", "log-likelihood", "σ", *_STRICT],
         page_size=ROWS_A_PAGE,
     )
 

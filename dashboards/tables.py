@@ -154,11 +154,15 @@ def curves_frame(curves: Curves, trials: pd.DataFrame, metric: str) -> pd.DataFr
 
 
 def parzen_frame(evaluation: Mapping[str, Any] | None) -> pd.DataFrame:
-    """One row a (scored model, number of samples): its curve, the final score last."""
-    columns = ["group", "seed", "n_samples", "log_likelihood", "standard_error", "sigma"]
+    """One row a (scored model, number of samples): its curve, the final score last.
+
+    `…_grid` is the figure at the best σ of the strict grid. NaN: an older curve, which has none.
+    """
+    figures = ["log_likelihood", "standard_error", "sigma"]
+    columns = ["group", "seed", "n_samples", *figures, *(f"{name}_grid" for name in figures)]
     rows = [
         {
-            **{name: point[name] for name in columns[2:]},
+            **{name: point.get(name) for name in columns[2:]},
             "group": _group(model),
             "seed": model["seed"],
         }

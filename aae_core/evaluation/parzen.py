@@ -364,14 +364,23 @@ class Score:
     """The test points, scored with the first `n_samples` samples."""
 
     n_samples: int
-    log_likelihood: float  # mean over test points
+    log_likelihood: float  # mean over test points, at `sigma`
     standard_error: float | None  # None for a single point
     sigma: float
+    log_likelihood_grid: float | None = None  # at `sigma_grid`; None in documents from before it
+    standard_error_grid: float | None = None
+    sigma_grid: float | None = None
 
     @classmethod
-    def of(cls, ll: Tensor, n_samples: int, sigma: float) -> Self:
-        error = float(ll.std() / math.sqrt(len(ll))) if len(ll) > 1 else None
-        return cls(n_samples, float(ll.mean()), error, sigma)
+    def of(cls, n_samples: int, choice: Choice, refined: Tensor, on_grid: Tensor) -> Self:
+        """From ℓ of every test point, (n,), at the refined σ and at the grid's."""
+        best, strict = _mean_and_error(refined), _mean_and_error(on_grid)
+        return cls(n_samples, *best, choice.refined, *strict, choice.grid)
+
+
+def _mean_and_error(ll: Tensor) -> tuple[float, float | None]:
+    error = float(ll.std() / math.sqrt(len(ll))) if len(ll) > 1 else None
+    return float(ll.mean()), error
 
 
 @dataclass(frozen=True, eq=False)
@@ -395,7 +404,7 @@ class ParzenResult:
     seconds: float
     max_abs_error_bound: float  # nats, of any test point
     per_point: Tensor  # (n_test,), float64, at `sigma`
-    curve: list[Score]  # for every number of samples asked for
+    curve: list[Score]  # for every number of samples asked for, both figures
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: all but `per_point`."""
@@ -437,27 +446,29 @@ def run_protocol(
     scorer = Scorer(valid, test, n_samples, sigma)
     found = _scored(runner, scorer, sizes, memory or NoMemory())
     last = found[n_samples]
+    refined, refined_error = _mean_and_error(last.per_point)
+    on_grid, on_grid_error = _mean_and_error(last.on_grid)
     return ParzenResult(
         n_samples=n_samples,
         n_valid=len(valid),
         n_test=len(test),
         dim=scorer.dim,
-        sigma=last.best.sigma,
-        sigma_grid=last.on_grid.sigma,
+        sigma=last.choice.refined,
+        sigma_grid=last.choice.grid,
         sigma_at_edge=last.choice.at_edge,
         sigmas=list(SIGMA_GRID) if sigma is None else [],
         valid_ll=list(last.choice.valid_ll),
-        log_likelihood=last.best.log_likelihood,
-        standard_error=last.best.standard_error,
-        log_likelihood_grid=last.on_grid.log_likelihood,
-        standard_error_grid=last.on_grid.standard_error,
+        log_likelihood=refined,
+        standard_error=refined_error,
+        log_likelihood_grid=on_grid,
+        standard_error_grid=on_grid_error,
         blocks=block_count(n_samples),
         blocks_repeated=0,
         pairs_scored=(len(valid) + len(test)) * n_samples,
         seconds=time.perf_counter() - began,
         max_abs_error_bound=last.error_bound,
         per_point=last.per_point,
-        curve=[found[n].best for n in curve],
+        curve=[Score.of(n, found[n].choice, found[n].per_point, found[n].on_grid) for n in curve],
     )
 
 
@@ -485,9 +496,8 @@ def _choosing_points(x_valid: Pixels | None, dim: int) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class _Scored:
     choice: Choice
-    best: Score
-    on_grid: Score
-    per_point: Tensor
+    per_point: Tensor  # at the refined σ
+    on_grid: Tensor
     error_bound: float
 
     @classmethod
@@ -495,13 +505,7 @@ class _Scored:
         sigmas = [choice.refined, choice.grid]
         rows = total.test.rows(sigmas)
         best, on_grid = (total.test.log_likelihood(sigma, n, dim) for sigma in sigmas)
-        return cls(
-            choice,
-            Score.of(best, n, choice.refined),
-            Score.of(on_grid, n, choice.grid),
-            best,
-            float(rows.error_bound.max()),
-        )
+        return cls(choice, best, on_grid, float(rows.error_bound.max()))
 
 
 def _scored(

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 from synthetic_sweep import ENCODERS, METRIC, make_view
 
-from dashboards import curves, figures, style, timeline
+from dashboards import curves, figures, style, tables, timeline
 from dashboards.parallel import parallel_figure
 from dashboards.slices import slice_figure
 from dashboards.sweep import Sweep
@@ -241,11 +241,30 @@ def test_parallel_figure_of_many_trials_stays_legible() -> None:
 def test_parzen_figure_shows_models_paper_and_controls(sweep: Sweep) -> None:
     kmeans = {"kmeans": {"n_samples": 10_000, "log_likelihood": 238.94}}
     figure = figures.parzen_figure(sweep.scores, sweep.looks, kmeans, {10_000: 340.0, 10**7: 427.0})
-    assert len(figure.data) == 3 + 1 + 1
+    assert len(figure.data) == 2 * 3 + 1 + 1
     assert list(figure.data[0].x) == [10**4, 10**5, 10**6, 10**7]
+    strict, refined = figure.data[:2]
+    assert strict.line.dash == "dot"
+    np.testing.assert_allclose(refined.y - strict.y, [0.7, 1.4, 2.1, 2.8])
+    assert [label.split(",")[0] for label in strict.customdata] == ["σ 0.167"] * 2 + ["σ 0.129"] * 2
     control = named(figure)["10K k-means centroids: 238.9"]
     assert list(control.x) == [10**4, 10**5, 10**6, 10**7]
     assert set(control.y) == {238.94}
+
+
+def test_parzen_figure_of_an_older_evaluation_has_the_final_strict_point_alone(
+    view: SweepView,
+) -> None:
+    assert view.evaluation is not None
+    model = dict(view.evaluation["models"][0])
+    model["curve"] = [
+        {name: value for name, value in point.items() if not name.endswith("_grid")}
+        for point in model["curve"]
+    ]
+    scores = tables.parzen_frame({"models": [model]})
+    strict, refined = figures.parzen_figure(scores, style.looks([*scores["group"]]), {}, {}).data
+    assert np.isfinite(refined.y).tolist() == [True] * 4
+    assert np.isfinite(strict.y).tolist() == [False] * 3 + [True]
 
 
 def test_no_figure_carries_more_than_its_data(sweep: Sweep) -> None:

@@ -315,6 +315,23 @@ def test_no_sweep_is_an_error() -> None:
         build_report([])
 
 
+def test_parzen_table_has_the_strict_figure_at_every_number_of_samples(view: SweepView) -> None:
+    assert view.evaluation is not None
+    for model in view.evaluation["models"]:
+        for point in model["curve"]:
+            assert f"{point['log_likelihood_grid']:.1f} ± 1.8" in build_report([view])
+
+
+def test_leaderboard_names_test_metrics_outside_their_healthy_range(view: SweepView) -> None:
+    told = "confirm-1: test/iw_sigma is 1, sound from 0.0365 to 0.866"
+    assert "Outside their healthy range" not in build_report([view])
+    confirm = [t for t in view.trials if (t.stage, t.number) == ("confirm", 1)]
+    changed = [replace(t, metrics=t.metrics | {"test/iw_sigma": 1.0}) for t in confirm]
+    trials = [t for t in view.trials if t not in confirm] + changed
+    report = build_report([replace(view, trials=trials)])
+    assert told in report
+
+
 def test_metrics_and_groups_stand_in_the_leaderboard(view: SweepView) -> None:
     report = build_report([view])
     board = re.search(r'<section id="confirmed".*?</section>', report, re.DOTALL)

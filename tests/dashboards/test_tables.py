@@ -160,6 +160,9 @@ def test_parzen_frame_ends_a_curve_at_the_final_score(tmp_path: Path) -> None:
     frame = tables.parzen_frame({"models": [model]})
     assert frame["n_samples"].tolist() == [10_000, 100_000, 10_000_000]
     assert frame["log_likelihood"].iloc[-1] == model["log_likelihood"]
+    assert frame["log_likelihood_grid"].tolist() == [
+        point["log_likelihood_grid"] for point in (*model["curve"], model)
+    ]
 
 
 def test_controls_are_the_same_for_every_model() -> None:

@@ -106,6 +106,22 @@ def test_curve_scores_each_prefix_alone(small, result: ParzenResult) -> None:
     assert first.standard_error == pytest.approx(alone.standard_error, abs=BOUND)
     assert (last.n_samples, last.sigma) == (result.n_samples, result.sigma)
     assert last.log_likelihood == result.log_likelihood
+    for point, want in ((first, alone), (last, result)):
+        assert point.sigma_grid == want.sigma_grid
+        assert point.log_likelihood_grid == pytest.approx(want.log_likelihood_grid, abs=BOUND)
+        assert point.standard_error_grid == pytest.approx(want.standard_error_grid, abs=BOUND)
+
+
+def test_parzen_result_reads_documents_whose_curve_has_no_strict_figure(
+    result: ParzenResult,
+) -> None:
+    document = result.to_dict()
+    for point in document["curve"]:
+        for name in ("log_likelihood_grid", "standard_error_grid", "sigma_grid"):
+            del point[name]
+    again = ParzenResult.from_dict(document, result.per_point)
+    assert [point.log_likelihood_grid for point in again.curve] == [None, None]
+    assert [point.sigma for point in again.curve] == [point.sigma for point in result.curve]
 
 
 def test_curve_does_not_change_the_figures(small, result: ParzenResult) -> None:
