@@ -38,6 +38,7 @@ class Architecture:
     metrics: tuple[str, ...]  # measured on the validation images after every epoch
     labels: Literal["none", "some", "only"] = "none"  # only: trained on labelled images alone
     adversaries: tuple[str, ...] = ("z",)  # what its discriminators look at
+    networks: tuple[str, ...] = ("encoder", "decoder", "discriminator")  # whose settings it reads
     encoders: tuple[EncoderKind, ...] = _ENCODERS
     priors: tuple[PriorKind, ...] = _PRIORS
 
@@ -93,6 +94,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
         goal="parzen_ll",
         metrics=("recon", *_PARZEN, *_LATENT, "knn_error"),
         adversaries=(),
+        networks=("encoder", "decoder"),
         encoders=("gaussian",),
         priors=("gaussian", "mixture"),
     ),
@@ -101,6 +103,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
         goal="parzen_ll",
         metrics=_PARZEN,
         adversaries=("x",),
+        networks=("decoder", "discriminator"),
         encoders=("deterministic",),
     ),
     "gmmn_ae": Architecture(
@@ -108,6 +111,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
         goal="parzen_ll",
         metrics=("recon", *_PARZEN, "knn_error"),
         adversaries=(),
+        networks=("encoder", "decoder", "matcher", "autoencoder"),
     ),
     "classifier": Architecture(
         "dropout classifier",
@@ -115,6 +119,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
         metrics=("error",),
         labels="only",
         adversaries=(),
+        networks=("encoder",),
         encoders=("deterministic",),
         priors=("gaussian",),
     ),

@@ -7,12 +7,16 @@ A wrong value raises ConfigError with every problem found, each under the name o
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from aae_core.architectures import ARCHITECTURES, EncoderKind, Kind, PriorKind
 from aae_core.errors import ConfigError
+
+Activation = Literal["relu", "sigmoid", "maxout"]
+
+_NO_DEFAULT = object()
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,76 @@ class DataConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayersConfig:
+    """The hidden layers of one network.  None: as the model's setting of that name."""
+
+    hidden: tuple[int, ...] | None = None  # widths from input to output; the decoder's: reversed
+    activation: Activation = "relu"
+    pieces: int = 5  # linear outputs of which one maxout unit takes the largest
+    init_std: float | None = None
+
+    def __post_init__(self) -> None:
+        widths, std = self.hidden or (), self.init_std
+        _check(
+            hidden=(all(width >= 1 for width in widths), "every width must be at least 1"),
+            pieces=(self.pieces >= 2, "must be at least 2"),
+            init_std=(std is None or _positive(std), "must be positive"),
+        )
+
+
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(LayersConfig):
     """q(z|x), section 2: a function of x; a Gaussian; or f(x, η) with noise η ~ N(0, I)."""
 
     kind: EncoderKind = "deterministic"
     noise_dim: int = 16  # dimension of η; only `universal` reads it
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(noise_dim=(self.noise_dim >= 1, "must be at least 1"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(LayersConfig):
+    """A network with dropout of its own, in training alone."""
+
+    dropout: float = 0.0  # of the hidden units
+    input_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shares = ("dropout", "input_dropout")
+        _check(**{name: (0 <= getattr(self, name) < 1, "must lie in [0, 1)") for name in shares})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatcherConfig(NetworkConfig):
+    """The network of gmmn_ae that maps noise to codes."""
+
+    noise_dim: int | None = None  # dimension of the prior; None: code_dim
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(noise_dim=(self.noise_dim is None or self.noise_dim >= 1, "must be at least 1"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """How gmmn_ae trains its autoencoder (Li, Swersky, Zemel 2015)."""
+
+    code: Literal["linear", "sigmoid"] = "linear"  # range of the code and of the matcher's output
+    cost: Literal["squared_error", "cross_entropy"] = "squared_error"
+    pretraining: bool = False  # layer by layer, each as long as all layers together afterwards
+    share: float = 0.5  # of the epochs; the matcher trains in the others
+    batch_size: int | None = None  # images of one step; None: training.batch_size
+
+    def __post_init__(self) -> None:
+        size = self.batch_size
+        _check(
+            share=(0 < self.share < 1, "must lie in (0, 1)"),
+            batch_size=(size is None or size >= 2, "must be at least 2"),
+        )
 
 
 @dataclass(frozen=True)
@@ -109,28 +174,86 @@ class ModelConfig:
     batch_norm: Literal["none", "encoder", "autoencoder"] = "none"  # heads and output included
     dropout: float = 0.0  # of the encoder's hidden units
     init_std: float = 0.01  # weights ~ N(0, init_std²), biases 0
+    decoder: LayersConfig = field(default_factory=LayersConfig)
+    discriminator: NetworkConfig = field(default_factory=NetworkConfig)
+    matcher: MatcherConfig = field(default_factory=MatcherConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
 
     def __post_init__(self) -> None:
         architecture = ARCHITECTURES[self.kind]
         flat = self.prior.kind in ("mixture", "swiss_roll")
+        prior_dim = "code_dim" if self.matcher.noise_dim is None else "matcher.noise_dim"
         _check(
-            code_dim=(
-                self.code_dim >= 1 and (not flat or self.code_dim == 2),
-                f"must be 2, the dimension of the {self.prior.kind}"
-                if flat
-                else "must be at least 1",
-            ),
-            clusters=(self.clusters >= 2, "must be at least 2"),
-            hidden=(all(width >= 1 for width in self.hidden), "every width must be at least 1"),
-            channels=(all(c >= 1 for c in self.channels), "every number must be at least 1"),
-            dropout=(0 <= self.dropout < 1, "must lie in [0, 1)"),
-            decoder_std=(_positive(self.decoder_std), "must be positive"),
-            init_std=(_positive(self.init_std), "must be positive"),
             **{
+                "code_dim": (self.code_dim >= 1, "must be at least 1"),
+                prior_dim: (
+                    self.prior_dim >= 1 and (not flat or self.prior_dim == 2),
+                    f"must be 2, the dimension of the {self.prior.kind}"
+                    if flat
+                    else "must be at least 1",
+                ),
+                "clusters": (self.clusters >= 2, "must be at least 2"),
+                "hidden": (
+                    all(width >= 1 for width in self.hidden),
+                    "every width must be at least 1",
+                ),
+                "channels": (all(c >= 1 for c in self.channels), "every number must be at least 1"),
+                "dropout": (0 <= self.dropout < 1, "must lie in [0, 1)"),
+                "decoder_std": (_positive(self.decoder_std), "must be positive"),
+                "init_std": (_positive(self.init_std), "must be positive"),
                 "encoder.kind": _one_of(self.encoder.kind, architecture.encoders, self.kind),
                 "prior.kind": _one_of(self.prior.kind, architecture.priors, self.kind),
             },
+            **self._networks(),
+            **self._autoencoder(),
         )
+
+    @property
+    def prior_dim(self) -> int:
+        """Dimension of the prior: of the code, unless a matcher maps other noise to codes."""
+        return self.code_dim if self.matcher.noise_dim is None else self.matcher.noise_dim
+
+    def widths(self, net: LayersConfig) -> tuple[int, ...]:
+        return self.hidden if net.hidden is None else net.hidden
+
+    def _networks(self) -> dict[str, tuple[bool, str]]:
+        """Rules of the networks: the architecture has them, and convolutions are rectified."""
+        settings = {
+            "encoder": replace(self.encoder, kind="deterministic", noise_dim=16),
+            "decoder": self.decoder,
+            "discriminator": self.discriminator,
+            "matcher": self.matcher,
+            "autoencoder": self.autoencoder,
+        }
+        return {
+            name: (
+                name in ARCHITECTURES[self.kind].networks or net == type(net)(),
+                f"{self.kind} does not read this; drop it",
+            )
+            for name, net in settings.items()
+        } | {
+            f"{name}.activation": (
+                not self.channels or net.activation == "relu",
+                "must be relu, as the convolutions are",
+            )
+            for name, net in (("encoder", self.encoder), ("decoder", self.decoder))
+        }
+
+    def _autoencoder(self) -> dict[str, tuple[bool, str]]:
+        """Rules of gmmn_ae's autoencoder."""
+        mirrored = self.decoder.hidden in (None, self.widths(self.encoder)[::-1])
+        mirrored &= self.encoder.hidden in (None, self.hidden) or self.decoder.hidden is not None
+        plain = mirrored and not self.channels and self.encoder.kind == "deterministic"
+        return {
+            "autoencoder.cost": (
+                self.autoencoder.cost == "squared_error" or self.output == "sigmoid",
+                "cross_entropy needs an output in [0, 1]; take `model.output: sigmoid`",
+            ),
+            "autoencoder.pretraining": (
+                not self.autoencoder.pretraining or plain,
+                "layer by layer, the decoder must mirror a deterministic encoder without channels",
+            ),
+        }
 
 
 @dataclass(frozen=True)
@@ -235,6 +358,7 @@ class TrialConfig:
         labels, kind = self.data.labels, self.model.kind
         reads_labels = ARCHITECTURES[kind].labels != "none"
         has_discriminator = bool(ARCHITECTURES[kind].adversaries)
+        share, part = self.model.autoencoder.share, self.model.autoencoder.batch_size
         _check(seed=(0 <= self.seed < 2**63, "must lie in [0, 2^63)"))
         _check(
             **{
@@ -250,8 +374,17 @@ class TrialConfig:
                     "standardised pixels leave [0, 1]; take `linear`",
                 ),
                 "training.epochs": (
-                    kind != "gmmn_ae" or self.training.epochs >= 2,
-                    "gmmn_ae takes at least 2: the autoencoder's, then the moment matching's",
+                    kind != "gmmn_ae" or self.training.epochs - 1 >= share * self.training.epochs,
+                    "gmmn_ae takes at least 2: the autoencoder's, then the moment matching's"
+                    if self.training.epochs < 2
+                    else f"model.autoencoder.share {share:g} leaves the moment matching none",
+                ),
+                "model.autoencoder.batch_size": (
+                    part is None
+                    or self.model.batch_norm == "none"
+                    or self.training.batch_size % part != 1,
+                    f"leaves one image of a batch of {self.training.batch_size}, which batch norm "
+                    "cannot take",
                 ),
                 "training.phases": (
                     self.training.phases == "successive" or "z" in ARCHITECTURES[kind].adversaries,
@@ -320,20 +453,35 @@ class TrialConfig:
 def without_younger(document: dict[str, Any]) -> dict[str, Any]:
     """A trial's or sweep's document as it was before settings were added, where they say nothing:
     what is named by a digest keeps its name."""
-    younger = {
+    phases = ("reconstruction", "adversarial", "classification")
+    training = {
         "precision": "float32",
         "phases": "successive",
         "discriminator_steps": 1,
         "discriminator_noise": 0.0,
+        **{phase: {"schedule": None} for phase in phases},
     }
-    training = _without(document["training"], younger)
-    for phase in ("reconstruction", "adversarial", "classification"):
-        training[phase] = _without(training[phase], {"schedule": None})
-    return document | {"training": training}
+    networks = {
+        "encoder": asdict(LayersConfig()),
+        "decoder": asdict(LayersConfig()),
+        "discriminator": asdict(NetworkConfig()),
+        "matcher": asdict(MatcherConfig()),
+        "autoencoder": asdict(AutoencoderConfig()),
+    }
+    return _without(document, {"training": training, "model": networks})
 
 
-def _without(settings: dict[str, Any], silent: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if (key, value) not in silent.items()}
+def _without(document: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what has its default, and each group of which nothing is left."""
+    told: dict[str, Any] = {}
+    for key, value in document.items():
+        default = defaults.get(key, _NO_DEFAULT)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value = _without(value, default)
+            default = {}
+        if value != default:
+            told[key] = value
+    return told
 
 
 def settings_class(hint: Any) -> type | None:
@@ -358,6 +506,8 @@ def _build(hint: Any, value: Any) -> Any:
         if unknown:
             raise ConfigError(dict.fromkeys(sorted(unknown), "unknown key"))
         return settings(**{name: _build(hints[name], item) for name, item in value.items()})
+    if get_origin(hint) is UnionType:
+        return _build(get_args(hint)[0], value)  # as in `int | None`
     if get_origin(hint) is tuple:
         return tuple(_build(get_args(hint)[0], item) for item in value)
     return value

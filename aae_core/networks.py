@@ -1,12 +1,15 @@
-"""Bodies of encoder, decoder and discriminator (appendix A): ReLU layers, linear output.
+"""Bodies of encoder, decoder, discriminator and matcher: hidden layers, linear output.
 
 Shapes: B batch, D = H·W·C pixels, E further inputs of an encoder (noise η), O output.
 Weights are N(0, init_std²), biases 0.  `noise` is the stream of dropout masks, in training alone.
+The paper's hidden layers are rectified (appendix A).  Networks of other papers are sigmoid, or
+maxout (Goodfellow et al. 2013, arXiv:1302.4389).
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -14,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from aae_core.config import ModelConfig
+from aae_core.config import Activation, LayersConfig, ModelConfig, NetworkConfig
 from aae_core.errors import ConfigError
 
-Draw: TypeAlias = Callable[[Tensor], None]  # fills a weight
+Draw: TypeAlias = Callable[[Tensor], object]  # fills a weight
 
 _KERNEL, _STRIDE, _PADDING = 4, 2, 1  # halves height and width, or doubles them
 
@@ -40,38 +43,63 @@ class Blueprint:
 
     def encoder(self, out_dim: int, extra: int = 0) -> "Encoder":
         """(B, D + E) -> (B, O)."""
-        normed = self.config.batch_norm != "none"
+        config, normed = self.config, self.config.batch_norm != "none"
         trunk = None
-        if self.config.channels:
-            trunk = Convolutions(self.image_shape, self.config.channels, normed, self._draw)
+        if config.channels:
+            draw = self._draw(config.encoder)
+            trunk = Convolutions(self.image_shape, config.channels, normed, draw)
         width = self.dim if trunk is None else trunk.out_dim
-        mlp = self._mlp([width + extra, *self.config.hidden, out_dim], normed, self.config.dropout)
+        widths = [width + extra, *config.widths(config.encoder), out_dim]
+        mlp = self._mlp(config.encoder, widths, batch_norm=normed, dropout=config.dropout)
         return Encoder(self.dim, trunk, mlp)
 
     def decoder(self, in_dim: int) -> nn.Module:
-        """(B, in_dim) -> (B, D), the encoder's mirror image."""
-        normed = self.config.batch_norm == "autoencoder"
-        widths = [in_dim, *self.config.hidden[::-1]]
-        if not self.config.channels:
-            return self._mlp([*widths, self.dim], normed)
-        up = Deconvolutions(self.image_shape, self.config.channels, normed, self._draw)
-        return nn.Sequential(self._mlp([*widths, up.in_dim], normed), nn.ReLU(), up)
+        """(B, in_dim) -> (B, D), by default the encoder's mirror image."""
+        config, normed = self.config, self.config.batch_norm == "autoencoder"
+        hidden = config.decoder.hidden
+        widths = [in_dim, *(config.hidden[::-1] if hidden is None else hidden)]
+        if not config.channels:
+            return self._mlp(config.decoder, [*widths, self.dim], batch_norm=normed)
+        draw = self._draw(config.decoder)
+        up = Deconvolutions(self.image_shape, config.channels, normed, draw)
+        mlp = self._mlp(config.decoder, [*widths, up.in_dim], batch_norm=normed)
+        return nn.Sequential(mlp, nn.ReLU(), up)
 
-    def mlp(self, in_dim: int, out_dim: int) -> "MLP":
-        """(B, in_dim) -> (B, out_dim): a discriminator, never normed."""
-        return self._mlp([in_dim, *self.config.hidden, out_dim])
+    def mlp(self, in_dim: int, out_dim: int, net: NetworkConfig | None = None) -> "MLP":
+        """(B, in_dim) -> (B, out_dim), never normed: a discriminator, or the network `net`."""
+        net = self.config.discriminator if net is None else net
+        widths = [in_dim, *self.config.widths(net), out_dim]
+        return self._mlp(net, widths, dropout=net.dropout, input_dropout=net.input_dropout)
 
-    def _mlp(self, widths: Sequence[int], normed: bool = False, dropout: float = 0.0) -> "MLP":
-        low = self.low_precision
-        return MLP(widths, self._draw, batch_norm=normed, dropout=dropout, low_precision=low)
+    def _mlp(
+        self,
+        net: LayersConfig,
+        widths: Sequence[int],
+        *,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+    ) -> "MLP":
+        return MLP(
+            widths,
+            self._draw(net),
+            activation=net.activation,
+            pieces=net.pieces,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            input_dropout=input_dropout,
+            low_precision=self.low_precision,
+        )
 
-    def _draw(self, weight: Tensor) -> None:
-        nn.init.normal_(weight, std=self.config.init_std, generator=self.generator)
+    def _draw(self, net: LayersConfig) -> Draw:
+        std = self.config.init_std if net.init_std is None else net.init_std
+        return partial(nn.init.normal_, std=std, generator=self.generator)
 
 
 class MLP(nn.Module):
     """(B, widths[0]) -> (B, widths[-1]).
 
+    pieces: linear outputs of which a maxout unit takes the largest.
     low_precision: while it trains, products are of bfloat16 factors; all else stays float32.
     """
 
@@ -80,29 +108,51 @@ class MLP(nn.Module):
         widths: Sequence[int],
         draw: Draw,
         *,
+        activation: Activation = "relu",
+        pieces: int = 1,
         batch_norm: bool = False,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
         low_precision: bool = False,
     ) -> None:
         super().__init__()
+        self.activation: Activation = activation
+        self.pieces = pieces if activation == "maxout" else 1
         self.dropout = dropout
+        self.input_dropout = input_dropout
         self.low_precision = low_precision
+        *hidden, last = widths[1:]
+        outputs = [width * self.pieces for width in hidden] + [last]
         self.layers = nn.ModuleList(
-            _drawn(nn.Linear(fan_in, fan_out), draw) for fan_in, fan_out in pairwise(widths)
+            _drawn(nn.Linear(fan_in, fan_out), draw)
+            for fan_in, fan_out in zip(widths, outputs, strict=False)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(w) for w in widths[1:] if batch_norm)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(n) for n in outputs if batch_norm)
 
     def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
-        last = len(self.layers) - 1
-        for i, layer in enumerate(self.layers):
-            x = _in_bfloat16(layer, x) if self.low_precision and self.training else layer(x)
-            if self.norms:
-                x = self.norms[i](x)
-            if i < last:
-                x = torch.relu(x)
-                if self.training and self.dropout > 0 and noise is not None:
-                    x = drop(x, self.dropout, noise)
+        for i in range(len(self.layers)):
+            x = self.layer(i, x, noise)
         return x
+
+    def layer(self, i: int, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
+        """Apply layer i alone, from the dropout of its inputs to its activation."""
+        layer, share = self.layers[i], self.dropout if i > 0 else self.input_dropout
+        if self.training and share > 0 and noise is not None:
+            x = drop(x, share, noise)
+        x = _in_bfloat16(layer, x) if self.low_precision and self.training else layer(x)
+        if self.norms:
+            x = self.norms[i](x)
+        return x if i == len(self.layers) - 1 else self._activate(x)
+
+    def _activate(self, x: Tensor) -> Tensor:
+        match self.activation:
+            case "relu":
+                return torch.relu(x)
+            case "sigmoid":
+                return torch.sigmoid(x)
+            case "maxout":
+                pieces: Tensor = x.unflatten(-1, (-1, self.pieces))
+                return pieces.amax(-1)
 
 
 class Encoder(nn.Module):

@@ -7,6 +7,8 @@ epochs and the data shrink.  The figures mean nothing: only that they are there 
 import math
 import os
 from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,22 @@ _SAMPLES, _SCREEN_SAMPLES = 4_000, 2_000
 _WIDTH, _CHANNELS = 32, 4
 _INIT_STD = 0.1  # with the paper's 0.01 layers this narrow would not start to move
 
+_BATCH = 20
+_SHARE = 0.5  # of the epochs, so that gmmn_ae's matcher has the second one
+
 _SMALL: dict[str, Callable[[Any], Any]] = {
     "training.epochs": lambda epochs: min(epochs, _EPOCHS),
-    "training.batch_size": lambda size: min(size, 20),
+    "training.batch_size": lambda size: min(size, _BATCH),
     "model.hidden": lambda widths: [min(width, _WIDTH) for width in widths],
     "model.channels": lambda counts: [min(c, _CHANNELS << i) for i, c in enumerate(counts)],
     "model.init_std": lambda std: max(std, _INIT_STD),
+    "model.autoencoder.batch_size": lambda size: min(size, _BATCH),
+    "model.autoencoder.share": lambda share: min(share, _SHARE),
+}
+_SMALL |= {
+    f"model.{network}.{setting}": _SMALL[f"model.{setting}"]
+    for network in ("encoder", "decoder", "discriminator", "matcher")
+    for setting in ("hidden", "init_std")
 }
 
 # Per class of the stand-in for a data set: it has the set's shape and classes, and bundled digits.
@@ -49,9 +61,10 @@ def smoke(spec: SweepSpec, settings: Settings) -> SweepSpec:
     document = spec.resolved()
     document["name"] = f"{spec.name[:58]}-smoke"
     document["data"] |= _small_data(spec.data, settings.home / "smoke")
-    for path, shrink in _SMALL.items():
-        group, name = path.split(".")
-        document[group][name] = shrink(document[group][name])
+    for path in _SMALL:
+        *groups, name = path.split(".")
+        group = reduce(getitem, groups, document)
+        group[name] = _shrunk(path, group[name])
     if spec.search is not None:
         document["search"] |= _small_search(document["search"])
     document["confirm"] = {
@@ -86,15 +99,20 @@ def _small_search(search: dict[str, Any]) -> dict[str, Any]:
 def _small_parameter(path: str, parameter: dict[str, Any]) -> dict[str, Any]:
     """Its range shrunk as the setting itself is; choices that become the same are one."""
     small = dict(parameter)
-    if shrink := _SMALL.get(path):
+    if path in _SMALL:
         (key,) = parameter.keys() & {"choice", "int", "float"}
-        values = [shrink(value) for value in parameter[key]]
+        values = [_shrunk(path, value) for value in parameter[key]]
         small[key] = _without_repeats(values) if key == "choice" else values
     small["when"] = {
-        parent: [_SMALL[parent](value) for value in values] if parent in _SMALL else values
+        parent: [_shrunk(parent, value) for value in values]
         for parent, values in parameter["when"].items()
     }
     return small
+
+
+def _shrunk(path: str, value: Any) -> Any:
+    """A setting in a smoke run.  None stays: it refers to a setting that shrinks itself."""
+    return _SMALL[path](value) if path in _SMALL and value is not None else value
 
 
 def _without_repeats(values: list[Any]) -> list[Any]:

@@ -241,13 +241,13 @@ def _reference(model: Autoencoder, n: int, stream: torch.Generator) -> tuple[Ten
     z = model.prior.sample(n, generator=stream)
     if isinstance(model, DimensionalityReduction):
         return model.code(model.categorical.sample(n, generator=stream), z), None
-    return model.matcher(z) if isinstance(model, GMMNAE) else z, None
+    return model.match(z) if isinstance(model, GMMNAE) else z, None
 
 
 def _decode(model: Autoencoder | GAN, z: Tensor) -> Tensor:
     """Images of draws of the prior, (…, L) -> (…, D)."""
     if isinstance(model, GMMNAE):
-        z = model.matcher(z)
+        z = model.match(z)
     x = _in_chunks(model.decode, z.flatten(0, -2))
     return x.reshape(*z.shape[:-1], -1)
 

@@ -140,4 +140,5 @@ class Adversarial(Autoencoder):
 
     def against_prior(self, s: State, z: Tensor) -> Adversary:
         z_p = self.prior.sample(z.shape[-2], generator=s.streams["prior"])
-        return Adversary("z", self.discriminator, real=z_p, fake=z)
+        discriminator = partial(self.discriminator, noise=s.streams["noise"])
+        return Adversary("z", discriminator, real=z_p, fake=z)

@@ -6,6 +6,7 @@ classification phase.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -79,4 +80,5 @@ class CategoricalAAE(Adversarial):
 
     def _against_categorical(self, s: State, logits: Tensor) -> Adversary:
         y_p = self.categorical.sample(logits.shape[-2], generator=s.streams["prior"])
-        return Adversary("y", self.discriminator_y, real=y_p, fake=logits.softmax(-1))
+        discriminator = partial(self.discriminator_y, noise=s.streams["noise"])
+        return Adversary("y", discriminator, real=y_p, fake=logits.softmax(-1))

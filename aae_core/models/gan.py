@@ -1,4 +1,8 @@
-"""The generative adversarial network (Goodfellow et al. 2014): our decoder, judged on pixels."""
+"""The generative adversarial network (Goodfellow et al. 2014): a decoder, judged on pixels.
+
+The authors' networks are settings: a maxout discriminator with dropout, see
+`sweeps/likelihood_mnist_gan.yaml`.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -33,7 +37,8 @@ class GAN(Model):
         """The images against what the decoder makes of new draws of the prior."""
         z = self.prior.sample(x.shape[-2], generator=s.streams["prior"])
         fake = self.output(self.decoder(z))
-        return [Adversary("x", self.discriminator, real=x, fake=fake)]
+        discriminator = partial(self.discriminator, noise=s.streams["noise"])
+        return [Adversary("x", discriminator, real=x, fake=fake)]
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, L) -> x̂, (B, D)."""

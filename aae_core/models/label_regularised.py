@@ -6,6 +6,7 @@ unlabelled image from the whole prior.  Negative phase: the image's code, with t
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,4 +35,5 @@ class LabelRegularised(Adversarial):
         z_p = self.prior.sample_modes(torch.where(y < 0, anywhere, y), generator=stream)
         label = one_hot(torch.where(y < 0, k, y), k + 1).float()
         real, fake = torch.cat([z_p, label], dim=-1), torch.cat([z, label], dim=-1)
-        return [Adversary("z", self.discriminator, real, fake)]
+        discriminator = partial(self.discriminator, noise=s.streams["noise"])
+        return [Adversary("z", discriminator, real, fake)]

@@ -52,12 +52,21 @@ def form(config: TrialConfig) -> TrialConfig | None:
         model.kind not in _KINDS
         or model.channels
         or model.dropout > 0
+        or model.discriminator.dropout > 0
+        or model.discriminator.input_dropout > 0
         or training.precision != "float32"
     ):
         return None
     return replace(
         config,
-        model=replace(model, prior=PriorConfig(), init_std=1.0),
+        model=replace(
+            model,
+            prior=PriorConfig(),
+            init_std=1.0,
+            encoder=replace(model.encoder, init_std=None),
+            decoder=replace(model.decoder, init_std=None),
+            discriminator=replace(model.discriminator, init_std=None),
+        ),
         training=replace(
             training,
             epochs=1,
@@ -86,7 +95,7 @@ def worthwhile(config: TrialConfig, dim: int, *, on_gpu: bool) -> int:
         return 16
     model = config.model
     autoencoder = _weights(dim, *model.hidden, model.code_dim)
-    discriminator = _weights(model.code_dim, *model.hidden, 1)
+    discriminator = _weights(model.code_dim, *model.widths(model.discriminator), 1)
     products = config.training.batch_size * (2 * autoencoder + discriminator)
     return next((size for most, size in _CPU_SIZES if products <= most), 1)
 

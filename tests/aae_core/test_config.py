@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -9,10 +10,14 @@ from hypothesis import strategies as st
 from aae_core.architectures import ARCHITECTURES, EncoderKind, PriorKind
 from aae_core.config import (
     AdversarialConfig,
+    AutoencoderConfig,
     DataConfig,
     EncoderConfig,
     HeadsConfig,
+    LayersConfig,
+    MatcherConfig,
     ModelConfig,
+    NetworkConfig,
     OptimizerConfig,
     PriorConfig,
     ScheduleConfig,
@@ -30,6 +35,8 @@ CONFIG = TrialConfig(
         heads=HeadsConfig("fixed"),
         hidden=(5,),
         channels=(2, 3),
+        decoder=LayersConfig(hidden=(4,)),
+        discriminator=NetworkConfig(hidden=(), activation="maxout", pieces=2, dropout=0.1),
     ),
     training=TrainConfig(schedule=ScheduleConfig("step", (3, 5))),
     seed=7,
@@ -88,6 +95,74 @@ def test_a_younger_setting_leaves_old_names_alone() -> None:
     low = TrialConfig(training=TrainConfig(precision="bfloat16"))
     joint = TrialConfig(training=TrainConfig(phases="joint"))
     assert len({TrialConfig().config_hash, low.config_hash, joint.config_hash}) == 3
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"encoder": EncoderConfig(activation="sigmoid")},
+        {"decoder": LayersConfig(init_std=0.1)},
+        {"discriminator": NetworkConfig(pieces=4)},
+        {"discriminator": NetworkConfig(hidden=())},
+    ],
+)
+def test_config_hash_changes_with_each_setting_of_a_network(model: dict) -> None:
+    """Hash without these settings: as `TrialConfig` had it before the networks' own settings."""
+    assert trial("gmmn_ae").config_hash == "a8af67be41c8"
+    assert TrialConfig(model=ModelConfig(**model)).config_hash != TrialConfig().config_hash
+
+
+def test_a_document_without_the_networks_settings_is_the_default() -> None:
+    document = TrialConfig().to_dict()
+    for key in ("decoder", "discriminator", "matcher", "autoencoder"):
+        del document["model"][key]
+    document["model"]["encoder"] = {"kind": "deterministic", "noise_dim": 16}
+    assert TrialConfig.from_dict(document) == TrialConfig()
+
+
+SETTINGS_OF = {
+    "encoder": EncoderConfig(activation="sigmoid"),
+    "decoder": LayersConfig(hidden=(3,)),
+    "discriminator": NetworkConfig(dropout=0.5),
+    "matcher": MatcherConfig(noise_dim=2),
+    "autoencoder": AutoencoderConfig(share=0.2),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_settings_of_a_network_are_refused_where_an_architecture_lacks_it(kind: str) -> None:
+    architecture = ARCHITECTURES[kind]
+    for name, settings in SETTINGS_OF.items():
+        if isinstance(settings, EncoderConfig):
+            settings = replace(settings, kind=architecture.encoders[0])
+        encoder = EncoderConfig(architecture.encoders[0])
+        model = {"encoder": encoder, "prior": PriorConfig(architecture.priors[0])}
+        try:
+            ModelConfig(kind, code_dim=2, **model | {name: settings})
+            problems: dict[str, str] = {}
+        except ConfigError as error:
+            problems = error.problems
+        lacks = name not in architecture.networks
+        assert problems == ({name: f"{kind} does not read this; drop it"} if lacks else {})
+    assert ("discriminator" in architecture.networks) == bool(architecture.adversaries)
+
+
+def test_matcher_noise_has_the_dimension_of_the_prior() -> None:
+    flat = PriorConfig("mixture")
+    ModelConfig("gmmn_ae", code_dim=8, prior=flat, matcher=MatcherConfig(noise_dim=2))
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig("gmmn_ae", code_dim=2, prior=flat, matcher=MatcherConfig(noise_dim=3))
+    assert list(caught.value.problems) == ["matcher.noise_dim"]
+
+
+def pretrained(**model: object) -> ModelConfig:
+    return ModelConfig("gmmn_ae", autoencoder=AutoencoderConfig(pretraining=True), **model)
+
+
+def test_pretraining_takes_a_decoder_that_mirrors_the_encoder() -> None:
+    pretrained(decoder=LayersConfig(hidden=(3, 9)), encoder=EncoderConfig(hidden=(9, 3)))
+    pretrained(decoder=LayersConfig(hidden=(3, 9)), hidden=(9, 3))
+    pretrained(encoder=EncoderConfig(hidden=(9, 3)), hidden=(9, 3))
 
 
 def test_joint_phases_share_an_optimizer_with_sgd_alone() -> None:
@@ -188,6 +263,44 @@ def test_the_paper_s_rates_are_the_defaults() -> None:
         (lambda: TrainConfig(batch_size=0), "batch_size"),
         (lambda: trial("aae", standardise=True), "model.output"),
         (lambda: trial("gmmn_ae", training={"epochs": 1}), "training.epochs"),
+        (
+            lambda: trial(
+                "gmmn_ae",
+                training={"epochs": 3},
+                model={"autoencoder": AutoencoderConfig(share=0.7)},
+            ),
+            "training.epochs",
+        ),
+        (
+            lambda: trial(
+                "gmmn_ae",
+                training={"batch_size": 9},
+                model={"autoencoder": AutoencoderConfig(batch_size=4), "batch_norm": "encoder"},
+            ),
+            "model.autoencoder.batch_size",
+        ),
+        (lambda: LayersConfig(hidden=(0,)), "hidden"),
+        (lambda: LayersConfig(pieces=1), "pieces"),
+        (lambda: EncoderConfig(init_std=0.0), "init_std"),
+        (lambda: NetworkConfig(dropout=1.0), "dropout"),
+        (lambda: NetworkConfig(input_dropout=-0.1), "input_dropout"),
+        (lambda: MatcherConfig(noise_dim=0), "noise_dim"),
+        (lambda: AutoencoderConfig(share=1.0), "share"),
+        (lambda: AutoencoderConfig(batch_size=1), "batch_size"),
+        (
+            lambda: ModelConfig(channels=(4,), decoder=LayersConfig(activation="sigmoid")),
+            "decoder.activation",
+        ),
+        (
+            lambda: ModelConfig(
+                "gmmn_ae", autoencoder=AutoencoderConfig(cost="cross_entropy"), output="linear"
+            ),
+            "autoencoder.cost",
+        ),
+        (lambda: pretrained(channels=(4,)), "autoencoder.pretraining"),
+        (lambda: pretrained(encoder=EncoderConfig("gaussian")), "autoencoder.pretraining"),
+        (lambda: pretrained(decoder=LayersConfig(hidden=(9,))), "autoencoder.pretraining"),
+        (lambda: pretrained(encoder=EncoderConfig(hidden=(9, 3))), "autoencoder.pretraining"),
         (
             lambda: trial("aae", training={"batch_size": 1}, model={"batch_norm": "encoder"}),
             "training.batch_size",

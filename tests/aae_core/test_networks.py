@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aae_core.config import ModelConfig
+from aae_core.config import EncoderConfig, LayersConfig, ModelConfig, NetworkConfig
 from aae_core.errors import ConfigError
 from aae_core.networks import MLP, Blueprint, Convolutions, Deconvolutions, drop
 
@@ -61,6 +61,51 @@ def test_an_mlp_is_its_formula() -> None:
         want = torch.relu(want @ layer.weight.T + layer.bias)
     last = net.layers[-1]
     torch.testing.assert_close(net(x), want @ last.weight.T + last.bias)
+
+
+def test_maxout_unit_is_the_largest_of_its_pieces() -> None:
+    net = MLP([1, 2, 1], constant, activation="maxout", pieces=3)
+    with torch.no_grad():
+        net.layers[0].weight.copy_(torch.tensor([[1.0, -1.0, 0.0, 2.0, 3.0, -1.0]]).T)
+        net.layers[0].bias.copy_(torch.tensor([0.0, 0.0, 0.5, 1.0, 0.0, -9.0]))
+        net.layers[1].weight.copy_(torch.tensor([[1.0, 10.0]]))
+    x = torch.tensor([[-2.0], [0.25], [4.0]])
+    # max(x, −x, ½) + 10·max(2x + 1, 3x, −x − 9)
+    want = torch.tensor([[2.0 + 10 * -3], [0.5 + 10 * 1.5], [4.0 + 10 * 12]])
+    torch.testing.assert_close(net(x), want)
+
+
+def test_sigmoid_mlp_is_its_formula() -> None:
+    net = MLP([3, 5, 2], constant, activation="sigmoid")
+    x = torch.randn(6, 3, generator=stream(1))
+    first, last = net.layers
+    h = 1 / (1 + torch.exp(-(x @ first.weight.T + first.bias)))
+    torch.testing.assert_close(net(x), h @ last.weight.T + last.bias)
+
+
+def test_each_network_has_the_settings_of_its_own_name() -> None:
+    maxout = NetworkConfig(hidden=(6,), activation="maxout", pieces=2, init_std=2.0)
+    blueprint = plan(
+        encoder=EncoderConfig(activation="sigmoid", hidden=(7,)),
+        decoder=LayersConfig(hidden=(5, 9)),
+        discriminator=maxout,
+    )
+    encoder, decoder, judge = blueprint.encoder(3).mlp, blueprint.decoder(3), blueprint.mlp(3, 1)
+    shapes = [[tuple(layer.weight.shape) for layer in n.layers] for n in (encoder, decoder, judge)]
+    assert shapes == [[(7, 20), (3, 7)], [(5, 3), (9, 5), (20, 9)], [(12, 3), (1, 6)]]
+    assert [net.activation for net in (encoder, decoder, judge)] == ["sigmoid", "relu", "maxout"]
+    wide = plan(hidden=(200,), discriminator=NetworkConfig(init_std=2.0))
+    assert wide.mlp(50, 1).layers[0].weight.std().item() == pytest.approx(2, rel=0.05)
+    assert wide.decoder(50).layers[0].weight.std().item() == pytest.approx(0.3, rel=0.05)
+
+
+def test_input_dropout_is_for_the_inputs_in_training_with_a_stream() -> None:
+    net = MLP([6, 4], constant, input_dropout=0.5)
+    x = torch.randn(8, 6, generator=stream(1))
+    want = net.layers[0](drop(x, 0.5, stream(2)))
+    assert torch.equal(net(x, stream(2)), want)
+    assert torch.equal(net(x), net.layers[0](x))
+    assert torch.equal(net.eval()(x, stream(2)), net.layers[0](x))
 
 
 def test_the_output_layer_is_linear() -> None:

@@ -11,10 +11,14 @@ from torch import Tensor
 from aae_core.architectures import ARCHITECTURES, EncoderKind, Kind, PriorKind
 from aae_core.config import (
     AdversarialConfig,
+    AutoencoderConfig,
     ClassificationConfig,
     DataConfig,
     EncoderConfig,
+    LayersConfig,
+    MatcherConfig,
     ModelConfig,
+    NetworkConfig,
     OptimizerConfig,
     PriorConfig,
     TrainConfig,
@@ -31,6 +35,7 @@ CLASSES, SIDE, N_TRAIN, N_VALID, BATCH = 3, 4, 60, 24, 20
 LABELS = {"none": None, "some": 2 * CLASSES, "only": 14 * CLASSES}
 
 KINDS = list(ARCHITECTURES)
+RIVALS = ["gan", "gmmn_ae"]  # whose authors built other networks
 CASES = [
     (kind, encoder, prior)
     for kind, architecture in ARCHITECTURES.items()
@@ -94,6 +99,30 @@ def dressed(config: TrialConfig) -> TrialConfig:
         config,
         model=replace(config.model, batch_norm="autoencoder", dropout=0.3),
         training=replace(config.training, input_noise=0.1, input_dropout=0.2),
+    )
+
+
+def as_published(config: TrialConfig) -> TrialConfig:
+    """A rival with the blocks of its authors: maxout and dropout, or sigmoids and pretraining."""
+    discriminator = NetworkConfig(
+        hidden=(30, 24), activation="maxout", pieces=3, dropout=0.5, input_dropout=0.2, init_std=0.2
+    )
+    networks: dict[str, dict[str, Any]] = {
+        "gan": {"discriminator": discriminator},
+        "gmmn_ae": {
+            "dropout": 0.5,
+            "encoder": replace(config.model.encoder, activation="sigmoid"),
+            "decoder": LayersConfig(activation="sigmoid"),
+            "matcher": MatcherConfig(hidden=(7, 9), dropout=0.1, init_std=0.4, noise_dim=5),
+            "autoencoder": AutoencoderConfig(
+                code="sigmoid", cost="cross_entropy", pretraining=True, share=0.4, batch_size=7
+            ),
+        },
+    }
+    return replace(
+        config,
+        model=replace(config.model, **networks[config.model.kind]),
+        training=replace(config.training, input_dropout=0.2),
     )
 
 

@@ -9,6 +9,7 @@ from aae_core.architectures import ARCHITECTURES
 from aae_core.data import TrainingData, load_test_data, load_training_data
 from orchestrator.loading import load_sweep, parse_sweep
 from orchestrator.parameters import Choice, IntRange
+from orchestrator.provenance import flat
 from orchestrator.settings import Settings
 from orchestrator.smoke import smoke
 from orchestrator.spec import SweepSpec
@@ -57,19 +58,37 @@ def test_what_a_sweep_is_about_stays(path: Path, settings: Settings) -> None:
     assert tiny.notes == []
     assert tiny.objective == real.objective
     assert tiny.seed == real.seed
-    shrunk_in = {"model": {"hidden", "channels", "init_std"}, "training": {"epochs", "batch_size"}}
+    shrunk = {"hidden", "channels", "init_std", "epochs", "batch_size", "share"}
     assert tiny.resolved()["data"]["standardise"] == real.data.standardise
-    for group, shrunk in shrunk_in.items():
-        before, after = real.resolved()[group], tiny.resolved()[group]
-        assert {k: v for k, v in after.items() if k not in shrunk} == {
-            k: v for k, v in before.items() if k not in shrunk
-        }
+    for group in ("model", "training"):
+        before, after = flat(real.resolved()[group]), flat(tiny.resolved()[group])
+        assert before.keys() == after.keys()
+        for path, value in after.items():
+            if path.rpartition(".")[2] not in shrunk:
+                assert value == before[path], path
     assert len(tiny.model.hidden) == len(real.model.hidden)
     assert len(tiny.model.channels) == len(real.model.channels)
     assert (tiny.search is None) == (real.search is None)
     if tiny.search and real.search:
         assert tiny.search.space.keys() == real.search.space.keys()
         assert tiny.search.sampler.kind == real.search.sampler.kind
+
+
+def test_smoke_settings_of_each_network_shrink(settings: Settings) -> None:
+    gan = small(
+        "name: x\nmodel: {kind: gan, discriminator: {hidden: [240, 24], init_std: 0.003}}\n",
+        settings,
+    ).model
+    assert gan.discriminator.hidden == (32, 24)
+    assert gan.discriminator.init_std == 0.1
+    assert gan.decoder.hidden is None
+    gmmn = small(
+        "name: x\ntraining: {epochs: 50, batch_size: 100}\nmodel:\n  kind: gmmn_ae\n"
+        "  autoencoder: {share: 0.9, batch_size: 50}\n  matcher: {hidden: [64]}\n",
+        settings,
+    ).model
+    assert gmmn.matcher.hidden == (32,)
+    assert (gmmn.autoencoder.share, gmmn.autoencoder.batch_size) == (0.5, 20)
 
 
 def test_every_size_shrinks(settings: Settings) -> None:

@@ -9,6 +9,7 @@ import torch
 from tiny import (
     CLASSES,
     N_TRAIN,
+    as_published,
     changed,
     dressed,
     first_batch,
@@ -28,8 +29,9 @@ from aae_core.config import HeadsConfig, PriorConfig
 from aae_core.data import TrainingData
 from aae_core.errors import ConfigError
 from aae_core.models.dimensionality_reduction import Heads
-from aae_core.models.gmmn_ae import moment_distance
+from aae_core.models.gmmn_ae import cross_entropy_cost, moment_distance
 from aae_core.models.vae import gaussian_divergence
+from aae_core.networks import drop
 from aae_core.phases import Batch
 from aae_core.priors import MixturePrior
 from aae_core.training import TrainState, fit
@@ -427,6 +429,80 @@ def test_moment_distance_to_a_single_point_is_finite() -> None:
 def test_moment_distance_has_no_unit_of_length(unit: float) -> None:
     x, y = torch.randn(9, 3, generator=stream()), 1 + torch.randn(9, 3, generator=stream(1))
     torch.testing.assert_close(moment_distance(unit * x, unit * y), moment_distance(x, y))
+
+
+def test_cross_entropy_has_a_known_value_and_gradient() -> None:
+    """−ln ½ for each undecided pixel; −ln 0.8 for one that is right with 0.8."""
+    x_hat, x = torch.full((4, 3), 0.5), torch.tensor([[0.0, 1.0, 0.3]]).expand(4, 3)
+    assert cross_entropy_cost(x_hat, x).item() == pytest.approx(3 * math.log(2))
+    x_hat, x = torch.tensor([[0.8, 0.2], [0.5, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert cross_entropy_cost(x_hat, x).item() == pytest.approx(-math.log(0.8) - math.log(0.5) / 2)
+    logits = torch.randn(5, 3, generator=stream(), requires_grad=True)
+    pixel = torch.rand(5, 3, generator=stream(1))
+    cross_entropy_cost(logits.sigmoid(), pixel).backward()
+    torch.testing.assert_close(logits.grad, (logits.sigmoid() - pixel).detach() / 5)
+
+
+def authors_gmmn(epoch: int, **autoencoder: object) -> TrainState:
+    """After so many of 15 epochs: two for each of three layers, two for all, then the matcher."""
+    config = as_published(trial("gmmn_ae", epochs=15))
+    settings = replace(config.model.autoencoder, share=8 / 15, **autoencoder)
+    state = start(replace(config, model=replace(config.model, autoencoder=settings)))
+    state.epoch = epoch
+    state.model.train()
+    return state
+
+
+@pytest.mark.parametrize("epoch", range(9))
+def test_pretraining_moves_one_layer_of_encoder_and_decoder_after_the_other(epoch: int) -> None:
+    state = authors_gmmn(epoch)
+    before = weights(state.model)
+    step(state)
+    moved = {name.rpartition(".")[0] for name in changed(before, state.model)}
+    encoder, decoder = "encoder.body.mlp.layers.", "decoder.layers."
+    if epoch < 6:
+        layer = epoch // 2
+        assert moved == {f"{encoder}{layer}", f"{decoder}{2 - layer}"}
+    elif epoch < 8:
+        assert moved == {f"{net}{i}" for net in (encoder, decoder) for i in range(3)}
+    else:
+        assert moved == {f"matcher.layers.{i}" for i in range(3)}
+
+
+def test_pretraining_reconstructs_what_the_layers_below_make_of_the_image() -> None:
+    state = authors_gmmn(2, batch_size=None)
+    batch, encoder = first_batch(state), state.model.encoder.body.mlp
+    dropout = stream()
+    dropout.set_state(state.streams["noise"].get_state())
+    below = torch.sigmoid(encoder.layers[0](batch.x)).detach()
+    h = torch.sigmoid(encoder.layers[1](drop(below, 0.5, dropout)))
+    want = cross_entropy_cost(torch.sigmoid(state.model.decoder.layers[1](h)), below)
+    costs = step(state, batch, only="none")
+    torch.testing.assert_close(costs["train/recon"], want.detach())
+
+
+def test_autoencoder_batch_size_gives_a_step_for_each_part_of_a_batch() -> None:
+    """Steps on 7, 7 and 6 of 20 images are those of three batches of their own."""
+    whole, parts = authors_gmmn(6), authors_gmmn(6)
+    batch = first_batch(whole)
+    cost = step(whole, batch)["train/recon"]
+    costs = [
+        step(parts, Batch(x, noisy, batch.y[: len(x)]))["train/recon"]
+        for x, noisy in zip(batch.x.split(7), batch.noisy.split(7), strict=True)
+    ]
+    assert not changed(weights(whole.model), parts.model)
+    torch.testing.assert_close(cost, torch.stack(costs).mean())
+
+
+def test_sigmoid_codes_and_matched_codes_lie_in_the_unit_cube() -> None:
+    model = authors_gmmn(8).model.eval()
+    noise = model.prior.sample(50, generator=stream())
+    assert noise.shape == (50, 5)
+    for codes in (model.encode(pixels(50)), model.match(noise)):
+        assert codes.shape == (50, 2)
+        assert 0 < codes.min() < codes.max() < 1
+    want = model.decode(model.match(noise))
+    assert torch.equal(model.sample(50, generator=stream()), want)
 
 
 # B4, table 2

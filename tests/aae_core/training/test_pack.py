@@ -9,7 +9,15 @@ import torch
 from tiny import KINDS, changed, images, start, trial, weights
 
 from aae_core.architectures import ARCHITECTURES
-from aae_core.config import OptimizerConfig, PriorConfig, ScheduleConfig, TrialConfig
+from aae_core.config import (
+    EncoderConfig,
+    LayersConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    PriorConfig,
+    ScheduleConfig,
+    TrialConfig,
+)
 from aae_core.errors import TrialDiverged
 from aae_core.training import TrainState, fit
 from aae_core.training.pack import fit_pack, form, worthwhile
@@ -197,7 +205,31 @@ def test_who_diverges_leaves_and_harms_no_other() -> None:
         require_same(states[name], alone(states[name].config))
 
 
+def test_pack_members_with_maxout_and_sigmoids_become_what_they_are_alone() -> None:
+    plain = trial("aae")
+    own = {
+        "encoder": EncoderConfig(activation="sigmoid"),
+        "decoder": LayersConfig(hidden=(7,), activation="sigmoid"),
+        "discriminator": NetworkConfig(hidden=(6, 5), activation="maxout", pieces=3),
+    }
+    config = replace(plain, model=replace(plain.model, **own))
+    members = different(config)
+    stds = [replace(c.model.discriminator, init_std=0.1 + 0.1 * i) for i, c in enumerate(members)]
+    members = [
+        replace(c, model=replace(c.model, discriminator=net))
+        for c, net in zip(members, stds, strict=True)
+    ]
+    states = dict(enumerate(map(start, members)))
+    for _ in fit_pack(dict(states), images()):
+        pass
+    for i, state in states.items():
+        require_same(state, alone(members[i]))
+
+
 OTHER: dict[str, Callable[[TrialConfig], TrialConfig]] = {
+    "discriminator": lambda c: replace(
+        c, model=replace(c.model, discriminator=NetworkConfig(activation="maxout"))
+    ),
     "width": lambda c: replace(c, model=replace(c.model, hidden=(12, 9))),
     "code": lambda c: replace(c, model=replace(c.model, code_dim=3)),
     "data": lambda c: replace(c, data=replace(c.data, name="mnist")),
@@ -226,6 +258,8 @@ def test_members_may_differ_in_all_but_their_form(kind: str) -> None:
 def test_what_no_pack_can_do_is_trained_alone() -> None:
     assert {"aae", "supervised", "semi_supervised", "clustering"} < set(PACKED) < set(KINDS)
     assert form(trial("aae", dropout=0.1)) is None
+    for share in ("dropout", "input_dropout"):
+        assert form(trial("gan", discriminator=NetworkConfig(**{share: 0.1}))) is None
     assert form(trial("aae", channels=(2,))) is None
     low = replace(trial("aae").training, precision="bfloat16")
     assert form(replace(trial("aae"), training=low)) is None

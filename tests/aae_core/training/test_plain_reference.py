@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from tiny import CASES, CLASSES, KINDS, dressed, images, start, trial
+from tiny import CASES, CLASSES, KINDS, as_published, dressed, images, start, trial
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import (
+    binary_cross_entropy,
     binary_cross_entropy_with_logits,
     log_softmax,
     nll_loss,
@@ -54,8 +55,9 @@ class Seen:
 
 
 class Plain:
-    def __init__(self, config: TrialConfig) -> None:
+    def __init__(self, config: TrialConfig, step: "Step | None" = None) -> None:
         twin = start(config)
+        self.step = step or STEP[config.model.kind]
         self.config, self.model, self.streams = config, twin.model.train(), twin.streams
         self.optimizers: dict[str, Optimizer] = {}
         self.epoch = 0
@@ -63,11 +65,10 @@ class Plain:
         self.held_back: tuple[Tensor, tuple[nn.Module, ...]] | None = None  # of joint phases
 
     def train(self) -> Iterator[Losses]:
-        step = STEP[self.config.model.kind]
         for _ in range(self.config.training.epochs):
             self.epoch += 1
             for seen in self.batches():
-                yield step(self, seen)
+                yield self.step(self, seen)
 
     def batches(self) -> Iterator[Seen]:
         data, kind = images(), self.config.model.kind
@@ -97,6 +98,10 @@ class Plain:
             kept = torch.empty(x.shape).bernoulli_(1 - training.input_dropout, generator=stream)
             x = x * kept / (1 - training.input_dropout)
         return x
+
+    def dropped(self, x: Tensor, share: float) -> Tensor:
+        kept = torch.empty(x.shape).bernoulli_(1 - share, generator=self.streams["noise"])
+        return x * kept / (1 - share)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.held_back is None:
@@ -296,6 +301,28 @@ def gan(p: Plain, b: Seen) -> Losses:
     return adversarial(p, {"x": (p.model.discriminator, b.x, fake)}, p.model.decoder)
 
 
+class Maxout(nn.Module):
+    """The discriminator's layers: units by sorting their pieces, masks drawn layer by layer."""
+
+    def __init__(self, p: Plain) -> None:
+        super().__init__()
+        self.p, self.layers = p, p.model.discriminator.layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        net = self.p.config.model.discriminator
+        x = self.p.dropped(x, net.input_dropout)
+        for layer in self.layers[:-1]:
+            units = torch.stack(layer(x).split(net.pieces, dim=1), dim=1)
+            x = self.p.dropped(units.sort(dim=2).values[:, :, -1], net.dropout)
+        logits: Tensor = self.layers[-1](x)
+        return logits
+
+
+def gan_as_published(p: Plain, b: Seen) -> Losses:
+    fake = p.decode(p.draw(len(b.x)))
+    return adversarial(p, {"x": (Maxout(p), b.x, fake)}, p.model.decoder)
+
+
 def gmmn_ae(p: Plain, b: Seen) -> Losses:
     m = p.model
     if p.epoch - 1 < p.config.training.epochs / 2:
@@ -305,7 +332,43 @@ def gmmn_ae(p: Plain, b: Seen) -> Losses:
     m.encoder.eval()
     real = p.encode(b.x)[1].detach()
     m.encoder.train()
-    fake = m.matcher(p.draw(len(real)))
+    return matching(p, m.matcher(p.draw(len(real))), real)
+
+
+def gmmn_ae_as_published(p: Plain, b: Seen) -> Losses:
+    """Every layer is a sigmoid's; `lowest` and `highest` bound the encoder's layers that train."""
+    settings = p.config.model.autoencoder
+    up, down = list(p.model.encoder.body.mlp.layers), list(p.model.decoder.layers)
+    done = (p.epoch - 1) / p.config.training.epochs / settings.share
+    if done >= 1:
+        real = b.x
+        for layer in up:
+            real = torch.sigmoid(layer(real)).detach()
+        z = p.draw(len(real))
+        for layer in p.model.matcher.layers[:-1]:
+            z = p.dropped(torch.relu(layer(z)), p.config.model.matcher.dropout)
+        return matching(p, torch.sigmoid(p.model.matcher.layers[-1](z)), real)
+    lowest = int(done * (len(up) + 1))
+    highest = lowest + 1
+    if lowest == len(up):
+        lowest, highest = 0, len(up)
+    costs = []
+    size = settings.batch_size
+    for clean, noisy in zip(b.x.split(size), b.noisy.split(size), strict=True):
+        x = clean
+        for layer in up[:lowest]:
+            x = torch.sigmoid(layer(x)).detach()
+        h = x if lowest > 0 else noisy
+        for i in range(lowest, highest):
+            h = torch.sigmoid(up[i](p.dropped(h, p.config.model.dropout) if i > 0 else h))
+        for layer in down[len(down) - highest : len(down) - lowest]:
+            h = torch.sigmoid(layer(h))
+        costs.append(binary_cross_entropy(h, x, reduction="none").sum(dim=1).mean())
+        p.descend("reconstruction", costs[-1], p.model.encoder, p.model.decoder)
+    return {"train/recon": torch.stack(costs).mean()}
+
+
+def matching(p: Plain, fake: Tensor, real: Tensor) -> Losses:
     apart = torch.clamp(2 * real.var(dim=0).sum(), min=0.01)
 
     def alike(a: Tensor, b: Tensor) -> Tensor:
@@ -314,7 +377,7 @@ def gmmn_ae(p: Plain, b: Seen) -> Losses:
 
     distance = alike(fake, fake) + alike(real, real) - 2 * alike(fake, real)
     cost = torch.clamp(distance, min=1e-12).sqrt()
-    p.descend("generator", cost, m.matcher)
+    p.descend("generator", cost, p.model.matcher)
     return {"train/gen_z": cost}
 
 
@@ -325,7 +388,9 @@ def classifier(p: Plain, b: Seen) -> Losses:
     return {"train/class": cost}
 
 
-STEP: dict[str, Callable[[Plain, Seen], Losses]] = {
+Step = Callable[[Plain, Seen], Losses]
+
+STEP: dict[str, Step] = {
     "aae": aae,
     "label_regularised": label_regularised,
     "supervised": supervised,
@@ -358,12 +423,14 @@ def ours(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> list[Losses]:
     return losses
 
 
-def compare(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def compare(
+    config: TrialConfig, monkeypatch: pytest.MonkeyPatch, step_of_reference: Step | None = None
+) -> None:
     schedule = ScheduleConfig("step", drop_epochs=(DROP,), factor=FACTOR)
     epochs = EPOCHS[ARCHITECTURES[config.model.kind].labels]
     training = replace(config.training, epochs=epochs, schedule=schedule)
     config = replace(config, training=training)
-    got, want = ours(config, monkeypatch), list(Plain(config).train())
+    got, want = ours(config, monkeypatch), list(Plain(config, step_of_reference).train())
     assert len(got) == len(want) >= STEPS
     near = NEAR_MOMENTS if config.model.kind == "gmmn_ae" else NEAR
     for step, (losses, plain) in enumerate(zip(got, want, strict=True)):
@@ -394,6 +461,16 @@ def test_they_are_with_batch_norm_dropout_and_noise(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare(dressed(trial(kind)), monkeypatch)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("kind", "reference"), [("gan", gan_as_published), ("gmmn_ae", gmmn_ae_as_published)]
+)
+def test_losses_match_plain_reference_when_networks_are_the_authors_own(
+    kind: str, reference: Step, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(as_published(trial(kind, optimizer=optimizer)), monkeypatch, reference)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
