@@ -313,6 +313,7 @@ class ClassificationConfig(OptimizerConfig):
 class TrainConfig:
     epochs: int = 50
     batch_size: int = 100
+    validate_every: int = 1  # epochs; the last one is validated always
     reconstruction: OptimizerConfig = field(default_factory=OptimizerConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
@@ -328,6 +329,7 @@ class TrainConfig:
         _check(
             epochs=(self.epochs >= 1, "must be at least 1"),
             batch_size=(self.batch_size >= 1, "must be at least 1"),
+            validate_every=(self.validate_every >= 1, "must be at least 1"),
             input_noise=_not_negative(self.input_noise),
             discriminator_steps=(self.discriminator_steps >= 1, "must be at least 1"),
             discriminator_noise=_not_negative(self.discriminator_noise),
@@ -457,6 +459,7 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
     training = {
         "precision": "float32",
         "phases": "successive",
+        "validate_every": 1,
         "discriminator_steps": 1,
         "discriminator_noise": 0.0,
         **{phase: {"schedule": None} for phase in phases},

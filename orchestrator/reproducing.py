@@ -45,6 +45,15 @@ class Recorded:
     others: list[str]  # metrics that training does not make
 
     @property
+    def validated(self) -> set[int]:
+        """Epochs with validation metrics; a pruner may have asked for some of them."""
+        return {
+            epoch
+            for epoch, row in self.curve.items()
+            if any(name.startswith("val/") for name in row)
+        }
+
+    @property
     def name(self) -> str:
         return f"{self.tags['aae.sweep']}/{self.tags['mlflow.runName']}"
 
@@ -152,7 +161,7 @@ def reproduce(
     comparison, divergence, reached = Comparison(), None, 0
     state = TrainState.create(config, data, device)
     steps = run.epochs + (run.divergence is not None)
-    for event in islice(single.epochs(state, data), steps):
+    for event in islice(single.epochs(state, data, run.validated), steps):
         if event["event"] == "end":
             divergence = event["reason"]
             break

@@ -1,7 +1,7 @@
 """One configuration, trained in this process: no Ray, no MLflow."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,13 @@ def train(
     }
 
 
-def epochs(state: TrainState, data: TrainingData) -> Iterator[dict[str, Any]]:
+def epochs(
+    state: TrainState, data: TrainingData, validate_at: Collection[int] = ()
+) -> Iterator[dict[str, Any]]:
     """One event an epoch; a training that diverges has its end here."""
     metrics: dict[str, float] = {}
     try:
-        for epoch in fit(state, data):
+        for epoch in fit(state, data, validate_at):
             metrics = epoch.metrics
             yield {"event": "epoch", **asdict(epoch)}
     except TrialDiverged as diverged:

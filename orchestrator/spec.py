@@ -419,6 +419,20 @@ class SweepSpec(TrialSpec):
         return pruner.model_copy(update={"grace_epochs": grace})
 
     @property
+    def rungs(self) -> list[int]:
+        """Epochs at which the pruner compares trials, and which are therefore validated.
+
+        The median pruner has none: it compares at whatever epochs are validated.
+        """
+        pruner = self.pruner
+        if not isinstance(pruner, HalvingSpec | HyperbandSpec):
+            return []
+        rungs = [pruner.grace_epochs]  # of all brackets of hyperband, too
+        while (rung := rungs[-1] * pruner.reduction_factor) <= self.max_epochs:
+            rungs.append(rung)
+        return rungs
+
+    @property
     def notes(self) -> list[str]:
         """What the author should hear, though nothing is wrong."""
         if self.search is None:

@@ -293,7 +293,7 @@ class Ledger:
         self,
         number: int,
         epoch: int,
-        goals: Sequence[float],
+        goals: Sequence[float] | None,
         checkpoint: str | None,
         *,
         trained: bool,
@@ -301,7 +301,10 @@ class Ledger:
         gpu_seconds: float = 0.0,
         violations: Mapping[str, float] | None = None,
     ) -> None:
-        """One epoch done; a repeated one keeps its first values.  goals: the objective first."""
+        """Note a finished epoch; a repeated one keeps its first values.
+
+        goals: the objective first; None, as are `violations`, where the epoch was not validated.
+        """
         live = self._live(number)
         before = live.progress
         progress = {
@@ -313,15 +316,17 @@ class Ledger:
             progress["seconds"] = before.get("seconds", 0.0) + seconds
         if gpu_seconds:
             progress["gpu_seconds"] = before.get("gpu_seconds", 0.0) + gpu_seconds
-        if violations:
+        if violations := before.get("violations") if goals is None else violations:
             progress["violations"] = dict(violations)
-        new = epoch > before.get("epochs", 0)
-        if also := list(goals[1:]) if new else before.get("also"):
+        new = goals is not None and epoch > before.get("epochs", 0)
+        if also := list(goals[1:]) if goals is not None and new else before.get("also"):
             progress["also"] = also
         live.note(progress=progress)
-        if new and len(goals) == 1:
+        if goals is None or not new:
+            return
+        if len(goals) == 1:
             live.trial.report(goals[0], epoch)
-        elif new:  # `Trial.report` refuses
+        else:  # `Trial.report` refuses
             self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, goals[0])
 
     def should_prune(self, number: int) -> bool:

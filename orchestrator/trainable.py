@@ -45,6 +45,7 @@ class Work:
     resume: str | None
     threads: int
     gpu: bool
+    validate_at: list[int] = field(default_factory=list)  # epochs, whatever the configuration says
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Report:
     attempt: int
     node: str
     epoch: int
-    metrics: dict[str, float]  # none yet when it begins
+    metrics: dict[str, float]  # none yet when it begins; no goals where it was not validated
     resumed_from: int | None = None
     history: list[dict[str, float]] | None = None  # of the checkpoint resumed, when it begins
     checkpoint: str | None = None  # one written since the last report
@@ -96,7 +97,7 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
             tell([attempt.done_before()])
         states = {number: attempt.state for number, attempt in attempts.items()}
         system_metrics(gpu=gpu)  # from here on counts what the first epoch reports
-        for epoch in fit_pack(states, data):
+        for epoch in fit_pack(states, data, works[0].validate_at):
             system = system_metrics(gpu=gpu)
             tell([attempts[number].after(said, system) for number, said in epoch.items()])
             for number in [number for number in states if attempts[number].is_to_leave]:

@@ -149,6 +149,7 @@ class StageDriver:
             resume=str(assignment.resume) if assignment.resume else None,
             threads=self._share.threads,
             gpu=self._share.gpu > 0,
+            validate_at=self.spec.rungs if assignment.stage == "search" else [],
         )
 
     def capacity(self) -> int:
@@ -186,11 +187,22 @@ class StageDriver:
         if report.end == "complete":
             objective = report.metrics[self.spec.objective.metric]
             self._end(members, report.number, "complete", objective, None)
-        elif live.assignment.stage == "search" and self.ledger.should_prune(report.number):
+        elif self._is_behind(live, report):
             reason = f"behind its peers after epoch {report.epoch}"
             self._end(members, report.number, "pruned", None, reason)
             if members:
                 self._send_away(live.assignment)
+
+    def _is_behind(self, live: Live, report: Report) -> bool:
+        """Ask the pruner, who compares what was validated."""
+        if live.assignment.stage != "search" or self._goals(report.metrics) is None:
+            return False
+        return self.ledger.should_prune(report.number)
+
+    def _goals(self, metrics: Mapping[str, float]) -> list[float] | None:
+        """The goals' values, the objective first; None after an epoch without validation."""
+        goals = self.spec.goals
+        return [metrics[name] for name in goals] if goals.keys() <= metrics.keys() else None
 
     def _send_away(self, assignment: Assignment) -> None:
         """Tune can only end a whole pack: one of its trials learns by a file that it is over."""
@@ -249,21 +261,22 @@ class StageDriver:
         """Earlier attempts, of which the ledger may have missed the last epochs: a driver's death
         is no worker's, at once."""
         for row in (report.history or [])[self.ledger.epochs(report.number) :]:
-            goals = [row[name] for name in self.spec.goals]
+            goals = self._goals(row)
             self.ledger.epoch(report.number, int(row["epoch"]), goals, None, trained=True)
 
     def _hear(self, live: Live, report: Report, pack: int) -> None:
         live.last_epoch = report.epoch
+        goals = self._goals(report.metrics)
         self._listener.trial_epoch(live.assignment.stage, report)  # metrics first: they may repeat
         self.ledger.epoch(
             report.number,
             report.epoch,
-            [report.metrics[name] for name in self.spec.goals],
+            goals,
             report.checkpoint,
             trained=report.trained,
             seconds=report.seconds / pack,
             gpu_seconds=report.seconds * self._share.gpu / pack,
-            violations=self.spec.violations(report.metrics),
+            violations=None if goals is None else self.spec.violations(report.metrics),
         )
 
     def _end(

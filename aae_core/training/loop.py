@@ -5,7 +5,7 @@ It knows nothing of who listens: reporting, pruning and checkpoints are the call
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -22,14 +22,19 @@ from aae_core.training.state import TrainState
 @dataclass(frozen=True)
 class EpochMetrics:
     epoch: int  # counted from 1
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # costs, and where the epoch was validated its figures
     lr: dict[str, float]  # by group of settings
     seconds: float  # training and validation
     samples_per_second: float  # of training alone
 
 
-def fit(state: TrainState, data: TrainingData) -> Iterator[EpochMetrics]:
+def fit(
+    state: TrainState, data: TrainingData, validate_at: Collection[int] = ()
+) -> Iterator[EpochMetrics]:
     """Train from `state` to the configured number of epochs; `state` is moved in place.
+
+    Every `validate_every` epochs, at the last one and at those of `validate_at` the metrics are
+    those of validation, too.  Validation moves nothing, so that its epochs change no other number.
 
     Raises TrialDiverged as soon as a cost or a validation metric is no longer finite.
     """
@@ -40,7 +45,8 @@ def fit(state: TrainState, data: TrainingData) -> Iterator[EpochMetrics]:
         began = time.perf_counter()
         lr = state.set_rates()
         trained, costs = _train_epoch(state, supply, epoch)
-        yield finish_epoch(state, valid, costs, lr, trained, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        yield finish_epoch(state, valid, costs, lr, trained, seconds, validate_at)
 
 
 def finish_epoch(
@@ -50,12 +56,15 @@ def finish_epoch(
     lr: dict[str, float],
     images: int,
     training_seconds: float,
+    validate_at: Collection[int],
 ) -> EpochMetrics:
-    """Validate the epoch that has trained on so many images, and count it as finished."""
-    began, epoch = time.perf_counter(), state.epoch + 1
+    """Count the epoch that has trained on so many images as finished; validate it if it is due."""
+    began, epoch, training = time.perf_counter(), state.epoch + 1, state.config.training
     _require_finite(costs, epoch)
-    metrics = costs | validation_metrics(state.model.eval(), valid, state.config.seed, epoch)
-    _require_finite(metrics, epoch)
+    metrics = costs
+    if epoch % training.validate_every == 0 or epoch == training.epochs or epoch in validate_at:
+        metrics = costs | validation_metrics(state.model.eval(), valid, state.config.seed, epoch)
+        _require_finite(metrics, epoch)
     state.epoch = epoch
     state.history.append({"epoch": epoch, **metrics})
     return EpochMetrics(

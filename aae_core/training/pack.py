@@ -9,7 +9,7 @@ Shapes: P members, B batch, I inputs and O outputs of a layer.
 
 import copy
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
@@ -70,6 +70,7 @@ def form(config: TrialConfig) -> TrialConfig | None:
         training=replace(
             training,
             epochs=1,
+            validate_every=1,
             reconstruction=_any_rate(training.reconstruction),
             adversarial=_any_rate(training.adversarial),
             classification=_any_rate(training.classification),
@@ -105,7 +106,9 @@ def _weights(*widths: int) -> int:
 
 
 def fit_pack(
-    members: MutableMapping[Name, TrainState], data: TrainingData
+    members: MutableMapping[Name, TrainState],
+    data: TrainingData,
+    validate_at: Collection[int] = (),
 ) -> Iterator[dict[Name, EpochMetrics | TrialDiverged]]:
     """`fit` for all members at once: yields what each has to say of its epoch.
 
@@ -117,11 +120,11 @@ def fit_pack(
         del members[name]
     while members:
         if len(members) == 1:
-            yield from _alone(members, data)
+            yield from _alone(members, data, validate_at)
             continue
         if pack is None or list(map(id, pack.states)) != list(map(id, members.values())):
             pack = Pack(list(members.values()), data)
-        told = dict(zip(members, pack.epoch(), strict=True))
+        told = dict(zip(members, pack.epoch(validate_at), strict=True))
         for name, said in told.items():
             if isinstance(said, TrialDiverged) or _is_done(members[name]):
                 del members[name]
@@ -129,11 +132,11 @@ def fit_pack(
 
 
 def _alone(
-    members: MutableMapping[Name, TrainState], data: TrainingData
+    members: MutableMapping[Name, TrainState], data: TrainingData, validate_at: Collection[int]
 ) -> Iterator[dict[Name, EpochMetrics | TrialDiverged]]:
     """`fit` of the only member, as long as it is that."""
     [(name, state)] = members.items()
-    epochs = fit(state, data)
+    epochs = fit(state, data, validate_at)
     while list(members) == [name]:
         told: EpochMetrics | TrialDiverged
         try:
@@ -177,7 +180,7 @@ class Pack:
     def progress(self) -> float:
         return min(state.progress for state in self.states)
 
-    def epoch(self) -> Iterator[EpochMetrics | TrialDiverged]:
+    def epoch(self, validate_at: Collection[int] = ()) -> Iterator[EpochMetrics | TrialDiverged]:
         """Train for one; then each member's result, in their order."""
         began = time.perf_counter()
         rates = [state.set_rates() for state in self.states]
@@ -185,7 +188,7 @@ class Pack:
         seconds = time.perf_counter() - began
         for state, lr, own in zip(self.states, rates, costs, strict=True):
             try:
-                yield finish_epoch(state, self.valid, own, lr, images, seconds)
+                yield finish_epoch(state, self.valid, own, lr, images, seconds, validate_at)
             except TrialDiverged as diverged:
                 yield diverged
 

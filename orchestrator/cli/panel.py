@@ -38,7 +38,7 @@ class Standing:
     planned: int = 0
     ended: dict[int, RunRecord] = field(default_factory=dict)
     live: dict[int, tuple[Assignment, Report | None]] = field(default_factory=dict)
-    curves: dict[int, list[float]] = field(default_factory=dict)  # of the live trials, by epoch
+    curves: dict[int, list[float]] = field(default_factory=dict)  # of live trials, as validated
     leader: Candidate | None = None  # as `selection` ranks: by its mean, where there are seeds
     began: float = 0.0
     paced: tuple[float, float] | None = None  # when the first epoch was heard of, and work by then
@@ -79,6 +79,11 @@ class Standing:
         self.ended[number] = record
         self._rank()
         return record
+
+    def newest(self, number: int) -> float | None:
+        """The metric of a live trial at the last epoch that was validated."""
+        curve = self.curves.get(number)
+        return curve[-1] if curve else None
 
     @property
     def work(self) -> float:
@@ -254,7 +259,7 @@ class Panel(Lines):
             running.add_row(
                 str(trial),
                 f"{report.epoch}/{epochs}",
-                number(report.metrics.get(self.standing.metric)),
+                number(self.standing.newest(trial)),
                 f"{report.samples_per_second:,.0f}",
                 sparkline(self.standing.curves.get(trial, [])),
                 model,

@@ -230,6 +230,7 @@ def test_the_paper_s_rates_are_the_defaults() -> None:
         (lambda: ScheduleConfig(factor=0.0), "factor"),
         (lambda: ScheduleConfig(drop_epochs=(0,)), "drop_epochs"),
         (lambda: TrainConfig(epochs=0), "epochs"),
+        (lambda: TrainConfig(validate_every=0), "validate_every"),
         (lambda: TrainConfig(discriminator_steps=0), "discriminator_steps"),
         (lambda: TrainConfig(discriminator_noise=-0.1), "discriminator_noise"),
         (lambda: TrialConfig(seed=-1), "seed"),

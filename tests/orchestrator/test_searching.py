@@ -14,6 +14,7 @@ from straw_sweep import Watcher, images, numbers, run, search_of, sweep
 from aae_core.config import ModelConfig, TrialConfig
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState
+from dashboards.build import build_report
 from orchestrator import trainable
 from orchestrator.cluster import Share
 from orchestrator.errors import Interrupted
@@ -52,9 +53,9 @@ def test_a_retry_that_gets_no_further_has_the_curve_of_what_it_took_up(
     spec = sweep(images(tmp_path / "i.npz", test=True), trials=2, training=training)
     trained, failing = trainable.fit_pack, search_seed(spec.seed, 0)
 
-    def fit_pack(states: dict[int, TrainState], data: TrainingData) -> Iterator[Any]:
+    def fit_pack(states: dict[int, TrainState], *rest: Any) -> Iterator[Any]:
         [state] = states.values()
-        for told in trained(states, data):
+        for told in trained(states, *rest):
             if state.epoch == 3 and state.config.seed == failing:
                 raise RuntimeError("no room")
             yield told
@@ -72,6 +73,73 @@ def test_a_retry_that_gets_no_further_has_the_curve_of_what_it_took_up(
     assert reader.curve(spec.sweep_id, again) == reader.curve(spec.sweep_id, first)
 
 
+def every_third_epoch(path: Path, **search: Any) -> SweepSpec:
+    """Trials of 7 epochs, validated at 3, 6 and 7, and at the rungs 2 and 4 of the search."""
+    training = {"epochs": 7, "batch_size": 9, "validate_every": 3}
+    halving = {"kind": "successive_halving", "grace_epochs": 2, "reduction_factor": 2}
+    return sweep(path, trials=6, training=training, search={"pruner": halving} | search)
+
+
+def validated(reader: History, spec: SweepSpec) -> dict[tuple[str, str], list[set[int]]]:
+    """Epochs with validation metrics, by stage and state; every epoch has training costs."""
+    found: dict[tuple[str, str], list[set[int]]] = {}
+    for record in reader.trials(spec.sweep_id):
+        curve = reader.curve(spec.sweep_id, record)
+        assert [row["epoch"] for row in curve] == [*range(1, record.epochs + 1)]
+        assert all("train/recon" in row for row in curve)
+        epochs = {int(row["epoch"]) for row in curve if "val/recon" in row}
+        found.setdefault((record.stage, record.state), []).append(epochs)
+    return found
+
+
+def test_sweep_validates_every_nth_epoch_the_last_and_the_pruner_s_rungs(
+    settings: Settings, tmp_path: Path
+) -> None:
+    spec = every_third_epoch(images(tmp_path / "i.npz", test=True))
+    watcher = Watcher()
+    reader = run(settings, spec, watcher)
+    found = validated(reader, spec)
+    assert {frozenset(epochs) for epochs in found["search", "complete"]} == {
+        frozenset({2, 3, 4, 6, 7})
+    }
+    assert {max(epochs) for epochs in found["search", "pruned"]} <= {2, 4}
+    assert found["confirm", "complete"] == 2 * [{3, 6, 7}]
+    trials = search_of(settings, spec).study.trials
+    for trial, record in zip(trials, reader.trials(spec.sweep_id), strict=False):
+        curve = reader.curve(spec.sweep_id, record)
+        assert trial.intermediate_values == {
+            row["epoch"]: row["val/recon"] for row in curve if "val/recon" in row
+        }
+        assert record.metrics.keys() > {"val/recon", "train/recon"}
+    assert reader.status(spec.sweep_id)["state"] == "done"
+    assert "val/recon" in build_report([reader.view(spec.sweep_id)])
+
+
+def test_sweep_with_sparse_validation_interrupted_anywhere_repeats_no_number(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A constraint and a second goal are remembered through the epochs that are not validated."""
+    search = {
+        "pruner": {"kind": "none"},
+        "also": ["val/latent_mmd"],
+        "constraints": {"val/latent_std": [None, 1e-9]},
+    }
+    path = images(tmp_path / "i.npz", test=True)
+    spec = every_third_epoch(path, **search)
+    want = [r.metrics for r in run(settings, spec).trials(spec.sweep_id)]
+    other = Settings.from_environment({"AAE_HOME": str(tmp_path / "other")})
+    draining, watcher = threading.Event(), Watcher()
+    watcher.act = lambda seen: draining.set() if seen.endswith("1 epoch 5") else None
+    with pytest.raises(Interrupted):
+        run(other, spec, watcher, draining)
+    trial = search_of(other, spec).study.trials[1]
+    assert set(trial.intermediate_values) == {3}
+    assert trial.user_attrs["progress"].keys() >= {"also", "violations"}
+    reader = run(other, spec)
+    assert [r.metrics for r in reader.trials(spec.sweep_id)] == want
+    assert all(r.violated == ["val/latent_std"] for r in reader.trials(spec.sweep_id, "search"))
+
+
 def test_failed_trials_are_retried_from_their_checkpoints(
     undisturbed: list[Any],
     settings: Settings,
@@ -82,9 +150,9 @@ def test_failed_trials_are_retried_from_their_checkpoints(
     trained = trainable.fit_pack
     failing = {search_seed(spec.seed, 2), confirm_seed(spec.seed, 0)}
 
-    def unlucky(states: dict[int, TrainState], data: TrainingData) -> Iterator[Any]:
+    def unlucky(states: dict[int, TrainState], *rest: Any) -> Iterator[Any]:
         [state] = states.values()
-        for told in trained(states, data):
+        for told in trained(states, *rest):
             yield told
             if state.config.seed in failing:
                 raise RuntimeError("no luck")

@@ -307,3 +307,19 @@ def test_spec_refuses_wrong_schedule_of_a_phase(parameter: dict[str, Any], messa
     kinds = {"choice": ["constant", "step"]}
     with pytest.raises(ValidationError, match=message):
         sweep(search__space={f"{own}.kind": kinds, f"{own}.factor": parameter})
+
+
+@pytest.mark.parametrize(
+    ("pruner", "epochs", "rungs"),
+    [
+        ({"kind": "successive_halving", "grace_epochs": 2, "reduction_factor": 3}, 20, [2, 6, 18]),
+        ({"kind": "hyperband", "grace_epochs": 5, "reduction_factor": 2}, 40, [5, 10, 20, 40]),
+        ({"kind": "successive_halving", "grace_epochs": 9}, 6, [6]),  # the grace is clamped
+        ({"kind": "median"}, 20, []),
+        ({"kind": "none"}, 20, []),
+    ],
+)
+def test_rungs_are_the_epochs_at_which_halving_compares(
+    pruner: dict[str, Any], epochs: int, rungs: list[int]
+) -> None:
+    assert sweep(search__pruner=pruner, training__epochs=epochs).rungs == rungs

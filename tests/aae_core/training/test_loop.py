@@ -123,6 +123,46 @@ def test_joint_phases_with_sgd_follow_the_generator_s_own_schedule(data: Trainin
     assert (tenth.norm() / whole.norm()).item() == pytest.approx(0.1, rel=0.05)
 
 
+def sparse(**training: object) -> TrialConfig:
+    """Validated at the epochs 3, 6 and 7."""
+    return replace(
+        config("gaussian"),
+        training=replace(config("gaussian").training, epochs=7, validate_every=3, **training),
+    )
+
+
+def test_validation_at_some_epochs_changes_no_other_number(data: TrainingData) -> None:
+    """Draws of validation depend on seed and epoch alone."""
+    always, seldom = (
+        start(replace(sparse(), training=replace(sparse().training, validate_every=1)), data),
+        start(sparse(), data),
+    )
+    want, got = list(fit(always, data)), list(fit(seldom, data, validate_at=(2,)))
+    for every, some in zip(want, got, strict=True):
+        names = (
+            every.metrics
+            if some.epoch in (2, 3, 6, 7)
+            else {name for name in every.metrics if name.startswith("train/")}
+        )
+        assert some.metrics == {name: every.metrics[name] for name in names}
+    assert [row.keys() for row in seldom.history] == [{"epoch", *e.metrics} for e in got]
+    for name, value in always._tensors().items():
+        assert torch.equal(seldom._tensors()[name], value), name
+
+
+def test_resumed_equals_uninterrupted_between_validations(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    whole, state = start(sparse(), data), start(sparse(), data)
+    want = numbers(list(fit(whole, data)))
+    running = fit(state, data)
+    got = numbers([next(running) for _ in range(4)])
+    state.save(tmp_path / "checkpoint")
+    state = TrainState.load(tmp_path / "checkpoint")
+    assert got + numbers(list(fit(state, data))) == want
+    assert state.history == whole.history
+
+
 def test_an_epoch_s_metrics_are_all_there(data: TrainingData) -> None:
     (epoch, *_) = fit(start(config(), data), data)
     assert {"train/recon", "train/disc_z", "train/gen_z", "val/recon"} < set(epoch.metrics)

@@ -187,6 +187,26 @@ def test_on_a_cpu_small_nets_alone_are_worth_a_pack(hidden: tuple[int, ...], siz
     assert worthwhile(config, 64, on_gpu=True) == 16
 
 
+def test_pack_validates_each_member_when_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {"val/recon": 1.0}
+    monkeypatch.setattr("aae_core.training.loop.validation_metrics", lambda *_: figures)
+    every = {0: (1, 6), 1: (4, 5), 2: (9, 5)}  # by member: validate_every, epochs
+    members = {
+        number: start(
+            replace(
+                trial("aae"),
+                training=replace(trial("aae").training, validate_every=n, epochs=epochs),
+            )
+        )
+        for number, (n, epochs) in every.items()
+    }
+    validated: dict[int, list[int]] = {number: [] for number in every}
+    for told in fit_pack(members, images(), validate_at=(2,)):
+        for number, said in told.items():
+            validated[number] += [said.epoch] if "val/recon" in said.metrics else []
+    assert validated == {0: [1, 2, 3, 4, 5, 6], 1: [2, 4, 5], 2: [2, 5]}
+
+
 def test_a_member_at_its_end_has_nothing_to_tell() -> None:
     state = alone(trial("aae"))
     assert not list(fit_pack({0: state}, images()))
