@@ -146,7 +146,9 @@ def conditions(metrics: Mapping[str, float]) -> list[str]:
     return [
         f"{name} is {value:.3g}, sound {_spelled(METRICS[name].sound)}"
         for name, value in metrics.items()
-        if name in METRICS and violation(value, METRICS[name].sound) > 0
+        if name in METRICS
+        and METRICS[name].sound != (None, None)  # NaN violates even these, and no range is told
+        and violation(value, METRICS[name].sound) > 0
     ]
 
 

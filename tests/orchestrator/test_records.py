@@ -64,6 +64,7 @@ def test_a_metric_is_known_by_its_own_name() -> None:
         ("val/latent_mmd", 0.12, "val/latent_mmd is 0.12, sound below 0.1"),
         ("val/latent_mmd", math.nan, "val/latent_mmd is nan, sound below 0.1"),
         ("val/recon", 1e9, None),
+        ("val/recon", math.nan, None),
         ("unheard of", 0.0, None),
     ],
 )
