@@ -441,6 +441,7 @@ def _beside_ours(sweep: Sweep, table: paper.PublishedTable) -> str:
         sweep.view.spec["data"]["labels"],
         sweep.confirmed,
         sweep.scores,
+        sweep.view.spec["data"].get("extra", False),
     )
     frame = comparison.beside(table, ours)
     marked = [i for i, method in enumerate(frame["method"]) if method not in table.rows]

@@ -114,3 +114,10 @@ def declared(spec: SweepSpec) -> set[str]:
     if spec.model.kind == "dimensionality_reduction":
         names -= {"error"} if spec.data.labels == 0 else clustered
     return names
+
+
+def test_sweeps_of_figure_11_share_one_reconstruction_rate() -> None:
+    """The reason for the rate, the way of its gradient through the heads, holds for all of them."""
+    paths = [path for path in SWEEPS if path.stem.startswith("dimensionality_reduction")]
+    assert len(paths) == 4
+    assert {load_sweep(path).training.reconstruction.lr for path in paths} == {0.002}

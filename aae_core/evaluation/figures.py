@@ -113,7 +113,7 @@ def codes(model: Model, data: TrainingData, stream: torch.Generator) -> Codes | 
 
 @torch.no_grad()
 def manifold(model: Model, data: TrainingData, stream: torch.Generator) -> Canvas | None:
-    """Figures 2 and 4: what the decoder makes of a two-dimensional prior's even percentiles.
+    """Figures 2e and 4b: what the decoder makes of a two-dimensional prior's even percentiles.
 
     Of a mixture the first three components, a panel each.
     """
@@ -158,7 +158,7 @@ def clusters(model: Model, data: TrainingData, stream: torch.Generator) -> Canva
 
 @torch.no_grad()
 def walk(model: Model, data: TrainingData, stream: torch.Generator) -> Walk | None:
-    """Codes on their way from one draw of the prior to another; along the roll, if it is one.
+    """Codes on their way from one draw of the prior to another; along the roll, if it is one (4d).
 
     Where the decoder sees a category, one style walks in all of them, a row each.
     """

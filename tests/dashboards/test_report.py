@@ -322,6 +322,16 @@ def test_parzen_table_has_the_strict_figure_at_every_number_of_samples(view: Swe
             assert f"{point['log_likelihood_grid']:.1f} ± 1.8" in build_report([view])
 
 
+@pytest.mark.parametrize("extra", [True, False])
+def test_report_of_svhn_with_extra_images_names_the_easier_labels(
+    view: SweepView, extra: bool
+) -> None:
+    svhn = as_semi_supervised(view)
+    data = {**svhn.spec["data"], "name": "svhn", "labels": 1000, "extra": extra}
+    report = build_report([replace(svhn, spec=svhn.spec | {"data": data})])
+    assert ("extra file, which are easier" in report) is extra
+
+
 def test_leaderboard_names_test_metrics_outside_their_healthy_range(view: SweepView) -> None:
     told = "confirm-1: test/iw_sigma is 1, sound from 0.0365 to 0.866"
     assert "Outside their healthy range" not in build_report([view])
