@@ -27,6 +27,7 @@ _PRIORS: tuple[PriorKind, ...] = ("gaussian", "mixture", "swiss_roll", "uniform"
 _LATENT = ("latent_mmd", "latent_std")
 _CLUSTERS = ("cluster_error", "cluster_error_majority", "cluster_ties", "empty_clusters")
 _PARZEN = ("parzen_ll", "parzen_ll_refined", "parzen_se", "parzen_sigma")
+_CODES = ("parzen_codes", "prior_gap")  # Parzen figures that take an encoder
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     "aae": Architecture(
         "adversarial autoencoder",
         goal="parzen_ll",
-        metrics=("recon", *_PARZEN, *_LATENT, "knn_error"),
+        metrics=("recon", *_PARZEN, *_CODES, *_LATENT, "knn_error"),
     ),
     "label_regularised": Architecture(
         "adversarial autoencoder, labels in the discriminator",
@@ -92,7 +93,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     "vae": Architecture(
         "variational autoencoder",
         goal="parzen_ll",
-        metrics=("recon", *_PARZEN, *_LATENT, "knn_error"),
+        metrics=("recon", *_PARZEN, *_CODES, *_LATENT, "knn_error"),
         adversaries=(),
         networks=("encoder", "decoder"),
         encoders=("gaussian",),
@@ -109,7 +110,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     "gmmn_ae": Architecture(
         "moment-matching network over a dropout autoencoder",
         goal="parzen_ll",
-        metrics=("recon", *_PARZEN, "knn_error"),
+        metrics=("recon", *_PARZEN, *_CODES, "knn_error"),
         adversaries=(),
         networks=("encoder", "decoder", "matcher", "autoencoder"),
     ),

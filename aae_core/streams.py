@@ -38,6 +38,13 @@ def generator(seed: int, *path: str | int, device: torch.device | str = "cpu") -
     return stream
 
 
+def permutations(n: int, wanted: int, stream: torch.Generator) -> Tensor:
+    """The first `wanted` entries of permutations of 0 … n−1, one after the other."""
+    rounds = -(-wanted // n)
+    order = [torch.randperm(n, generator=stream, device=stream.device) for _ in range(rounds)]
+    return torch.cat(order)[:wanted]
+
+
 def standard_normal(shape: torch.Size, stream: torch.Generator) -> Tensor:
     if isinstance(stream, Streams):
         return torch.stack([standard_normal(shape[1:], member) for member in stream.members])

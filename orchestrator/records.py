@@ -91,6 +91,8 @@ METRICS: dict[str, Metric] = {
         *_on_splits("empty_clusters", "", "none", "clusters that no image is put into"),
         *_on_splits("mode_accuracy", "%", "max", "codes nearest to their own class's mode"),
         *_on_splits("mode_mmd", "", "min", "MMD of codes from their mode, over a fresh sample's"),
+        Metric("val/parzen_codes", "nats", "max", "parzen_ll of decoded codes of training images"),
+        Metric("val/prior_gap", "nats", "min", "parzen_codes less parzen_ll, 0 where q(z) = p(z)"),
         Metric("test/iw_ll", "nats", "max", "importance-weighted log-likelihood, Gaussian decoder"),
         Metric(
             "test/iw_sigma",

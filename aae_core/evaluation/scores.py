@@ -47,13 +47,20 @@ Metrics = dict[str, float]
 
 
 @torch.no_grad()
-def validation_metrics(model: Model, valid: Images, seed: int, epoch: int) -> Metrics:
-    """`val/…` after `epoch`, whose draws depend on (seed, epoch) alone; NaN once diverged."""
+def validation_metrics(
+    model: Model, train: Tensor, valid: Images, seed: int, epoch: int
+) -> Metrics:
+    """`val/…` after `epoch`, whose draws depend on (seed, epoch) alone; NaN once diverged.
+
+    `train` holds the training images (m, D); their codes alone are scored.
+    """
     stream = _stream(seed, epoch, valid)
     found = _common(model, valid, valid, stream)
     if all(math.isfinite(value) for value in found.values()):
         found |= _latent(model, valid, stream)
         found |= _generative(model, valid, None, stream)
+        codes = streams.generator(seed, "codes", epoch, device=valid.x.device)
+        found |= _prior_gap(model, train, valid, found.get("parzen_ll", math.nan), codes)
     return {f"val/{name}": value for name, value in found.items()}
 
 
@@ -150,7 +157,7 @@ def _generative(
     assert isinstance(model, Samples)
     chunks = [model.sample(_CHUNK, generator=stream) for _ in range(PARZEN_SAMPLES // _CHUNK)]
     samples = torch.cat(chunks)
-    if not bool((samples.abs() <= _LARGEST).all()):
+    if _has_diverged(samples):
         return {"parzen_ll": math.nan}
     x_valid = unit_interval(valid.x)
     if test is None:
@@ -162,6 +169,30 @@ def _generative(
         **(asdict(fidelity(real, samples[:n])) if n > DENSITY_K else {}),
         **_importance_weighted(model, valid, test, stream),
     }
+
+
+def _prior_gap(
+    model: Model, train: Tensor, valid: Images, parzen_ll: float, stream: torch.Generator
+) -> Metrics:
+    """The Parzen figure of draws of q(z) = mean over training images of q(z|x), decoded, and how
+    far it exceeds that of draws of p(z).
+
+    The draws are as many as those of the prior, each from an image of its own. Fewer training
+    images are each drawn equally often.
+    """
+    if "prior_gap" not in ARCHITECTURES[model.kind].metrics or math.isnan(parzen_ll):
+        return {}
+    assert isinstance(model, Autoencoder)
+    drawn = train[streams.permutations(len(train), PARZEN_SAMPLES, stream)]
+    samples = _in_chunks(lambda x: model.reconstruct(x, generator=stream), drawn)
+    if _has_diverged(samples):
+        return {"parzen_codes": math.nan}
+    score = parzen.validation_score(samples, unit_interval(valid.x))["parzen_ll"]
+    return {"parzen_codes": score, "prior_gap": score - parzen_ll}
+
+
+def _has_diverged(samples: Tensor) -> bool:
+    return not bool((samples.abs() <= _LARGEST).all())
 
 
 def _importance_weighted(

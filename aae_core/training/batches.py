@@ -14,6 +14,7 @@ from aae_core.data.resident import resident
 from aae_core.data.splits import labelled
 from aae_core.networks import drop
 from aae_core.phases import Batch
+from aae_core.streams import permutations
 from aae_core.training.state import TrainState
 
 
@@ -43,7 +44,7 @@ class Supply:
         config, streams, pixels = state.config.training, state.streams, state.model.pixels
         size = min(config.batch_size, len(self.x))
         steps = len(self.x) // size
-        order = _permutations(len(self.x), steps * size, streams["batches"]).split(size)
+        order = permutations(len(self.x), steps * size, streams["batches"]).split(size)
         extra = self._labelled_order(config, steps, streams["labelled"])
         for step, indices in enumerate(order):
             x = pixels(unit_interval(self.x[indices]))
@@ -58,7 +59,7 @@ class Supply:
         if n == 0:
             return None
         size = min(config.batch_size, n)
-        order = _permutations(n, steps * size, stream)
+        order = permutations(n, steps * size, stream)
         return torch.split(self.labelled[order], size)
 
     def _pair(
@@ -89,10 +90,3 @@ def corrupt(x: Tensor, config: TrainConfig, stream: torch.Generator) -> Tensor:
         size, device = x.shape, x.device
         x = x + config.input_noise * torch.randn(size, generator=stream, device=device)
     return drop(x, config.input_dropout, stream) if config.input_dropout > 0 else x
-
-
-def _permutations(n: int, wanted: int, stream: torch.Generator) -> Tensor:
-    """The first `wanted` entries of permutations of 0 … n−1, one after the other."""
-    rounds = -(-wanted // n)
-    order = [torch.randperm(n, generator=stream, device=stream.device) for _ in range(rounds)]
-    return torch.cat(order)[:wanted]

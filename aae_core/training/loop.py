@@ -46,11 +46,12 @@ def fit(
         lr = state.set_rates()
         trained, costs = _train_epoch(state, supply, epoch)
         seconds = time.perf_counter() - began
-        yield finish_epoch(state, valid, costs, lr, trained, seconds, validate_at)
+        yield finish_epoch(state, supply.x, valid, costs, lr, trained, seconds, validate_at)
 
 
 def finish_epoch(
     state: TrainState,
+    train: Tensor,
     valid: Images,
     costs: dict[str, float],
     lr: dict[str, float],
@@ -58,12 +59,16 @@ def finish_epoch(
     training_seconds: float,
     validate_at: Collection[int],
 ) -> EpochMetrics:
-    """Count the epoch that has trained on so many images as finished; validate it if it is due."""
+    """Count the epoch that has trained on `images` of the images `train` as finished.
+
+    Validate the epoch where that is due.
+    """
     began, epoch, training = time.perf_counter(), state.epoch + 1, state.config.training
     _require_finite(costs, epoch)
     metrics = costs
     if epoch % training.validate_every == 0 or epoch == training.epochs or epoch in validate_at:
-        metrics = costs | validation_metrics(state.model.eval(), valid, state.config.seed, epoch)
+        model, seed = state.model.eval(), state.config.seed
+        metrics = costs | validation_metrics(model, train, valid, seed, epoch)
         _require_finite(metrics, epoch)
     state.epoch = epoch
     state.history.append({"epoch": epoch, **metrics})

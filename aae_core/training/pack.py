@@ -186,9 +186,11 @@ class Pack:
         rates = [state.set_rates() for state in self.states]
         images, costs = self.train_epoch()
         seconds = time.perf_counter() - began
-        for state, lr, own in zip(self.states, rates, costs, strict=True):
+        for state, supply, lr, own in zip(self.states, self.supplies, rates, costs, strict=True):
             try:
-                yield finish_epoch(state, self.valid, own, lr, images, seconds, validate_at)
+                yield finish_epoch(
+                    state, supply.x, self.valid, own, lr, images, seconds, validate_at
+                )
             except TrialDiverged as diverged:
                 yield diverged
 

@@ -110,6 +110,8 @@ def test_without_labels_categories_are_clusters() -> None:
     assert minimal("dimensionality_reduction", 0).objective.metric == "val/cluster_error"
     assert minimal("dimensionality_reduction", 10).objective.metric == "val/error"
     assert "val/error" not in goals_of("dimensionality_reduction", 0)
+    assert {"val/parzen_codes", "val/prior_gap"} <= {*goals_of("aae"), *goals_of("gmmn_ae")}
+    assert not {"val/parzen_codes", "val/prior_gap"} & {*goals_of("gan"), *goals_of("clustering")}
     assert "val/cluster_error" not in goals_of("dimensionality_reduction", 10)
 
 

@@ -19,7 +19,9 @@ from aae_core.config import (
     TrialConfig,
 )
 from aae_core.errors import TrialDiverged
+from aae_core.models import Model
 from aae_core.training import TrainState, fit
+from aae_core.training.batches import Supply
 from aae_core.training.pack import fit_pack, form, worthwhile
 
 EPOCHS = 17  # of 3 steps
@@ -85,6 +87,24 @@ def require_same(got: TrainState, want: TrainState) -> None:
     assert len(got.history) == len(want.history) == got.epoch == want.epoch
     for row, wanted_row in zip(got.history, want.history, strict=True):
         assert row == pytest.approx(wanted_row, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["aae", "supervised"])
+def test_members_are_validated_with_the_images_that_they_train_on(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def measure(_model: Model, train: torch.Tensor, *_: object) -> dict[str, float]:
+        seen.append(train)
+        return {}
+
+    monkeypatch.setattr("aae_core.training.loop.validation_metrics", measure)
+    states = [start(c) for c in different(trial(kind))]
+    next(fit_pack(dict(enumerate(states)), images()))
+    assert len(seen) == len(states)
+    for train, state in zip(seen, states, strict=True):
+        assert torch.equal(train, Supply.of(state, images()).x)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
