@@ -188,7 +188,7 @@ def _curves(found: Comparison) -> str:
 
 def _parzen(found: Comparison) -> str:
     frames: list[pd.DataFrame] = []
-    controls: dict[str, dict[str, Any]] = {}
+    models: list[dict[str, Any]] = []
     for name, view in found.views.items():
         scores = tables.parzen_frame(view.evaluation)
         per = (view.spec.get("confirm") or {}).get("per")
@@ -198,13 +198,14 @@ def _parzen(found: Comparison) -> str:
             if c["sweep"] == name
         }
         frames.append(scores[scores["group"].isin(known)].replace({"group": known}))
-        controls |= tables.controls(view.evaluation or {"models": []})
+        models += (view.evaluation or {"models": []})["models"]
     scores = pd.concat(frames, ignore_index=True)
     if scores.empty:
         return ""
     same_data = len(set(found.document["data_sha256"].values())) == 1
+    controls = tables.controls_frame(models if same_data else [])
     return page.chart(
-        figures.parzen_figure(scores, found.looks, controls if same_data else {}, {}),
+        figures.parzen_figure(scores, found.looks, controls, {}),
         f"Parzen log-likelihood of the test set over the number of samples, {len(scores)} points.",
         figures.PARZEN_LEGEND,
     )

@@ -1,17 +1,14 @@
 """Frames to plotly figures. Pure: each function returns a new figure and reads nothing else."""
 
 from collections.abc import Mapping
-from itertools import cycle
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.style import GREY, OKABE_ITO, Look, Objective, safe, styled, value_axis
-from dashboards.tables import best_so_far, finished, number, records, samples_label
+from dashboards.tables import CONTROLS, best_so_far, finished, records, samples_label
 
 CROWD = 100  # points of one kind that still have room
-CONTROLS = {"train_images": "training images", "kmeans": "k-means centroids"}  # as samples
 
 
 def confirmed_figure(confirmed: pd.DataFrame, style: Mapping[str, Look], x_title: str) -> go.Figure:
@@ -172,7 +169,7 @@ PARZEN_LEGEND = (
 def parzen_figure(
     scores: pd.DataFrame,
     style: Mapping[str, Look],
-    controls: Mapping[str, Mapping[str, Any]],
+    controls: pd.DataFrame,
     published: Mapping[int, float],
 ) -> go.Figure:
     """Log-likelihood over the number of samples, two lines a model: refined σ, and open and dotted
@@ -212,17 +209,26 @@ def parzen_figure(
             name="the paper's AAE",
             hovertemplate="%{y} nats<extra>the paper's AAE</extra>",
         )
-    sizes = sorted({*scores["n_samples"].astype(int), *published})
-    for dash, (name, control) in zip(cycle(["dash", "dot"]), controls.items()):
-        score, size = control["log_likelihood"], samples_label(control["n_samples"])
+    for symbol, (kind, rows) in zip(("asterisk", "y-down"), controls.groupby("kind"), strict=False):
         figure.add_scatter(
-            x=sizes,
-            y=[score] * len(sizes),
-            mode="lines",
-            line={"color": GREY, "dash": dash, "width": 1.5},
-            name=safe(f"{size} {CONTROLS.get(name, name)}: {number(score)}"),
-            hovertemplate="%{y:.5g} nats<extra>%{fullData.name}</extra>",
+            x=rows["n_samples"].to_numpy(),
+            y=rows["log_likelihood"].to_numpy(),
+            error_y={"type": "data", "array": rows["standard_error"].to_numpy(), "thickness": 1.5},
+            mode="markers",
+            marker={
+                "color": GREY,
+                "symbol": symbol,
+                "size": 11,
+                "line": {"width": 2, "color": GREY},
+            },
+            name=CONTROLS[str(kind)],
+            customdata=[
+                f"{row['n_samples']:,.0f} samples, σ {row['sigma']:.4g}" for row in records(rows)
+            ],
+            hovertemplate="%{y:.5g} nats, %{customdata}<extra>%{fullData.name}</extra>",
         )
+    shown = pd.concat([scores["n_samples"], controls["n_samples"]]).astype(int)
+    sizes = sorted({*shown, *published})
     return styled(figure, 380).update_layout(
         showlegend=True,
         xaxis={

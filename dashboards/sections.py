@@ -25,6 +25,11 @@ FEWEST_FOR_IMPORTANCE = 10  # finished trials
 PICTURE_BUDGET = 6 * 2**20  # bytes a sweep; base64 adds a third
 ROWS_A_PAGE = 15
 _STRICT = "on the strict grid", "its σ"
+_GAP = {  # metric -> what its samples are
+    "val/parzen_ll": "draws of the prior, decoded",
+    "val/parzen_codes": "codes of training images, decoded",
+    "val/prior_gap": "the difference: the prior gap",
+}
 RESERVED = {"stage", "trial", "state", "epochs", "seed", "attempts", "worker", "seconds", "reason"}
 
 
@@ -133,6 +138,47 @@ def all_trials(sweep: Sweep) -> str:
         titles=titles,
         page_size=ROWS_A_PAGE,
     )
+
+
+def prior_gap(sweep: Sweep) -> str:
+    """What limits the winner's likelihood: its codes, which do not follow the prior, or its
+    reconstructions.
+    """
+    best = sweep.view.best
+    if best is None or "val/prior_gap" not in best["metrics"]:
+        return ""
+    note = (
+        "Both figures take 10,000 samples. Fewer training images repeat among them, and the "
+        "difference is then a lower bound."
+    )
+    return page.paragraph(_gap_told(best["metrics"])) + _gaps(sweep) + page.paragraph(note, "quiet")
+
+
+def _gap_told(metrics: Mapping[str, Any]) -> str:
+    drawn, codes, gap = (metrics[name] for name in _GAP)
+    figures = (
+        f"With draws of the prior the winner has {score(drawn)} nats on validation, with decoded "
+        f"codes of training images {score(codes)}."
+    )
+    if gap["mean"] is None or gap["mean"] <= (gap["se"] or 0):
+        return (
+            f"{figures} The difference, {score(gap)} nats, shows no loss to codes that do not "
+            "follow the prior."
+        )
+    return (
+        f"Decoding training codes instead of draws of the prior raises the figure by {score(gap)} "
+        "nats: that much is lost to codes that do not follow the prior; the rest is "
+        f"reconstruction. {figures}"
+    )
+
+
+def _gaps(sweep: Sweep) -> str:
+    if sweep.confirmed.empty:
+        return ""
+    frame = tables.metrics_frame(sweep.confirmed, list(_GAP)).set_index("metric")
+    frame = frame.loc[list(_GAP)].rename(_GAP).rename_axis("samples").reset_index()
+    caption = "Every candidate: Parzen log-likelihood of validation images, in nats."
+    return page.table(frame, caption, right=list(frame.columns[1:]))
 
 
 def against_the_paper(sweep: Sweep) -> str:
@@ -296,20 +342,24 @@ def parzen(sweep: Sweep) -> str:
     evaluation = sweep.view.evaluation
     if evaluation is None or sweep.scores.empty:
         return ""
-    controls = tables.controls(evaluation)
+    controls = tables.controls_frame(evaluation["models"])
     largest = int(sweep.scores["n_samples"].max())
     best = sweep.scores[sweep.scores["n_samples"] == largest]["log_likelihood"].max()
     scored = tables.scored_frame(evaluation)
-    return page.chart(
-        figures.parzen_figure(sweep.scores, sweep.looks, controls, _published_aae(sweep)),
-        f"Parzen log-likelihood of the test set over the number of samples; the highest at "
-        f"{largest:,} samples is {tables.number(best)} nats.",
-        figures.PARZEN_LEGEND + _controls_told(controls),
-        page.as_table(_parzen_numbers(sweep)),
-    ) + page.table(
-        scored,
-        "Every scored model: log-likelihood in nats ± standard error over test points.",
-        right=["seed", "log-likelihood", "on the strict grid", "σ"],
+    return (
+        page.chart(
+            figures.parzen_figure(sweep.scores, sweep.looks, controls, _published_aae(sweep)),
+            f"Parzen log-likelihood of the test set over the number of samples; the highest at "
+            f"{largest:,} samples is {tables.number(best)} nats.",
+            figures.PARZEN_LEGEND + _controls_told(controls, sweep.scores),
+            page.as_table(_parzen_numbers(sweep)),
+        )
+        + page.table(
+            scored,
+            "Every scored model: log-likelihood in nats ± standard error over test points.",
+            right=["seed", "log-likelihood", "on the strict grid", "σ"],
+        )
+        + _controls(controls)
     )
 
 
@@ -350,6 +400,7 @@ def _again(sweep: Sweep) -> str:
 
 SECTIONS: list[tuple[str, str, Callable[[Sweep], str]]] = [
     ("confirmed", "Confirmed results", leaderboard),
+    ("prior-gap", "Prior or reconstruction", prior_gap),
     ("paper", "Beside the paper", against_the_paper),
     ("history", "Search history", history),
     ("trade-off", "Trade-off", trade_off),
@@ -485,12 +536,36 @@ def _published_aae(sweep: Sweep) -> dict[int, float]:
     }
 
 
-def _controls_told(controls: Mapping[str, Any]) -> str:
-    if not controls:
+def _controls_told(controls: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """What the grey points are, and the figures at the numbers of samples that they share with a
+    model.
+    """
+    if controls.empty:
         return ""
-    return (
-        " Grey: controls scored the same way. Parzen figures flatter memorisation: training "
-        "images themselves, as samples, set the scale."
+    told = (
+        " Grey: memorisers, which have training images or k-means centroids of them for samples. "
+        "Parzen figures flatter memory and grow with the number of samples, so compare a model "
+        "with the controls at its own."
+    )
+    best = scores.groupby("n_samples")["log_likelihood"].max()
+    for n, rows in controls[controls["n_samples"].isin(best.index)].groupby("n_samples"):
+        ours = [f"the best model {tables.number(best[n])}"]
+        theirs = [
+            f"{tables.CONTROLS[row['kind']]} {tables.number(row['log_likelihood'])}"
+            for row in tables.records(rows)
+        ]
+        told += f" Nats with {n:,.0f} samples: {', '.join(ours + theirs)}."
+    return told
+
+
+def _controls(controls: pd.DataFrame) -> str:
+    if controls.empty:
+        return ""
+    return page.table(
+        tables.controls_told(controls),
+        "Controls, by the same protocol: a row for each number of samples that the training "
+        "images can fill, and one for all of them.",
+        right=["log-likelihood", "on the strict grid", "σ"],
     )
 
 

@@ -16,6 +16,7 @@ from orchestrator.selection import METHODS, fronts
 
 Curves = Mapping[tuple[str, int], Sequence[Mapping[str, float]]]
 MISSING = "–"
+CONTROLS = {"kmeans": "k-means centroids", "train_images": "training images"}
 QUARTERS = (25, 50, 75, 100)
 
 
@@ -208,12 +209,33 @@ def group_scores(scores: pd.DataFrame) -> dict[tuple[str, int], tuple[float, flo
     }
 
 
-def controls(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The Parzen documents of the control rows, which every model of an evaluation carries."""
-    found: dict[str, dict[str, Any]] = next(
-        (model["controls"] for model in evaluation["models"] if model.get("controls")), {}
+def controls_frame(models: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a control of these models, by kind and number of samples.
+
+    Models of the same data that are scored at the same numbers of samples share their controls.
+    """
+    figures = ["n_samples", "log_likelihood", "standard_error", "sigma", "log_likelihood_grid"]
+    found = {
+        (row["kind"], row["n_samples"]): {name: row[name] for name in ["kind", *figures]}
+        for model in models
+        for row in model.get("controls", [])
+    }
+    frame = pd.DataFrame([found[key] for key in sorted(found)], columns=["kind", *figures])
+    return frame.astype(dict.fromkeys(figures, float))
+
+
+def controls_told(controls: pd.DataFrame) -> pd.DataFrame:
+    """One row a control, for reading."""
+    return pd.DataFrame(
+        {
+            "control": CONTROLS[row["kind"]],
+            "samples": int(row["n_samples"]),
+            "log-likelihood": plus_minus(row["log_likelihood"], row["standard_error"]),
+            "on the strict grid": number(row["log_likelihood_grid"]),
+            "σ": number(row["sigma"]),
+        }
+        for row in records(controls)
     )
-    return found
 
 
 def importance(study: optuna.Study, paths: Sequence[str]) -> dict[str, float]:

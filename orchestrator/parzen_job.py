@@ -24,6 +24,7 @@ from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, Ray
 from aae_core import checkpoint
 from aae_core.config import digest
 from aae_core.errors import AAEError, CheckpointError, DataError
+from aae_core.evaluation.controls import centroids
 from aae_core.evaluation.parzen import (
     PROTOCOL,
     ArraySource,
@@ -35,6 +36,7 @@ from aae_core.evaluation.parzen import (
     Sums,
     Window,
     block_count,
+    one_thread,
     run_protocol,
 )
 from orchestrator import cluster
@@ -89,8 +91,22 @@ class SharedArray:
     def put(cls, array: np.ndarray) -> Self:
         return cls(ray.put(array), len(array))
 
-    def open(self) -> SampleSource:
+    def open(self) -> ArraySource:
         return ArraySource(ray.get(self.ref))
+
+
+@dataclass(frozen=True)
+class CentroidSamples:
+    """N k-means centroids of shared images, computed by each process that scores a block of them:
+    on one thread, hence the same bits everywhere.
+    """
+
+    images: SharedArray
+    n_samples: int
+
+    def open(self) -> ArraySource:
+        with one_thread():
+            return ArraySource(centroids(np.asarray(self.images.open().array), self.n_samples))
 
 
 @dataclass(frozen=True)

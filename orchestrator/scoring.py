@@ -13,25 +13,45 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import aae_core
 from aae_core.architectures import ARCHITECTURES
 from aae_core.config import digest
-from aae_core.data import TestData, TrainingData, unit_interval
+from aae_core.data import TestData, TrainingData
 from aae_core.data.resident import Images
-from aae_core.data.splits import permutation
+from aae_core.evaluation.controls import (
+    ControlKind,
+    clustered_images,
+    control_sizes,
+    training_images,
+)
 from aae_core.evaluation.parzen import CURVE, PROTOCOL
 from aae_core.evaluation.scores import test_metrics
 from aae_core.seeding import stream_seed
 from orchestrator.history import finite
-from orchestrator.parzen_job import CheckpointSamples, ParzenPool, SharedArray
+from orchestrator.parzen_job import (
+    CentroidSamples,
+    CheckpointSamples,
+    ParzenPool,
+    SampleFile,
+    SharedArray,
+)
 from orchestrator.records import RunRecord
 from orchestrator.selection import Candidate
 from orchestrator.spec import ParzenSpec
 
-_CENTROIDS, _CLUSTERED = 1_000, 100_000
+_CONTROL_FIELDS = (  # of a control's Parzen document
+    "n_samples",
+    "log_likelihood",
+    "standard_error",
+    "sigma",
+    "log_likelihood_grid",
+    "standard_error_grid",
+    "sigma_grid",
+    "sigma_at_edge",
+    "seconds",
+)
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -74,26 +94,37 @@ class Scorer:
             return {**result.to_dict(), "metrics": metrics}
 
         document = self._kept(drawn.content, compute)
-        return document if "curve" not in document else document | {"controls": self.controls()}
+        if "curve" not in document:
+            return document
+        sizes = [point["n_samples"] for point in document["curve"]]
+        return document | {"controls": self.controls(sizes)}
 
-    def controls(self) -> dict[str, Any]:
-        """Two memories scored as if they were models: Parzen figures flatter memorisation."""
+    def controls(self, curve: Sequence[int]) -> list[dict[str, Any]]:
+        """The control rows for a model that is scored at the numbers of samples in `curve`.
 
-        def compute(_unfinished: Path) -> dict[str, Any]:
-            centroids = _centroids(self.data.x_train)
-            samples = {"train_images": self.data.x_train, "kmeans": centroids}
-            return {name: self._score_array(name, array) for name, array in samples.items()}
+        A row is scored once for each pair of training and test images, whatever models ask for it.
+        """
+        sizes = control_sizes(curve, len(self.data.x_train))
+        return [self._control(kind, n) for kind, n in sizes]
 
-        return self._kept({"controls": _CENTROIDS}, compute)
+    def _control(self, kind: ControlKind, n: int) -> dict[str, Any]:
+        def compute(unfinished: Path) -> dict[str, Any]:
+            result = self.pool.score(
+                self._samples(kind, n),
+                self.data.x_valid,
+                self.test.x,
+                progress=partial(self.progress, f"control {kind}: {n:,} samples"),
+                folder=unfinished,
+            )
+            found = result.to_dict()
+            return {"kind": kind, **{name: found[name] for name in _CONTROL_FIELDS}}
 
-    def _score_array(self, name: str, samples: np.ndarray) -> dict[str, Any]:
-        result = self.pool.score(
-            SharedArray.put(samples),
-            self.data.x_valid,
-            self.test.x,
-            progress=partial(self.progress, f"control {name}"),
-        )
-        return result.to_dict()
+        return self._kept({"control": kind, "n_samples": n}, compute)
+
+    def _samples(self, kind: ControlKind, n: int) -> SampleFile:
+        if kind == "train_images":
+            return SharedArray.put(training_images(self.data.x_train, n))
+        return CentroidSamples(SharedArray.put(clustered_images(self.data.x_train)), n)
 
     def _kept(
         self, content: dict[str, Any], compute: Callable[[Path], dict[str, Any]]
@@ -124,18 +155,6 @@ def planned_samples(
         for index, run in enumerate(candidate.runs):
             full = place == 0 and index < parzen.models
             yield run, parzen.samples if full else min(parzen.screen_samples, parzen.samples)
-
-
-def _centroids(images: np.ndarray) -> np.ndarray:
-    """Of at most 100,000 images: all of a large set would not fit as floats."""
-    from sklearn.cluster import MiniBatchKMeans  # slow to import
-
-    chosen = images if len(images) <= _CLUSTERED else images[permutation(len(images))[:_CLUSTERED]]
-    x = unit_interval(chosen)
-    k = min(_CENTROIDS, max(1, len(x) // 10))
-    kmeans = MiniBatchKMeans(k, random_state=0, n_init=1, batch_size=max(4096, k))
-    centres: np.ndarray = kmeans.fit(x).cluster_centers_.astype(np.float32)
-    return centres
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ class Cloud:
         """Raises DataError for points that are empty, not finite or huge."""
         check_pixels(points, "points")
         fitted = points[:: math.ceil(len(points) / _FITTED)].to(centre) - centre
-        return cls(points, centre, _principal_components(fitted), *_centred(points, centre))
+        return cls(points, centre, principal_components(fitted), *_centred(points, centre))
 
     def of_samples(self, samples: Tensor) -> "Cloud":
         """Raises DataError as `of_points` does, and for another number of pixels."""
@@ -155,7 +155,7 @@ def _centred(pixels: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     return single, squares
 
 
-def _principal_components(x: Tensor) -> Tensor:
+def principal_components(x: Tensor) -> Tensor:
     """(n, D) -> (D, K), the largest first."""
     x = x / x.abs().max().clamp(min=1 / _LARGEST)
     if len(x) >= x.shape[1]:

@@ -113,7 +113,7 @@ def block_count(n_samples: int) -> int:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Products and sums split over threads would round differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -204,7 +204,7 @@ class Scorer:
     def valid(self) -> Cloud:
         return self._points[self._n_test :]
 
-    @_one_thread()
+    @one_thread()
     @torch.no_grad()
     def score(self, source: SampleSource, index: int, window: Window) -> Sums:
         """The sums over one block of the source: the same bits in every process.
@@ -417,7 +417,7 @@ class ParzenResult:
         return cls(**{**document, "curve": curve}, per_point=per_point)
 
 
-@_one_thread()
+@one_thread()
 def run_protocol(
     runner: Runner,
     n_samples: int,

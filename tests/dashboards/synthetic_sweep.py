@@ -112,6 +112,7 @@ def as_semi_supervised(view: SweepView) -> SweepView:
             "metrics": {
                 _ERRORS[name]: selection.summarise([_error(v) for v in figures["values"]])
                 for name, figures in group["metrics"].items()
+                if name in _ERRORS
             }
         }
         for group in view.best["groups"]
@@ -260,7 +261,11 @@ def _trial(
         metrics={
             METRIC: curve[-1][METRIC],
             **(
-                {"test/parzen_ll": curve[-1][METRIC] - 2.0}
+                {
+                    "val/parzen_codes": curve[-1][METRIC] + 16.3,
+                    "val/prior_gap": 16.3,
+                    "test/parzen_ll": curve[-1][METRIC] - 2.0,
+                }
                 if stage == "confirm"
                 else {"val/recon": curve[-1]["val/recon"]}
             ),
@@ -312,7 +317,7 @@ def _best(confirm: list[RunRecord]) -> dict[str, Any]:
             "trials": [run.number for run in candidate.runs],
             "metrics": {
                 name: selection.summarise(list(candidate.values(name).values()))
-                for name in (METRIC, "test/parzen_ll")
+                for name in (METRIC, "val/parzen_codes", "val/prior_gap", "test/parzen_ll")
             },
             "checkpoints": [run.checkpoint for run in candidate.runs],
             "run_ids": [],
@@ -360,10 +365,22 @@ def _scored(trial: RunRecord) -> dict[str, Any]:
         "seed": trial.seed,
         "group": trial.params["model.encoder.kind"],
         "curve": curve,
-        "controls": {
-            "train_images": {"n_samples": 50_000, "log_likelihood": 182.4},
-            "kmeans": {"n_samples": 10_000, "log_likelihood": 238.94},
-        },
+        "controls": [
+            _control("train_images", 10_000, 248.8),
+            _control("train_images", 50_000, 282.4),
+            _control("kmeans", 10_000, 344.3),
+        ],
+    }
+
+
+def _control(kind: str, n: int, log_likelihood: float) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "n_samples": n,
+        "log_likelihood": log_likelihood,
+        "standard_error": 1.8,
+        "sigma": 0.156,
+        "log_likelihood_grid": log_likelihood - 4.5,
     }
 
 

@@ -239,17 +239,27 @@ def test_parallel_figure_of_many_trials_stays_legible() -> None:
 
 
 def test_parzen_figure_shows_models_paper_and_controls(sweep: Sweep) -> None:
-    kmeans = {"kmeans": {"n_samples": 10_000, "log_likelihood": 238.94}}
-    figure = figures.parzen_figure(sweep.scores, sweep.looks, kmeans, {10_000: 340.0, 10**7: 427.0})
-    assert len(figure.data) == 2 * 3 + 1 + 1
+    assert sweep.view.evaluation is not None
+    controls = tables.controls_frame(sweep.view.evaluation["models"])
+    figure = figures.parzen_figure(
+        sweep.scores, sweep.looks, controls, {10_000: 340.0, 10**7: 427.0}
+    )
+    assert len(figure.data) == 2 * 3 + 1 + 2
     assert list(figure.data[0].x) == [10**4, 10**5, 10**6, 10**7]
     strict, refined = figure.data[:2]
     assert strict.line.dash == "dot"
     np.testing.assert_allclose(refined.y - strict.y, [0.7, 1.4, 2.1, 2.8])
     assert [label.split(",")[0] for label in strict.customdata] == ["σ 0.167"] * 2 + ["σ 0.129"] * 2
-    control = named(figure)["10K k-means centroids: 238.9"]
-    assert list(control.x) == [10**4, 10**5, 10**6, 10**7]
-    assert set(control.y) == {238.94}
+    kmeans, images = (named(figure)[name] for name in ("k-means centroids", "training images"))
+    assert {kmeans.mode, images.mode} == {"markers"}  # a control says nothing at other numbers
+    assert (list(kmeans.x), list(kmeans.y)) == ([10**4], [344.3])
+    assert (list(images.x), list(images.y)) == ([10_000, 50_000], [248.8, 282.4])
+    assert list(figure.layout.xaxis.tickvals) == [10_000, 50_000, 10**5, 10**6, 10**7]
+
+
+def test_parzen_figure_without_controls_shows_the_models_alone(sweep: Sweep) -> None:
+    figure = figures.parzen_figure(sweep.scores, sweep.looks, tables.controls_frame([]), {})
+    assert len(figure.data) == 2 * 3
 
 
 def test_parzen_figure_of_an_older_evaluation_has_the_final_strict_point_alone(
@@ -262,7 +272,9 @@ def test_parzen_figure_of_an_older_evaluation_has_the_final_strict_point_alone(
         for point in model["curve"]
     ]
     scores = tables.parzen_frame({"models": [model]})
-    strict, refined = figures.parzen_figure(scores, style.looks([*scores["group"]]), {}, {}).data
+    strict, refined = figures.parzen_figure(
+        scores, style.looks([*scores["group"]]), tables.controls_frame([]), {}
+    ).data
     assert np.isfinite(refined.y).tolist() == [True] * 4
     assert np.isfinite(strict.y).tolist() == [False] * 3 + [True]
 

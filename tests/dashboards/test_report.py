@@ -85,6 +85,38 @@ def test_it_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> None:
     assert report.index("wins:") < report.index("Confirmed results")
 
 
+@pytest.mark.parametrize(
+    ("gaps", "told"),
+    [
+        ([16.3] * 3, "instead of draws of the prior raises the figure by 16.3 nats: that much is"),
+        ([16.0, 17.0, 18.0], "raises the figure by 17.00&nbsp;±&nbsp;0.58 nats"),
+        ([0.1, -0.2, 0.2], "0.03&nbsp;±&nbsp;0.12 nats, shows no loss to codes that do not follow"),
+        ([-40.0] * 3, "−40 nats, shows no loss"),
+    ],
+)
+def test_report_says_how_much_the_prior_gap_costs_the_winner(
+    gaps: list[float], told: str, view: SweepView
+) -> None:
+    assert view.best is not None
+    metrics = view.best["metrics"] | {"val/prior_gap": summarise(gaps)}
+    report = build_report([replace(view, best=view.best | {"metrics": metrics})])
+    assert told in report.replace(" ± ", "&nbsp;±&nbsp;")
+
+
+def test_report_compares_controls_with_the_model_at_the_same_number_of_samples(
+    view: SweepView,
+) -> None:
+    assert view.evaluation is not None
+    best = max(model["curve"][0]["log_likelihood"] for model in view.evaluation["models"])
+    report = build_report([view])
+    assert (
+        f"Nats with 10,000 samples: the best model {best:.4g}, k-means centroids 344.3, "
+        "training images 248.8."
+    ) in report
+    assert "Nats with 50,000 samples" not in report  # no model has as many
+    assert "scored the same way" not in report
+
+
 def test_a_sweep_after_an_error_has_no_word_of_parzen(view: SweepView) -> None:
     report = build_report([as_semi_supervised(view)])
     page = Page(report)

@@ -105,7 +105,7 @@ def test_confirmed_frame_has_a_row_a_candidate_and_metric(tmp_path: Path) -> Non
     best = make_view(tmp_path).best
     assert best is not None
     frame = tables.confirmed_frame(best, "model.encoder.kind")
-    assert len(frame) == 3 * 2
+    assert len(frame) == 3 * 4
     assert frame["mean"].iloc[0] == best["metrics"][METRIC]["mean"]
     assert tables.confirmed_frame({**best, "confirmed": False}, None).empty
 
@@ -165,10 +165,25 @@ def test_parzen_frame_ends_a_curve_at_the_final_score(tmp_path: Path) -> None:
     ]
 
 
-def test_controls_are_the_same_for_every_model() -> None:
-    kmeans = {"kmeans": {"n_samples": 10_000, "log_likelihood": 238.0}}
-    assert tables.controls({"models": [{"controls": None}, {"controls": kmeans}]}) == kmeans
-    assert tables.controls({"models": []}) == {}
+def test_controls_that_models_share_are_one_row_each(tmp_path: Path) -> None:
+    evaluation = make_view(tmp_path).evaluation
+    assert evaluation is not None
+    models = evaluation["models"]
+    few = {"controls": models[0]["controls"][:1]}
+    frame = tables.controls_frame([{"metrics": {}}, few, *models])
+    assert list(zip(frame["kind"], frame["n_samples"], strict=True)) == [
+        ("kmeans", 10_000),
+        ("train_images", 10_000),
+        ("train_images", 50_000),
+    ]
+    assert tables.controls_told(frame).iloc[0].to_dict() == {
+        "control": "k-means centroids",
+        "samples": 10_000,
+        "log-likelihood": "344.3 ± 1.8",
+        "on the strict grid": "339.8",
+        "σ": "0.156",
+    }
+    assert tables.controls_frame([]).empty
 
 
 @pytest.mark.parametrize(

@@ -294,8 +294,9 @@ def test_evaluate_is_a_parzen_document_per_seed(home: Path, sweep: dict[str, Any
         (point,) = model["curve"]
         assert {"n_samples", "log_likelihood", "standard_error", "sigma"} <= point.keys()
         assert point["log_likelihood"] == pytest.approx(model["log_likelihood"])
-        for control in ("train_images", "kmeans"):
-            assert math.isfinite(model["controls"][control]["log_likelihood"])
+        sizes = [(row["kind"], row["n_samples"]) for row in model["controls"]]
+        assert sizes == [("train_images", 1_197), ("kmeans", 119)]
+        assert all(math.isfinite(row["log_likelihood"]) for row in model["controls"])
 
 
 @pytest.mark.parametrize("command", ["status", "show", "best", "export", "report", "evaluate"])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aae_core.errors import DataError
 from aae_core.evaluation import parzen
+from aae_core.evaluation.controls import centroids
 from aae_core.evaluation.parzen import (
     BLOCK,
     ArraySource,
@@ -28,7 +29,9 @@ from aae_core.evaluation.parzen import (
 from orchestrator.errors import EnvironmentUnusable, SweepError, SweepHeld
 from orchestrator.parzen_job import (
     ArrayFile,
+    CentroidSamples,
     CheckpointSamples,
+    SharedArray,
     open_array,
     score_once,
     score_samples,
@@ -275,6 +278,16 @@ def test_samples_drawn_in_actors_are_the_same_bits() -> None:
     result = score_samples(InMemory(), None, TEST, sigma=0.1, actors=2)
     want = run_protocol(in_process(InMemory().open()), 2 * BLOCK, None, TEST, sigma=0.1)
     assert same_figures(result, want)
+
+
+@pytest.mark.parametrize("actors", [1, 2, 3])
+def test_centroids_computed_in_actors_are_the_same_bits(actors: int) -> None:
+    x, n = images(3 * BLOCK, 7).numpy(), BLOCK + 123
+    found = CentroidSamples(SharedArray.put(x), n)
+    assert len(ray.cloudpickle.dumps(found)) < 1000
+    with parzen.one_thread():
+        want = run_protocol(in_process(ArraySource(centroids(x, n))), n, VALID, TEST)
+    assert same_figures(score_samples(found, VALID, TEST, actors=actors), want)
 
 
 def test_errors_of_the_samples_reach_the_driver(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def different(config: TrialConfig) -> list[TrialConfig]:
         prior = PriorConfig(ARCHITECTURES[model.kind].priors[i], std=1 + i)
         return replace(
             config,
-            seed=i,
+            seed=3 + i,
             model=replace(model, prior=prior, init_std=0.2 + 0.1 * i),
             training=replace(
                 training,
