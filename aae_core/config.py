@@ -53,9 +53,12 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LayersConfig:
-    """The hidden layers of one network.  None: as the model's setting of that name."""
+    """The hidden layers of one network.  None: as the model's setting of that name.
 
-    hidden: tuple[int, ...] | None = None  # widths from input to output; the decoder's: reversed
+    The decoder reverses the model's widths, but takes its own as they are.
+    """
+
+    hidden: tuple[int, ...] | None = None  # widths from input to output
     activation: Activation = "relu"
     pieces: int = 5  # linear outputs of which one maxout unit takes the largest
     init_std: float | None = None
@@ -214,7 +217,12 @@ class ModelConfig:
         return self.code_dim if self.matcher.noise_dim is None else self.matcher.noise_dim
 
     def widths(self, net: LayersConfig) -> tuple[int, ...]:
+        """Widths of the hidden layers of any network but the decoder."""
         return self.hidden if net.hidden is None else net.hidden
+
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        return self.hidden[::-1] if self.decoder.hidden is None else self.decoder.hidden
 
     def _networks(self) -> dict[str, tuple[bool, str]]:
         """Rules of the networks: the architecture has them, and convolutions are rectified."""
@@ -241,8 +249,7 @@ class ModelConfig:
 
     def _autoencoder(self) -> dict[str, tuple[bool, str]]:
         """Rules of gmmn_ae's autoencoder."""
-        mirrored = self.decoder.hidden in (None, self.widths(self.encoder)[::-1])
-        mirrored &= self.encoder.hidden in (None, self.hidden) or self.decoder.hidden is not None
+        mirrored = self.decoder_widths == self.widths(self.encoder)[::-1]
         plain = mirrored and not self.channels and self.encoder.kind == "deterministic"
         return {
             "autoencoder.cost": (

@@ -56,8 +56,7 @@ class Blueprint:
     def decoder(self, in_dim: int) -> nn.Module:
         """(B, in_dim) -> (B, D), by default the encoder's mirror image."""
         config, normed = self.config, self.config.batch_norm == "autoencoder"
-        hidden = config.decoder.hidden
-        widths = [in_dim, *(config.hidden[::-1] if hidden is None else hidden)]
+        widths = [in_dim, *config.decoder_widths]
         if not config.channels:
             return self._mlp(config.decoder, [*widths, self.dim], batch_norm=normed)
         draw = self._draw(config.decoder)
