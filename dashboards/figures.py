@@ -1,5 +1,6 @@
 """Frames to plotly figures. Pure: each function returns a new figure and reads nothing else."""
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -105,6 +106,49 @@ def history_figure(
     )
     return styled(figure, 380).update_layout(
         xaxis={"title": {"text": "trial"}}, yaxis=value_axis(complete["value"], objective)
+    )
+
+
+def tuning_figure(
+    curves: pd.DataFrame, style: Mapping[str, Look], objective: Objective
+) -> go.Figure:
+    """Median of the best of n trials over n, a line a group in its confidence band.
+
+    curves: as of `tables.tuning_frame`; an end that is not bounded lies at the edge of the plot.
+    """
+    figure = go.Figure()
+    known = curves[["median", "low", "high"]].replace([math.inf, -math.inf], math.nan)
+    least, most = known.min().min(), known.max().max()
+    margin = 0.06 * (most - least) or 0.5
+    edges = [float(least - margin), float(most + margin)]
+    for group, rows in curves.groupby("group", sort=False):
+        look, n = style[str(group)], rows["trials"].to_numpy()
+        ends = [rows[name].clip(*edges).to_numpy() for name in ("low", "high")]
+        figure.add_scatter(
+            x=[*n, *n[::-1]],
+            y=[*ends[0], *ends[1][::-1]],
+            fill="toself",
+            fillcolor=look.colour,
+            opacity=0.18,
+            mode="lines",
+            line={"width": 0},
+            legendgroup=safe(str(group)),
+            showlegend=False,
+            hoverinfo="skip",
+        )
+        figure.add_scatter(
+            x=n,
+            y=rows["median"].replace([math.inf, -math.inf], math.nan).to_numpy(),
+            mode="lines",
+            line={"color": look.colour, "width": 2.5},
+            name=safe(str(group)) or "best of n",
+            legendgroup=safe(str(group)),
+            hovertemplate="best of %{x}: %{y:.5g}<extra>%{fullData.name}</extra>",
+        )
+    return styled(figure, 380).update_layout(
+        showlegend=True,
+        xaxis={"title": {"text": "trials"}},
+        yaxis={"title": {"text": safe(objective.title)}, "range": edges},
     )
 
 

@@ -30,6 +30,8 @@ _GAP = {  # metric -> what its samples are
     "val/parzen_codes": "codes of training images, decoded",
     "val/prior_gap": "the difference: the prior gap",
 }
+INDEPENDENT = ("random", "qmc")  # samplers whose trials do not depend on one another
+ADAPTIVE = ("tpe", "gp")
 RESERVED = {"stage", "trial", "state", "epochs", "seed", "attempts", "worker", "seconds", "reason"}
 
 
@@ -200,6 +202,50 @@ def history(sweep: Sweep) -> str:
         "Crosses: pruned, at the last value that they reported."
         + (zoomed if figure.layout.yaxis.range else ""),
         _in_all_trials(sweep),
+    ) + _tuning(sweep)
+
+
+def _tuning(sweep: Sweep) -> str:
+    """The tuning curve, of trials that are independent draws: no sampler learned from others."""
+    search = sweep.view.spec["search"] or {}
+    sampler = search.get("sampler", {}).get("kind")
+    if sampler in ADAPTIVE:
+        told = "No tuning curve: the sampler learns, so its trials are no independent draws."
+        return page.paragraph(told, "quiet")
+    drawn = sweep.search[sweep.search["number"] >= len(search.get("start", ()))]
+    found = tables.tuning_frame(drawn, sweep.objective.direction)
+    if sampler not in INDEPENDENT or found.empty:
+        return ""
+    cautions = [
+        " A trial that was pruned or diverged counts as worse than all complete ones."
+        if any(drawn["state"].isin(["pruned", "diverged"]))
+        else "",
+        " A pruner judges trials by each other: the band is then approximate."
+        if any(drawn["state"] == "pruned")
+        else "",
+        " Quasi-random trials are spread more evenly than the independent draws that the band "
+        "assumes."
+        if sampler == "qmc"
+        else "",
+    ]
+    last = found.drop_duplicates("group", keep="last")
+    return page.chart(
+        figures.tuning_figure(found, sweep.looks, sweep.objective),
+        f"Tuning curves, {sweep.objective.metric} of the best of n trials: "
+        + ", ".join(
+            f"{row['group']} {tables.number(row['median'])} of {row['trials']}".strip()
+            for row in tables.records(last)
+        ),
+        "What the best of n trials reaches: the median, in a band that holds all curves at every n "
+        "with 95 % (Lourie et al. 2023). Compare groups at the same n: where their bands part, one "
+        "is better, however many trials each had." + "".join(cautions),
+        page.as_table(
+            page.table(
+                tables.tuning_rows(found),
+                f"{sweep.objective.title} of the best of n trials: median [95 % band].",
+                right=["trials"],
+            )
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from orchestrator.records import Direction, RunRecord
 from orchestrator.selection import METHODS, fronts
+from orchestrator.tuning import tuning_curve
 
 Curves = Mapping[tuple[str, int], Sequence[Mapping[str, float]]]
 MISSING = "–"
@@ -61,6 +63,47 @@ def parameters_frame(trials: Sequence[RunRecord]) -> pd.DataFrame:
 
 def best_so_far(values: pd.Series, direction: Direction) -> pd.Series:
     return values.cummax() if direction == "maximize" else values.cummin()
+
+
+def tuning_frame(trials: pd.DataFrame, direction: Direction) -> pd.DataFrame:
+    """Tidy: one row a (group, number of trials n): median of the best of n, and the band's ends.
+
+    The bands of all groups hold together with 95 %.  A trial that was pruned or diverged counts as
+    worse than every complete one; one that failed or goes on says nothing yet.
+    """
+    ended = trials[trials["state"].isin(["complete", "pruned", "diverged"])]
+    values = ended["value"].where(ended["state"] == "complete")
+    groups = dict(list(values.groupby(ended["group"], sort=False)))
+    confidence = 1 - 0.05 / max(1, len(groups))
+    return pd.DataFrame(
+        [
+            (group, *astuple(best))
+            for group, own in groups.items()
+            for best in tuning_curve(own.tolist(), direction, confidence=confidence)
+        ],
+        columns=["group", "trials", "median", "low", "high"],
+    )
+
+
+def tuning_rows(curves: pd.DataFrame) -> pd.DataFrame:
+    """For reading: a row for 1, 2, 5, 10, … trials and for each group's last; a column a group."""
+    ends = {int(rows["trials"].max()) for _, rows in curves.groupby("group")}
+    most = max(ends, default=0)
+    shown = {k * 10**power for power in range(len(str(most))) for k in (1, 2, 5)} | ends
+    kept = curves[curves["trials"].isin(shown)]
+    told = [f"{_end(row['median'])} {_band(row)}" for row in records(kept)]
+    table = kept.assign(told=told).pivot(index="trials", columns="group", values="told")
+    table = table[list(dict.fromkeys(curves["group"]))].rename(columns={"": "best of them"})
+    table.columns.name = None
+    return table.fillna(MISSING).reset_index().astype({"trials": str})
+
+
+def _band(row: Mapping[str, Any]) -> str:
+    return f"[{_end(row['low'])}, {_end(row['high'])}]"
+
+
+def _end(value: float) -> str:
+    return number(value) if math.isfinite(value) else ("∞" if value > 0 else "−∞")
 
 
 def finished(trials: pd.DataFrame) -> pd.DataFrame:

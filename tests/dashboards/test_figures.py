@@ -283,3 +283,15 @@ def test_no_figure_carries_more_than_its_data(sweep: Sweep) -> None:
     figure = figures.history_figure(sweep.search, sweep.looks, LL)
     assert len(figure.to_json()) < 10_000
     assert not math.isnan(figure.layout.height)
+
+
+def test_tuning_figure_keeps_unbounded_ends_at_the_edge_of_the_plot(sweep: Sweep) -> None:
+    found = tables.tuning_frame(sweep.search, "maximize")
+    assert np.isinf(found["high"]).any()
+    figure = figures.tuning_figure(found, sweep.looks, LL)
+    low, high = figure.layout.yaxis.range
+    assert {trace.name for trace in figure.data if trace.showlegend is not False} == set(ENCODERS)
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    assert len(bands) == len(ENCODERS)
+    assert all(low <= y <= high for band in bands for y in band.y)
+    assert any(y == high for band in bands for y in band.y)

@@ -380,3 +380,34 @@ def test_metrics_and_groups_stand_in_the_leaderboard(view: SweepView) -> None:
     assert board is not None
     for word in (*ENCODERS, METRIC, "test/parzen_ll", "95 % (t)", "95 % (bootstrap)", "p (Holm)"):
         assert word in board[0]
+
+
+def sampled_by(view: SweepView, kind: str) -> SweepView:
+    search = view.spec["search"] | {"sampler": {"kind": kind}}
+    return replace(view, spec=view.spec | {"search": search})
+
+
+@pytest.mark.parametrize("kind", ["random", "qmc"])
+def test_tuning_curves_are_drawn_where_the_sampler_does_not_learn(
+    view: SweepView, kind: str
+) -> None:
+    report = build_report([sampled_by(view, kind)])
+    assert len(Page(report).figures) == 7 + 7 + 2 + 1
+    assert "of the best of n trials: median [95 % band]" in report
+    assert ("Quasi-random" in report) == (kind == "qmc")
+
+
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
+def test_report_says_why_an_adaptive_sampler_has_no_tuning_curve(
+    view: SweepView, kind: str
+) -> None:
+    report = build_report([sampled_by(view, kind)])
+    assert len(Page(report).figures) == 7 + 7 + 2
+    assert "No tuning curve: the sampler learns" in report
+
+
+def test_tuning_curve_leaves_out_the_trials_that_the_file_starts_with(view: SweepView) -> None:
+    drawn = sampled_by(view, "random")
+    started = drawn.spec["search"] | {"start": [{}] * 24}
+    report = build_report([replace(drawn, spec=drawn.spec | {"search": started})])
+    assert len(Page(report).figures) == 7 + 7 + 2

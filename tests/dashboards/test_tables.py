@@ -192,3 +192,38 @@ def test_controls_that_models_share_are_one_row_each(tmp_path: Path) -> None:
 )
 def test_samples_label(samples: int, text: str) -> None:
     assert tables.samples_label(samples) == text
+
+
+def test_tuning_frame_counts_pruned_trials_as_worst_and_unfinished_ones_not_at_all() -> None:
+    states = ["complete"] * 6 + ["pruned", "diverged", "failed", "running"]
+    trials = pd.DataFrame(
+        {"state": states, "group": "a", "value": [1.0, 2, 3, 4, 5, 6, 99, math.nan, 99, 99]}
+    )
+    frame = tables.tuning_frame(trials, "maximize")
+    assert frame["trials"].tolist() == list(range(1, 9))
+    assert frame["median"].max() == 6
+    assert frame["median"].iloc[0] == 2  # the fourth of −∞, −∞, 1, … 6
+    assert frame["low"].iloc[0] == -math.inf
+
+
+def test_tuning_bands_of_several_groups_hold_together() -> None:
+    values = [float(i) for i in range(40)]
+    one = pd.DataFrame({"state": "complete", "group": "a", "value": values})
+    both = pd.concat([one, one.assign(group="b")])
+    alone, beside = tables.tuning_frame(one, "maximize"), tables.tuning_frame(both, "maximize")
+    beside = beside[beside["group"] == "a"]
+    assert (beside["low"] <= alone["low"]).all()
+    assert (beside["low"] < alone["low"]).any()
+
+
+def test_tuning_rows_stand_side_by_side_at_the_same_number_of_trials() -> None:
+    groups = [("b", 12), ("a", 3)]
+    trials = pd.concat(
+        pd.DataFrame({"state": "complete", "group": name, "value": [float(i) for i in range(n)]})
+        for name, n in groups
+    )
+    rows = tables.tuning_rows(tables.tuning_frame(trials, "maximize"))
+    assert list(rows.columns) == ["trials", "b", "a"]
+    assert rows["trials"].tolist() == ["1", "2", "3", "5", "10", "12"]
+    assert rows["b"].iloc[-1].endswith(", ∞]")
+    assert rows["a"].tolist()[3:] == [tables.MISSING] * 3
