@@ -145,10 +145,18 @@ def _require_room(wanted: Share, room: dict[str, float], but: str) -> None:
 
 def slots(wanted: Share) -> int:
     """How many trials of this share the cluster can run at once, as it stands now."""
-    has = capacity()
-    fits = [has["cpu"] / wanted.cpu]
+    return _fitting(wanted, capacity())
+
+
+def slots_of_a_node(wanted: Share) -> int:
+    """How many trials of this share train side by side on the biggest node."""
+    return min(slots(wanted), _fitting(wanted, _biggest_node()))
+
+
+def _fitting(wanted: Share, room: dict[str, float]) -> int:
+    fits = [room["cpu"] / wanted.cpu]
     if wanted.gpu:
-        fits.append(has["gpu"] / wanted.gpu)
+        fits.append(room["gpu"] / wanted.gpu)
     return max(1, math.floor(min(fits)))
 
 

@@ -95,23 +95,23 @@ def plan(
     smoke: Smoke = False,
     json: AsJson = False,
 ) -> None:
-    """Estimate trials, epochs, time and disk from one epoch of the file's own configuration."""
+    """Estimate trials, epochs, time and disk of each stage.
+
+    One epoch of the file's own configuration is timed where the sweep would run: on this machine
+    or on the cluster of RAY_ADDRESS.
+    """
+    from orchestrator import cluster
+
+    spec, settings = _load(file, set_, smoke), common.settings()
+    cluster.prepare(settings)  # before anything imports Ray
     from orchestrator.planning import estimate
 
-    spec = _load(file, set_, smoke)
-    say(f"training one epoch on {spec.data.name} …")
-    document = estimate(spec, common.settings())
+    say(f"training an epoch on {spec.data.name} in every place of a node at once …")
+    document = estimate(spec, settings)
     if json:
         common.emit(document)
-        return
-    print(
-        f"{document['trials']} trials to search, {document['confirmations']} to confirm: "
-        f"at most {document['epochs']} epochs\n"
-        f"{document['epoch_seconds']:.2f} s an epoch, {document['parallel']} trials at once: "
-        f"at most {common.duration(document['seconds'])} of training\n"
-        f"{document['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint: "
-        f"at most {document['disk_bytes'] / 1e6:,.0f} MB on disk"
-    )
+    else:
+        _print_plan(document)
 
 
 def train(
@@ -325,6 +325,42 @@ def _winner(
     if best["tied_with"]:
         lines.append(f"          not told apart from {len(best['tied_with'])} other candidates")
     return lines
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    stages = plan["stages"]
+    print(
+        f"{plan['sweep']} on {plan['where']}\n"
+        f"{plan['trials']} trials to search, {plan['confirmations']} to confirm; "
+        f"{plan['epoch_seconds']:.2f} s an epoch, {plan['parallel']} trials at once\n"
+    )
+    common.table(
+        ("stage", "trials", "epochs", "time", "trials at most", "epochs at most", "time at most"),
+        (
+            (
+                name,
+                *(_whole(stage.get(f"{unit}_expected")) for unit in ("trials", "epochs")),
+                common.duration(stage["seconds_expected"]),
+                *(_whole(stage.get(unit)) for unit in ("trials", "epochs")),
+                common.duration(stage["seconds"]),
+            )
+            for name, stage in stages.items()
+        ),
+    )
+    total = sum(stage["seconds_expected"] for stage in stages.values())
+    print(
+        f"\nabout {common.duration(total)} in all\n"
+        f"{plan['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint: about "
+        f"{plan['disk_bytes_expected'] / 1e6:,.0f} MB on disk, at most "
+        f"{plan['disk_bytes'] / 1e6:,.0f} MB; {plan['disk_bytes_after_gc'] / 1e6:,.0f} MB after "
+        "aae-sweep gc"
+    )
+    for note in plan["notes"]:
+        print(f"note: {note}")
+
+
+def _whole(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
 
 
 def _print_event(event: dict[str, Any]) -> None:

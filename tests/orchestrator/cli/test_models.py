@@ -107,13 +107,37 @@ def test_train_speaks_to_people_too(aae: Callable[..., Any], sweep_file: Path) -
     assert (Path(shown[-1]) / "manifest.json").exists()
 
 
-def test_plan_bounds_what_a_sweep_costs(aae: Callable[..., Any], sweep_file: Path) -> None:
-    ended = aae("plan", sweep_file, "--json")
-    document = ended.document
+def test_plan_bounds_what_each_stage_costs(aae: Callable[..., Any], sweep_file: Path) -> None:
+    document = aae("plan", sweep_file, "--json", "--set", "search.budget.hours=10").document
     assert (document["trials"], document["confirmations"], document["epochs"]) == (3, 2, 10)
     assert 0 < document["seconds"] <= 10 * document["epoch_seconds"]
+    assert document["samples_per_second"] > 0
     assert document["disk_bytes"] >= 5 * document["checkpoint_bytes"] > 0
-    assert "3 trials to search, 2 to confirm" in aae("plan", sweep_file).out
+    assert document["disk_bytes"] >= document["disk_bytes_expected"]
+    assert document["disk_bytes_expected"] > document["disk_bytes_after_gc"] > 0
+    search, confirm, evaluate = (document["stages"][s] for s in ("search", "confirm", "evaluate"))
+    assert (search["trials_expected"], search["epochs_expected"]) == (3, 6)  # no pruner
+    assert (confirm["trials"], confirm["epochs"]) == (2, 4)
+    assert document["seconds"] == pytest.approx(search["seconds"] + confirm["seconds"])
+    assert evaluate["models"] == 2
+    assert evaluate["seconds_expected"] > 0
+    [note] = document["notes"]
+    assert note.startswith("search.budget: does not cover confirm and evaluate")
+
+
+def test_plan_tells_people_of_each_stage_and_of_a_budget_that_is_too_small(
+    aae: Callable[..., Any], sweep_file: Path
+) -> None:
+    told = aae("plan", sweep_file, "--set", "search.budget.hours=1e-9").out
+    assert "3 trials to search, 2 to confirm" in told
+    assert [line.split()[0] for line in told.splitlines()[3:7]] == [
+        "stage",
+        "search",
+        "confirm",
+        "evaluate",
+    ]
+    assert "search.budget: ends the search after about " in told
+    assert "after aae-sweep gc" in told
 
 
 # -- sample and encode -----------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""What a sweep costs: known answers, bounds, and what Optuna's pruners do to random trials."""
+
+import json
+from typing import Any
+
+import pytest
+
+from orchestrator.forecast import (
+    NOTHING,
+    Pace,
+    confirm_cost,
+    disk_bytes,
+    evaluate_seconds,
+    fates,
+    parzen_seconds,
+    search_cost,
+)
+from orchestrator.spec import ParzenSpec, SweepSpec
+
+HOUR = 3600.0
+
+
+def sweep(*, confirm: dict[str, Any] | None = None, **search: Any) -> SweepSpec:
+    space = {"model.encoder.kind": {"choice": ["deterministic", "gaussian"]}}
+    document = {
+        "name": "costs",
+        "data": {"name": "digits"},
+        "training": {"epochs": 81},
+        "search": {"trials": 40, "space": space} | search,
+        "confirm": confirm or {"seeds": 3, "per": "model.encoder.kind"},
+    }
+    return SweepSpec.model_validate_json(json.dumps(document))
+
+
+def test_search_without_pruner_and_budget_costs_what_it_may_cost() -> None:
+    cost = search_cost(sweep(), Pace(4, 10.0), 0.0)
+    assert cost.trials == cost.trials_expected == 40
+    assert cost.epochs == cost.epochs_expected == 40 * 81
+    assert cost.seconds == pytest.approx(cost.seconds_expected)
+    assert cost.seconds == pytest.approx(10 * 81 * 10.0)
+
+
+def test_budget_of_hours_ends_the_search_and_lets_trials_under_way_go_on() -> None:
+    """Two places, trials of 81 · 40 s = 0.9 h: at 0, 0.9 and 1.8 h each starts another."""
+    cost = search_cost(sweep(budget={"hours": 2}), Pace(2, 40.0), 0.0)
+    assert cost.trials == 40
+    assert cost.trials_expected == 6
+    assert cost.epochs_expected == 6 * 81
+    assert cost.seconds_expected == pytest.approx(2.7 * HOUR)
+    assert cost.seconds_expected <= cost.seconds == pytest.approx(2.9 * HOUR)
+    assert cost.epochs_expected <= cost.epochs < 40 * 81
+
+
+def test_budget_of_gpu_hours_counts_what_all_trials_hold() -> None:
+    hours = search_cost(sweep(budget={"hours": 2}), Pace(4, 40.0), 0.5)
+    gpu_hours = search_cost(sweep(budget={"gpu_hours": 4}), Pace(4, 40.0), 0.5)
+    assert gpu_hours == hours
+    without = search_cost(sweep(budget={"gpu_hours": 4}), Pace(4, 40.0), 0.0)
+    assert without.trials_expected == 40
+
+
+PRUNERS = [
+    {"kind": "successive_halving", "grace_epochs": 3, "reduction_factor": 3},
+    {"kind": "hyperband", "grace_epochs": 3, "reduction_factor": 3},
+    {"kind": "median", "grace_epochs": 9, "startup_trials": 5},
+]
+
+
+@pytest.mark.parametrize("pruner", PRUNERS, ids=lambda p: p["kind"])
+def test_pruner_saves_and_never_costs_more_than_the_bound(pruner: dict[str, Any]) -> None:
+    spec = sweep(pruner=pruner, trials=60)
+    cost = search_cost(spec, Pace(2, 1.0), 0.0)
+    assert 60 * pruner["grace_epochs"] < cost.epochs_expected < 0.8 * cost.epochs
+    assert cost.seconds_expected < 0.8 * cost.seconds
+    budget = search_cost(sweep(pruner=pruner, trials=60, budget={"hours": 0.2}), Pace(2, 1.0), 0.0)
+    assert budget.epochs_expected <= budget.epochs
+    assert budget.seconds_expected <= budget.seconds
+
+
+def test_halving_lets_one_in_three_go_on_at_each_rung() -> None:
+    spec = sweep(pruner=PRUNERS[0], trials=300)
+    played = [fates(spec, 300, seed) for seed in range(10)]
+    first, second = (
+        sum(fate > epochs for fates_ in played for fate in fates_) for epochs in (3, 9)
+    )
+    assert first / 3000 == pytest.approx(1 / 3, abs=0.05)
+    assert 1 / 3 - 0.05 < second / first < 0.6  # those that come later have passed a stricter rung
+
+
+def test_fates_end_at_rungs_or_at_the_last_epoch() -> None:
+    spec = sweep(pruner=PRUNERS[0])
+    assert set(fates(spec, 100, 0)) <= {3, 9, 27, 81}
+    assert fates(spec, 100, 0) == fates(spec, 100, 0)
+    assert fates(spec, 1, 0) == [81]
+
+
+def test_median_never_prunes_its_startup_trials() -> None:
+    found = fates(sweep(pruner=PRUNERS[2]), 40, 1)
+    assert found[:5] == [81] * 5
+    assert set(found) == {9, 81}
+
+
+def test_long_search_is_played_by_a_part_of_it() -> None:
+    short = search_cost(sweep(pruner=PRUNERS[0], trials=300), Pace(2, 1.0), 0.0)
+    long = search_cost(sweep(pruner=PRUNERS[0], trials=3000), Pace(2, 1.0), 0.0)
+    assert long.trials_expected == 3000
+    assert long.epochs_expected == pytest.approx(10 * short.epochs_expected, rel=1e-3)
+
+
+def test_confirm_trains_every_seed_of_every_group_to_its_end() -> None:
+    cost = confirm_cost(sweep(), Pace(4, 10.0))
+    assert (cost.trials, cost.epochs) == (6, 6 * 81)
+    assert cost.seconds == 2 * 81 * 10.0  # four, then two
+
+
+def test_sweep_without_search_has_no_search_cost() -> None:
+    spec = SweepSpec.model_validate_json('{"name": "plain", "data": {"name": "digits"}}')
+    assert search_cost(spec, Pace(2, 1.0), 0.0) == NOTHING
+    assert confirm_cost(spec, Pace(1, 1.0)).trials == 3
+
+
+def test_parzen_blocks_of_a_decade_are_shared_out_over_actors() -> None:
+    seconds = [5.0, 2.0, 1.0]
+    assert parzen_seconds(10_000, seconds, 4) == 5
+    assert parzen_seconds(10_001, seconds, 4) == 5 + 2
+    assert parzen_seconds(100_000, seconds, 4) == 5 + 3 * 2  # nine blocks, four at once
+    assert parzen_seconds(1_000_000, seconds, 1) == 5 + 9 * 2 + 90 * 1
+    assert parzen_seconds(10_000_000, seconds, 1) == 5 + 9 * 2 + 990 * 1
+
+
+def test_evaluation_scores_the_winners_models_in_full_and_the_others_for_screening() -> None:
+    parzen = ParzenSpec(samples=1_000_000, models=1, screen_samples=10_000)
+    seconds = evaluate_seconds(
+        5, parzen, per_model=3.0, block_seconds=[1.0], actors=1, train_images=20_000
+    )
+    assert seconds == 5 * 3.0 + 100 + 4 * 1 + 2
+    none = evaluate_seconds(
+        5, parzen, per_model=3.0, block_seconds=[], actors=1, train_images=20_000
+    )
+    assert none == 15.0
+
+
+def test_disk_holds_two_checkpoints_of_each_trial_until_they_are_collected() -> None:
+    spec = sweep()
+    found = disk_bytes(spec, 40, 2, 1_000_000)
+    assert found["peak"] == 1_000_000 * (2 * 46 + 6)  # and a confirmed model's copy in MLflow
+    assert found["kept"] == 1_000_000 * (2 + 6 + 6)
+    tight = spec.model_copy(
+        update={"resources": spec.resources.model_copy(update={"disk_gb": 0.01})}
+    )
+    assert found["kept"] < disk_bytes(tight, 40, 2, 1_000_000)["peak"] < found["peak"]
