@@ -1,4 +1,4 @@
-"""What `aae-sweep plan` expects of a sweep's training, over what the training takes.
+"""Compare the time that `aae-sweep plan` expects of training with the time that training takes.
 
     AAE_DATA=… python benchmarks/plan.py [FILE] [--epochs 20]
 

@@ -86,7 +86,7 @@ def tuning_frame(trials: pd.DataFrame, direction: Direction) -> pd.DataFrame:
 
 
 def tuning_rows(curves: pd.DataFrame) -> pd.DataFrame:
-    """For reading: a row for 1, 2, 5, 10, … trials and for each group's last; a column a group."""
+    """Table for reading: rows for 1, 2, 5, 10, … trials and each group's last, a column a group."""
     ends = {int(rows["trials"].max()) for _, rows in curves.groupby("group")}
     most = max(ends, default=0)
     shown = {k * 10**power for power in range(len(str(most))) for k in (1, 2, 5)} | ends

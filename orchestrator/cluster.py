@@ -149,7 +149,7 @@ def slots(wanted: Share) -> int:
 
 
 def slots_of_a_node(wanted: Share) -> int:
-    """How many trials of this share train side by side on the biggest node."""
+    """Number of trials of this share that train side by side on the biggest node."""
     return min(slots(wanted), _fitting(wanted, _biggest_node()))
 
 

@@ -20,8 +20,8 @@ from orchestrator.samplers import build_pruner
 from orchestrator.spec import BudgetSpec, ParzenSpec, SweepSpec
 
 ASSUMPTION = (
-    "expected figures play search.pruner's own rules on trials of random quality, each of which "
-    "keeps its place among the others from epoch to epoch"
+    "expected figures apply search.pruner's own rules to trials of random quality; each trial "
+    "keeps its rank from epoch to epoch, and the sampler does not learn"
 )
 KEPT_CHECKPOINTS = 2  # of every trial, until `aae-sweep gc`
 _PLAYS = 20  # of a search, of which the mean is taken
@@ -30,7 +30,7 @@ _PLAYED_TRIALS = 300  # of one play at most; longer searches repeat them
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a stage trains."""
+    """Speed of a stage's training."""
 
     at_once: int  # trials
     epoch_seconds: float  # of each of them
@@ -38,6 +38,8 @@ class Pace:
 
 @dataclass(frozen=True)
 class Cost:
+    """Trials, epochs and seconds of a stage, at most and expected."""
+
     trials: int
     trials_expected: int
     epochs: int
@@ -164,7 +166,7 @@ def _play(spec: SweepSpec, pace: Pace, gpu: float, seed: int) -> tuple[int, int,
 
 
 def fates(spec: SweepSpec, trials: int, seed: int) -> list[int]:
-    """How many epochs each trial trains, in the order in which they start: the pruner decides.
+    """Epochs that each trial trains, in the order of their starts; the pruner may end it early.
 
     The pruner sees the same random value of a trial at each of its epochs, greater is better.
     """

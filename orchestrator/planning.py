@@ -1,4 +1,4 @@
-"""What a sweep will cost on the machine or cluster that would run it.
+"""Estimate of a sweep's cost on the machine or cluster that would run it.
 
 One epoch of the file's own configuration and a few blocks of its Parzen score are timed there, as
 Ray tasks with a trial's resources, in as many places of one node at once as trials would train in.
@@ -119,7 +119,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
 
 
 def _packs(spec: SweepSpec, data: TrainingData, share: cluster.Share) -> dict[str, int]:
-    """How many trials of the file's own form each stage trains as one model."""
+    """Number of trials of the file's own form that each stage trains as one model."""
     shape = form(spec.trial_config({}, spec.seed))
     planned = {"search": spec.search.planned if spec.search else 1, "confirm": spec.confirmations}
     return {

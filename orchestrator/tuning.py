@@ -83,7 +83,7 @@ def _equal_tailed(n: int, error: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _coverage(least: np.ndarray, most: np.ndarray) -> float:
-    """How probable it is that all order statistics of uniform draws lie within their intervals.
+    """Probability that all order statistics of uniform draws lie within their intervals.
 
     The count of draws up to t is a Poisson process, given that it ends at n (Khmaladze and
     Shinjikashvili 2001): it is followed from one end of an interval to the next.

@@ -97,8 +97,8 @@ def plan(
 ) -> None:
     """Estimate trials, epochs, time and disk of each stage.
 
-    One epoch of the file's own configuration is timed where the sweep would run: on this machine
-    or on the cluster of RAY_ADDRESS.
+    One epoch of the file's own configuration is timed where the sweep would run: on this machine,
+    or in the first places that are free on the cluster of RAY_ADDRESS.
     """
     from orchestrator import cluster
 
