@@ -41,7 +41,7 @@ search:
   objective: {{metric: val/recon}}
   trials: {trials}
   space: {{model.prior.std: {{float: [0.5, 8], log: true}}}}
-confirm: {{seeds: 1}}
+confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10000, screen_samples: 10000}}}}
 """
 

@@ -69,7 +69,7 @@ search:
     model.prior.std: {{float: [0.5, 8], log: true}}
     training.reconstruction.lr: {{float: [1e-3, 2e-2], log: true}}
     training.adversarial.lr: {{float: [2e-4, 3e-3], log: true}}
-confirm: {{seeds: 1}}
+confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10000, screen_samples: 10000}}}}
 """
 
@@ -243,6 +243,7 @@ def quickstart() -> Report:
     """From the first trial's start to the last one's end; what is pruned counts as trained."""
     file = Path(__file__).parents[1] / "sweeps" / "quickstart.yaml"
     short = {"confirm.seeds": 1, "evaluate.parzen.samples": 10_000}
+    short["confirm.baseline"] = "false"
     short["evaluate.parzen.screen_samples"] = short["evaluate.parzen.samples"]
     overrides = [part for key, value in short.items() for part in ("--set", f"{key}={value}")]
     with tempfile.TemporaryDirectory() as home:

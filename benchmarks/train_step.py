@@ -70,7 +70,7 @@ search:
   sampler: {{kind: random}}
   trials: {trials}
   space: {{model.prior.std: {{float: [4, 6]}}}}
-confirm: {{seeds: 1}}
+confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10000, screen_samples: 10000}}}}
 """
 

@@ -12,6 +12,7 @@ from dashboards import curves, figures, page, style, tables
 from dashboards.sections import standing
 from dashboards.tables import plus_minus, records
 from dashboards.verdict import unit
+from orchestrator.verdicts import rivals_in_words
 
 if TYPE_CHECKING:
     from orchestrator.history import SweepView
@@ -76,6 +77,9 @@ def hero(found: Comparison) -> str:
     rest = f"; not distinguishable from: {', '.join(tied)}" if tied else ""
     if others and not tied:
         rest = "; distinguishable from every other candidate"
+    named = zip(labels, others, strict=True)
+    if told_by_margin := rivals_in_words(named, found.metric, found.document["margin"]):
+        rest = f"; {told_by_margin}"
     value = f"{found.metric} {plus_minus(figures_of['mean'], figures_of['se'])} "
     remark = "± is the standard error over seeds."
     if found.document["best_by"] != found.metric:
@@ -97,11 +101,11 @@ def hero(found: Comparison) -> str:
 def difference_frame(found: Comparison) -> pd.DataFrame:
     """One row a candidate behind the best: the difference of its mean, with its 95 % interval."""
     rows = [
-        (label, c["versus_best"]["difference"], *(c["versus_best"]["ci95"] or (None, None)))
+        (label, label, c["versus_best"]["difference"], *(c["versus_best"]["ci95"] or (None, None)))
         for label, c in zip(found.labels[1:], found.candidates[1:], strict=True)
         if c["versus_best"]["difference"] is not None
     ]
-    frame = pd.DataFrame(rows, columns=["label", "difference", "low", "high"])
+    frame = pd.DataFrame(rows, columns=["label", "group", "difference", "low", "high"])
     return frame.astype(dict.fromkeys(["difference", "low", "high"], float))
 
 
@@ -124,7 +128,8 @@ def _candidates(found: Comparison) -> str:
         for s in [c["metrics"][found.metric]]
     ]
     frame = pd.DataFrame(rows, columns=["label", "group", "values", "mean", "low", "high"])
-    return standing(found.candidates, found.labels, found.metric) + page.chart(
+    margin = found.document["margin"]
+    return standing(found.candidates, found.labels, found.metric, margin) + page.chart(
         figures.confirmed_figure(
             frame.astype(dict.fromkeys(["mean", "low", "high"], float)),
             found.looks,
@@ -141,7 +146,9 @@ def _differences(found: Comparison) -> str:
         return ""
     told = (f"{r['label']} {tables.number(r['difference'])}" for r in records(frame))
     return page.chart(
-        figures.difference_figure(frame, found.looks, f"{found.objective.title}, minus the best"),
+        figures.difference_figure(
+            frame, found.looks, f"{found.objective.title}, minus the best", found.document["margin"]
+        ),
         f"{found.metric} of each candidate minus the best's: {'; '.join(told)}.",
         "With the 95 % interval of each comparison alone: one that spans zero may be chance. Seed "
         "by seed where seeds are shared, so often narrower than the intervals above suggest.",

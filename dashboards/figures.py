@@ -52,12 +52,17 @@ def confirmed_figure(confirmed: pd.DataFrame, style: Mapping[str, Look], x_title
 
 
 def difference_figure(
-    differences: pd.DataFrame, style: Mapping[str, Look], x_title: str
+    differences: pd.DataFrame, style: Mapping[str, Look], x_title: str, margin: float | None = None
 ) -> go.Figure:
-    """A row a candidate: what it is above the best, with its 95 % interval; the best is zero."""
+    """A row a candidate: what it is above the best, with its 95 % interval; the best is zero.
+
+    The band shows the margin: differences within it are of no importance.
+    """
     figure = go.Figure()
+    if margin is not None:
+        figure.add_vrect(-margin, margin, fillcolor=GREY, opacity=0.18, line_width=0)
     for height, row in enumerate(records(differences)):
-        look, name = style[row["label"]], safe(row["label"])
+        look, name = style[row["group"]], safe(row["label"])
         figure.add_scatter(
             x=[row["difference"]],
             y=[height],

@@ -58,8 +58,10 @@ def leaderboard(sweep: Sweep) -> str:
         return ""
     main = sweep.confirmed[sweep.confirmed["metric"] == objective.metric]
     compared = f" of each {sweep.group_by}" if sweep.group_by else ""
+    control = tables.control_of(best)
+    candidates = [*best["groups"], *([control] if control else [])]
     return (
-        standing(best["groups"], list(main["label"]), objective.metric, compared)
+        standing(candidates, list(main["label"]), objective.metric, best["margin"], compared)
         + page.chart(
             figures.confirmed_figure(main, sweep.looks, objective.title),
             f"{objective.metric} of each candidate: "
@@ -68,7 +70,26 @@ def leaderboard(sweep: Sweep) -> str:
             ),
             "Filled: mean and 95 % interval over seeds (t). Open: the seeds themselves.",
         )
+        + _differences(sweep, candidates, main)
         + _on_the_test_set(sweep)
+    )
+
+
+def _differences(sweep: Sweep, candidates: Sequence[Mapping[str, Any]], main: pd.DataFrame) -> str:
+    """Candidates and control minus the winner, over the margin; the numbers are in `standing`."""
+    frame = tables.difference_frame(candidates, list(main["label"]), list(main["group"]))
+    if frame.empty or sweep.view.best is None:
+        return ""
+    margin = sweep.view.best["margin"]
+    told = (f"{r['label']} {tables.number(r['difference'])}" for r in tables.records(frame))
+    band = "" if margin is None else f" Band: the margin, ±{margin:g}."
+    return page.chart(
+        figures.difference_figure(
+            frame, sweep.looks, f"{sweep.objective.title}, minus the winner", margin
+        ),
+        f"{sweep.objective.metric} minus the winner's: {'; '.join(told)}.",
+        "With the 95 % interval of each comparison alone, seed by seed where seeds are shared."
+        + band,
     )
 
 
@@ -76,21 +97,34 @@ def standing(
     candidates: Sequence[Mapping[str, Any]],
     labels: Sequence[str],
     metric: str,
+    margin: float | None,
     compared: str = "",
 ) -> str:
-    """The table of confirmed candidates, those that the best cannot be told from set off."""
+    """The table of confirmed candidates, with the best and its ties set off."""
     frame = tables.standing_frame(candidates, labels, metric)
-    tied = [i for i, candidate in enumerate(candidates) if candidate["tied_with_best"]]
+    tied = [i for i, candidate in enumerate(candidates) if candidate.get("tied_with_best")]
     caption = (
         f"The best{compared}, trained again: mean ± standard error over fresh seeds. Set off: the "
-        "best and every candidate that its seeds cannot be told from at 5 %."
+        "best and its ties, every candidate not distinguishable from it at 5 %."
     )
     notes = (
         "t: Student's interval of the mean. Bootstrap: percentiles of the resampled mean, too "
         "narrow for few seeds. p: chance alone does this much or more, by t-tests on the "
-        "differences at shared seeds, corrected for their number (Holm)."
+        "differences at shared seeds, corrected for all pairs of candidates (Holm). Detectable: "
+        "the smallest true difference from the best that these seeds show with 80 % power. "
     )
-    right = [name for name in frame.columns if name not in ("candidate", "compared")]
+    notes += (
+        "Without a margin (confirm.margin) no candidate is equivalent to the best."
+        if margin is None
+        else f"Equivalent: the difference is within {margin:g}, by two one-sided t-tests at 5 % "
+        "for each candidate."
+    )
+    if "search − confirmed" in frame:
+        notes += (
+            " Search − confirmed: the value by which the search ranked the configuration minus "
+            "the confirmed mean; the search's best is a lucky one as a rule."
+        )
+    right = [name for name in frame.columns if name not in ("candidate", "compared", "verdict")]
     return page.table(frame, caption, right=right, marked=tied) + page.paragraph(notes, "quiet")
 
 

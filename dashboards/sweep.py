@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from dashboards import page, paper, style, tables
 from dashboards.verdict import unit
+from orchestrator.records import BASELINE, is_baseline
 
 if TYPE_CHECKING:
     from orchestrator.history import SweepView
@@ -43,7 +45,11 @@ class Sweep:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        return tables.trials_frame(self.view.trials, self.objective.metric, self.group_by)
+        frame = tables.trials_frame(self.view.trials, self.objective.metric, self.group_by)
+        searched = self.view.spec.get("search") is not None
+        control = [is_baseline(trial, searched=searched) for trial in self.view.trials]
+        frame.loc[np.array(control, bool), "group"] = BASELINE
+        return frame
 
     @cached_property
     def search(self) -> pd.DataFrame:
@@ -109,6 +115,8 @@ class Sweep:
     @property
     def legend(self) -> str:
         named = [
-            (look.colour, GLYPHS[look.symbol], name) for name, look in self.looks.items() if name
+            (look.colour, GLYPHS[look.symbol], name)
+            for name, look in self.looks.items()
+            if name not in ("", BASELINE)  # no figure of the search shows the control
         ]
         return page.legend(named) if len(named) > 1 else ""

@@ -12,9 +12,10 @@ import optuna
 import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from orchestrator.records import Direction, RunRecord
+from orchestrator.records import BASELINE, Direction, RunRecord
 from orchestrator.selection import METHODS, fronts
 from orchestrator.tuning import tuning_curve
+from orchestrator.verdicts import though
 
 Curves = Mapping[tuple[str, int], Sequence[Mapping[str, float]]]
 MISSING = "–"
@@ -125,23 +126,39 @@ def candidate_labels(best: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def control_of(best: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The control, where it is no candidate of the search itself."""
+    control: Mapping[str, Any] | None = best["baseline"]
+    hashes = {group["config_hash"] for group in best["groups"]}
+    return None if control is None or control["config_hash"] in hashes else control
+
+
 def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.DataFrame:
-    """Tidy: one row a (confirmed candidate, metric), in the order of their ranking."""
+    """Tidy: one row a (confirmed candidate, metric), in the order of their ranking; the control
+    comes last."""
     names = ["label", "group", "metric", "mean", "se", "low", "high", "values"]
     if best is None or not best["confirmed"]:
         return pd.DataFrame(columns=names)
     labels = candidate_labels(best)
+    control = control_of(best)
+    named = [
+        *(
+            (c, labels[c["config_hash"]], str(c["params"].get(group_by, "")))
+            for c in best["groups"]
+        ),
+        *([(control, BASELINE, BASELINE)] if control else []),
+    ]
     rows = [
         (
-            labels[candidate["config_hash"]],
-            str(candidate["params"].get(group_by, "")),
+            label,
+            group,
             metric,
             s["mean"],
             s["se"],
             *(s["ci95"] or (None, None)),
             s["values"],
         )
-        for candidate in best["groups"]
+        for candidate, label, group in named
         for metric, s in candidate["metrics"].items()
     ]
     frame = pd.DataFrame(rows, columns=names)
@@ -151,8 +168,9 @@ def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.
 def standing_frame(
     candidates: Sequence[Mapping[str, Any]], labels: Sequence[str], metric: str
 ) -> pd.DataFrame:
-    """One row a candidate, the best first, for reading: its mean, both intervals, and what it is
-    above the best."""
+    """One row a candidate, the best first, for reading: its mean, both intervals, what it is above
+    the best, the verdict, and what the search promised of it where a search is known."""
+    promised = any("optimism" in candidate for candidate in candidates)
     return pd.DataFrame(
         {
             "candidate": label,
@@ -161,6 +179,11 @@ def standing_frame(
             "95 % (t)": interval(*figures["ci95"] or (math.nan, math.nan)),
             "95 % (bootstrap)": interval(*figures["bootstrap95"] or (math.nan, math.nan)),
             **_versus(candidate["versus_best"]),
+            "detectable": number((candidate["difference"] or {}).get("detectable")),
+            "verdict": candidate["verdict"] + though(candidate)
+            if "verdict" in candidate
+            else "control",
+            **({"search − confirmed": number(candidate.get("optimism"))} if promised else {}),
         }
         for candidate, label in zip(candidates, labels, strict=True)
         for figures in [candidate["metrics"][metric]]
@@ -176,6 +199,20 @@ def _versus(versus: Mapping[str, Any] | None) -> dict[str, str]:
     p = "" if versus["p_holm"] is None else f"{versus['p_holm']:.2g}"
     difference = plus_minus(versus["difference"], versus["se"])
     return told | {"minus the best": difference, "p (Holm)": p, "compared": method}
+
+
+def difference_frame(
+    candidates: Sequence[Mapping[str, Any]], labels: Sequence[str], groups: Sequence[str]
+) -> pd.DataFrame:
+    """One row a candidate that a t-test compares with the best: the difference of its mean, with
+    the 95 % interval."""
+    rows = [
+        (label, group, found["mean"], *found["ci95"])
+        for candidate, label, group in zip(candidates, labels, groups, strict=True)
+        if (found := candidate["difference"]) is not None
+    ]
+    frame = pd.DataFrame(rows, columns=["label", "group", "difference", "low", "high"])
+    return frame.astype(dict.fromkeys(["difference", "low", "high"], float))
 
 
 def metrics_frame(confirmed: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.tables import MISSING, candidate_labels, plus_minus
 from orchestrator.records import METRICS
+from orchestrator.verdicts import gain_in_words, rivals_in_words
 
 if TYPE_CHECKING:
     from orchestrator.history import SweepView
@@ -61,15 +62,20 @@ def _confirmed(best: Mapping[str, Any], metric: str) -> tuple[str, str]:
     verb = "wins" if len(best["groups"]) > 1 else "reaches"
     statement = f"{verb}: {_told(best, metric)} ({seeds} seed{'s' if seeds > 1 else ''})"
     error = "± is the standard error over seeds." if seeds > 1 else "One seed has no error bar."
+    gained = gain_in_words(best)
     return (
         f"{statement}{_rivals(best)}.",
-        f"{error} The winner was fixed on validation before any test image was read.",
+        (f"{gained[0].upper()}{gained[1:]}. " if gained else "")
+        + f"{error} The winner was fixed on validation before any test image was read.",
     )
 
 
 def _rivals(best: Mapping[str, Any]) -> str:
+    labels = candidate_labels(best)  # in the order of the ranking
+    _, *others = zip(labels.values(), best["groups"], strict=True)
+    if told := rivals_in_words(others, best["objective"]["metric"], best["margin"]):
+        return f"; {told}"
     if best["tied_with"]:
-        labels = candidate_labels(best)  # in the order of the ranking
         rivals = [label for rival, label in labels.items() if rival in best["tied_with"]]
         return f"; not distinguishable from: {', '.join(rivals)}"
     return "; distinguishable from every other candidate" if len(best["groups"]) > 1 else ""

@@ -15,7 +15,7 @@ from orchestrator.drawing import draw_pictures
 from orchestrator.errors import EnvironmentUnusable, SweepError
 from orchestrator.history import evaluation_path, run_key
 from orchestrator.parzen_job import ParzenPool
-from orchestrator.records import RunRecord, conditions
+from orchestrator.records import BASELINE, RunRecord, conditions, is_baseline
 from orchestrator.scoring import Scorer, planned_samples, write_json
 from orchestrator.sweep import Sweep, interrupted
 
@@ -25,7 +25,8 @@ _LISTENING_SECONDS = 1.0  # between two looks whether a pause is over
 def evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
     """Fix the winner on validation, write that down, and only then open the test split."""
     objective = sweep.spec.objective
-    found = selection.candidates(sweep.confirm.records())
+    confirmed = selection.candidates(sweep.confirm.records())
+    found, control = selection.apart(confirmed, sweep.spec.baseline_hash)
     ranked = selection.rank(
         found, objective.metric, objective.direction, seeds=sweep.spec.confirm.seeds
     )
@@ -34,7 +35,8 @@ def evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
     sweep.confirm.set_attribute("winner", ranked[0].config_hash)
     sweep.note(stage="evaluate")
     test = _test_data(sweep, data)
-    planned = list(planned_samples(ranked, sweep.spec.evaluate.parzen))
+    scored = [*ranked, *(c for c in [control] if c is not None and c not in ranked)]
+    planned = list(planned_samples(scored, sweep.spec.evaluate.parzen))
     sweep.observer.stage_began("evaluate", len(planned), ())
     folder = sweep.settings.sweep_folder(sweep.id) / "evaluation"
     with ParzenPool(cluster.cpus() if sweep.spec.has_parzen else 0) as pool:
@@ -74,7 +76,7 @@ def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[s
         "trial": run.number,
         "seed": run.seed,
         "config_hash": run.config_hash,
-        "group": run.params.get(sweep.spec.compared or ""),
+        "group": _group(sweep, run),
         "checkpoint": run.checkpoint,
         **scorer.score(run, samples),
     }
@@ -87,6 +89,12 @@ def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[s
         sweep.spool.attach(key, path)
     sweep.spool.attach(key, Path(document["checkpoint"]), "checkpoint")
     return document
+
+
+def _group(sweep: Sweep, run: RunRecord) -> Any:
+    if is_baseline(run, searched=sweep.spec.search is not None):
+        return BASELINE
+    return run.params.get(sweep.spec.compared or "")
 
 
 def numbers(figures: dict[str, float | None]) -> dict[str, float]:

@@ -12,11 +12,11 @@ from typing import Any
 from optuna import Study
 
 from aae_core.config import digest
-from orchestrator import selection
+from orchestrator import selection, verdicts
 from orchestrator.errors import UsageError
 from orchestrator.lease import is_held
 from orchestrator.records import TRIAL_STATES, Direction, RunRecord, Stage, conditions
-from orchestrator.selection import Candidate
+from orchestrator.selection import Candidate, Comparison
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.spool import Spool
@@ -142,17 +142,19 @@ class History:
         """One row per epoch: {"epoch": 1, "train/recon": …}."""
         return self._spool.history(run_key(sweep, record.stage, record.number))
 
+    def candidates(self, sweep: str) -> tuple[list[Candidate], Candidate | None]:
+        """The confirmed candidates, and the control: the file's own configuration."""
+        ledger = Ledger.read(self._storage, sweep, "confirm")
+        baseline = ledger.attribute("baseline") if ledger else None
+        return selection.apart(selection.candidates(self.trials(sweep, "confirm")), baseline)
+
     def best(self, sweep: str) -> dict[str, Any] | None:
         """The winner among the confirmed, or the search's best with `confirmed` false."""
         goals = self.goals(sweep)
         metric, direction = next(iter(goals.items()))
         confirm = self.spec(sweep)["confirm"]
-        ranked = selection.rank(
-            selection.candidates(self.trials(sweep, "confirm")),
-            metric,
-            direction,
-            seeds=confirm["seeds"],
-        )
+        found, control = self.candidates(sweep)
+        ranked = selection.rank(found, metric, direction, seeds=confirm["seeds"])
         confirmed = bool(ranked)
         if not ranked:
             leader = selection.contenders(self.trials(sweep, "search"), goals, top=1, per=None)
@@ -160,7 +162,8 @@ class History:
         if not ranked:
             return None
         winner, search = ranked[0], self._search(sweep)
-        per = confirm["per"]
+        per, margin = confirm["per"], confirm.get("margin")
+        promised = self._promised(sweep, ranked) if confirmed else {}
         compared = [None, *selection.versus_best(ranked, metric)]
         tied = [c.config_hash for c, v in zip(ranked, compared, strict=True) if v and v.tied]
         return {
@@ -175,10 +178,18 @@ class History:
                     "tied_with_best": versus is None or versus.tied,
                     "versus_best": asdict(versus) if versus else None,
                     **_describe(c),
+                    **_judged(c, versus, metric, promised.get(c.config_hash)),
+                    "verdict": (
+                        verdicts.verdict(versus, direction, margin) if confirmed else "undecided"
+                    ),
                 }
                 for c, versus in zip(ranked, compared, strict=True)
             ],
             "tied_with": sorted(tied),
+            "objective": {"metric": metric, "direction": direction},
+            "margin": margin,
+            "baseline": _control(control, winner, metric),
+            "gain": verdicts.gain(winner, control, metric, direction) if confirmed else None,
             "data_sha256": self.data_sha256(sweep),
             "code_version": search.attribute("code_version"),
         }
@@ -246,6 +257,14 @@ class History:
         told = run.tags.get(DEPARTURES, "") if run else ""
         return told.split("; ") if told else []
 
+    def _promised(self, sweep: str, confirmed: list[Candidate]) -> dict[str, float]:
+        """The value by which the search ranked each of these configurations, by its hash."""
+        search, hashes = self._search(sweep), {c.config_hash for c in confirmed}
+        known = [record for record in search.records() if record.config_hash in hashes]
+        metric = next(iter(search.goals))
+        ranked = selection.contenders(known, search.goals, top=len(known), per=None)
+        return {record.config_hash: record.metrics[metric] for record in ranked}
+
     def _best_trial(self, sweep: str) -> dict[str, Any] | None:
         best = self.best(sweep)
         if best is None:
@@ -309,7 +328,8 @@ PICTURES = (
 
 
 def summary(best: dict[str, Any]) -> str:
-    """The document of `best` in a few words: figures over all seeds, and the configuration."""
+    """The document of `best` in a few words: figures over all seeds, the search's gain, and the
+    configuration."""
     n = len(best["seeds"])
     figures = (
         f"{name} {found['mean']:.5g}" + (f" ± {found['se']:.2g}" if found["se"] else "")
@@ -318,7 +338,9 @@ def summary(best: dict[str, Any]) -> str:
     )
     params = (f"{path} = {value}" for path, value in best["params"].items())
     seeds = f"{best['sweep']}, {n} seed{'s' if n > 1 else ''}"
-    return f"{seeds}: {', '.join(figures)}\n\n{', '.join(params)}"
+    gained = verdicts.gain_in_words(best)
+    paragraphs = (f"{seeds}: {', '.join(figures)}", gained, ", ".join(params))
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def nothing_yet(settings: Settings) -> str:
@@ -347,6 +369,34 @@ def as_document(record: RunRecord) -> dict[str, Any]:
 
 def finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _judged(
+    candidate: Candidate, versus: Comparison | None, metric: str, promised: float | None
+) -> dict[str, Any]:
+    """What is added to a candidate's description by the winner and by the search.
+
+    optimism: the search's value, `promised`, minus the confirmed mean.
+    """
+    mean = selection.summarise(list(candidate.values(metric).values()))["mean"]
+    known = promised is not None and math.isfinite(promised) and mean is not None
+    return {
+        "optimism": promised - mean if known else None,
+        "difference": verdicts.difference(versus),
+    }
+
+
+def _control(control: Candidate | None, winner: Candidate, metric: str) -> dict[str, Any] | None:
+    """The control as a candidate is described, beside the winner; its parameters are the file's."""
+    if control is None:
+        return None
+    versus = selection.compare(control, winner, metric)
+    return {
+        **_describe(control),
+        "params": {},
+        "versus_best": asdict(versus),
+        "difference": verdicts.difference(versus),
+    }
 
 
 def _describe(candidate: Candidate) -> dict[str, Any]:

@@ -24,6 +24,7 @@ TRIAL_STATES: tuple[TrialState, ...] = (
 
 Bounds = tuple[float | None, float | None]  # low and high, None where it is open
 OUT_OF_GPU_MEMORY = "out of GPU memory"  # how the reason of such a failure begins
+BASELINE = "the file's own configuration (no search)"  # what every result calls the control
 SYSTEM = "system/"  # begins the metrics that are of the machine, not of the model
 
 
@@ -184,3 +185,12 @@ class RunRecord:
     run_id: str | None = None
     started: str | None = None  # ISO 8601, UTC
     seconds: float | None = None
+
+
+def is_baseline(record: RunRecord, *, searched: bool) -> bool:
+    """True for a confirmation of the file's own configuration beside those of a search's winners.
+
+    Every suggestion of a search names at least one parameter.  A sweep without a search
+    (`searched` false) has its own configuration as its only candidate, which is no control.
+    """
+    return searched and record.stage == "confirm" and not record.params

@@ -77,7 +77,11 @@ def _plan(sweep: Sweep, trials: int) -> None:
 
 
 def confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
-    """Train the search's winners again, with seeds that the search has never used."""
+    """Train the search's winners again, with seeds that the search has never used.
+
+    The file's own configuration is the control: it gets every seed that any candidate gets, takes
+    part in no race, and is trained once where a candidate has the same configuration.
+    """
     spec = sweep.spec
     seeds = [confirm_seed(spec.seed, index) for index in range(spec.confirm.seeds)]
     chosen = [record.params for record in _contenders(sweep)] if spec.search else [{}]
@@ -86,13 +90,25 @@ def confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
             "no trial of the search has a result to confirm; the reasons: "
             f"aae-sweep show {sweep.id}"
         )
+    sweep.confirm.set_attribute("baseline", spec.baseline_hash)
+    control = _control(spec, chosen)
     for before, now in pairwise([0, *spec.confirm.heats]):
         if before:
             chosen = _unbeaten(sweep, chosen, seeds[:before])
-        sweep.confirm.enqueue({"params": p, "seed": s} for s in seeds[:now] for p in chosen)
+        for trained in (chosen, control):
+            sweep.confirm.enqueue({"params": p, "seed": s} for s in seeds[:now] for p in trained)
         planned = len(sweep.confirm.records())
         sweep.note(planned=sweep.search.attribute("planned") | {"confirm": planned})
         _train(sweep, "confirm", planned, data, share, lambda: sweep.confirm.pop(spec))
+
+
+def _control(spec: SweepSpec, chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the parameters of the file's own configuration, as a candidate names them if one has
+    it; none where nothing is searched or the control is switched off."""
+    if spec.search is None or not spec.confirm.baseline:
+        return []
+    own = (p for p in chosen if spec.trial_config(p, spec.seed).config_hash == spec.baseline_hash)
+    return [next(own, {})]
 
 
 def _unbeaten(sweep: Sweep, racing: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:

@@ -1,16 +1,18 @@
 """Ranking with error bars. Pure: records in, verdicts out.
 
 A candidate is one configuration; its value under a metric is the mean over its seeds, and ± is the
-standard error over seeds.  Candidates are compared by a t-test, seed by seed where they
-share seeds; those that it cannot tell from the best at 5 %, corrected for their number, are tied.
+standard error over seeds.  A t-test compares candidates, seed by seed where they share seeds.
+Those that it cannot distinguish from the best at 5 % are ties.  Holm's correction covers every pair
+of candidates, because the best is chosen on the very seeds that are tested.
 """
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import groupby
+from itertools import combinations, groupby
 from statistics import fmean, stdev, variance
 from typing import Any, Literal
 
@@ -23,7 +25,7 @@ METHODS = {  # Comparison.method -> what is told of it
     "welch": "all values (Welch)",
     None: "too few seeds",
 }
-_LEVEL = 0.05
+LEVEL = 0.05
 _RESAMPLES = 10_000
 
 
@@ -35,6 +37,7 @@ class Candidate:
     params: dict[str, Any]
     runs: tuple[RunRecord, ...]
     sweep: str | None = None  # where candidates of several are compared
+    diverged: int = 0  # seeds at which it diverged, which `runs` lack
 
     @property
     def seeds(self) -> list[int]:
@@ -92,12 +95,35 @@ def fronts(costs: np.ndarray) -> np.ndarray:
 
 
 def candidates(records: Iterable[RunRecord]) -> list[Candidate]:
-    """The finished confirmations, by configuration."""
-    groups: dict[str, list[RunRecord]] = {}
+    """Group the finished confirmations by configuration, one run a seed."""
+    groups: dict[str, dict[int, RunRecord]] = {}
+    diverged: Counter[str] = Counter()
     for record in records:
         if record.state == "complete":
-            groups.setdefault(record.config_hash, []).append(record)
-    return [Candidate(h, runs[0].params, tuple(runs)) for h, runs in groups.items()]
+            groups.setdefault(record.config_hash, {}).setdefault(record.seed, record)
+        diverged[record.config_hash] += record.state == "diverged"
+    return [
+        Candidate(
+            config_hash,
+            next((run.params for run in runs.values() if run.params), {}),
+            tuple(runs.values()),
+            diverged=diverged[config_hash],
+        )
+        for config_hash, runs in groups.items()
+    ]
+
+
+def apart(
+    found: Iterable[Candidate], baseline: str | None
+) -> tuple[list[Candidate], Candidate | None]:
+    """Split the candidates of the search from the control, whose configuration hash is `baseline`.
+
+    The control is no candidate: no ranking may make it the winner.  Where the search has suggested
+    the file's own configuration itself, that candidate is the control, too.
+    """
+    found = list(found)
+    control = next((each for each in found if each.config_hash == baseline), None)
+    return [each for each in found if each is not control or each.params], control
 
 
 def rank(
@@ -131,11 +157,13 @@ class Comparison:
     se: float | None = None
     ci95: list[float] | None = None  # of this comparison alone
     p: float | None = None  # two-sided
-    p_holm: float | None = None  # corrected for the comparisons made beside it
+    p_holm: float | None = None  # corrected for all pairs of the candidates
+    degrees: float | None = None  # of freedom, of Student's t
+    diverged: int = 0  # seeds at which either diverged
 
     @property
     def tied(self) -> bool:
-        return not self.told_apart(_LEVEL)
+        return not self.told_apart(LEVEL)
 
     def told_apart(self, level: float) -> bool:
         return self.p_holm is not None and self.p_holm < level
@@ -143,6 +171,10 @@ class Comparison:
 
 def compare(a: Candidate, b: Candidate, metric: str) -> Comparison:
     """a − b under a metric, by all values where fewer than two seeds are shared."""
+    return replace(_compared(a, b, metric), diverged=a.diverged + b.diverged)
+
+
+def _compared(a: Candidate, b: Candidate, metric: str) -> Comparison:
     ours, theirs = a.values(metric), b.values(metric)
     shared = sorted(ours.keys() & theirs.keys())
     if not (ours and theirs) or not all(map(math.isfinite, [*ours.values(), *theirs.values()])):
@@ -162,10 +194,15 @@ def compare(a: Candidate, b: Candidate, metric: str) -> Comparison:
 
 
 def versus_best(ranked: Sequence[Candidate], metric: str) -> list[Comparison]:
-    """Every candidate behind the first minus the first; p_holm counts them all."""
-    found = [compare(other, ranked[0], metric) for other in ranked[1:]]
-    adjusted = iter(holm([c.p for c in found if c.p is not None]))
-    return [c if c.p is None else replace(c, p_holm=next(adjusted)) for c in found]
+    """Every candidate behind the first minus the first; p_holm counts every pair of candidates.
+
+    Pairs with the first alone would be too few: the first is the largest of k means, so that of
+    equal candidates one in nine families of ten would have a loser (`benchmarks/verdicts.py`).
+    """
+    pairs = [compare(b, a, metric) for a, b in combinations(ranked, 2)]  # the first's come first
+    adjusted = iter(holm([c.p for c in pairs if c.p is not None]))
+    corrected = [c if c.p is None else replace(c, p_holm=next(adjusted)) for c in pairs]
+    return corrected[: max(len(ranked) - 1, 0)]
 
 
 def tied_with_best(ranked: Sequence[Candidate], metric: str) -> list[Candidate]:
@@ -187,7 +224,7 @@ def unbeaten(
         ranked = rank(group, metric, direction)
         compared = zip(ranked[1:], versus_best(ranked, metric), strict=True)
         left += ranked[:1]
-        left += [c for c, against in compared if not against.told_apart(_LEVEL / looks)]
+        left += [c for c, against in compared if not against.told_apart(LEVEL / looks)]
     return left
 
 
@@ -229,7 +266,8 @@ def _tested(
     se = math.sqrt(square)
     t = abs(difference) / se if se else math.inf
     p = 2 * float(stdtr(degrees, -t)) if difference else 1.0
-    return Comparison(method, seeds, difference, se, _interval(difference, se, degrees), p)
+    interval = _interval(difference, se, degrees)
+    return Comparison(method, seeds, difference, se, interval, p, degrees=degrees)
 
 
 def _interval(mean: float, se: float, degrees: float) -> list[float]:

@@ -67,9 +67,13 @@ def smoke(spec: SweepSpec, settings: Settings) -> SweepSpec:
         group[name] = _shrunk(path, group[name])
     if spec.search is not None:
         document["search"] |= _small_search(document["search"])
-    document["confirm"] = {
+    overrides = document["confirm"]["set"].items()
+    document["confirm"] |= {
+        "top": 1,
+        "per": None,
         "seeds": min(spec.confirm.seeds, _SEEDS),
-        "set": {path: _SMALL.get(path, _same)(v) for path, v in document["confirm"]["set"].items()},
+        "race": None,
+        "set": {path: _shrunk(path, value) for path, value in overrides},
     }
     document["evaluate"]["parzen"] |= _small_parzen(document["evaluate"]["parzen"])
     document["resources"]["cpu"] = min(spec.resources.cpu, 1.0)

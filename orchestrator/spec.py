@@ -207,6 +207,8 @@ class ConfirmSpec(Spec):
     seeds: Count = 3
     race: int | None = Field(default=None, ge=2)  # seeds after which the beaten get no more
     overrides: dict[str, Value] = Field(default={}, alias="set")  # by path: confirmation alone
+    baseline: bool = True  # the file's own configuration as well, by the same seeds: the control
+    margin: float | None = Field(default=None, gt=0)  # smaller differences are of no importance
 
     @property
     def heats(self) -> list[int]:
@@ -407,7 +409,12 @@ class SweepSpec(TrialSpec):
             return self.confirm.seeds
         per = self.confirm.per
         groups = len(self.search.space[per].ends) if per else 1
-        return self.confirm.seeds * self.confirm.top * groups
+        return self.confirm.seeds * (self.confirm.top * groups + self.confirm.baseline)
+
+    @property
+    def baseline_hash(self) -> str | None:
+        """Names the file's own configuration, the control of a search; None without a search."""
+        return self.trial_config({}, self.seed).config_hash if self.search else None
 
     @property
     def pruner(self) -> PrunerSpec:

@@ -6,7 +6,7 @@ the sweep again finds what was lost and from which checkpoint it goes on.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,7 @@ class Assignment:
     attempt: int  # counted from 1
     config: TrialConfig
     resume: Path | None  # the last good checkpoint of an earlier attempt
+    params: Mapping[str, Any] = field(default_factory=dict)  # of the search, by path
 
 
 def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
@@ -276,7 +277,12 @@ class Ledger:
         database.make_durable(self._storage.engine)
         checkpoint = live.progress.get("checkpoint")
         return Assignment(
-            self.stage, number, known["attempts"], config, Path(checkpoint) if checkpoint else None
+            self.stage,
+            number,
+            known["attempts"],
+            config,
+            Path(checkpoint) if checkpoint else None,
+            known["params"],
         )
 
     # -- what happened -----------------------------------------------------------------------

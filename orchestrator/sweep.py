@@ -226,6 +226,7 @@ class Recorder:
                 DEPARTURES: "; ".join(config.departures),
                 "aae.attempt": assignment.attempt,
                 DATA: str(sweep.search.attribute("data_sha256")),
+                **({"aae.baseline": True} if _is_control(sweep.spec, assignment) else {}),
             },
         )
         sweep.spool.attach(key, resolved)
@@ -274,6 +275,10 @@ class Recorder:
             path = drawn.replace(folder / dated(drawn.name, time))
             sweep.spool.attach(key, path, folder.name)
         sweep.spool.set_tags(key, {"mlflow.loggedImages": True})
+
+
+def _is_control(spec: SweepSpec, assignment: Assignment) -> bool:
+    return spec.search is not None and assignment.stage == "confirm" and not assignment.params
 
 
 def _without_epoch(row: dict[str, float]) -> dict[str, float]:

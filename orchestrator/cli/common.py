@@ -97,6 +97,22 @@ def setting(path: str, value: Any) -> str:
     return f"{short} {value:.3g}" if isinstance(value, float) else f"{short} {value}"
 
 
+def rivals(best: dict[str, Any]) -> str | None:
+    """How the other candidates compare with the winner, from the document of `best`: by their
+    verdicts where the sweep file has a margin, else the ties."""
+    from orchestrator.verdicts import rivals_in_words
+
+    values = [str(group["value"]) for group in best["groups"]]
+    named = [
+        (value if values.count(value) == 1 else group["config_hash"], group)
+        for value, group in zip(values[1:], best["groups"][1:], strict=True)
+    ]
+    ties = len(best["tied_with"])
+    several = f"{ties} other candidate{'s' if ties > 1 else ''}"
+    told = f"ties with {several} (t-tests by seeds, α = 0.05)" if ties else None
+    return rivals_in_words(named, best["objective"]["metric"], best["margin"]) or told
+
+
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"

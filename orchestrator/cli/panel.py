@@ -34,6 +34,7 @@ class Standing:
 
     metric: str
     direction: Direction
+    baseline: str | None = None  # hash of the control's configuration, which leads nothing
     stage: str = ""
     planned: int = 0
     ended: dict[int, RunRecord] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Standing:
             state=state,
             seed=assignment.config.seed,
             config_hash=assignment.config.config_hash,
-            params={},
+            params=dict(assignment.params),
             reason=reason,
             metrics=report.metrics if report else {},
         )
@@ -115,7 +116,7 @@ class Standing:
         return f"{number(figures['mean'], figures['se'])} ({whose})"
 
     def _rank(self) -> None:
-        found = selection.candidates(self.ended.values())
+        found, _ = selection.apart(selection.candidates(self.ended.values()), self.baseline)
         ranked = selection.rank(found, self.metric, self.direction)
         self.leader = ranked[0] if ranked else None
 
@@ -321,7 +322,7 @@ def _model(assignment: Assignment) -> str:
 def watching(spec: SweepSpec) -> Iterator[Lines]:
     """A panel on a terminal's stderr, lines elsewhere."""
     console = Console(file=sys.stderr)
-    standing = Standing(spec.objective.metric, spec.objective.direction)
+    standing = Standing(spec.objective.metric, spec.objective.direction, spec.baseline_hash)
     if not console.is_terminal:
         yield Lines(standing, console)
         return

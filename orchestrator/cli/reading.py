@@ -78,7 +78,7 @@ def show(
 ) -> None:
     """List a sweep's trials, or one with its learning curve."""
     from orchestrator.history import as_document, finite
-    from orchestrator.records import conditions
+    from orchestrator.records import BASELINE, conditions, is_baseline
 
     reader = common.history()
     name = reader.resolve(sweep)
@@ -96,6 +96,7 @@ def show(
         return
     metric = reader.objective(name)["metric"]
     params = sorted({path for r in records for path in r.params})
+    searched = reader.spec(name)["search"] is not None
     common.table(
         ("trial", "state", "epochs", metric, *(p.split(".", 1)[-1] for p in params), "remarks"),
         (
@@ -105,7 +106,16 @@ def show(
                 r.epochs,
                 r.metrics.get(metric),
                 *(r.params.get(p) for p in params),
-                "; ".join(filter(None, (r.reason, *conditions(r.metrics)))),
+                "; ".join(
+                    filter(
+                        None,
+                        (
+                            BASELINE if is_baseline(r, searched=searched) else "",
+                            r.reason,
+                            *conditions(r.metrics),
+                        ),
+                    )
+                ),
             )
             for r in records
         ),
@@ -113,7 +123,9 @@ def show(
 
 
 def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
-    """Show the winner with its error, and what it cannot be told apart from."""
+    """Show the winner with its error, how the others compare, and what the search gained."""
+    from orchestrator.records import BASELINE
+
     reader = common.history()
     name = reader.resolve(sweep)
     document = reader.best(name)
@@ -123,6 +135,10 @@ def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
         common.emit(document)
         return
     groups = document["groups"]
+    columns = [(str(group["value"] or group["config_hash"]), group) for group in groups]
+    control = document["baseline"]
+    if control and all(control["config_hash"] != group["config_hash"] for group in groups):
+        columns.append((BASELINE, control))
     objective = reader.objective(name)["metric"]
     others = sorted(
         metric
@@ -130,15 +146,15 @@ def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
         if metric.startswith(("val/", "test/")) and metric != objective
     )
     common.table(
-        ("", *(str(group["value"] or group["config_hash"]) for group in groups)),
+        ("", *(title for title, _ in columns)),
         [
             *(
-                (metric, *(_figure(group["metrics"].get(metric)) for group in groups))
+                (metric, *(_figure(group["metrics"].get(metric)) for _, group in columns))
                 for metric in (objective, *others)
             ),
-            ("seeds", *(len(group["seeds"]) for group in groups)),
+            ("seeds", *(len(group["seeds"]) for _, group in columns)),
             *(
-                (path, *(group["params"].get(path) for group in groups))
+                (path, *(group["params"].get(path) for _, group in columns))
                 for path in sorted({path for group in groups for path in group["params"]})
             ),
         ],
@@ -273,12 +289,17 @@ def _ended(trials: dict[str, int]) -> int:
 def _verdict(best: dict[str, Any]) -> str:
     if not best["confirmed"]:
         return "Not confirmed yet: one seed, hence no error."
-    words = "The first column is the winner's; ± is the standard error over seeds."
-    tied = len(best["tied_with"])
-    if tied:
-        others = "one other column" if tied == 1 else f"{tied} other columns"
-        words += f" It cannot be told apart from {others}."
-    return words
+    from orchestrator.verdicts import gain_in_words
+
+    found = [
+        "The first column is the winner's; ± is the standard error over seeds.",
+        *(
+            f"{told[0].upper()}{told[1:]}."
+            for told in (common.rivals(best), gain_in_words(best))
+            if told
+        ),
+    ]
+    return "\n".join(found)
 
 
 def _figure(figures: dict[str, Any] | None) -> str:

@@ -306,6 +306,8 @@ def _summarise(
 def _winner(
     status: dict[str, Any], best: dict[str, Any], evaluation: dict[str, Any] | None
 ) -> list[str]:
+    from orchestrator import verdicts
+
     params = ", ".join(common.setting(*item) for item in best["params"].items())
     lines = [f"  winner  {params or 'the configuration of the file'}"]
     objective = status["objective"]["metric"]
@@ -322,9 +324,8 @@ def _winner(
             f"{common.number(model['log_likelihood'], model['standard_error'])} nats "
             f"(over {model['n_test']:,} test images)"
         )
-    if best["tied_with"]:
-        lines.append(f"          not told apart from {len(best['tied_with'])} other candidates")
-    return lines
+    words = [common.rivals(best), verdicts.gain_in_words(best)]
+    return lines + [f"          {told}" for told in words if told]
 
 
 def _print_plan(plan: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ search:
   space:
     model.prior.std: {float: [0.5, 4], log: true}
     training.reconstruction.lr: {float: [1e-3, 1e-2], log: true}
-confirm: {seeds: 2}
+confirm: {seeds: 2, baseline: false}
 evaluate: {parzen: {samples: 10_000, screen_samples: 10_000}}
 """
 

@@ -48,7 +48,7 @@ search:
     training.adversarial.lr: {{choice: [1.2, 0.05, 0.04, 0.03, 0.02, 0.015, 0.01, 0.005]}}
     model.prior.std: {{float: [0.5, 4], log: true}}
     model.encoder.kind: {{choice: [deterministic, gaussian, universal]}}
-confirm: {{seeds: 1}}
+confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 """
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 
-from orchestrator import selection
+from orchestrator import selection, verdicts
 from orchestrator.errors import UsageError
 from orchestrator.history import Picture, SweepView
 from orchestrator.records import TRIAL_STATES, RunRecord
@@ -161,6 +161,57 @@ def _as_errors(metrics: dict[str, float]) -> dict[str, float]:
         _ERRORS.get(name, name): _error(value) if name in _ERRORS else value
         for name, value in metrics.items()
     }
+
+
+def with_control(view: SweepView, level: float, margin: float | None) -> SweepView:
+    """The same sweep with a control of this mean, by the same seeds, and with a margin."""
+    assert view.best is not None
+    winner, *others = (
+        selection.Candidate(group["config_hash"], group["params"], tuple(runs))
+        for group in view.best["groups"]
+        for runs in [[t for t in view.trials if t.config_hash == group["config_hash"]]]
+    )
+    control = [
+        replace(
+            run,
+            number=100 + place,
+            config_hash="ba5e11e0",
+            params={},
+            metrics={METRIC: level + (place - 1) / 4, "test/parzen_ll": level - 2},
+        )
+        for place, run in enumerate(winner.runs)
+    ]
+    [found] = selection.candidates(control)
+    versus = selection.compare(found, winner, METRIC)
+    ranks = [None, *selection.versus_best([winner, *others], METRIC)]
+    groups = [
+        group | {"verdict": verdicts.verdict(rank, "maximize", margin)}
+        for group, rank in zip(view.best["groups"], ranks, strict=True)
+    ]
+    baseline = {
+        "params": {},
+        "config_hash": "ba5e11e0",
+        "seeds": found.seeds,
+        "metrics": {
+            name: selection.summarise(list(found.values(name).values()))
+            for name in (METRIC, "test/parzen_ll")
+        },
+        "versus_best": asdict(versus),
+        "difference": verdicts.difference(versus),
+    }
+    key = ("confirm", view.best["trials"][0])
+    return replace(
+        view,
+        trials=[*view.trials, *control],
+        curves=view.curves | {("confirm", r.number): view.curves[key] for r in control},
+        best=view.best
+        | {
+            "groups": groups,
+            "margin": margin,
+            "baseline": baseline,
+            "gain": verdicts.gain(winner, found, METRIC, "maximize"),
+        },
+    )
 
 
 def without_results(view: SweepView, **changes: Any) -> SweepView:
@@ -323,6 +374,9 @@ def _best(confirm: list[RunRecord]) -> dict[str, Any]:
             "run_ids": [],
             "tied_with_best": versus is None or versus.tied,
             "versus_best": asdict(versus) if versus else None,
+            "difference": verdicts.difference(versus),
+            "verdict": verdicts.verdict(versus, "maximize", None),
+            "optimism": 1.25,
         }
         for candidate, versus in zip(ranked, compared, strict=True)
     ]
@@ -331,6 +385,10 @@ def _best(confirm: list[RunRecord]) -> dict[str, Any]:
         "confirmed": True,
         "groups": groups,
         "tied_with": [group["config_hash"] for group in others if group["tied_with_best"]],
+        "objective": {"metric": METRIC, "direction": "maximize"},
+        "margin": None,
+        "baseline": None,
+        "gain": None,
         "data_sha256": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "code_version": "0.1.0+g70e2917",
     }

@@ -27,6 +27,7 @@ def compared(*views: SweepView, **changes: Any) -> candidates.Comparison:
         "metric": METRIC,
         "best_by": METRIC,
         "direction": "maximize",
+        "margin": None,
         "data_sha256": {view.status["id"]: "0" for view in views},
         "candidates": documents,
     }

@@ -73,7 +73,7 @@ def view(tmp_path: Path) -> SweepView:
 def test_every_section_is_there(view: SweepView) -> None:
     page = Page(build_report([view]))
     assert [a["id"] for a in page.all("section")] == [id for id, _, _ in SECTIONS]
-    assert len(page.figures) == 7 + 7 + 2  # slices: 7, curves: 2
+    assert len(page.figures) == 8 + 7 + 2  # slices: 7, curves: 2
     assert len(page.all("img")) == 2
 
 

@@ -31,7 +31,7 @@ search:
   sampler: {{kind: grid}}
   space:
     model.hidden: {{choice: [[32], [48], [{HUGE}]]}}
-confirm: {{seeds: 2}}
+confirm: {{seeds: 2, baseline: false}}
 evaluate: {{parzen: {{samples: 2_000, screen_samples: 1_000}}}}
 resources: {{cpu: 1, gpu: 0}}
 """

@@ -36,7 +36,7 @@ search:
   space:
     model.prior.std: {{float: [0.5, 4], log: true}}
     model.encoder.kind: {{choice: [deterministic, gaussian, universal]}}
-confirm: {{seeds: 1}}
+confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 """
 

@@ -19,7 +19,7 @@ search:
   space:
     training.reconstruction.lr: {{choice: [1e-3, 1e18]}}
     model.hidden: {{choice: [[16], [100_000_000_000_000_000]]}}
-confirm: {{seeds: 2}}
+confirm: {{seeds: 2, baseline: false}}
 evaluate: {{parzen: {{samples: 1_000, screen_samples: 1_000}}}}
 """
 

@@ -28,7 +28,7 @@ search:
   trials: 4
   space:
     model.prior.std: {{float: [0.5, 4], log: true}}
-confirm: {{seeds: 1}}
+confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 """
 

@@ -14,7 +14,7 @@ search:
   objective: {metric: val/recon}
   trials: 1
   space: {model.prior.std: {float: [0.5, 4]}}
-confirm: {seeds: 1}
+confirm: {seeds: 1, baseline: false}
 """
 
 

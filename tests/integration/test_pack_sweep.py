@@ -23,7 +23,7 @@ search:
   space:
     model.code_dim: {{choice: [2, 3]}}
     model.prior.std: {{float: [0.5, 4], log: true}}
-confirm: {{seeds: 2}}
+confirm: {{seeds: 2, baseline: false}}
 evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 """
 

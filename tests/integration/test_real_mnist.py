@@ -18,7 +18,7 @@ search:
   sampler: {kind: random}
   trials: 2
   space: {model.prior.std: {float: [1, 5]}}
-confirm: {seeds: 1}
+confirm: {seeds: 1, baseline: false}
 evaluate: {parzen: {samples: 1_000, screen_samples: 1_000}}
 """
 

@@ -19,7 +19,7 @@ search:
   trials: 3
   space:
     training.classification.lr: {float: [1e-3, 0.3], log: true}
-confirm: {seeds: 2}
+confirm: {seeds: 2, baseline: false}
 """
 TRAIN = {"train/recon", "train/disc_z", "train/gen_z", "train/disc_y", "train/gen_y", "train/class"}
 VAL = {"val/recon", "val/error", "val/latent_mmd", "val/latent_std"}

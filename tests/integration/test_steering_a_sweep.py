@@ -33,7 +33,7 @@ search:
   trials: 2
   space:
     model.hidden: {{choice: [[500, 500], [{HUGE}], [400, 400]]}}
-confirm: {{seeds: 1}}
+confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 """
 

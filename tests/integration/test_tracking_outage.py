@@ -24,7 +24,7 @@ search:
   trials: 2
   space:
     model.prior.std: {{float: [0.5, 4], log: true}}
-confirm: {{seeds: 1}}
+confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 """
 NOTHING = {"runs": 0, "metrics": 0, "artifacts": 0}

@@ -138,7 +138,7 @@ def sweep(path: Path, **changes: Any) -> SweepSpec:
         "model": {"hidden": [4], "code_dim": 2, "init_std": 0.2},
         "training": {"epochs": 2, "batch_size": 9},
         "search": search | changes.pop("search", {}),
-        "confirm": {"seeds": 2},
+        "confirm": {"seeds": 2, "baseline": False},
         "evaluate": {"parzen": {"samples": 200, "screen_samples": 200}},
     }
     return SweepSpec.of(document | changes)
@@ -190,6 +190,6 @@ def digits_with_labels(**changes: Any) -> SweepSpec:
             "trials": 3,
             "space": {"training.classification.lr": {"float": [1e-3, 0.3], "log": True}},
         },
-        "confirm": {"seeds": 2},
+        "confirm": {"seeds": 2, "baseline": False},
     }
     return SweepSpec.of(document | changes)

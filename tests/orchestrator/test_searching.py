@@ -211,7 +211,8 @@ def racing(path: Path, **confirm: Any) -> SweepSpec:
         "model.clusters": {"choice": [3, 4]},
     }
     search = {"sampler": {"kind": "grid"}, "space": space}
-    return sweep(path, search=search, trials=4, confirm={"top": 4, "seeds": 5, **confirm})
+    confirmed = {"top": 4, "seeds": 5, "baseline": False, **confirm}
+    return sweep(path, search=search, trials=4, confirm=confirmed)
 
 
 def seeds_by_rate(reader: History, spec: SweepSpec) -> dict[float, int]:

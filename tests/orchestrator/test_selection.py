@@ -401,7 +401,7 @@ def test_the_more_are_compared_the_more_it_takes() -> None:
     for comparison in versus_best(found, LL):
         assert comparison.difference == pytest.approx(-shift)
         assert comparison.p == pytest.approx(0.03)
-        assert comparison.p_holm == pytest.approx(0.09)
+        assert comparison.p_holm == pytest.approx(0.18)  # six pairs, whoever is the best
 
 
 def test_what_cannot_be_tested_is_no_comparison_to_correct_for() -> None:

@@ -99,7 +99,7 @@ def test_every_size_shrinks(settings: Settings) -> None:
     assert spec.max_epochs == 2
     assert spec.search is not None
     assert spec.search.trials == 3  # one of every encoder
-    assert spec.confirmations == 2
+    assert spec.confirmations == 2 + 2  # the winner, and the file's own configuration
     assert spec.evaluate.parzen.samples < 10_000
     assert spec.evaluate.parzen.screen_samples < spec.evaluate.parzen.samples
     assert spec.resources.cpu == 1

@@ -115,11 +115,11 @@ def test_compare_is_told_to_people_too(aae: Callable[..., Any]) -> None:
     assert header.split()[:4] == ["sweep", "configuration", "seeds", LL]
     assert best.split()[0] == spec.sweep_id
     assert best.split()[-3:] == ["best", "prior.std", "1"]
-    assert near.split()[-3:] == ["tied", "prior.std", "4"]
+    assert near.split()[-3:] == ["undecided", "prior.std", "4"]
     assert "-5.00 ± 0.11" in far
     assert "seed by seed (5)" in far
-    assert "tied" not in far
-    assert "1 of 2 cannot be told from it" in verdict
+    assert far.split()[-3:] == ["worse", "prior.std", "2"]
+    assert "1 of 2 not distinguishable from it" in verdict
 
 
 def test_compare_writes_a_page_too(aae: Callable[..., Any], tmp_path: Path) -> None:
