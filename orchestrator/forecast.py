@@ -81,8 +81,8 @@ def search_cost(spec: SweepSpec, pace: Pace, gpu: float) -> Cost:
 def confirm_cost(spec: SweepSpec, pace: Pace) -> Cost:
     """Cost of `confirm`, which prunes nothing; a race (`confirm.race`) may only save."""
     trials = spec.confirmations
-    epochs = trials * spec.max_epochs
-    seconds = math.ceil(trials / pace.at_once) * spec.max_epochs * pace.epoch_seconds
+    epochs = trials * spec.confirm_epochs
+    seconds = math.ceil(trials / pace.at_once) * spec.confirm_epochs * pace.epoch_seconds
     return Cost(trials, trials, epochs, epochs, seconds, seconds)
 
 

@@ -38,6 +38,7 @@ from orchestrator import cluster, forecast
 from orchestrator.compatibility import require_compatible
 from orchestrator.drawing import draw_figures
 from orchestrator.forecast import Cost, Pace
+from orchestrator.records import Stage
 from orchestrator.searching import pack_size
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -69,15 +70,15 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
     with cluster.connected(settings):
         share = cluster.share(spec.resources)
         slots, actors = cluster.slots(share), cluster.cpus()
-        packs = _packs(spec, data, share)
-        timings = {pack: _timed(spec, data, share, pack) for pack in {*packs.values()}}
+        forms = _forms(spec, data, share)
+        timings = {each: _timed(spec, data, share, *each) for each in {*forms.values()}}
     paces = {
-        stage: Pace(slots * pack, fmean(t.epoch for t in timings[pack]))
-        for stage, pack in packs.items()
+        stage: Pace(slots * pack, fmean(t.epoch for t in timings[config, pack]))
+        for stage, (config, pack) in forms.items()
     }
     searching = forecast.search_cost(spec, paces["search"], share.gpu)
     confirming = forecast.confirm_cost(spec, paces["confirm"])
-    timing = timings[packs["confirm"]]
+    timing = timings[forms["confirm"]]
     blocks = [fmean(each) for each in zip(*(t.blocks for t in timing), strict=True)]
     evaluating = forecast.evaluate_seconds(
         spec.confirmations,
@@ -96,9 +97,9 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
         "where": _where(settings, share, slots),
         "trials": searching.trials,
         "confirmations": confirming.trials,
-        "epochs": (searching.trials + confirming.trials) * spec.max_epochs,
+        "epochs": searching.trials * spec.max_epochs + confirming.epochs,
         "epoch_seconds": paces[first].epoch_seconds,
-        "samples_per_second": fmean(t.samples_per_second for t in timings[packs[first]]),
+        "samples_per_second": fmean(t.samples_per_second for t in timings[forms[first]]),
         "parallel": at_once,
         "seconds": searching.seconds + confirming.seconds,
         "checkpoint_bytes": checkpoint,
@@ -118,17 +119,26 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _packs(spec: SweepSpec, data: TrainingData, share: cluster.Share) -> dict[str, int]:
-    """Number of trials of the file's own form that each stage trains as one model."""
-    shape = form(spec.trial_config({}, spec.seed))
-    planned = {"search": spec.search.planned if spec.search else 1, "confirm": spec.confirmations}
-    return {
-        stage: 1 if shape is None else min(trials, pack_size(spec, trials, data, share)(shape))
-        for stage, trials in planned.items()
+def _forms(
+    spec: SweepSpec, data: TrainingData, share: cluster.Share
+) -> dict[str, tuple[TrialConfig, int]]:
+    """The file's own configuration in each stage, and how many such trials train as one model."""
+    planned: dict[Stage, int] = {
+        "search": spec.search.planned if spec.search else 1,
+        "confirm": spec.confirmations,
     }
+    found: dict[str, tuple[TrialConfig, int]] = {}
+    for stage, trials in planned.items():
+        config = spec.stage_config(stage, {}, spec.seed)
+        shape = form(config)
+        pack = 1 if shape is None else min(trials, pack_size(spec, trials, data, share)(shape))
+        found[stage] = config, pack
+    return found
 
 
-def _timed(spec: SweepSpec, data: TrainingData, share: cluster.Share, pack: int) -> list[Timing]:
+def _timed(
+    spec: SweepSpec, data: TrainingData, share: cluster.Share, config: TrialConfig, pack: int
+) -> list[Timing]:
     """One timing of each place on a node where trials would train side by side."""
     import ray
     from ray.exceptions import RayTaskError
@@ -136,9 +146,8 @@ def _timed(spec: SweepSpec, data: TrainingData, share: cluster.Share, pack: int)
     stages = [spec.confirmations, spec.search.planned if spec.search else 0]
     places = min(cluster.slots_of_a_node(share), -(-max(stages) // pack))
     task: Any = ray.remote(measure).options(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)
-    config = spec.trial_config({}, spec.seed).to_dict()
     samples = spec.evaluate.parzen.samples
-    arguments = (config, ray.put(data), share.threads, share.gpu > 0, pack, samples)
+    arguments = (config.to_dict(), ray.put(data), share.threads, share.gpu > 0, pack, samples)
     try:
         timings: list[Timing] = ray.get([task.remote(*arguments) for _ in range(places)])
     except RayTaskError as error:
@@ -178,11 +187,14 @@ def measure(
 
 
 def _time_epochs(states: list[TrainState], data: TrainingData) -> tuple[float, float, float]:
-    """Seconds of an epoch of all, seconds of one validation, images a second."""
+    """Seconds of an epoch of all, seconds of one validation, images a second.
+
+    Every timed epoch validates; `training.validate_every` says how many epochs share the cost.
+    """
     took: list[float] = []
-    members = dict(enumerate(states))
+    training, members = states[0].config.training, dict(enumerate(states))
     began = time.perf_counter()
-    for told in fit_pack(members, data):
+    for told in fit_pack(members, data, range(training.epochs)):
         took.append(time.perf_counter() - began)
         for said in told.values():
             if isinstance(said, TrialDiverged):
@@ -194,7 +206,9 @@ def _time_epochs(states: list[TrainState], data: TrainingData) -> tuple[float, f
     speed = sum(said.samples_per_second for said in last)
     images = len(data.x_train) * len(last)
     seconds = fmean(took[1:] or took)
-    return seconds, max(0.0, seconds - images / speed) / len(last), speed
+    validating = max(0.0, seconds - images / speed)
+    seconds -= validating * (1 - 1 / training.validate_every)
+    return seconds, validating / len(last), speed
 
 
 def _time_blocks(source: ModelSource, data: TrainingData) -> list[float]:

@@ -107,7 +107,11 @@ def _control(spec: SweepSpec, chosen: list[dict[str, Any]]) -> list[dict[str, An
     it; none where nothing is searched or the control is switched off."""
     if spec.search is None or not spec.confirm.baseline:
         return []
-    own = (p for p in chosen if spec.trial_config(p, spec.seed).config_hash == spec.baseline_hash)
+    own = (
+        p
+        for p in chosen
+        if spec.stage_config("confirm", p, spec.seed).config_hash == spec.baseline_hash
+    )
     return [next(own, {})]
 
 

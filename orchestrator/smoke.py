@@ -80,10 +80,6 @@ def smoke(spec: SweepSpec, settings: Settings) -> SweepSpec:
     return SweepSpec.of(document)
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
 def _small_search(search: dict[str, Any]) -> dict[str, Any]:
     """As many trials as show every choice that shall be balanced; none of them is pruned."""
     balanced = search["space"].get(search["balance"])

@@ -413,8 +413,9 @@ class SweepSpec(TrialSpec):
 
     @property
     def baseline_hash(self) -> str | None:
-        """Names the file's own configuration, the control of a search; None without a search."""
-        return self.trial_config({}, self.seed).config_hash if self.search else None
+        """Name the file's own configuration as `confirm` trains it; None without a search."""
+        own = self.stage_config("confirm", {}, self.seed)
+        return own.config_hash if self.search else None
 
     @property
     def pruner(self) -> PrunerSpec:
