@@ -98,6 +98,16 @@ def test_the_runs_of_a_sweep_share_its_data_set(sweep: Sweep, data: TrainingData
     assert parent.tags["aae.data_sha256"] == data.sha256
 
 
+def test_trial_s_run_names_its_departures_from_the_paper(sweep: Sweep) -> None:
+    config = SPEC.trial_config({"training.phases": "joint", "training.discriminator_steps": 2}, 5)
+    Recorder(sweep).trial_started(Assignment("confirm", 1, 1, config, None))
+    runs = [sweep.spool.run(f"{sweep.id}/confirm/{number}") for number in (0, 1)]
+    assert [run.tags["aae.departures"] for run in runs if run] == [
+        "",
+        "joint phases; 2 discriminator steps a batch",
+    ]
+
+
 def test_a_file_of_images_is_named_as_the_source(data: TrainingData) -> None:
     document = dataset({"name": "arrays", "path": "/images.npz"}, data)
     assert document["source_type"] == "local"

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from aae_core.data import load_training_data
+from aae_core.training import TrainState, fit
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.provenance import latest, provenance, succession
-from orchestrator.reproducing import Comparison, Difference, recorded
+from orchestrator.reproducing import Comparison, Difference, Recorded, recorded, reproduce
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
 from orchestrator.study import Assignment
@@ -149,6 +150,27 @@ def test_a_number_and_none_differ_without_bound(
     comparison = Comparison()
     assert comparison.add(1, then, here) == ["a"]
     assert comparison.largest == math.inf
+
+
+def test_reproduce_validates_the_epochs_that_the_record_has(tmp_path: Path) -> None:
+    """A pruner's rung is in the record, and not in the configuration."""
+    training = {"epochs": 4, "validate_every": 3, "batch_size": 100}
+    model = {"hidden": [4], "code_dim": 2}
+    spec = SweepSpec.of(
+        {"name": "tiny", "data": {"name": "digits"}, "model": model, "training": training}
+    )
+    config = spec.trial_config({}, 5)
+    data = load_training_data(config.data, tmp_path)
+    rung = fit(TrainState.create(config, data), data, validate_at=(2,))
+    curve = {epoch.epoch: epoch.metrics for epoch in rung}
+    run = Recorded(
+        "0" * 32, {"aae.sweep": "tiny", "mlflow.runName": "search-0"}, {}, config, curve, []
+    )
+    assert run.validated == {2, 3, 4}
+    settings = Settings.from_environment({"AAE_HOME": str(tmp_path)})
+    *_, end = reproduce(run, settings)
+    assert end["metrics"] == []
+    assert end["identical"]
 
 
 # -- no record -------------------------------------------------------------------------------

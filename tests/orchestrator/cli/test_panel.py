@@ -154,6 +154,21 @@ def test_the_time_left_counts_epochs_under_way(
     assert standing.left == pytest.approx(15)  # one second an epoch, 5 + 10 to go
 
 
+def test_panel_keeps_the_last_validated_value_through_epochs_without_one(
+    standing: Standing, start: Callable[..., Assignment]
+) -> None:
+    screen = console(terminal=True)
+    shown = Panel(standing, screen, "digits-1")
+    shown.stage_began("search", 1, [])
+    shown.trial_started(start(0))
+    shown.trial_epoch("search", report(0, 3, 24.5))
+    costs = {"train/recon": 2.0}
+    shown.trial_epoch("search", replace(report(0, 4, 0.0), metrics=costs))
+    screen.print(shown)
+    [row] = [line for line in printed(screen) if "4/10" in line]
+    assert "24.5" in row
+
+
 def test_the_panel_shows_how_all_stands_and_what_runs(
     standing: Standing, clock: Clock, start: Callable[..., Assignment]
 ) -> None:
