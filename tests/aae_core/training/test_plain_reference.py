@@ -206,10 +206,11 @@ def adversarial(
     def judged(logits: Tensor, as_real: bool) -> Tensor:
         return binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(as_real)))
 
-    losses = {
-        f"train/disc_{name}": judged(net(real), True) + judged(net(fake.detach()), False)
-        for name, (net, real, fake) in games.items()
-    }
+    losses = {}
+    for name, (net, real, fake) in games.items():
+        seen = net(torch.cat([real, fake.detach()]))  # one mask of dropout for both
+        on_real, on_fake = seen.split([len(real), len(fake)])
+        losses[f"train/disc_{name}"] = judged(on_real, True) + judged(on_fake, False)
     p.descend("discriminator", sum(losses.values()), *[net for net, _, _ in games.values()])
     fooled = {
         f"train/gen_{name}": judged(net(fake), True) for name, (net, _, fake) in games.items()
