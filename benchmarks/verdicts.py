@@ -8,7 +8,8 @@ own.  The winner is therefore chosen on the seeds that are tested, as in a sweep
 nats; `std` is that of one value over seeds, of which the seed's effect explains half the variance.
 
 A verdict is wrong where the true difference from the winner of the draw contradicts it: "worse" at
-a true difference of 0, "equivalent" at one of the margin or more.
+a true difference of 0, "equivalent" at one of the margin or more.  "Worse" is counted without a
+margin, where nothing else can be said of a significant difference.
 """
 
 import argparse
@@ -58,14 +59,18 @@ def drawn(
 
 def judged(
     means: Sequence[float], seeds: int, std: float, draws: int, stream: np.random.Generator
-) -> Iterator[list[tuple[float, str]]]:
-    """Yield for every draw the candidates behind its winner: (true difference, verdict)."""
+) -> Iterator[list[tuple[float, set[str]]]]:
+    """Yield for every draw the candidates behind its winner: their true differences from it, and
+    their verdicts with the margin and without."""
     for _ in range(draws):
         winner, *others = rank(drawn(means, seeds, std, stream), METRIC, "maximize")
         best = means[int(winner.config_hash)]
         compared = versus_best([winner, *others], METRIC)
         yield [
-            (means[int(other.config_hash)] - best, verdict(versus, "maximize", MARGIN))
+            (
+                means[int(other.config_hash)] - best,
+                {verdict(versus, "maximize", margin) for margin in (MARGIN, None)},
+            )
             for other, versus in zip(others, compared, strict=True)
         ]
 
@@ -82,11 +87,11 @@ def error_rates(
     every = [each for draw in found for each in draw]
 
     def share(told: str, true: Any) -> float | None:
-        concerned = [said == told for difference, said in every if true(difference)]
+        concerned = [told in said for difference, said in every if true(difference)]
         return sum(concerned) / len(concerned) if concerned else None
 
     def any_wrong(told: str, true: Any) -> float:
-        wrong = (any(said == told and true(d) for d, said in draw) for draw in found)
+        wrong = (any(told in said and true(d) for d, said in draw) for draw in found)
         return sum(wrong) / draws
 
     return {

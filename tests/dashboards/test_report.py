@@ -19,13 +19,14 @@ from synthetic_sweep import (
     count_states,
     hostile,
     make_view,
+    with_control,
     without_results,
 )
 
 from dashboards import build_report, write_report
 from dashboards.sections import SECTIONS
 from orchestrator.history import SweepView
-from orchestrator.records import RunRecord
+from orchestrator.records import BASELINE, RunRecord
 from orchestrator.selection import summarise
 
 VOID = {"meta", "img", "br", "link"}
@@ -75,6 +76,18 @@ def test_every_section_is_there(view: SweepView) -> None:
     assert [a["id"] for a in page.all("section")] == [id for id, _, _ in SECTIONS]
     assert len(page.figures) == 8 + 7 + 2  # slices: 7, curves: 2
     assert len(page.all("img")) == 2
+
+
+def test_the_control_has_a_row_of_its_own_and_is_no_candidate(view: SweepView) -> None:
+    report = build_report([with_control(view, 300.0, 5.0)])
+    [standing] = [t for t in report.split("<table") if "detectable" in t]
+    rows = standing.split("<tr")[2:]
+    assert [BASELINE.split()[-1] in row for row in rows] == [False, False, False, True]
+    assert "control" in rows[3]
+    assert "class=marked" not in rows[3]
+    assert "The search gained" in report
+    assert "Band: the margin, ±5." in report
+    assert len(Page(report).figures) == 8 + 7 + 2
 
 
 def test_it_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> None:

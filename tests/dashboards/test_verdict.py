@@ -3,10 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_sweep import METRIC, make_view, without_results
+from synthetic_sweep import METRIC, make_view, with_control, without_results
 
 from dashboards.verdict import verdict
 from orchestrator.history import SweepView
+
+VERDICTS = ("winner", "equivalent", "worse")
 
 
 @pytest.fixture
@@ -25,6 +27,22 @@ def test_the_winner_with_its_error_bar_and_those_it_ties_with(view: SweepView) -
         "gaussian wins: val/parzen_ll 123.4 ± 1.2 nats (3 seeds); "
         "not distinguishable from: universal."
     )
+
+
+def test_with_a_margin_the_others_are_named_by_their_verdicts(view: SweepView) -> None:
+    assert view.best is not None
+    verdicts = dict(zip(("gaussian", "universal", "deterministic"), VERDICTS, strict=True))
+    groups = [group | {"verdict": verdicts[group["value"]]} for group in view.best["groups"]]
+    told = str(verdict(best_of(view, groups=groups, margin=5.0)))
+    assert told.endswith("(3 seeds); equivalent within 5 nats: universal; worse: deterministic.")
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [(300.0, "The search gained"), (345.0, "The search gained nothing: the file's own")],
+)
+def test_the_remark_says_what_the_search_gained(view: SweepView, level: float, words: str) -> None:
+    assert words in verdict(with_control(view, level, 5.0)).remark
 
 
 def test_ties_are_told_in_the_order_of_the_ranking(view: SweepView) -> None:

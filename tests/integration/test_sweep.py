@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sweep_command import Bench
 
+from orchestrator.records import BASELINE
 from orchestrator.study import confirm_seed
 
 TINY = """
@@ -30,7 +31,7 @@ search:
     model.encoder.noise_dim: {int: [2, 8], when: {model.encoder.kind: universal}}
     model.prior.std: {float: [0.5, 4], log: true}
     training.reconstruction.lr: {choice: [5e-3, 2e-3, 1e18]}
-confirm: {per: model.encoder.kind, seeds: 2}
+confirm: {per: model.encoder.kind, seeds: 2, margin: 2.5}
 evaluate: {parzen: {samples: 20_000, screen_samples: 10_000}}
 """
 KINDS = {"deterministic", "gaussian", "universal"}
@@ -57,7 +58,7 @@ def test_status_says_what_was_done(bench: Bench) -> None:
     assert (status["sweep"], status["stage"], status["state"]) == ("tiny", "done", "done")
     assert status["id"] == f"tiny-{status['config_hash']}"
     assert status["trials"] == {
-        "complete": 11,
+        "complete": 13,
         "diverged": 1,
         "pruned": 0,
         "failed": 0,
@@ -77,7 +78,8 @@ def test_status_says_what_was_done(bench: Bench) -> None:
 def test_every_trial_is_shown(bench: Bench, shown: list[dict[str, Any]]) -> None:
     search = [t for t in shown if t["stage"] == "search"]
     confirm = [t for t in shown if t["stage"] == "confirm"]
-    assert [t["number"] for t in search] == [t["number"] for t in confirm] == list(range(6))
+    assert [t["number"] for t in search] == list(range(6))
+    assert [t["number"] for t in confirm] == list(range(8))
     assert Counter(t["params"]["model.encoder.kind"] for t in search) == dict.fromkeys(KINDS, 2)
     diverged, *others = search
     assert (diverged["state"], diverged["epochs"]) == ("diverged", 0)
@@ -99,7 +101,10 @@ def test_only_winners_are_confirmed_with_fresh_seeds(shown: list[dict[str, Any]]
     confirm = [t for t in shown if t["stage"] == "confirm"]
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for trial in confirm:
-        by_kind.setdefault(trial["params"]["model.encoder.kind"], []).append(trial)
+        by_kind.setdefault(trial["params"].get("model.encoder.kind", ""), []).append(trial)
+    control = by_kind.pop("")
+    assert [t["params"] for t in control] == [{}, {}]
+    assert [t["seed"] for t in control] == [confirm_seed(10, 0), confirm_seed(10, 1)]
     assert by_kind.keys() == KINDS
     for kind, trials in by_kind.items():
         finished = [
@@ -130,6 +135,18 @@ def test_the_best_is_a_mean_over_seeds(bench: Bench, shown: list[dict[str, Any]]
     assert means == sorted(means, reverse=True)
     assert {group["value"] for group in best["groups"]} == KINDS
     assert {group["by"] for group in best["groups"]} == {"model.encoder.kind"}
+    for group in best["groups"]:
+        assert group["verdict"] in {"winner", "worse", "equivalent", "undecided"}
+        [searched] = [
+            t["metrics"]["val/parzen_ll"]
+            for t in shown
+            if t["stage"] == "search" and t["config_hash"] == group["config_hash"]
+        ]
+        confirmed = group["metrics"]["val/parzen_ll"]["mean"]
+        assert group["optimism"] == pytest.approx(searched - confirmed)
+    means = [best["baseline"]["metrics"]["val/parzen_ll"]["mean"], means[0]]
+    assert best["gain"]["mean"] == pytest.approx(means[1] - means[0])
+    assert best["gain"]["ci95"][0] < best["gain"]["mean"] < best["gain"]["ci95"][1]
     assert len(best["data_sha256"]) == 64
     assert best["code_version"]
 
@@ -143,8 +160,9 @@ def test_test_figures_belong_to_confirmations_alone(shown: list[dict[str, Any]])
 def test_the_evaluation_has_its_samples_curve_and_controls(bench: Bench) -> None:
     path = bench.settings.sweep_folder(bench.sweep) / "evaluation.json"
     models = json.loads(path.read_text())["models"]
-    assert [model["n_samples"] for model in models] == [20_000] + [10_000] * 5
-    assert {model["trial"] for model in models} == set(range(6))
+    assert [model["n_samples"] for model in models] == [20_000] + [10_000] * 7
+    assert {model["trial"] for model in models} == set(range(8))
+    assert [model["group"] for model in models[-2:]] == [BASELINE] * 2
     assert models[0]["config_hash"] == bench.ask("best", "tiny")["config_hash"]
     for model in models:
         assert (model["n_valid"], model["n_test"], model["dim"]) == (300, 300, 64)
@@ -222,7 +240,7 @@ def test_more_trials_extend_the_same_sweep(bench: Bench, shown: list[dict[str, A
     assert len(old) == 8
     assert old[:6] == [t for t in shown if t["stage"] == "search"]
     confirmed = [t for t in trials if t["stage"] == "confirm"]
-    assert [t["seed"] for t in confirmed[:6]] == [
+    assert [t["seed"] for t in confirmed[:8]] == [
         t["seed"] for t in shown if t["stage"] == "confirm"
     ]
     assert set(bench.mlflow_states().values()) == {"FINISHED", "FAILED"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.history import History, as_document, run_key
+from orchestrator.history import History, as_document, run_key, summary
 from orchestrator.lease import held
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -44,6 +44,8 @@ BEST_KEYS = {
     "run_ids",
     "data_sha256",
     "code_version",
+    "baseline",
+    "gain",
 }
 TRIAL_KEYS = {
     "number",
@@ -232,6 +234,42 @@ def test_best_of_the_confirmed_has_groups_and_errors(confirmed: History, spec: S
     ]
     assert best["groups"][1]["metrics"]["val/parzen_ll"]["mean"] == 11.0
     assert best["checkpoints"] == ["/checkpoints/1"] * 2
+
+
+def test_best_judges_the_candidates_and_has_no_gain_without_a_control(
+    confirmed: History, spec: SweepSpec
+) -> None:
+    best: Any = confirmed.best(spec.sweep_id)
+    assert (best["baseline"], best["gain"]) == (None, None)
+    winner, behind = best["groups"]
+    assert (winner["verdict"], winner["difference"]) == ("winner", None)
+    # differences of -10 at both seeds: no spread, so even two seeds tell
+    assert behind["verdict"] == "worse"
+    assert behind["difference"] == {"mean": -10.0, "ci95": [-10.0, -10.0], "detectable": 0.0}
+    assert [group["optimism"] for group in best["groups"]] == [None, None]  # not as searched
+
+
+def test_best_measures_gain_and_optimism_against_the_control(
+    settings: Settings, spec: SweepSpec, searched: History
+) -> None:
+    queue = Ledger.create(open_storage(settings), spec, "confirm")
+    chosen = searched.trials(spec.sweep_id, "search")[3].params  # at 3 nats
+    queue.set_attribute("baseline", spec.baseline_hash)
+    queue.enqueue({"params": p, "seed": s} for p in (chosen, {}) for s in (1, 3))
+    for value in (2.0, 3.0, 50.0, 53.0):
+        assignment = queue.pop(spec)
+        assert assignment is not None
+        train(settings, queue, spec, assignment.number, value)
+    best: Any = searched.best(spec.sweep_id)
+    assert best["params"] == chosen  # the control is far better, and no candidate
+    [group] = best["groups"]
+    assert group["optimism"] == 3.0 - 2.5
+    assert best["baseline"]["params"] == {}
+    assert best["baseline"]["metrics"]["val/parzen_ll"]["mean"] == 51.5
+    assert best["gain"]["mean"] == -49.0
+    assert best["gain"]["ci95"] == pytest.approx([-49 - 12.706205, -49 + 12.706205])
+    assert "the file's own configuration is better than the winner by 49 nats" in summary(best)
+    json.dumps(best, allow_nan=False)
 
 
 def test_a_trials_document_keeps_its_contract(confirmed: History, spec: SweepSpec) -> None:

@@ -155,6 +155,8 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("{kind: tpe}", "{kind: tpe}\n  budget: {}", "search.budget", 14, "must say `hours` or `gpu_hours`"),
     ("seeds: 2", "seeds: 2, race: 2", "confirm.race", 19, "must be below confirm.seeds, 2"),
     ("seeds: 2", "seeds: 2, race: 1", "confirm.race", 19, "must be at least 2, not 1"),
+    ("seeds: 2", "seeds: 2, margin: 0", "confirm.margin", 19, "must be more than 0"),
+    ("seeds: 2", "seeds: 2, baseline: 1", "confirm.baseline", 19, "must be true or false"),
     ("balance: model.encoder.kind", "balance: model.encoder", "search.balance", 14, "`model.encoder` is not in the search space; did you mean `model.encoder.kind`?"),
     ("balance: model.encoder.kind", "balance: model.prior.std", "search.balance", 14, "`model.prior.std` is a range; name a parameter with `choice`"),
     ("per: model.encoder.kind", "per: model.encoder.noise_dim", "confirm.per", 19, "`model.encoder.noise_dim` is a range"),

@@ -19,6 +19,7 @@ from orchestrator import trainable
 from orchestrator.cluster import Share
 from orchestrator.errors import Interrupted
 from orchestrator.history import History
+from orchestrator.records import BASELINE, is_baseline
 from orchestrator.searching import pack_size
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -243,6 +244,100 @@ def test_a_race_that_is_interrupted_goes_on_to_the_same_end(
     with pytest.raises(Interrupted):
         run(settings, spec, watcher, draining)
     assert seeds_by_rate(run(settings, spec), spec) == {1e-2: 10, 1e-7: 8}
+
+
+def confirmed_params(reader: History, spec: SweepSpec) -> list[tuple[int, bool]]:
+    """(seed's index, is the control) of each confirmation, in the order of their numbers."""
+    index = {confirm_seed(spec.seed, i): i for i in range(9)}
+    records = reader.trials(spec.sweep_id, "confirm")
+    return [(index[r.seed], is_baseline(r, searched=True)) for r in records]
+
+
+def test_confirm_trains_the_files_own_configuration_with_every_seed_of_the_winner(
+    settings: Settings, tmp_path: Path
+) -> None:
+    spec = sweep(images(tmp_path / "i.npz", test=True), confirm={"seeds": 2})
+    watcher = Watcher()
+    reader = run(settings, spec, watcher)
+    assert confirmed_params(reader, spec) == [(0, False), (1, False), (0, True), (1, True)]
+    status, best = reader.status(spec.sweep_id), reader.best(spec.sweep_id)
+    assert status["planned"] == {"search": 3, "confirm": spec.confirmations}
+    assert spec.confirmations == 4
+    assert best is not None
+    baseline, gain = best["baseline"], best["gain"]
+    assert (baseline["params"], baseline["seeds"]) == ({}, best["seeds"])
+    assert baseline["config_hash"] == spec.baseline_hash != best["config_hash"]
+    assert [group["config_hash"] for group in best["groups"]] == [best["config_hash"]]
+    means = (found["metrics"]["val/recon"]["mean"] for found in (baseline, best))
+    assert gain["mean"] == pytest.approx(next(means) - next(means))  # less is better
+    promised = min(r.metrics["val/recon"] for r in reader.trials(spec.sweep_id, "search"))
+    optimism = promised - best["metrics"]["val/recon"]["mean"]
+    assert best["groups"][0]["optimism"] == pytest.approx(optimism)
+    evaluation = reader.evaluation(spec.sweep_id)
+    assert evaluation is not None
+    groups = [model["group"] for model in evaluation["models"]]
+    assert groups == [None, None, BASELINE, BASELINE]
+    again = Watcher()
+    run(settings, spec, again)
+    assert not [seen for seen in again.seen if "started" in seen]
+
+
+def test_confirm_of_a_study_begun_without_a_control_adds_the_control_alone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = images(tmp_path / "i.npz", test=True)
+    run(settings, sweep(path))
+    spec, watcher = sweep(path, confirm={"seeds": 2}), Watcher()
+    reader = run(settings, spec, watcher)
+    assert [seen for seen in watcher.seen if "started" in seen] == [
+        "confirm 2 started",
+        "confirm 3 started",
+    ]
+    assert confirmed_params(reader, spec) == [(0, False), (1, False), (0, True), (1, True)]
+
+
+def test_the_control_never_wins_however_good_it_is(settings: Settings, tmp_path: Path) -> None:
+    space = {"training.reconstruction.lr": {"choice": [1e-7, 1e-8]}}  # next to nothing is learned
+    path = images(tmp_path / "i.npz", test=True)
+    spec = sweep(path, search={"space": space}, confirm={"seeds": 3})
+    best = run(settings, spec).best(spec.sweep_id)
+    assert best is not None
+    assert best["params"]["training.reconstruction.lr"] < 1e-6
+    metric = "val/recon"
+    assert best["baseline"]["metrics"][metric]["mean"] < best["metrics"][metric]["mean"]
+    assert best["gain"]["mean"] < 0
+    confirm = Ledger.read(open_storage(settings), spec.sweep_id, "confirm")
+    assert confirm is not None
+    assert confirm.attribute("winner") == best["config_hash"]
+
+
+def test_a_winner_with_the_files_own_configuration_is_its_own_control(
+    settings: Settings, tmp_path: Path
+) -> None:
+    space = {"model.prior.std": {"choice": [1.0]}}  # the default
+    path = images(tmp_path / "i.npz", test=True)
+    spec = sweep(path, search={"space": space}, confirm={"seeds": 2})
+    reader = run(settings, spec)
+    assert len(reader.trials(spec.sweep_id, "confirm")) == 2
+    best = reader.best(spec.sweep_id)
+    assert best is not None
+    assert best["baseline"]["config_hash"] == best["config_hash"]
+    assert best["gain"] == {"mean": 0.0, "ci95": [0.0, 0.0]}
+
+
+def test_a_race_never_eliminates_the_control(settings: Settings, tmp_path: Path) -> None:
+    """Here it learns nothing, so every candidate that goes on would beat it."""
+    spec = racing(images(tmp_path / "i.npz", test=True), race=4, baseline=True)
+    slow = {"reconstruction": {"lr": 1e-7}, "epochs": 2, "batch_size": 9}
+    spec = SweepSpec.of(spec.resolved() | {"training": slow})
+    reader = run(settings, spec)
+    control = [r for r in reader.trials(spec.sweep_id, "confirm") if not r.params]
+    assert len({r.seed for r in control}) == len(control) == 5
+    assert Counter(
+        r.params["training.reconstruction.lr"]
+        for r in reader.trials(spec.sweep_id, "confirm")
+        if r.params
+    ) == {1e-2: 10, 1e-7: 8}
 
 
 def test_a_sweep_learns_from_another_where_their_spaces_agree(

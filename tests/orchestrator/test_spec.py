@@ -187,6 +187,7 @@ def test_another_experiment_is_another_sweep(change: dict[str, Any]) -> None:
         {"confirm": {"seeds": 3, "race": 2}},
         {"search__patience": 4},
         {"confirm__seeds": 9},
+        {"confirm": {"seeds": 2, "baseline": False, "margin": 5}},
         {"confirm__per": "model.encoder.kind"},
         {"evaluate__parzen": {"samples": 10}},
         {"resources__gpu": 0.5},

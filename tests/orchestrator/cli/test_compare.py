@@ -38,6 +38,7 @@ def confirm(
     metric: str = LL,
     test: Values | None = None,
     data: str = "0" * 64,
+    margin: float | None = None,
 ) -> SweepSpec:
     """A sweep of this name with these confirmations, as its driver leaves them behind."""
     settings = Settings.from_environment()
@@ -46,7 +47,7 @@ def confirm(
         "space": {"model.prior.std": {"float": [0.5, 8]}},
         "objective": {"metric": metric},
     }
-    seeds = {"seeds": min(map(len, found.values()), default=3)}
+    seeds = {"seeds": min(map(len, found.values()), default=3), "margin": margin}
     document = {"name": name, "search": search, "confirm": seeds}
     spec = SweepSpec.of(document)
     storage = open_storage(settings)
@@ -80,6 +81,10 @@ NOISE = (0.3, -0.2, 0.1, -0.3, 0.1)
 
 def shifted(by: float, noise: float = 1.0) -> dict[int, float]:
     return {seed: hard + by + noise * NOISE[seed] for seed, hard in HARD.items()}
+
+
+def verdicts_of(document: Mapping[str, Any]) -> list[str]:
+    return [candidate["verdict"] for candidate in document["candidates"]]
 
 
 THREE = {1.0: HARD, 2.0: shifted(-5.0), 4.0: shifted(-0.1)}
@@ -120,6 +125,40 @@ def test_compare_is_told_to_people_too(aae: Callable[..., Any]) -> None:
     assert "seed by seed (5)" in far
     assert far.split()[-3:] == ["worse", "prior.std", "2"]
     assert "1 of 2 not distinguishable from it" in verdict
+
+
+def test_compare_with_a_margin_proves_equivalence(aae: Callable[..., Any]) -> None:
+    confirm("one", THREE)
+    without = aae("compare", "--json").document
+    assert (without["margin"], verdicts_of(without)) == (None, ["winner", "undecided", "worse"])
+    document = aae("compare", "--margin", 1, "--json").document
+    assert (document["margin"], verdicts_of(document)) == (1.0, ["winner", "equivalent", "worse"])
+    best, near, _ = document["candidates"]
+    assert best["difference"] is None
+    assert near["difference"].keys() == {"mean", "ci95", "detectable"}
+    assert near["difference"]["ci95"][0] < near["difference"]["mean"] == pytest.approx(-0.1)
+    wide = aae("compare", "--margin", 9)
+    assert "equivalent (though lower)" in wide.out
+    assert "Equivalent, within 9: 2 of 2" in wide.out
+
+
+def test_compare_takes_the_margin_of_the_sweeps_objective(aae: Callable[..., Any]) -> None:
+    spec = confirm("one", THREE, test=THREE, margin=1.0)
+    assert aae("compare", "--json").document["margin"] == 1.0
+    assert aae("compare", "--metric", "test/parzen_ll", "--json").document["margin"] is None
+    groups = aae("best", "--json").document["groups"]
+    assert [group["verdict"] for group in groups] == ["winner", "equivalent", "worse"]
+    told = aae("best").out
+    assert "Equivalent within 1 nats: " in told
+    assert spec.confirm.margin == 1.0
+
+
+@pytest.mark.parametrize("margin", ["0", "-1", "nan", "inf"])
+def test_compare_refuses_a_margin_that_is_no_distance(aae: Callable[..., Any], margin: str) -> None:
+    confirm("one", THREE)
+    ended = aae("compare", "--margin", margin, "--json")
+    assert (ended.code, ended.out) == (2, "")
+    assert "must be a number above 0" in ended.err
 
 
 def test_compare_writes_a_page_too(aae: Callable[..., Any], tmp_path: Path) -> None:
