@@ -196,8 +196,8 @@ def _compared(a: Candidate, b: Candidate, metric: str) -> Comparison:
 def versus_best(ranked: Sequence[Candidate], metric: str) -> list[Comparison]:
     """Every candidate behind the first minus the first; p_holm counts every pair of candidates.
 
-    Pairs with the first alone would be too few: the first is the largest of k means, so that of
-    equal candidates one in nine families of ten would have a loser (`benchmarks/verdicts.py`).
+    Pairs with the first alone would be too few: the first is chosen on the values that are tested,
+    so any pair may become the one that is read.
     """
     pairs = [compare(b, a, metric) for a, b in combinations(ranked, 2)]  # the first's come first
     adjusted = iter(holm([c.p for c in pairs if c.p is not None]))

@@ -78,7 +78,7 @@ def test_every_section_is_there(view: SweepView) -> None:
     assert len(page.all("img")) == 2
 
 
-def test_the_control_has_a_row_of_its_own_and_is_no_candidate(view: SweepView) -> None:
+def test_report_with_a_control_gives_it_a_row_and_no_rank(view: SweepView) -> None:
     report = build_report([with_control(view, 300.0, 5.0)])
     [standing] = [t for t in report.split("<table") if "detectable" in t]
     rows = standing.split("<tr")[2:]

@@ -29,7 +29,7 @@ def test_the_winner_with_its_error_bar_and_those_it_ties_with(view: SweepView) -
     )
 
 
-def test_with_a_margin_the_others_are_named_by_their_verdicts(view: SweepView) -> None:
+def test_verdict_with_a_margin_names_the_others_by_their_verdicts(view: SweepView) -> None:
     assert view.best is not None
     verdicts = dict(zip(("gaussian", "universal", "deterministic"), VERDICTS, strict=True))
     groups = [group | {"verdict": verdicts[group["value"]]} for group in view.best["groups"]]
@@ -41,7 +41,9 @@ def test_with_a_margin_the_others_are_named_by_their_verdicts(view: SweepView) -
     ("level", "words"),
     [(300.0, "The search gained"), (345.0, "The search gained nothing: the file's own")],
 )
-def test_the_remark_says_what_the_search_gained(view: SweepView, level: float, words: str) -> None:
+def test_verdict_remark_with_a_control_says_what_the_search_gained(
+    view: SweepView, level: float, words: str
+) -> None:
     assert words in verdict(with_control(view, level, 5.0)).remark
 
 

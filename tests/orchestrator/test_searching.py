@@ -253,7 +253,7 @@ def confirmed_params(reader: History, spec: SweepSpec) -> list[tuple[int, bool]]
     return [(index[r.seed], is_baseline(r, searched=True)) for r in records]
 
 
-def test_confirm_trains_the_files_own_configuration_with_every_seed_of_the_winner(
+def test_confirm_trains_the_control_with_every_seed_of_the_winner(
     settings: Settings, tmp_path: Path
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True), confirm={"seeds": 2})
@@ -296,7 +296,9 @@ def test_confirm_of_a_study_begun_without_a_control_adds_the_control_alone(
     assert confirmed_params(reader, spec) == [(0, False), (1, False), (0, True), (1, True)]
 
 
-def test_the_control_never_wins_however_good_it_is(settings: Settings, tmp_path: Path) -> None:
+def test_confirm_control_better_than_every_candidate_does_not_win(
+    settings: Settings, tmp_path: Path
+) -> None:
     space = {"training.reconstruction.lr": {"choice": [1e-7, 1e-8]}}  # next to nothing is learned
     path = images(tmp_path / "i.npz", test=True)
     spec = sweep(path, search={"space": space}, confirm={"seeds": 3})
@@ -311,7 +313,7 @@ def test_the_control_never_wins_however_good_it_is(settings: Settings, tmp_path:
     assert confirm.attribute("winner") == best["config_hash"]
 
 
-def test_a_winner_with_the_files_own_configuration_is_its_own_control(
+def test_confirm_winner_with_the_files_own_configuration_is_trained_once_as_its_own_control(
     settings: Settings, tmp_path: Path
 ) -> None:
     space = {"model.prior.std": {"choice": [1.0]}}  # the default
@@ -325,7 +327,9 @@ def test_a_winner_with_the_files_own_configuration_is_its_own_control(
     assert best["gain"] == {"mean": 0.0, "ci95": [0.0, 0.0]}
 
 
-def test_a_race_never_eliminates_the_control(settings: Settings, tmp_path: Path) -> None:
+def test_confirm_race_with_a_weak_control_gives_it_every_seed(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Here it learns nothing, so every candidate that goes on would beat it."""
     spec = racing(images(tmp_path / "i.npz", test=True), race=4, baseline=True)
     slow = {"reconstruction": {"lr": 1e-7}, "epochs": 2, "batch_size": 9}

@@ -234,7 +234,7 @@ def test_rivals_in_words_are_named_by_their_verdicts() -> None:
 # -- the control -----------------------------------------------------------------------------
 
 
-def test_control_is_no_candidate_unless_the_search_suggested_it() -> None:
+def test_apart_makes_the_control_a_candidate_only_where_the_search_suggested_it() -> None:
     best, own = candidate("best", {1: 1.0}), candidate("own", {1: 9.0}, params={})
     assert apart([own, best], "own") == ([best], own)
     assert apart([own, best], None) == ([own, best], None)
@@ -263,7 +263,7 @@ MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / DRAWS)  # 5 % and three standard error
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_equal_candidates_are_seldom_called_worse_though_the_luckiest_won(
+def test_verdict_of_equal_candidates_behind_the_luckiest_is_worse_in_at_most_5_percent(
     benchmark: ModuleType, seeds: int
 ) -> None:
     rates = benchmark.error_rates((0.0,) * 5, seeds, 1.5, DRAWS)
@@ -272,7 +272,7 @@ def test_equal_candidates_are_seldom_called_worse_though_the_luckiest_won(
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("behind", [1.0, 2.0])
-def test_candidates_a_margin_behind_are_seldom_called_equivalent(
+def test_verdict_of_candidates_a_margin_behind_is_equivalent_in_at_most_5_percent(
     benchmark: ModuleType, seeds: int, behind: float
 ) -> None:
     means = (0.0, -behind * benchmark.MARGIN, -behind * benchmark.MARGIN)

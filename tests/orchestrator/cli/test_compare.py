@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.running import _winner
 from orchestrator.history import run_key
 from orchestrator.settings import Settings
 from orchestrator.spec import SweepSpec
@@ -151,6 +152,33 @@ def test_compare_takes_the_margin_of_the_sweeps_objective(aae: Callable[..., Any
     told = aae("best").out
     assert "Equivalent within 1 nats: " in told
     assert spec.confirm.margin == 1.0
+
+
+def test_run_ending_names_ties_or_verdicts_and_the_gain() -> None:
+    """As `best` tells them."""
+    rival = {"value": "b", "config_hash": "b", "versus_best": {"difference": -1.0}}
+    best = {
+        "params": {},
+        "config_hash": "a",
+        "metrics": {},
+        "objective": {"metric": LL, "direction": "maximize"},
+        "groups": [
+            {"value": "a", "config_hash": "a"},
+            rival | {"verdict": "equivalent", "tied_with_best": True},
+        ],
+        "tied_with": ["b"],
+        "baseline": {"config_hash": "own"},
+        "gain": {"mean": -2.0, "ci95": [-3.0, -1.0]},
+    }
+    status = {"objective": {"metric": LL}}
+    gained = (
+        "          the search gained nothing: the file's own configuration is better than the "
+        "winner by 2 nats (95 % interval: 1 to 3)"
+    )
+    ties = "          ties with 1 other candidate (t-tests by seeds, α = 0.05)"
+    assert _winner(status, best | {"margin": None}, None)[1:] == [ties, gained]
+    equivalent = "          equivalent within 5 nats: b"
+    assert _winner(status, best | {"margin": 5.0}, None)[1:] == [equivalent, gained]
 
 
 @pytest.mark.parametrize("margin", ["0", "-1", "nan", "inf"])

@@ -281,3 +281,16 @@ def test_durations_are_read_at_a_glance(seconds: float | None, shown: str) -> No
 def test_settings_are_short() -> None:
     assert setting("model.prior.std", 2.1534) == "prior.std 2.15"
     assert setting("training.schedule.kind", "step") == "schedule.kind step"
+
+
+def test_standing_control_never_leads(standing: Standing, spec: SweepSpec) -> None:
+    standing.baseline = spec.baseline_hash
+    standing.stage_began("confirm", 2, ())
+    control = Assignment("confirm", 0, 1, spec.trial_config({}, 1), None)
+    params = {"model.prior.std": 1.0}
+    winner = Assignment("confirm", 1, 1, spec.trial_config(params, 1), None, params)
+    for assignment, value in ((control, 99.0), (winner, 10.0)):
+        standing.trial_started(assignment)
+        standing.trial_epoch(report(assignment.number, 1, value))
+        standing.trial_ended("confirm", assignment.number, "complete", None)
+    assert standing.best == "10 (trial 1)"
