@@ -23,6 +23,7 @@ from aae_core.evaluation.kernel_sums import KernelSums
 from aae_core.evaluation.parzen import (
     BLOCK,
     VALID_POINTS,
+    ArraySource,
     ModelSource,
     Scorer,
     Sums,
@@ -180,7 +181,7 @@ def measure(
         drawing = time.perf_counter() - began
         blocks = []
         if isinstance(model, Samples) and "parzen_ll" in ARCHITECTURES[model.kind].metrics:
-            blocks = _time_blocks(ModelSource(model, own.seed, samples), data)
+            blocks = _time_blocks(model, own.seed, samples, data)
     pause = max(CHECKPOINT_SECONDS, saving / SAVING_SHARE)
     epoch = seconds + saving * min(1.0, seconds / pause)
     return Timing(epoch, validating + drawing, speed, size, blocks)
@@ -211,19 +212,25 @@ def _time_epochs(states: list[TrainState], data: TrainingData) -> tuple[float, f
     return seconds, validating / len(last), speed
 
 
-def _time_blocks(source: ModelSource, data: TrainingData) -> list[float]:
-    """Seconds of the first block of each decade, which knows what lies within reach from those
-    before: sums of one block, so many times over, stand for theirs.
+def _time_blocks(model: Samples, seed: int, n_samples: int, data: TrainingData) -> list[float]:
+    """Seconds of the first block of each decade: to draw it, and to score it by the real engine.
 
-    Validation images stand for the test images, which nobody may see before the winner is fixed.
+    Training images stand for the samples of a trained model, since those of a model after an epoch
+    lie so far from the data that every pair counts.  Validation images stand for the test images,
+    which nobody may see before the winner is fixed.  What later blocks know of the earlier ones is
+    the first block's sums, so many times over.
     """
+    began = time.perf_counter()
+    ModelSource(model, seed, n_samples).block(0)
+    drawing = time.perf_counter() - began
+    images = ArraySource(data.x_train.take(range(min(2 * BLOCK, n_samples)), 0, mode="wrap"))
     points = to_float64(data.x_valid, "validation images")
-    scorer = Scorer(points[:VALID_POINTS], points, source.n_samples, None)
+    scorer = Scorer(points[:VALID_POINTS], points, n_samples, None)
     took, first, window, index = list[float](), None, Window(), 0
-    while index < block_count(source.n_samples):
+    while index < block_count(n_samples):
         began = time.perf_counter()
-        sums = scorer.score(source, index, window)
-        took.append(time.perf_counter() - began)
+        sums = scorer.score(images, min(index, 1), window)
+        took.append(drawing + time.perf_counter() - began)
         first, index = first or sums, max(1, 10 * index)
         before = _times(first, index)
         window = Window(scorer.next_window(before, index * BLOCK), before)

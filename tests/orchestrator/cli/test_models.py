@@ -128,8 +128,9 @@ def test_plan_bounds_what_each_stage_costs(aae: Callable[..., Any], sweep_file: 
 def test_plan_tells_people_of_each_stage_and_of_a_budget_that_is_too_small(
     aae: Callable[..., Any], sweep_file: Path
 ) -> None:
-    told = aae("plan", sweep_file, "--set", "search.budget.hours=1e-9").out
-    assert "3 trials to search, 4 to confirm" in told
+    many = ("--set", "search.trials=10000", "--set", "search.budget.hours=1e-9")
+    told = aae("plan", sweep_file, *many).out
+    assert "10000 trials to search, 4 to confirm" in told
     assert [line.split()[0] for line in told.splitlines()[3:7]] == [
         "stage",
         "search",
