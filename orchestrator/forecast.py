@@ -15,7 +15,8 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
-from aae_core.evaluation.parzen import block_count
+from aae_core.evaluation.controls import control_sizes
+from aae_core.evaluation.parzen import CURVE, block_count
 from orchestrator.samplers import build_pruner
 from orchestrator.spec import BudgetSpec, ParzenSpec, SweepSpec
 
@@ -120,7 +121,10 @@ def evaluate_seconds(
     if block_seconds:
         full = min(parzen.models, confirmations)
         screened = min(parzen.screen_samples, parzen.samples)
-        sizes = [parzen.samples] * full + [screened] * (confirmations - full) + [train_images]
+        models = [parzen.samples] * full + [screened] * (confirmations - full)
+        curve = [n for n in CURVE if n <= parzen.samples]
+        controls = [n for _, n in control_sizes(curve, train_images)]
+        sizes = models + controls
         total += sum(parzen_seconds(size, block_seconds, actors) for size in sizes)
     return total
 

@@ -187,6 +187,12 @@ def encode(
 COMMANDS = (evaluate, parzen, sample, encode)
 
 
+def _controls(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each control row once: models that are scored alike share them."""
+    rows = (row for model in models for row in model.get("controls", []))
+    return list({(row["kind"], row["n_samples"]): row for row in rows}.values())
+
+
 def _print_scores(models: list[dict[str, Any]]) -> None:
     """Parzen figures of those that have any, the test metrics of the others."""
     scored = [model for model in models if "log_likelihood" in model]
@@ -196,14 +202,14 @@ def _print_scores(models: list[dict[str, Any]]) -> None:
             ("model", "group", "samples", "Parzen, nats", "on the grid", "sigma"),
             (
                 (
-                    f"confirm-{m['trial']}",
-                    m["group"],
+                    f"confirm-{m['trial']}" if "trial" in m else f"control {m['kind']}",
+                    m.get("group"),
                     f"{m['n_samples']:,}",
                     number(m["log_likelihood"], m["standard_error"]),
                     number(m["log_likelihood_grid"], m["standard_error_grid"]),
                     m["sigma"],
                 )
-                for m in scored
+                for m in (*scored, *_controls(scored))
             ),
         )
     if others:

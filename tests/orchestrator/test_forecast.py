@@ -27,7 +27,7 @@ def sweep(*, confirm: dict[str, Any] | None = None, **search: Any) -> SweepSpec:
         "data": {"name": "digits"},
         "training": {"epochs": 81},
         "search": {"trials": 40, "space": space} | search,
-        "confirm": confirm or {"seeds": 3, "per": "model.encoder.kind"},
+        "confirm": {"baseline": False, **(confirm or {"seeds": 3, "per": "model.encoder.kind"})},
     }
     return SweepSpec.model_validate_json(json.dumps(document))
 
@@ -111,6 +111,14 @@ def test_confirm_trains_every_seed_of_every_group_to_its_end() -> None:
     cost = confirm_cost(sweep(), Pace(4, 10.0))
     assert (cost.trials, cost.epochs) == (6, 6 * 81)
     assert cost.seconds == 2 * 81 * 10.0  # four, then two
+    control = sweep(confirm={"seeds": 3, "per": "model.encoder.kind", "baseline": True})
+    assert confirm_cost(control, Pace(4, 10.0)).trials == 9
+
+
+def test_confirm_costs_the_epochs_of_its_own_settings() -> None:
+    longer = sweep(confirm={"seeds": 2, "set": {"training.epochs": 100}})
+    assert confirm_cost(longer, Pace(1, 10.0)).epochs == 2 * 100
+    assert search_cost(longer, Pace(4, 10.0), 0.0).epochs == 40 * 81
 
 
 def test_sweep_without_search_has_no_search_cost() -> None:
@@ -133,7 +141,8 @@ def test_evaluation_scores_the_winners_models_in_full_and_the_others_for_screeni
     seconds = evaluate_seconds(
         5, parzen, per_model=3.0, block_seconds=[1.0], actors=1, train_images=20_000
     )
-    assert seconds == 5 * 3.0 + 100 + 4 * 1 + 2
+    controls = 1 + 2 + 1  # 10,000 and all training images, and few centroids
+    assert seconds == 5 * 3.0 + 100 + 4 * 1 + controls
     none = evaluate_seconds(
         5, parzen, per_model=3.0, block_seconds=[], actors=1, train_images=20_000
     )
