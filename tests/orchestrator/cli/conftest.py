@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from orchestrator.cli import main
+from orchestrator.cluster import connected
+from orchestrator.settings import Settings
 
 SWEEP = """\
 name: tiny
@@ -44,6 +46,14 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Ray for every `plan` of a module: each would start its own."""
+    home = tmp_path_factory.mktemp("cluster")
+    with connected(Settings.from_environment({"AAE_HOME": str(home)})):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,7 @@ def test_a_training_is_told_to_people_too(aae: Callable[..., Any], file: Path) -
     assert "\ntest/error " in told
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "cluster")
 @pytest.mark.parametrize("kind", ["gmmn_ae", "gan", "classifier", "label_regularised"])
 def test_every_architecture_can_be_planned(aae: Callable[..., Any], file: Path, kind: str) -> None:
     prior = "mixture" if kind == "label_regularised" else "gaussian"

@@ -107,6 +107,7 @@ def test_train_speaks_to_people_too(aae: Callable[..., Any], sweep_file: Path) -
     assert (Path(shown[-1]) / "manifest.json").exists()
 
 
+@pytest.mark.usefixtures("cluster")
 def test_plan_bounds_what_each_stage_costs(aae: Callable[..., Any], sweep_file: Path) -> None:
     document = aae("plan", sweep_file, "--json", "--set", "search.budget.hours=10").document
     assert (document["trials"], document["confirmations"], document["epochs"]) == (3, 4, 14)
@@ -125,6 +126,7 @@ def test_plan_bounds_what_each_stage_costs(aae: Callable[..., Any], sweep_file: 
     assert note.startswith("search.budget: does not cover confirm and evaluate")
 
 
+@pytest.mark.usefixtures("cluster")
 def test_plan_tells_people_of_each_stage_and_of_a_budget_that_is_too_small(
     aae: Callable[..., Any], sweep_file: Path
 ) -> None:
