@@ -31,7 +31,7 @@ from aae_core.config import DataConfig
 from aae_core.data import load_test_data, unit_interval
 from aae_core.evaluation import parzen
 from aae_core.models import Samples
-from orchestrator import cluster
+from orchestrator.execution import cluster
 from orchestrator.settings import Settings
 
 _SIZES = (10_000, 100_000, 1_000_000)
@@ -268,7 +268,7 @@ def actors(draws: Draws, points: Tensor, sigma: float) -> Report:
     with cluster.connected(Settings.from_environment()):
         import ray
 
-        from orchestrator.parzen_job import ParzenPool
+        from orchestrator.execution.parzen_pool import ParzenPool
 
         def engine(processes: int) -> float:
             with ParzenPool(processes) as pool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.provenance import provenance
+from orchestrator.tracking.provenance import provenance
 
 FOLDER = Path(__file__).with_name("results")
 

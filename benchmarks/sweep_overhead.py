@@ -42,10 +42,10 @@ from publishing import publish
 from aae_core.config import DataConfig
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState, fit
-from orchestrator import space
-from orchestrator.loading import load_sweep
-from orchestrator.samplers import build_sampler
-from orchestrator.spec import SweepSpec
+from orchestrator.study.samplers import build_sampler
+from orchestrator.sweepfile import space
+from orchestrator.sweepfile.loader import load_sweep
+from orchestrator.sweepfile.spec import SweepSpec
 
 _SIZES = (32, 64)
 _WINDOW = 100  # trials that are looked at together

@@ -21,8 +21,8 @@ import numpy as np
 from publishing import publish
 
 from orchestrator.records import RunRecord
-from orchestrator.selection import Candidate, rank, versus_best
-from orchestrator.verdicts import gain, verdict
+from orchestrator.results.ranking import Candidate, rank, versus_best
+from orchestrator.results.verdicts import gain, verdict
 
 METRIC, MARGIN = "val/parzen_ll", 5.0
 DRAWS = 2_000

@@ -14,7 +14,7 @@ from dashboards.tables import duration
 from dashboards.verdict import leader, verdict
 
 if TYPE_CHECKING:
-    from orchestrator.history import SweepView
+    from orchestrator.results.reader import SweepView
 
 
 def build_report(views: Sequence["SweepView"]) -> str:

@@ -12,10 +12,10 @@ from dashboards import curves, figures, page, style, tables
 from dashboards.sections import standing
 from dashboards.tables import plus_minus, records
 from dashboards.verdict import unit
-from orchestrator.verdicts import rivals_in_words
+from orchestrator.results.verdicts import rivals_in_words
 
 if TYPE_CHECKING:
-    from orchestrator.history import SweepView
+    from orchestrator.results.reader import SweepView
 
 
 @dataclass(frozen=True)

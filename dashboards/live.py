@@ -21,7 +21,7 @@ from dashboards import build, page
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.history import History
+    from orchestrator.results.reader import History
 
 FRESH_SECONDS = 2.0  # a page is not built more often
 SHARE = 4  # times as long as its last build took, for a large sweep

@@ -19,7 +19,7 @@ from dashboards.verdict import is_test_goal, score, unit, verdict
 from orchestrator.records import conditions
 
 if TYPE_CHECKING:
-    from orchestrator.history import Picture
+    from orchestrator.results.reader import Picture
 
 FEWEST_FOR_IMPORTANCE = 10  # finished trials
 PICTURE_BUDGET = 6 * 2**20  # bytes a sweep; base64 adds a third

@@ -12,7 +12,7 @@ from dashboards.verdict import unit
 from orchestrator.records import BASELINE, is_baseline
 
 if TYPE_CHECKING:
-    from orchestrator.history import SweepView
+    from orchestrator.results.reader import SweepView
 
 GLYPHS = dict(zip(style.SYMBOLS, "●◆■▲✚✖", strict=True))
 

@@ -13,9 +13,9 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from orchestrator.records import BASELINE, Direction, RunRecord
-from orchestrator.selection import METHODS, fronts
-from orchestrator.tuning import tuning_curve
-from orchestrator.verdicts import though
+from orchestrator.results.ranking import METHODS, fronts
+from orchestrator.results.tuning import tuning_curve
+from orchestrator.results.verdicts import though
 
 Curves = Mapping[tuple[str, int], Sequence[Mapping[str, float]]]
 MISSING = "–"

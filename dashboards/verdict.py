@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.tables import MISSING, candidate_labels, plus_minus
 from orchestrator.records import METRICS
-from orchestrator.verdicts import gain_in_words, rivals_in_words
+from orchestrator.results.verdicts import gain_in_words, rivals_in_words
 
 if TYPE_CHECKING:
-    from orchestrator.history import SweepView
+    from orchestrator.results.reader import SweepView
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dashboards.paper import method, published
-from orchestrator.loading import load_sweep
-from orchestrator.spec import SweepSpec
+from orchestrator.sweepfile.loader import load_sweep
+from orchestrator.sweepfile.spec import SweepSpec
 
 ROOT = Path(__file__).parents[1]
 SWEEPS, RESULTS = ROOT / "sweeps", ROOT / "results"

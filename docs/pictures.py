@@ -24,9 +24,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboards import write_report
-from orchestrator.history import History
+from orchestrator.results.reader import History
 from orchestrator.settings import Settings
-from orchestrator.tracking import ui_command, ui_url
+from orchestrator.tracking.mlflow_writer import ui_command, ui_url
 
 IMAGES = Path(__file__).parent / "images"
 COMPARED = 12  # runs on MLflow's compare page

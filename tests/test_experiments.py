@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.loading import load_sweep
+from orchestrator.sweepfile.loader import load_sweep
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from aae_core.architectures import ARCHITECTURES
-from orchestrator import single
-from orchestrator.loading import load_sweep, sweep_text
+from orchestrator.pipeline import local
 from orchestrator.records import METRICS
 from orchestrator.settings import Settings
-from orchestrator.smoke import smoke
-from orchestrator.spec import SweepSpec
+from orchestrator.sweepfile.loader import load_sweep, sweep_text
+from orchestrator.sweepfile.smoke import smoke
+from orchestrator.sweepfile.spec import SweepSpec
 
 ROOT = Path(__file__).parents[1]
 FULL_SIZE = sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -81,7 +81,7 @@ def test_shipped_sweep_trains_in_small(path: Path, tmp_path: Path) -> None:
     environment = {"AAE_HOME": str(tmp_path), "AAE_DATA": str(tmp_path / "none")}
     settings = Settings.from_environment(environment)
     spec = smoke(load_sweep(path), settings)
-    events = list(single.train(spec, 0, settings, threads=1, evaluate=True))
+    events = list(local.train(spec, 0, settings, threads=1, evaluate=True))
     start, end = events[0], events[-1]
     assert [event["event"] for event in events] == ["start", "epoch", "epoch", "end"]
     assert end["state"] == "complete"

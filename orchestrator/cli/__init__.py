@@ -12,17 +12,17 @@ import typer
 from aae_core.errors import AAEError, ConfigError
 from orchestrator import disk
 from orchestrator.cli import (
+    cluster,
     common,
-    comparing,
-    containers,
+    compare,
+    control,
     environment,
     figures,
-    keeping,
+    inspect,
+    maintenance,
     models,
-    reading,
-    reproducing,
-    running,
-    steering,
+    reproduce,
+    run,
 )
 from orchestrator.errors import SweepError
 
@@ -51,15 +51,15 @@ def _about(
 
 
 for command in (
-    *running.COMMANDS,
-    *steering.COMMANDS,
-    *reading.COMMANDS,
-    *comparing.COMMANDS,
+    *run.COMMANDS,
+    *control.COMMANDS,
+    *inspect.COMMANDS,
+    *compare.COMMANDS,
     *models.COMMANDS,
-    *reproducing.COMMANDS,
+    *reproduce.COMMANDS,
     *figures.COMMANDS,
-    *keeping.COMMANDS,
-    *containers.COMMANDS,
+    *maintenance.COMMANDS,
+    *cluster.COMMANDS,
     *environment.COMMANDS,
 ):
     app.command()(command)

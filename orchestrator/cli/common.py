@@ -14,7 +14,7 @@ from orchestrator.errors import UsageError
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from orchestrator.history import History
+    from orchestrator.results.reader import History
 
 SweepFile = Annotated[Path, typer.Argument(help="The sweep file, YAML.", show_default=False)]
 SweepName = Annotated[str, typer.Argument(help="A sweep's name, id, prefix of an id, or `latest`.")]
@@ -31,7 +31,7 @@ def settings() -> Settings:
 
 
 def history() -> "History":
-    from orchestrator.history import History
+    from orchestrator.results.reader import History
 
     return History(settings())
 
@@ -100,7 +100,7 @@ def setting(path: str, value: Any) -> str:
 def rivals(best: dict[str, Any]) -> str | None:
     """How the other candidates compare with the winner, from the document of `best`: by their
     verdicts where the sweep file has a margin, else the ties."""
-    from orchestrator.verdicts import rivals_in_words
+    from orchestrator.results.verdicts import rivals_in_words
 
     values = [str(group["value"]) for group in best["groups"]]
     named = [

@@ -14,7 +14,7 @@ from orchestrator.errors import EnvironmentUnusable, UsageError
 
 if TYPE_CHECKING:
     from aae_core.data import DataSet
-    from orchestrator.nodes import Node
+    from orchestrator.execution.doctor import Node
 
 _LEAST_FREE_GB = 1.0
 _MOST_SKEW_SECONDS = 2.0
@@ -92,7 +92,7 @@ def verify(name: DataName, json: AsJson = False) -> None:
 
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Open the MLflow UI on the sweeps of this home; it listens on this machine alone."""
-    from orchestrator.tracking import ui_command, ui_url
+    from orchestrator.tracking.mlflow_writer import ui_command, ui_url
 
     settings = common.settings()
     if settings.tracking_uri.startswith("http"):
@@ -181,14 +181,14 @@ def _data() -> str:
 
 
 def _studies() -> str:
-    from orchestrator.study import open_storage, sweep_ids
+    from orchestrator.study.study import open_storage, sweep_ids
 
     return f"{len(sweep_ids(open_storage(common.settings(), read_only=True)))} sweeps"
 
 
 def _tracking() -> str:
-    from orchestrator.spool import Spool
-    from orchestrator.tracking import MlflowWriter
+    from orchestrator.tracking.mlflow_writer import MlflowWriter
+    from orchestrator.tracking.outbox import Spool
 
     settings = common.settings()
     with Spool(settings.spool) as spool:
@@ -197,7 +197,7 @@ def _tracking() -> str:
 
 
 def _ray() -> str:
-    from orchestrator import cluster
+    from orchestrator.execution import cluster
 
     with cluster.connected(common.settings()):
         has = cluster.capacity()
@@ -213,18 +213,18 @@ def _accelerator() -> str:
 
 
 def _ask_nodes(found: "list[Node]") -> str:
-    from orchestrator import cluster, nodes
+    from orchestrator.execution import cluster, doctor
 
     settings = common.settings()
     with cluster.connected(settings):
-        found += nodes.examine(settings)
+        found += doctor.examine(settings)
     if not found:
         raise EnvironmentUnusable("none has CPUs to train with; start workers")
     return ", ".join(node.name for node in found)
 
 
 def _same_versions(nodes: "list[Node]") -> str:
-    from orchestrator.nodes import versions
+    from orchestrator.execution.doctor import versions
 
     here = versions()
     _require(
@@ -281,7 +281,7 @@ def _clocks(nodes: "list[Node]") -> str:
 
 
 def _token(nodes: "list[Node]") -> str:
-    from orchestrator.nodes import admits_strangers
+    from orchestrator.execution.doctor import admits_strangers
 
     address = common.settings().ray_address
     assert address is not None

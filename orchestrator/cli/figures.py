@@ -25,7 +25,7 @@ def figures(
     """
     from aae_core.data import load_training_data
     from aae_core.training import TrainState
-    from orchestrator.drawing import draw_figures
+    from orchestrator.results.figures import draw_figures
 
     checkpoint = common.checkpoint_of(model)
     if out.exists() and not out.is_dir():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aae_core.evaluation.parzen import ParzenResult
     from aae_core.models import Samples
-    from orchestrator.parzen_job import ArrayFile, CheckpointSamples
+    from orchestrator.execution.parzen_pool import ArrayFile, CheckpointSamples
 
 ModelName = Annotated[str, typer.Argument(help="A sweep (its winner) or a checkpoint folder.")]
 _CHUNK = 10_000  # images at a time
@@ -31,12 +31,12 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Score a sweep's confirmed models on the test split; what is known is not computed again."""
-    from orchestrator import cluster
+    from orchestrator.execution import cluster
 
     cluster.prepare(common.settings())  # before anything imports Ray
-    from orchestrator import stages
     from orchestrator.cli.panel import watching
-    from orchestrator.spec import SweepSpec
+    from orchestrator.pipeline import stages
+    from orchestrator.sweepfile.spec import SweepSpec
 
     reader = common.history()
     name = reader.resolve(sweep)
@@ -48,7 +48,7 @@ def evaluate(
             update={"samples": parzen_samples, "screen_samples": parzen_samples}
         )
     with watching(spec) as observer:
-        document = stages.evaluate(common.settings(), name, parzen, resume, observer)
+        document = stages.evaluate_again(common.settings(), name, parzen, resume, observer)
     if json:
         common.emit(document)
         return
@@ -86,10 +86,10 @@ def parzen(
     """
     import numpy as np
 
-    from orchestrator import cluster
+    from orchestrator.execution import cluster
 
     cluster.prepare(common.settings())  # before anything imports Ray
-    from orchestrator.parzen_job import open_array
+    from orchestrator.execution.parzen_pool import open_array
 
     if (valid is None) == (sigma is None):
         raise UsageError("give either --valid, to choose sigma, or --sigma")
@@ -164,7 +164,7 @@ def encode(
     from aae_core.data import unit_interval
     from aae_core.models import Autoencoder
     from aae_core.streams import generator
-    from orchestrator.parzen_job import open_array
+    from orchestrator.execution.parzen_pool import open_array
 
     net = aae_core.load(common.checkpoint_of(model))
     if not isinstance(net, Autoencoder):
@@ -224,7 +224,7 @@ def _print_scores(models: list[dict[str, Any]]) -> None:
 
 
 def _samples(name: str, n: int | None, seed: int) -> "ArrayFile | CheckpointSamples":
-    from orchestrator.parzen_job import ArrayFile, CheckpointSamples, open_array
+    from orchestrator.execution.parzen_pool import ArrayFile, CheckpointSamples, open_array
 
     path = Path(name).resolve()
     if path.suffix == ".npy" or path.is_file():
@@ -266,8 +266,8 @@ def _score(
     """Over Ray actors; in this process where one block and one process is all there is."""
     from aae_core.data.sets import fingerprint
     from aae_core.evaluation.parzen import CURVE, block_count
-    from orchestrator import cluster
-    from orchestrator.parzen_job import score_once, score_samples
+    from orchestrator.execution import cluster
+    from orchestrator.execution.parzen_pool import score_once, score_samples
 
     settings, size = common.settings(), samples.n_samples
     images = [fingerprint(x) for x in (test, valid) if x is not None]

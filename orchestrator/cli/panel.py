@@ -15,13 +15,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import selection
 from orchestrator.cli.common import duration, number, setting
+from orchestrator.execution.worker import Report
 from orchestrator.records import Direction, RunRecord, Stage, TrialState
-from orchestrator.selection import Candidate
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Assignment
-from orchestrator.trainable import Report
+from orchestrator.results import ranking
+from orchestrator.results.ranking import Candidate
+from orchestrator.study.study import Assignment
+from orchestrator.sweepfile.spec import SweepSpec
 
 _TICK_SECONDS = 0.25
 _BARS = "▁▂▃▄▅▆▇█"
@@ -110,14 +110,14 @@ class Standing:
         """The leader's value, with its error over seeds where it has several."""
         if self.leader is None:
             return "none yet"
-        figures = selection.summarise(list(self.leader.values(self.metric).values()))
+        figures = ranking.summarise(list(self.leader.values(self.metric).values()))
         seeds = len(self.leader.runs)
         whose = f"trial {self.leader.runs[0].number}" if seeds == 1 else f"{seeds} seeds"
         return f"{number(figures['mean'], figures['se'])} ({whose})"
 
     def _rank(self) -> None:
-        found, _ = selection.apart(selection.candidates(self.ended.values()), self.baseline)
-        ranked = selection.rank(found, self.metric, self.direction)
+        found, _ = ranking.apart(ranking.candidates(self.ended.values()), self.baseline)
+        ranked = ranking.rank(found, self.metric, self.direction)
         self.leader = ranked[0] if ranked else None
 
 

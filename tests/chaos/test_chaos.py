@@ -23,8 +23,8 @@ from sweep_command import Bench
 from tracking_server import TrackedBench, assert_same, runs_by_key
 
 from aae_core import checkpoint
-from orchestrator.history import run_key
 from orchestrator.records import SYSTEM, RunRecord
+from orchestrator.results.reader import run_key
 
 pytestmark = pytest.mark.timeout(2 * LONG)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import optuna
 
-from orchestrator import selection, verdicts
 from orchestrator.errors import UsageError
-from orchestrator.history import Picture, SweepView
 from orchestrator.records import TRIAL_STATES, RunRecord
+from orchestrator.results import ranking, verdicts
+from orchestrator.results.reader import Picture, SweepView
 
 ENCODERS = ("deterministic", "gaussian", "universal")
 BEST_REACHED = {"deterministic": 321.0, "gaussian": 326.5, "universal": 325.8}
@@ -110,7 +110,7 @@ def as_semi_supervised(view: SweepView) -> SweepView:
         group
         | {
             "metrics": {
-                _ERRORS[name]: selection.summarise([_error(v) for v in figures["values"]])
+                _ERRORS[name]: ranking.summarise([_error(v) for v in figures["values"]])
                 for name, figures in group["metrics"].items()
                 if name in _ERRORS
             }
@@ -167,7 +167,7 @@ def with_control(view: SweepView, level: float, margin: float | None) -> SweepVi
     """The same sweep with a control of this mean, by the same seeds, and with a margin."""
     assert view.best is not None
     winner, *others = (
-        selection.Candidate(group["config_hash"], group["params"], tuple(runs))
+        ranking.Candidate(group["config_hash"], group["params"], tuple(runs))
         for group in view.best["groups"]
         for runs in [[t for t in view.trials if t.config_hash == group["config_hash"]]]
     )
@@ -181,9 +181,9 @@ def with_control(view: SweepView, level: float, margin: float | None) -> SweepVi
         )
         for place, run in enumerate(winner.runs)
     ]
-    [found] = selection.candidates(control)
-    versus = selection.compare(found, winner, METRIC)
-    ranks = [None, *selection.versus_best([winner, *others], METRIC)]
+    [found] = ranking.candidates(control)
+    versus = ranking.compare(found, winner, METRIC)
+    ranks = [None, *ranking.versus_best([winner, *others], METRIC)]
     groups = [
         group | {"verdict": verdicts.verdict(rank, "maximize", margin)}
         for group, rank in zip(view.best["groups"], ranks, strict=True)
@@ -193,7 +193,7 @@ def with_control(view: SweepView, level: float, margin: float | None) -> SweepVi
         "config_hash": "ba5e11e0",
         "seeds": found.seeds,
         "metrics": {
-            name: selection.summarise(list(found.values(name).values()))
+            name: ranking.summarise(list(found.values(name).values()))
             for name in (METRIC, "test/parzen_ll")
         },
         "versus_best": asdict(versus),
@@ -356,8 +356,8 @@ def _status(trials: list[RunRecord]) -> dict[str, Any]:
 
 def _best(confirm: list[RunRecord]) -> dict[str, Any]:
     """As `History` tells it, by the same selection."""
-    ranked = selection.rank(selection.candidates(confirm), METRIC, "maximize")
-    compared = [None, *selection.versus_best(ranked, METRIC)]
+    ranked = ranking.rank(ranking.candidates(confirm), METRIC, "maximize")
+    compared = [None, *ranking.versus_best(ranked, METRIC)]
     groups = [
         {
             "by": "model.encoder.kind",
@@ -367,7 +367,7 @@ def _best(confirm: list[RunRecord]) -> dict[str, Any]:
             "seeds": candidate.seeds,
             "trials": [run.number for run in candidate.runs],
             "metrics": {
-                name: selection.summarise(list(candidate.values(name).values()))
+                name: ranking.summarise(list(candidate.values(name).values()))
                 for name in (METRIC, "val/parzen_codes", "val/prior_gap", "test/parzen_ll")
             },
             "checkpoints": [run.checkpoint for run in candidate.runs],

@@ -8,7 +8,7 @@ import pytest
 from synthetic_sweep import HOSTILE, METRIC, hostile, make_view
 
 from dashboards import build, candidates
-from orchestrator.history import SweepView
+from orchestrator.results.reader import SweepView
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from dashboards import curves, figures, style, tables, timeline
 from dashboards.parallel import parallel_figure
 from dashboards.slices import slice_figure
 from dashboards.sweep import Sweep
-from orchestrator.history import SweepView
+from orchestrator.results.reader import SweepView
 
 LL = style.Objective(METRIC, "nats", "maximize")
 COST = style.Objective("val/recon", "", "minimize")

@@ -25,9 +25,9 @@ from synthetic_sweep import (
 
 from dashboards import build_report, write_report
 from dashboards.sections import SECTIONS
-from orchestrator.history import SweepView
 from orchestrator.records import BASELINE, RunRecord
-from orchestrator.selection import summarise
+from orchestrator.results.ranking import summarise
+from orchestrator.results.reader import SweepView
 
 VOID = {"meta", "img", "br", "link"}
 

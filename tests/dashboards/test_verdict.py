@@ -6,7 +6,7 @@ import pytest
 from synthetic_sweep import METRIC, make_view, with_control, without_results
 
 from dashboards.verdict import verdict
-from orchestrator.history import SweepView
+from orchestrator.results.reader import SweepView
 
 VERDICTS = ("winner", "equivalent", "worse")
 

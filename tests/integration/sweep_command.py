@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from orchestrator.history import History
 from orchestrator.records import RunRecord
+from orchestrator.results.reader import History
 from orchestrator.settings import Settings
-from orchestrator.spool import Spool
+from orchestrator.tracking.outbox import Spool
 
 COMMAND = Path(sys.executable).with_name("aae-sweep")
 PATIENCE = 240.0  # seconds, on a busy machine

@@ -14,9 +14,9 @@ from sweep_command import PATIENCE, Bench, wait_until_gone, workers_of
 from aae_core.config import TrialConfig
 from aae_core.data import load_training_data
 from aae_core.training import TrainState, fit
-from orchestrator.loading import load_sweep
 from orchestrator.records import RunRecord
-from orchestrator.study import Ledger, open_storage
+from orchestrator.study.study import Ledger, open_storage
+from orchestrator.sweepfile.loader import load_sweep
 
 EPOCHS = 14
 FAULTS = f"""

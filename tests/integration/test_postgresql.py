@@ -21,10 +21,10 @@ from postgresql_server import BINARIES, PASSWORD, Server, serving
 from sweep_command import COMMAND, PATIENCE, Bench
 
 from orchestrator.errors import EnvironmentUnusable, LedgerLost, SweepHeld
-from orchestrator.lease import held, is_held
 from orchestrator.records import RunRecord
 from orchestrator.settings import Settings
-from orchestrator.study import Ledger, open_storage, sweep_ids
+from orchestrator.study.lock import held, is_held
+from orchestrator.study.study import Ledger, open_storage, sweep_ids
 
 pytestmark = pytest.mark.skipif(not BINARIES, reason="no PostgreSQL server is installed")
 
@@ -49,7 +49,7 @@ confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 """
 HOLD = """
-from orchestrator.lease import held
+from orchestrator.study.lock import held
 from orchestrator.settings import Settings
 with held(Settings.from_environment(), 'a'):
     print('held', flush=True); input()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from aae_core.data import load_training_data
-from orchestrator.loading import load_sweep
+from orchestrator.pipeline.local import train
 from orchestrator.settings import Settings
-from orchestrator.single import train
+from orchestrator.sweepfile.loader import load_sweep
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "semi_supervised_mnist_100.yaml"
 EPOCHS, ERROR = 3, 18.0  # per cent; 13 to 14 was measured

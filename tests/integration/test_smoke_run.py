@@ -11,11 +11,11 @@ import pytest
 from sweep_command import Bench
 
 from aae_core.architectures import ARCHITECTURES
-from orchestrator.loading import load_sweep
 from orchestrator.records import METRICS
-from orchestrator.smoke import smoke
-from orchestrator.spec import SweepSpec
-from orchestrator.study import confirm_seed
+from orchestrator.study.study import confirm_seed
+from orchestrator.sweepfile.loader import load_sweep
+from orchestrator.sweepfile.smoke import smoke
+from orchestrator.sweepfile.spec import SweepSpec
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 SHIPPED = ("semi_supervised_mnist_100", "clustering_mnist_16", "likelihood_mnist_gan")

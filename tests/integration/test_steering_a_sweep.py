@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sweep_command import COMMAND, PATIENCE, Bench
 
-from orchestrator.lease import is_held
 from orchestrator.records import RunRecord
+from orchestrator.study.lock import is_held
 
 EPOCHS = 12
 HUGE = 10**12  # units that no machine has memory for

@@ -11,7 +11,7 @@ import pytest
 from sweep_command import Bench
 
 from orchestrator.records import BASELINE
-from orchestrator.study import confirm_seed
+from orchestrator.study.study import confirm_seed
 
 TINY = """
 name: tiny

@@ -6,7 +6,7 @@ import pytest
 from sweep_command import wait_until_gone, workers_of
 from tracking_server import TrackedBench, assert_same, runs_by_key
 
-from orchestrator.history import run_key
+from orchestrator.results.reader import run_key
 
 EPOCHS = 10
 OUTAGE = f"""

@@ -19,8 +19,8 @@ from sweep_command import COMMAND, PATIENCE, Bench
 
 from orchestrator.records import SYSTEM
 from orchestrator.settings import Settings
-from orchestrator.spool import Spool
-from orchestrator.tracking import RUN_KEY_TAG, ui_command
+from orchestrator.tracking.mlflow_writer import RUN_KEY_TAG, ui_command
+from orchestrator.tracking.outbox import Spool
 
 
 class TrackedBench(Bench):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from straw_sweep import images, numbers, run, sweep, without_ray
 
-from orchestrator import stages
+from orchestrator.pipeline import stages
 from orchestrator.settings import Settings
 
 

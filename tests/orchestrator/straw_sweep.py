@@ -15,17 +15,18 @@ from ray.tune.search import Searcher
 
 from aae_core.data import TrainingData
 from aae_core.evaluation.parzen import ArraySource
-from orchestrator import scoring, searching, stages, trainable
-from orchestrator import sweep as sweep_module
-from orchestrator.cluster import Share
-from orchestrator.history import History
+from orchestrator.execution import worker
+from orchestrator.execution.cluster import Share
+from orchestrator.execution.tune_driver import StageDriver
+from orchestrator.execution.worker import Report
+from orchestrator.pipeline import context as sweep_module
+from orchestrator.pipeline import scoring, search, stages
+from orchestrator.pipeline.context import Request
 from orchestrator.records import RunRecord, Stage
+from orchestrator.results.reader import History
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Assignment, Ledger, open_storage
-from orchestrator.sweep import Request
-from orchestrator.trainable import Report
-from orchestrator.tuner import StageDriver
+from orchestrator.study.study import Assignment, Ledger, open_storage
+from orchestrator.sweepfile.spec import SweepSpec
 
 
 class Watcher:
@@ -83,9 +84,9 @@ def straw_stage(driver: StageDriver, data: TrainingData, share: Share, scratch: 
                 raise SystemExit
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainable.tune, "report", report)
+            patch.setattr(worker.tune, "report", report)
             try:
-                trainable.train(work, data)
+                worker.train(work, data)
             except SystemExit:
                 driver.tune_ended("t")
 
@@ -104,16 +105,16 @@ def _no_ray(settings: Settings) -> Iterator[None]:
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "run_stage", straw_stage)
+    monkeypatch.setattr(search, "run_stage", straw_stage)
     monkeypatch.setattr(sweep_module, "MlflowWriter", NoMlflow)
     monkeypatch.setattr(stages.cluster, "connected", _no_ray)
     monkeypatch.setattr(stages.cluster, "share", lambda _: Share(1.0, 0.0))
     monkeypatch.setattr(StageDriver, "capacity", lambda _: 1)
     monkeypatch.setattr(stages.cluster, "cpus", lambda: 1)
     monkeypatch.setattr(scoring, "SharedArray", StrawArray)
-    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(trainable, "SAVING_SHARE", math.inf)
-    monkeypatch.setattr(trainable, "is_drawn", lambda *_: False)  # takes longer than to train
+    monkeypatch.setattr(worker, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "SAVING_SHARE", math.inf)
+    monkeypatch.setattr(worker, "is_drawn", lambda *_: False)  # takes longer than to train
 
 
 def images(path: Path, *, test: bool) -> Path:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from orchestrator import cleaning
-from orchestrator.history import History
-from orchestrator.lease import held
+from orchestrator.pipeline import gc
 from orchestrator.records import TrialState
+from orchestrator.results.reader import History
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Assignment, Ledger, confirm_seed, open_storage
+from orchestrator.study.lock import held
+from orchestrator.study.study import Assignment, Ledger, confirm_seed, open_storage
+from orchestrator.sweepfile.spec import SweepSpec
 
 KINDS = ["gaussian", "universal"]
 BYTES = 100  # of every checkpoint here
@@ -73,7 +73,7 @@ class Home:
 
     def clean(self, *, dry_run: bool = False) -> list[str]:
         """What was removed, below `trials`."""
-        removed = cleaning.clean(self.settings, self.storage, self.id, dry_run=dry_run)
+        removed = gc.clean(self.settings, self.storage, self.id, dry_run=dry_run)
         assert all(r.bytes == BYTES for r in removed)
         return [str(r.folder.relative_to(self.trials)) for r in removed]
 
@@ -230,12 +230,12 @@ def test_while_a_driver_runs_only_ended_trials_are_touched(home: Home) -> None:
 
 
 def test_meanwhile_nobody_begins_to_drive(searched: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    def remove(*_: Any) -> list[cleaning.Removed]:
-        with pytest.raises(cleaning.SweepHeld), held(searched.settings, searched.id):
+    def remove(*_: Any) -> list[gc.Removed]:
+        with pytest.raises(gc.SweepHeld), held(searched.settings, searched.id):
             pass
         return []
 
-    monkeypatch.setattr(cleaning, "_remove", remove)
+    monkeypatch.setattr(gc, "_remove", remove)
     assert searched.clean() == []
 
 
@@ -272,7 +272,7 @@ def test_what_cannot_be_removed_is_left_to_the_next_time(
 def tidy(home: Home, number: int = 0) -> None:
     """As a driver does that may keep nothing on its disk but what is needed."""
     ledgers = home.search, home.confirm
-    cleaning.after_trial(home.settings, home.id, *ledgers, number, disk_gb=0.0)
+    gc.after_trial(home.settings, home.id, *ledgers, number, disk_gb=0.0)
 
 
 def test_a_retry_finds_the_checkpoint_of_the_trial_it_stands_for(home: Home) -> None:
@@ -294,7 +294,7 @@ def test_a_retry_finds_the_checkpoint_of_the_trial_it_stands_for(home: Home) -> 
 
 def end(home: Home, assignment: Assignment, state: TrialState, value: float) -> None:
     number = assignment.number
-    cleaning.after_trial(home.settings, home.id, home.search, home.confirm, number, 0.0)
+    gc.after_trial(home.settings, home.id, home.search, home.confirm, number, 0.0)
     home.search.end(number, state, value, None)
 
 
@@ -323,7 +323,7 @@ def test_within_its_budget_a_sweep_keeps_everything(disk_gb: float | None, home:
         assignment = ask(home, value)
         number, ledgers = assignment.number, (home.search, home.confirm)
         home.search.end(number, "complete", value, None)
-        cleaning.after_trial(home.settings, home.id, *ledgers, number, disk_gb)
+        gc.after_trial(home.settings, home.id, *ledgers, number, disk_gb)
     assert len(home.saved()) == 6
 
 
@@ -356,9 +356,9 @@ def test_the_cost_per_trial_does_not_grow(monkeypatch: pytest.MonkeyPatch, home:
         looked_at[number] = number  # trials that there are by then
         return 0
 
-    monkeypatch.setattr(cleaning, "_size", look)
+    monkeypatch.setattr(gc, "_size", look)
     for number in range(2000):
-        cleaning.after_trial(home.settings, home.id, home.search, home.confirm, number, 0.0)
+        gc.after_trial(home.settings, home.id, home.search, home.confirm, number, 0.0)
     first = sum(n for n in looked_at.values() if n < 100)
     last = sum(n for n in looked_at.values() if n >= 1900)
     assert last < 2.5 * first
@@ -370,8 +370,8 @@ def test_of_parzen_jobs_goes_what_nobody_works_at(home: Home) -> None:
     for name in ("dead.unfinished", "live.unfinished", "scored", ".dead.77.tmp", ".live.7.tmp"):
         save(parzen / name)
     with FileLock(parzen / "live.lock"):
-        named = cleaning.clean_parzen(home.settings, dry_run=True)
-        removed = cleaning.clean_parzen(home.settings)
+        named = gc.clean_parzen(home.settings, dry_run=True)
+        removed = gc.clean_parzen(home.settings)
     assert removed == named
     assert {r.folder.name for r in removed} == {"dead.unfinished", ".dead.77.tmp"}
     assert {p.name for p in parzen.iterdir() if p.is_dir()} == {

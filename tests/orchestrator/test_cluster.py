@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cluster
+from orchestrator.execution import cluster
 from orchestrator.settings import Settings
 
 

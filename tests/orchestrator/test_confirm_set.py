@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Ledger, open_storage
-from orchestrator.wording import problems
+from orchestrator.study.study import Ledger, open_storage
+from orchestrator.sweepfile.messages import problems
+from orchestrator.sweepfile.spec import SweepSpec
 
 
 def document(**overrides: Any) -> dict[str, Any]:

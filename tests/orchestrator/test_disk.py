@@ -11,11 +11,11 @@ import torch
 from aae_core import checkpoint
 from orchestrator import disk
 from orchestrator.errors import DiskFull
-from orchestrator.lease import held
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.spool import Spool
-from orchestrator.study import Ledger, open_storage
+from orchestrator.study.lock import held
+from orchestrator.study.study import Ledger, open_storage
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.outbox import Spool
 
 SPEC = SweepSpec.model_validate_json(
     json.dumps(

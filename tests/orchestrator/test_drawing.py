@@ -9,7 +9,7 @@ from aae_core import checkpoint
 from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState, fit
-from orchestrator.drawing import dated, draw_epoch, draw_figures, is_drawn
+from orchestrator.results.figures import dated, draw_epoch, draw_figures, is_drawn
 
 
 @pytest.fixture(scope="module")

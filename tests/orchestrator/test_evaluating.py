@@ -11,15 +11,15 @@ import pytest
 from straw_sweep import Watcher, digits_with_labels, images, run, search_of, sweep
 
 from aae_core.data import TestData
-from orchestrator import evaluating, scoring, stages
 from orchestrator.errors import Interrupted
-from orchestrator.history import History, run_key
-from orchestrator.parzen_job import ParzenPool
+from orchestrator.execution.parzen_pool import ParzenPool
+from orchestrator.pipeline import evaluate, scoring, stages
 from orchestrator.records import conditions
+from orchestrator.results.reader import History, run_key
 from orchestrator.settings import Settings
-from orchestrator.spec import ParzenSpec
-from orchestrator.spool import Spool
-from orchestrator.study import Ledger, open_storage
+from orchestrator.study.study import Ledger, open_storage
+from orchestrator.sweepfile.spec import ParzenSpec
+from orchestrator.tracking.outbox import Spool
 
 pytestmark = pytest.mark.usefixtures("straw")
 
@@ -29,7 +29,7 @@ def test_the_test_split_is_opened_once_the_winner_is_written_down(
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
     watcher, opened = Watcher(), []
-    load = evaluating.load_test_data
+    load = evaluate.load_test_data
 
     def spy(*arguments: Any) -> TestData:
         confirm = Ledger.read(open_storage(settings), spec.sweep_id, "confirm")
@@ -38,7 +38,7 @@ def test_the_test_split_is_opened_once_the_winner_is_written_down(
         opened.append((confirm.attribute("winner"), list(watcher.seen)))
         return load(*arguments)
 
-    monkeypatch.setattr(evaluating, "load_test_data", spy)
+    monkeypatch.setattr(evaluate, "load_test_data", spy)
     best = run(settings, spec, watcher).best(spec.sweep_id)
     assert best is not None
     [(winner, seen)] = opened
@@ -72,7 +72,7 @@ def test_what_has_no_parzen_figure_needs_no_pool_and_takes_the_lowest_error(
 
     monkeypatch.setattr(stages.cluster, "connected", never)  # to evaluate again, no Ray at all
     monkeypatch.setattr(stages.cluster, "cpus", never)
-    again = stages.evaluate(settings, spec.sweep_id, None, "aae-sweep evaluate", Watcher())
+    again = stages.evaluate_again(settings, spec.sweep_id, None, "aae-sweep evaluate", Watcher())
     assert again["models"] == evaluation["models"]
 
 
@@ -121,7 +121,7 @@ def test_an_evaluation_that_is_asked_to_stop_goes_on_as_an_evaluation(
     parzen = ParzenSpec(samples=300, screen_samples=300)
     again = "aae-sweep evaluate straw --parzen-samples 300"
     with pytest.raises(Interrupted, match=f"was stopped; carry on with: {again}"):
-        stages.evaluate(settings, spec.sweep_id, parzen, again, watcher)
+        stages.evaluate_again(settings, spec.sweep_id, parzen, again, watcher)
     assert History(settings).status(spec.sweep_id)["state"] == "done"
 
 

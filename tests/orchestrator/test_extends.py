@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import Problem, SpecError
-from orchestrator.loading import load_sweep, sweep_text
-from orchestrator.spec import SweepSpec
+from orchestrator.sweepfile.loader import load_sweep, sweep_text
+from orchestrator.sweepfile.spec import SweepSpec
 
 BASE = """\
 name: base

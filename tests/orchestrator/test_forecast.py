@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.forecast import (
+from orchestrator.pipeline.forecast import (
     NOTHING,
     Pace,
     confirm_cost,
@@ -15,7 +15,7 @@ from orchestrator.forecast import (
     parzen_seconds,
     search_cost,
 )
-from orchestrator.spec import ParzenSpec, SweepSpec
+from orchestrator.sweepfile.spec import ParzenSpec, SweepSpec
 
 HOUR = 3600.0
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.history import History, as_document, run_key, summary
-from orchestrator.lease import held
+from orchestrator.results.reader import History, as_document, run_key, summary
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.spool import Spool
-from orchestrator.study import Ledger, confirm_seed, open_storage
+from orchestrator.study.lock import held
+from orchestrator.study.study import Ledger, confirm_seed, open_storage
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.outbox import Spool
 
 KINDS = ["gaussian", "universal"]
 STATUS_KEYS = {
@@ -296,7 +296,7 @@ def test_a_view_shows_the_whole_sweep(confirmed: History, spec: SweepSpec) -> No
 
 def test_looking_needs_neither_ray_nor_torch() -> None:
     program = (
-        "import sys, orchestrator.history; "
+        "import sys, orchestrator.results.reader; "
         "print(sorted({'ray', 'torch', 'mlflow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

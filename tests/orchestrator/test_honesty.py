@@ -15,20 +15,20 @@ import orchestrator
 from aae_core.data import TestData
 from aae_core.data.arrays import Arrays
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.history import History
+from orchestrator.results.reader import History
 from orchestrator.settings import Settings
-from orchestrator.study import Ledger, open_storage
+from orchestrator.study.study import Ledger, open_storage
 
 ROOT = Path(orchestrator.__file__).parents[1]
 OURS = ("aae_core", "orchestrator", "dashboards")
 SEARCH = [
     "aae_core.training",
-    "orchestrator.samplers",
-    "orchestrator.searching",
-    "orchestrator.space",
-    "orchestrator.study",
-    "orchestrator.trainable",
-    "orchestrator.tuner",
+    "orchestrator.study.samplers",
+    "orchestrator.pipeline.search",
+    "orchestrator.sweepfile.space",
+    "orchestrator.study.study",
+    "orchestrator.execution.worker",
+    "orchestrator.execution.tune_driver",
 ]
 HARMLESS = {  # of aae_core.data: what holds, cuts or scales the images that one was given
     "Images",
@@ -104,14 +104,16 @@ def test_nothing_that_search_imports_knows_of_the_test_split(module: str) -> Non
 
 def test_a_worker_s_imports_are_followed_to_the_core() -> None:
     """Else the proof above would be of nothing."""
-    assert {"aae_core.training.loop", "aae_core.models.base"} <= reachable("orchestrator.tuner")
-    assert "orchestrator.evaluating" not in reachable("orchestrator.searching")
+    assert {"aae_core.training.loop", "aae_core.models.base"} <= reachable(
+        "orchestrator.execution.tune_driver"
+    )
+    assert "orchestrator.pipeline.evaluate" not in reachable("orchestrator.pipeline.search")
 
 
 def test_whoever_evaluates_is_caught() -> None:
-    found = offences("orchestrator.evaluating")
-    assert "orchestrator.evaluating imports load_test_data of aae_core.data" in found
-    assert "orchestrator.scoring says TestData" in found
+    found = offences("orchestrator.pipeline.evaluate")
+    assert "orchestrator.pipeline.evaluate imports load_test_data of aae_core.data" in found
+    assert "orchestrator.pipeline.scoring says TestData" in found
 
 
 class Mine:

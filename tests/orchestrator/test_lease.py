@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SweepHeld
-from orchestrator.lease import held, is_held
 from orchestrator.settings import Settings
+from orchestrator.study.lock import held, is_held
 
 HOLD = """
 import sys
-from orchestrator.lease import held
+from orchestrator.study.lock import held
 from orchestrator.settings import Settings
 with held(Settings.from_environment(), 'a'):
     print('held', flush=True); sys.stdin.read()

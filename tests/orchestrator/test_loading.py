@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import Problem, SpecError
-from orchestrator.loading import load_sweep, parse_sweep
-from orchestrator.parameters import Choice, IntRange
-from orchestrator.spec import SweepSpec
+from orchestrator.sweepfile.loader import load_sweep, parse_sweep
+from orchestrator.sweepfile.parameters import Choice, IntRange
+from orchestrator.sweepfile.spec import SweepSpec
 
 GOOD = """\
 name: good
@@ -533,6 +533,6 @@ def test_no_text_brings_the_reader_down(text: str) -> None:
 
 def test_the_loader_is_light() -> None:
     heavy = ["torch", "ray", "mlflow", "optuna", "pandas", "plotly"]
-    code = f"import orchestrator.loading, sys; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import orchestrator.sweepfile.loader, sys; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "[]\n"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cluster, nodes
+from orchestrator.execution import cluster, doctor
 from orchestrator.settings import Settings
 
 
@@ -13,8 +13,8 @@ def test_a_node_tells_what_it_runs_and_reaches(tmp_path: Path) -> None:
         {"AAE_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": nobody}
     )
     with cluster.connected(settings):
-        (node,) = nodes.examine(settings)
-    assert node.versions == nodes.versions()
+        (node,) = doctor.examine(settings)
+    assert node.versions == doctor.versions()
     assert node.storage_problem is None
     assert node.free_gb > 0
     assert abs(node.clock_ahead) < 1

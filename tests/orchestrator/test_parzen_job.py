@@ -27,7 +27,7 @@ from aae_core.evaluation.parzen import (
     run_protocol,
 )
 from orchestrator.errors import EnvironmentUnusable, SweepError, SweepHeld
-from orchestrator.parzen_job import (
+from orchestrator.execution.parzen_pool import (
     ArrayFile,
     CentroidSamples,
     CheckpointSamples,
@@ -169,7 +169,7 @@ DRIVER = """
 import os, signal
 from pathlib import Path
 import numpy as np, ray
-from orchestrator.parzen_job import ArrayFile, score_samples
+from orchestrator.execution.parzen_pool import ArrayFile, score_samples
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 valid, test = (np.load(Path("{images}") / f"{{name}}.npy") for name in ("valid", "test"))

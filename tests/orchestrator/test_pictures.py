@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageColor, ImageSequence
 
 from aae_core.evaluation.figures import Codes
-from orchestrator.pictures import (
+from orchestrator.results.pictures import (
     PALETTE,
     _legend,
     save_animation,

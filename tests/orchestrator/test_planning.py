@@ -11,9 +11,9 @@ import torch
 from aae_core.config import DataConfig
 from aae_core.data import load_training_data
 from aae_core.errors import TrialDiverged
-from orchestrator.planning import estimate, measure
+from orchestrator.pipeline.plan import estimate, measure
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
+from orchestrator.sweepfile.spec import SweepSpec
 
 PLACES = 3  # more than this machine may have CPUs
 

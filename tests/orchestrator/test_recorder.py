@@ -11,14 +11,14 @@ import pytest
 
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState
-from orchestrator.drawing import draw_epoch
-from orchestrator.provenance import dataset
+from orchestrator.execution.worker import Report
+from orchestrator.pipeline.context import Recorder, Request, Sweep, describe, opened
+from orchestrator.results.figures import draw_epoch
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.spool import SpooledArtifact
-from orchestrator.study import Assignment
-from orchestrator.sweep import Recorder, Request, Sweep, describe, opened
-from orchestrator.trainable import Report
+from orchestrator.study.study import Assignment
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.outbox import SpooledArtifact
+from orchestrator.tracking.provenance import dataset
 
 SPEC = SweepSpec.model_validate_json(
     json.dumps(

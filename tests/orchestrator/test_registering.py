@@ -17,11 +17,11 @@ from straw_sweep import images, run, sweep, without_ray
 
 import aae_core
 from orchestrator.errors import EnvironmentUnusable, UsageError
-from orchestrator.history import History
-from orchestrator.registering import CHAMPION, CHECKPOINT_TAG, Registered, register
+from orchestrator.results.model_registry import CHAMPION, CHECKPOINT_TAG, Registered, register
+from orchestrator.results.reader import History
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Ledger, open_storage
+from orchestrator.study.study import Ledger, open_storage
+from orchestrator.sweepfile.spec import SweepSpec
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from orchestrator.repeats import MAX_IN_A_ROW, Repeats
+from orchestrator.study.repeats import MAX_IN_A_ROW, Repeats
 
 
 def test_a_repeat_is_told_by_its_first_trial() -> None:

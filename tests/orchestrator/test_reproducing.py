@@ -13,13 +13,13 @@ import torch
 from aae_core.data import load_training_data
 from aae_core.training import TrainState, fit
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.provenance import latest, provenance, succession
-from orchestrator.reproducing import Comparison, Difference, Recorded, recorded, reproduce
+from orchestrator.execution.worker import Report
+from orchestrator.pipeline.context import Recorder, Request, Sweep, describe, opened
+from orchestrator.pipeline.reproduce import Comparison, Difference, Recorded, recorded, reproduce
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Assignment
-from orchestrator.sweep import Recorder, Request, Sweep, describe, opened
-from orchestrator.trainable import Report
+from orchestrator.study.study import Assignment
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.provenance import latest, provenance, succession
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 

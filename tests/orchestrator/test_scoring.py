@@ -11,9 +11,9 @@ from straw_sweep import StrawArray
 from aae_core.data import TestData, TrainingData
 from aae_core.evaluation.controls import centroids, training_images
 from aae_core.evaluation.parzen import ArraySource, in_process, one_thread, run_protocol
-from orchestrator import scoring
-from orchestrator.parzen_job import ParzenPool
-from orchestrator.scoring import Scorer
+from orchestrator.execution.parzen_pool import ParzenPool
+from orchestrator.pipeline import scoring
+from orchestrator.pipeline.scoring import Scorer
 
 CURVE = [40, 90, 100_000]
 ROWS = [("train_images", 40), ("train_images", 90), ("train_images", 200), ("kmeans", 40)]

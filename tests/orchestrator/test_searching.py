@@ -15,16 +15,16 @@ from aae_core.config import ModelConfig, TrialConfig
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState
 from dashboards.build import build_report
-from orchestrator import trainable
-from orchestrator.cluster import Share
 from orchestrator.errors import Interrupted
-from orchestrator.history import History
+from orchestrator.execution import worker
+from orchestrator.execution.cluster import Share
+from orchestrator.pipeline.context import Sweep
+from orchestrator.pipeline.search import pack_size
 from orchestrator.records import BASELINE, is_baseline
-from orchestrator.searching import pack_size
+from orchestrator.results.reader import History
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Ledger, confirm_seed, open_storage, search_seed
-from orchestrator.sweep import Sweep
+from orchestrator.study.study import Ledger, confirm_seed, open_storage, search_seed
+from orchestrator.sweepfile.spec import SweepSpec
 
 pytestmark = pytest.mark.usefixtures("straw")
 
@@ -52,7 +52,7 @@ def test_a_retry_that_gets_no_further_has_the_curve_of_what_it_took_up(
 ) -> None:
     training = {"epochs": 3, "batch_size": 9}
     spec = sweep(images(tmp_path / "i.npz", test=True), trials=2, training=training)
-    trained, failing = trainable.fit_pack, search_seed(spec.seed, 0)
+    trained, failing = worker.fit_pack, search_seed(spec.seed, 0)
 
     def fit_pack(states: dict[int, TrainState], *rest: Any) -> Iterator[Any]:
         [state] = states.values()
@@ -61,7 +61,7 @@ def test_a_retry_that_gets_no_further_has_the_curve_of_what_it_took_up(
                 raise RuntimeError("no room")
             yield told
 
-    monkeypatch.setattr(trainable, "fit_pack", fit_pack)
+    monkeypatch.setattr(worker, "fit_pack", fit_pack)
     reader = run(settings, spec)
     [first] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
     ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
@@ -148,7 +148,7 @@ def test_failed_trials_are_retried_from_their_checkpoints(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
-    trained = trainable.fit_pack
+    trained = worker.fit_pack
     failing = {search_seed(spec.seed, 2), confirm_seed(spec.seed, 0)}
 
     def unlucky(states: dict[int, TrainState], *rest: Any) -> Iterator[Any]:
@@ -158,7 +158,7 @@ def test_failed_trials_are_retried_from_their_checkpoints(
             if state.config.seed in failing:
                 raise RuntimeError("no luck")
 
-    monkeypatch.setattr(trainable, "fit_pack", unlucky)
+    monkeypatch.setattr(worker, "fit_pack", unlucky)
     reader = run(settings, spec)
     assert reader.status(spec.sweep_id)["trials"]["failed"] == 2
     failing.clear()
@@ -442,7 +442,7 @@ def test_a_search_ends_with_its_space(settings: Settings, tmp_path: Path) -> Non
 def test_automatic_packs_leave_the_sampler_four_times_to_learn(
     trials: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.slots", lambda share: 2)
+    monkeypatch.setattr("orchestrator.execution.cluster.slots", lambda share: 2)
     data = TrainingData.of("tiny", (8, 8), *(2 * [(np.zeros((4, 64), np.uint8), None)]))
     small, share = TrialConfig(model=ModelConfig(hidden=(30, 30))), Share(1.0, 0.0)
     for pack, chosen in (("auto", size), (40, 40)):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from orchestrator.records import RunRecord
-from orchestrator.selection import (
+from orchestrator.results.ranking import (
     Candidate,
     Comparison,
     candidates,

@@ -13,7 +13,7 @@ from aae_core.architectures import ARCHITECTURES
 from aae_core.config import DataConfig, EncoderConfig, ModelConfig, PriorConfig, TrialConfig
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState
-from orchestrator.served import Served, methods
+from orchestrator.results.pyfunc_model import Served, methods
 
 DIM, CODE, CLASSES = 64, 2, 10
 METHODS = {

@@ -7,12 +7,12 @@ import pytest
 
 from aae_core.architectures import ARCHITECTURES
 from aae_core.data import TrainingData, load_test_data, load_training_data
-from orchestrator.loading import load_sweep, parse_sweep
-from orchestrator.parameters import Choice, IntRange
-from orchestrator.provenance import flat
 from orchestrator.settings import Settings
-from orchestrator.smoke import smoke
-from orchestrator.spec import SweepSpec
+from orchestrator.sweepfile.loader import load_sweep, parse_sweep
+from orchestrator.sweepfile.parameters import Choice, IntRange
+from orchestrator.sweepfile.smoke import smoke
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.provenance import flat
 
 SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 from pydantic import TypeAdapter
 
-from orchestrator import space
-from orchestrator.parameters import Parameter, parents_first
+from orchestrator.sweepfile import space
+from orchestrator.sweepfile.parameters import Parameter, parents_first
 
 WRITTEN: dict[str, Any] = {
     "training.schedule.factor": {

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from aae_core.architectures import ARCHITECTURES, Kind
 from aae_core.config import ScheduleConfig, TrialConfig
-from orchestrator.parameters import SETTINGS, contradictions
 from orchestrator.records import METRICS
-from orchestrator.spec import HalvingSpec, NoPrunerSpec, SweepSpec, goals_of
+from orchestrator.sweepfile.parameters import SETTINGS, contradictions
+from orchestrator.sweepfile.spec import HalvingSpec, NoPrunerSpec, SweepSpec, goals_of
 
 
 def document(**changes: Any) -> dict[str, Any]:

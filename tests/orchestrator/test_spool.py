@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.spool import Spool, SpooledRun
+from orchestrator.tracking.outbox import Spool, SpooledRun
 
 SWEEP = "digits-1a2b3c4d"
 TRIAL = f"{SWEEP}/search/0"
@@ -241,7 +241,7 @@ def test_threads_share_one_spool(spool: Spool) -> None:
 DRIVER = """
 import sys
 from pathlib import Path
-from orchestrator.spool import Spool
+from orchestrator.tracking.outbox import Spool
 with Spool(Path(sys.argv[1])) as spool:
     spool.open_run(sys.argv[2], sweep_id=sys.argv[2], experiment="e", name="n")
     for epoch in range(1, 51):

@@ -18,12 +18,12 @@ from straw_sweep import (
     sweep,
 )
 
-from orchestrator import stages
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError, UsageError
-from orchestrator.history import History
+from orchestrator.pipeline import stages
+from orchestrator.results.reader import History
 from orchestrator.settings import Settings
-from orchestrator.spool import Spool
-from orchestrator.study import Ledger, open_storage
+from orchestrator.study.study import Ledger, open_storage
+from orchestrator.tracking.outbox import Spool
 
 pytestmark = pytest.mark.usefixtures("straw")
 

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.repeats import MAX_IN_A_ROW
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.study import (
+from orchestrator.study.repeats import MAX_IN_A_ROW
+from orchestrator.study.study import (
     Assignment,
     Ledger,
     confirm_seed,
@@ -22,6 +21,7 @@ from orchestrator.study import (
     search_seed,
     sweep_ids,
 )
+from orchestrator.sweepfile.spec import SweepSpec
 
 KINDS = ["deterministic", "gaussian", "universal"]
 SPACE = {

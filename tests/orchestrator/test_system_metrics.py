@@ -5,7 +5,7 @@ import pytest
 import torch
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 
-from orchestrator.system_metrics import system_metrics
+from orchestrator.execution.system_metrics import system_metrics
 
 
 def test_names_and_units_are_those_of_mlflows_own_monitor() -> None:

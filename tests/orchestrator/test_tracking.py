@@ -20,8 +20,8 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings
-from orchestrator.spool import Spool
-from orchestrator.tracking import RUN_KEY_TAG, MlflowWriter, ui_command, ui_url
+from orchestrator.tracking.mlflow_writer import RUN_KEY_TAG, MlflowWriter, ui_command, ui_url
+from orchestrator.tracking.outbox import Spool
 
 # MLflow's own, with SQLAlchemy 2.1
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

@@ -19,8 +19,8 @@ from aae_core import checkpoint
 from aae_core.config import ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData
 from aae_core.training import TrainState, fit
-from orchestrator import trainable
-from orchestrator.trainable import LEAVE, Checkpoints, Report, Work, begin, train
+from orchestrator.execution import worker
+from orchestrator.execution.worker import LEAVE, Checkpoints, Report, Work, begin, train
 
 EPOCHS = 5
 CONFIG = TrialConfig(
@@ -38,8 +38,8 @@ def data() -> TrainingData:
 
 @pytest.fixture(autouse=True)
 def _every_epoch_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(trainable, "SAVING_SHARE", math.inf)
+    monkeypatch.setattr(worker, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "SAVING_SHARE", math.inf)
 
 
 def work(
@@ -84,7 +84,7 @@ def told_of_pack(
             reports.append(Report(**told))
             heard(reports[-1])
 
-    monkeypatch.setattr(trainable.tune, "report", report)
+    monkeypatch.setattr(worker.tune, "report", report)
     train({"works": json.dumps([asdict(job) for job in jobs])}, data)
     return reports
 
@@ -150,7 +150,7 @@ def test_the_two_newest_checkpoints_are_kept(tmp_path: Path, data: TrainingData)
 def test_short_epochs_share_a_checkpoint_and_the_last_has_its_own(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 3600.0)
+    monkeypatch.setattr(worker, "CHECKPOINT_SECONDS", 3600.0)
     saved = stopped_after(EPOCHS, tmp_path, data)
     assert saved == [None] * 4 + [tmp_path / "1" / "epoch-000005"]
 
@@ -158,7 +158,7 @@ def test_short_epochs_share_a_checkpoint_and_the_last_has_its_own(
 def test_checkpoints_that_take_long_are_few(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainable, "SAVING_SHARE", 1e-9)
+    monkeypatch.setattr(worker, "SAVING_SHARE", 1e-9)
     saved = stopped_after(EPOCHS, tmp_path, data)
     assert [path is not None for path in saved] == [True, False, False, False, True]
 
@@ -411,6 +411,6 @@ def test_what_ends_a_pack_is_nobodys_fault_yet(
     def failing(*_: Any) -> Any:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(trainable, "fit_pack", failing)
+    monkeypatch.setattr(worker, "fit_pack", failing)
     with pytest.raises(torch.OutOfMemoryError):
         told_of_pack(packed(tmp_path), data, monkeypatch)

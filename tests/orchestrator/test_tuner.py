@@ -14,13 +14,13 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
-from orchestrator.cluster import Share
+from orchestrator.execution.cluster import Share
+from orchestrator.execution.tune_driver import MAX_LOSSES, StageDriver, see_memory_kills
+from orchestrator.execution.worker import LEAVE, Report
 from orchestrator.records import Stage, TrialState
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Assignment, Ledger, open_storage
-from orchestrator.trainable import LEAVE, Report
-from orchestrator.tuner import MAX_LOSSES, StageDriver, see_memory_kills
+from orchestrator.study.study import Assignment, Ledger, open_storage
+from orchestrator.sweepfile.spec import SweepSpec
 
 EPOCHS = 3
 GPU_SHARE = 0.5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.tuning import _coverage, cdf_band, tuning_curve
+from orchestrator.results.tuning import _coverage, cdf_band, tuning_curve
 
 
 def test_median_curve_of_uniform_values_is_the_power_of_one_half() -> None:

@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from orchestrator.records import RunRecord
-from orchestrator.selection import Candidate, Comparison, apart, candidates, compare, versus_best
-from orchestrator.verdicts import (
+from orchestrator.results.ranking import (
+    Candidate,
+    Comparison,
+    apart,
+    candidates,
+    compare,
+    versus_best,
+)
+from orchestrator.results.verdicts import (
     detectable,
     difference,
     gain,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from orchestrator.cli import main
-from orchestrator.cluster import connected
+from orchestrator.execution.cluster import connected
 from orchestrator.settings import Settings
 
 SWEEP = """\

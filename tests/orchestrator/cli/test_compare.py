@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.running import _winner
-from orchestrator.history import run_key
+from orchestrator.cli.run import _winner
+from orchestrator.results.reader import run_key
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.spool import Spool
-from orchestrator.study import Ledger, open_storage
+from orchestrator.study.study import Ledger, open_storage
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.outbox import Spool
 
 LL = "val/parzen_ll"
 Values = Mapping[float, Mapping[int, float]]  # by the prior's std, by seed

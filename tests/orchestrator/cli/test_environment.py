@@ -16,7 +16,7 @@ from aae_core.data import fetch
 from aae_core.data.mnist import MNIST
 from orchestrator.cli import environment
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.nodes import Node, versions
+from orchestrator.execution.doctor import Node, versions
 
 IMAGES = "train-images-idx3-ubyte"
 
@@ -216,7 +216,7 @@ def test_an_unexpected_error_keeps_its_traceback(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("orchestrator.loading.load_sweep", fail)
+    monkeypatch.setattr("orchestrator.sweepfile.loader.load_sweep", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         aae("validate", sweep_file)
 
@@ -227,7 +227,7 @@ def test_an_interruption_exits_with_130(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.single.train", interrupt)
+    monkeypatch.setattr("orchestrator.pipeline.local.train", interrupt)
     assert aae("train", sweep_file).code == 130
 
 

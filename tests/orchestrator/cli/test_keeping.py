@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator.cli.keeping import _size
-from orchestrator.history import run_key
-from orchestrator.lease import held
-from orchestrator.loading import load_sweep
+from orchestrator.cli.maintenance import _size
+from orchestrator.results.reader import run_key
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.spool import Spool
-from orchestrator.study import Ledger, open_storage
+from orchestrator.study.lock import held
+from orchestrator.study.study import Ledger, open_storage
+from orchestrator.sweepfile.loader import load_sweep
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.outbox import Spool
 
 Command = Callable[..., Any]
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens

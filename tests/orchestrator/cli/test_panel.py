@@ -13,11 +13,11 @@ from rich.console import Console
 from orchestrator.cli import panel
 from orchestrator.cli.common import duration, number, setting
 from orchestrator.cli.panel import Lines, Panel, Standing, sparkline, watching
-from orchestrator.loading import load_sweep
+from orchestrator.execution.worker import Report
 from orchestrator.records import RunRecord, Stage
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Assignment
-from orchestrator.trainable import Report
+from orchestrator.study.study import Assignment
+from orchestrator.sweepfile.loader import load_sweep
+from orchestrator.sweepfile.spec import SweepSpec
 
 METRIC = "val/parzen_ll"
 

@@ -18,14 +18,14 @@ from mlflow.tracking import MlflowClient
 from aae_core.data import load_training_data
 from aae_core.errors import TrialDiverged
 from aae_core.training import TrainState, fit
-from orchestrator.history import History
-from orchestrator.provenance import provenance
+from orchestrator.execution.worker import Report
+from orchestrator.pipeline.context import Recorder, Request, Sweep, describe, opened
 from orchestrator.records import Stage, TrialState
+from orchestrator.results.reader import History
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.sweep import Recorder, Request, Sweep, describe, opened
-from orchestrator.tracking import MlflowWriter
-from orchestrator.trainable import Report
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.mlflow_writer import MlflowWriter
+from orchestrator.tracking.provenance import provenance
 
 pytestmark = pytest.mark.usefixtures("threads")
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from orchestrator.cli.running import _draining
+from orchestrator.cli.run import _draining
 
 
 class Interrupted(io.RawIOBase):

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import running, steering
-from orchestrator.lease import held, is_held
-from orchestrator.loading import load_sweep
 from orchestrator.settings import Settings
-from orchestrator.spec import SweepSpec
-from orchestrator.study import Ledger, open_storage
+from orchestrator.study.lock import held, is_held
+from orchestrator.study.study import Ledger, open_storage
+from orchestrator.sweepfile.loader import load_sweep
+from orchestrator.sweepfile.spec import SweepSpec
 
 RESUME = "aae-sweep run tiny.yaml"
 
@@ -342,7 +342,7 @@ def test_a_name_of_nothing_is_refused(
 DRIVER = """
 import sys, time
 from orchestrator.settings import Settings
-from orchestrator.lease import held
+from orchestrator.study.lock import held
 print(*sys.argv[1:], flush=True)
 if "seed=7" in sys.argv[-1]:
     print("there is no cluster")

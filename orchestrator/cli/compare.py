@@ -1,0 +1,193 @@
+"""compare: the confirmed candidates of one sweep or several, and which differences are chance."""
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli import common
+from orchestrator.cli.common import AsJson, number, say
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.results.ranking import Candidate, Comparison
+    from orchestrator.results.reader import History
+
+
+def compare(
+    sweeps: Annotated[list[str], typer.Argument(help="One sweep or several.")] = ["latest"],  # noqa: B006
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="By default what the sweeps were searched for.")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            help="Differences below it, in the metric's unit, are of no importance; by default "
+            "the sweeps' own (confirm.margin) where they agree.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="An HTML page of it, too.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Compare confirmed candidates with the best of them, seed by seed where they share seeds.
+
+    The test split chooses nothing: for a test/ metric the best is the one on validation.
+    """
+    if margin is not None and not 0 < margin < math.inf:
+        raise UsageError(f"--margin {margin:g}: must be a number above 0")
+    reader = common.history()
+    names = list(dict.fromkeys(map(reader.resolve, sweeps)))
+    document = _document(reader, names, metric, margin)
+    if len(set(document["data_sha256"].values())) > 1:
+        say("these sweeps saw different data: more than their configurations differs")
+    if out is not None:
+        from dashboards import build
+
+        views = {name: reader.view(name) for name in names}
+        say(f"page  {build.write_page(build.comparison_page(document, views), out.resolve())}")
+    if json:
+        common.emit(document)
+        return
+    named = ("sweep", "configuration", "seeds", document["metric"])
+    common.table(
+        (*named, "minus the best", "by", "p", "verdict", ""),
+        [_row(candidate, document["metric"]) for candidate in document["candidates"]],
+    )
+    print(f"\n{_verdict(document)}")
+
+
+COMMANDS = (compare,)
+
+
+def _document(
+    reader: "History", names: list[str], wanted: str | None, margin: float | None
+) -> dict[str, Any]:
+    from orchestrator.records import METRICS
+    from orchestrator.results import ranking, verdicts
+
+    found = [candidate for name in names for candidate in _confirmed(reader, name)]
+    metric = _measured(wanted, found) if wanted else _objective(reader, names)
+    judge = metric if _is_goal(metric) else _objective(reader, names)
+    direction = METRICS[judge].direction
+    seeds = min(reader.spec(name)["confirm"]["seeds"] for name in names)
+    ranked = ranking.rank(found, judge, direction, seeds=seeds)
+    compared = [None, *ranking.versus_best(ranked, metric)]
+    better = METRICS[metric].direction if metric in METRICS else direction
+    if margin is None:
+        margin = _own_margin(reader, names, metric)
+    return {
+        "metric": metric,
+        "best_by": judge,
+        "direction": direction,
+        "margin": margin,
+        "data_sha256": {name: reader.data_sha256(name) for name in names},
+        "candidates": [
+            _describe(candidate, metric, versus)
+            | {"verdict": verdicts.verdict(versus, better, margin)}
+            for candidate, versus in zip(ranked, compared, strict=True)
+        ],
+    }
+
+
+def _confirmed(reader: "History", sweep: str) -> "list[Candidate]":
+    found, _ = reader.candidates(sweep)
+    if not found:
+        raise UsageError(f"{sweep} has no confirmed candidate yet; see: aae-sweep status {sweep}")
+    return [replace(candidate, sweep=sweep) for candidate in found]
+
+
+def _objective(reader: "History", names: list[str]) -> str:
+    goals = {name: str(reader.objective(name)["metric"]) for name in names}
+    if len(set(goals.values())) > 1:
+        told = ", ".join(f"{name} for {goal}" for name, goal in goals.items())
+        raise UsageError(f"searched for different goals: {told}; name a val/ metric by --metric")
+    return goals[names[0]]
+
+
+def _own_margin(reader: "History", names: list[str], metric: str) -> float | None:
+    """The margin of the sweeps' files, which is about their objective alone."""
+    margins = {
+        reader.spec(name)["confirm"].get("margin")
+        if reader.objective(name)["metric"] == metric
+        else None
+        for name in names
+    }
+    return margins.pop() if len(margins) == 1 else None
+
+
+def _measured(metric: str, found: "list[Candidate]") -> str:
+    from orchestrator.sweepfile.messages import nearest
+
+    known = [{name for run in candidate.runs for name in run.metrics} for candidate in found]
+    common_to_all = set.intersection(*known)
+    if metric not in common_to_all:
+        raise UsageError(
+            f"not every confirmed candidate has `{metric}`; {nearest(metric, common_to_all)}"
+        )
+    return metric
+
+
+def _is_goal(metric: str) -> bool:
+    from orchestrator.records import METRICS
+
+    return metric.startswith("val/") and METRICS[metric].better != "none"
+
+
+def _describe(candidate: "Candidate", metric: str, versus: "Comparison | None") -> dict[str, Any]:
+    from orchestrator.results.ranking import summarise
+    from orchestrator.results.verdicts import difference
+
+    return {
+        "sweep": candidate.sweep,
+        "config_hash": candidate.config_hash,
+        "params": candidate.params,
+        "seeds": candidate.seeds,
+        "metrics": {metric: summarise(list(candidate.values(metric).values()))},
+        "versus_best": asdict(versus) if versus else None,
+        "difference": difference(versus),
+        "tied_with_best": versus is None or versus.tied,
+    }
+
+
+def _row(candidate: dict[str, Any], metric: str) -> tuple[Any, ...]:
+    from orchestrator.results.ranking import METHODS
+    from orchestrator.results.verdicts import though
+
+    figures, versus = candidate["metrics"][metric], candidate["versus_best"]
+    mean = number(figures["mean"], figures["se"])
+    settings = ", ".join(common.setting(*item) for item in candidate["params"].items())
+    about = (candidate["sweep"], candidate["config_hash"], len(figures["values"]), mean)
+    if versus is None:
+        return (*about, "", "", "", "best", settings)
+    return (
+        *about,
+        number(versus["difference"], versus["se"]),
+        METHODS[versus["method"]].format(**versus),
+        "" if versus["p_holm"] is None else f"{versus['p_holm']:.2g}",
+        f"{candidate['verdict']}{though(candidate)}",
+        settings,
+    )
+
+
+def _verdict(document: dict[str, Any]) -> str:
+    best, *others = document["candidates"]
+    ties = sum(candidate["tied_with_best"] for candidate in others)
+    words = f"± is the standard error over seeds. The best is {best['config_hash']}"
+    if document["best_by"] != document["metric"]:
+        words += f", by {document['best_by']}"
+    if not others:
+        return f"{words}, the only one."
+    words += (
+        f"; {ties or 'none'} of {len(others)} not distinguishable from it "
+        "(t-tests at 5 %, p by Holm's correction over all pairs)."
+    )
+    if document["margin"] is None:
+        return words
+    equivalent = sum(candidate["verdict"] == "equivalent" for candidate in others)
+    return (
+        f"{words} Equivalent, within {document['margin']:g}: {equivalent} of {len(others)} "
+        "(two one-sided t-tests, each candidate at 5 %)."
+    )

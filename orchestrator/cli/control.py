@@ -1,0 +1,246 @@
+"""stop, pause, resume, retry, extend, logs: what may be done about a sweep."""
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli import common
+from orchestrator.cli.common import AsJson, SweepName, say
+from orchestrator.cli.run import log_of, stored
+from orchestrator.errors import SweepHeld, UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.settings import Settings
+    from orchestrator.study.study import Ledger
+    from orchestrator.sweepfile.spec import SearchSpec, SweepSpec
+
+_LOOKING_SECONDS = 0.5
+_LAST_WORDS_SECONDS = 2.0  # a driver sums up after it has let go
+
+
+def stop(
+    sweep: SweepName = "latest",
+    now: Annotated[
+        bool, typer.Option("--now", help="Give trials up at their last checkpoints.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for the driver to let go.")
+    ] = 300,
+    json: AsJson = False,
+) -> None:
+    """Have a sweep finish the epochs under way, save and end, wherever its driver runs.
+
+    `aae-sweep run` carries it on.
+    """
+    from orchestrator.study.lock import is_held
+
+    reader = common.history()
+    name = reader.resolve(sweep)
+    if is_held(reader.settings, name):
+        _stop(reader.settings, name, "now" if now else "drain", timeout)
+    else:
+        say(f"nobody runs {name}; nothing to stop")
+    status = reader.status(name)
+    if json:
+        common.emit(status)
+    elif status["state"] == "done":
+        print(f"{name} is done")
+    else:
+        print(f"{name} is {status['state']}; carry on with: {status['resume']}")
+
+
+def pause(sweep: SweepName = "latest", json: AsJson = False) -> None:
+    """Have a running sweep finish the epochs under way, save, and wait for `aae-sweep resume`.
+
+    Its driver keeps the sweep and its place on the cluster; the CPUs and GPUs are free meanwhile.
+    """
+    _wish(sweep, "pause", json=json)
+
+
+def resume(sweep: SweepName = "latest", json: AsJson = False) -> None:
+    """Have a paused sweep go on."""
+    _wish(sweep, None, json=json)
+
+
+def retry(
+    sweep: SweepName = "latest",
+    out_of_memory: Annotated[
+        bool, typer.Option("--out-of-memory", help="Those that ran out of GPU memory, too.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Queue a sweep's failed trials again, each from its last good checkpoint.
+
+    Diverged and pruned trials are results, and stay; so does what ran out of GPU memory, unless
+    there is more of it now.
+    """
+    from orchestrator.study.lock import held
+    from orchestrator.study.study import Ledger, open_storage
+
+    settings = common.settings()
+    name, storage = common.history().resolve(sweep), open_storage(settings)
+    queued: list[dict[str, Any]] = []
+    waiting = False
+    with held(settings, name):
+        for stage in ("search", "confirm"):
+            ledger = Ledger.read(storage, name, stage)
+            again = ledger.retry(out_of_gpu_memory=out_of_memory) if ledger else {}
+            waiting |= bool(ledger and ledger.unfinished())  # of a retry that was killed here, too
+            queued += [
+                {"stage": stage, "trial": old, "retried_as": new} for old, new in again.items()
+            ]
+        if waiting:
+            _reopen(_search(settings, name))
+    resume = f"aae-sweep run {name}"
+    if json:
+        common.emit({"sweep": name, "retried": queued, "resume": resume})
+        return
+    for trial in queued:
+        print("{stage}-{trial} is queued again, as {stage}-{retried_as}".format(**trial))
+    left = common.history().status(name)["trials"]["failed"]
+    if left:
+        print(f"{left} that ran out of GPU memory stay; with --out-of-memory they are taken, too")
+    elif not queued:
+        print(f"no trial of {name} has failed")
+    if queued:
+        print(f"carry on with: {resume}")
+
+
+def extend(
+    sweep: SweepName = "latest",
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Of the search, in all.", show_default=False)
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="Of the sweep, in all.", show_default=False)
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Give a sweep's search more trials, or more hours, than its file says.
+
+    A larger number in the file does the same. More epochs make another sweep: change
+    training.epochs in the file.
+    """
+    from orchestrator.study.lock import held
+
+    settings = common.settings()
+    name = common.history().resolve(sweep)
+    ledger = _search(settings, name)
+    spec = stored(name).extended(**ledger.attribute("extended", {}))
+    search = _longer(spec, trials or 0, hours or 0.0)
+    hours_in_all = (search.budget.hours if search.budget else None) or 0.0
+    numbers = {"trials": search.trials, "hours": hours_in_all}
+    searching = ledger.attribute("stage") == "search"
+    ledger.set_attribute("extended", numbers)
+    running = True
+    with suppress(SweepHeld), held(settings, name):
+        _reopen(ledger)
+        planned = ledger.attribute("planned") | {"search": search.planned}
+        ledger.set_attribute("planned", planned)
+        running = False
+    resume = f"aae-sweep run {name}"
+    if json:
+        common.emit({"sweep": name, **numbers, "running": running, "resume": resume})
+    elif running and searching:
+        print(f"{name}: {search.span}; it is running, and goes on to them")
+    else:
+        once = "once it has ended, " if running else ""
+        print(f"{name}: {search.span}; {once}carry on with: {resume}")
+
+
+def logs(
+    sweep: SweepName = "latest",
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Until the driver lets go.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Print what the drivers of a detached sweep (`run -d`) have said."""
+    from orchestrator.study.lock import is_held
+
+    reader = common.history()
+    name = reader.resolve(sweep)
+    path = log_of(reader.settings, name)
+    if not path.exists():
+        raise UsageError(f"{name} has no log: it was never left to run by `aae-sweep run FILE -d`")
+    with path.open(encoding="utf-8", errors="replace") as log:
+        if json:
+            common.emit({"sweep": name, "log": str(path), "lines": log.read().splitlines()})
+            return
+        print(log.read(), end="", flush=True)
+        while follow:
+            follow = is_held(reader.settings, name)
+            time.sleep(_LOOKING_SECONDS if follow else _LAST_WORDS_SECONDS)
+            print(log.read(), end="", flush=True)
+
+
+COMMANDS = (stop, pause, resume, retry, extend, logs)
+
+
+def _wish(sweep: str, wish: str | None, *, json: bool) -> None:
+    """Of a driver that is there."""
+    from orchestrator.study.lock import is_held
+    from orchestrator.study.study import WISHES
+
+    reader = common.history()
+    name = reader.resolve(sweep)
+    if not is_held(reader.settings, name):
+        again = reader.status(name)["resume"]
+        raise UsageError(f"nobody runs {name}; carry on with: {again}")
+    _search(reader.settings, name).set_attribute("wish", wish)
+    if json:
+        common.emit(reader.status(name))
+    elif wish is None:
+        print(f"asked {name} to go on")
+    else:
+        print(f"asked {name} to pause: {WISHES[wish]}; go on with: aae-sweep resume {name}")
+
+
+def _stop(settings: "Settings", sweep: str, wish: str, timeout: float) -> None:
+    from orchestrator.study.lock import is_held
+    from orchestrator.study.study import WISHES
+
+    ledger, deadline = _search(settings, sweep), time.monotonic() + timeout
+    ledger.set_attribute("wish", wish)
+    say(f"asked {sweep} to stop: {WISHES[wish]}")
+    while is_held(settings, sweep):
+        if time.monotonic() > deadline:
+            raise SweepHeld(
+                f"{sweep} has not let go after {timeout:g} s; it will once its epochs have ended. "
+                f"See: aae-sweep status {sweep}, or give these up: aae-sweep stop {sweep} --now"
+            )
+        if ledger.attribute("wish") is None:  # a driver that was just starting did not hear it
+            ledger.set_attribute("wish", wish)
+        time.sleep(_LOOKING_SECONDS)
+
+
+def _search(settings: "Settings", sweep: str) -> "Ledger":
+    """To be written to."""
+    from orchestrator.study.study import Ledger, open_storage
+
+    ledger = Ledger.read(open_storage(settings), sweep, "search")
+    assert ledger is not None
+    return ledger
+
+
+def _reopen(search: "Ledger") -> None:
+    """A sweep that may have been done has something to do."""
+    for name, value in {"done": None, "stage": "search", "state": "stopped"}.items():
+        search.set_attribute(name, value)
+
+
+def _longer(spec: "SweepSpec", trials: int, hours: float) -> "SearchSpec":
+    """Refuses what would leave the search no longer than it is."""
+    before, after = spec.search, spec.extended(trials=trials, hours=hours).search
+    if before is None or after is None:
+        raise UsageError(f"{spec.sweep_id} has no search; raise confirm.seeds in its file")
+    idle_trials = trials and after.planned == before.planned
+    idle_hours = hours and after.budget == before.budget
+    if idle_trials or idle_hours or not (trials or hours):
+        raise UsageError(
+            f"{spec.sweep_id}: {before.span}; --trials and --hours say how many more there "
+            "shall be in all"
+        )
+    return after

@@ -1,0 +1,328 @@
+"""status, ls, show, best, export, report, dashboard: they look, and change nothing of a sweep's."""
+
+import os
+import secrets
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli import common
+from orchestrator.cli.common import AsJson, SweepName, number, say
+from orchestrator.errors import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.results.reader import History
+
+
+def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
+    """Say how far a sweep is, and what leads it."""
+    reader = common.history()
+    document = reader.status(reader.resolve(sweep))
+    if json:
+        common.emit(document)
+        return
+    counts = ", ".join(f"{n} {state}" for state, n in document["trials"].items() if n)
+    time = common.duration(document["elapsed_seconds"])
+    if document["eta_seconds"]:
+        time += f", left about {common.duration(document['eta_seconds'])}"
+    done = document["state"] == "done"
+    state = "done" if done else f"{document['state']}, stage {document['stage']}"
+    print(
+        f"{document['id']}  {state}\n"
+        f"  trials    {counts or 'none yet'}\n"
+        f"  best      {_leader(document['best'])}\n"
+        f"  time      {time}\n"
+        f"  report    {document['report'] or f'aae-sweep report {sweep}'}\n"
+        f"  {'again   ' if done else 'carry on'}  {document['resume']}"
+    )
+
+
+def ls(json: AsJson = False) -> None:
+    """List the sweeps, oldest first."""
+    from orchestrator.results.reader import nothing_yet
+
+    reader = common.history()
+    documents = [reader.status(sweep) for sweep in reader.sweeps()]
+    if json:
+        keys = ("sweep", "id", "stage", "state", "trials", "best", "elapsed_seconds")
+        common.emit([{key: document[key] for key in keys} for document in documents])
+        return
+    if not documents:
+        say(nothing_yet(reader.settings))
+        return
+    common.table(
+        ("sweep", "state", "stage", "trials", "best", "time"),
+        (
+            (
+                d["id"],
+                d["state"],
+                d["stage"],
+                f"{_ended(d['trials'])}/{sum(d['planned'].values())}",
+                _leader(d["best"]),
+                common.duration(d["elapsed_seconds"]),
+            )
+            for d in documents
+        ),
+    )
+
+
+def show(
+    sweep: SweepName = "latest",
+    trial: Annotated[
+        str | None, typer.Argument(help="One trial: 7 of the search, or confirm-7.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List a sweep's trials, or one with its learning curve."""
+    from orchestrator.records import BASELINE, conditions, is_baseline
+    from orchestrator.results.reader import as_document, finite
+
+    reader = common.history()
+    name = reader.resolve(sweep)
+    records = reader.trials(name)
+    if trial is not None:
+        record = pick(records, trial)
+        history: list[Any] = [finite(row) for row in reader.curve(name, record)]
+        if json:
+            common.emit({"sweep": name, **as_document(record), "history": history})
+        else:
+            _print_trial(as_document(record), history)
+        return
+    if json:
+        common.emit({"sweep": name, "trials": [as_document(r) for r in records]})
+        return
+    metric = reader.objective(name)["metric"]
+    params = sorted({path for r in records for path in r.params})
+    searched = reader.spec(name)["search"] is not None
+    common.table(
+        ("trial", "state", "epochs", metric, *(p.split(".", 1)[-1] for p in params), "remarks"),
+        (
+            (
+                f"{r.stage}-{r.number}",
+                r.state,
+                r.epochs,
+                r.metrics.get(metric),
+                *(r.params.get(p) for p in params),
+                "; ".join(
+                    filter(
+                        None,
+                        (
+                            BASELINE if is_baseline(r, searched=searched) else "",
+                            r.reason,
+                            *conditions(r.metrics),
+                        ),
+                    )
+                ),
+            )
+            for r in records
+        ),
+    )
+
+
+def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
+    """Show the winner with its error, how the others compare, and what the search gained."""
+    from orchestrator.records import BASELINE
+
+    reader = common.history()
+    name = reader.resolve(sweep)
+    document = reader.best(name)
+    if document is None:
+        raise UsageError(f"{name} has no finished trial yet; see: aae-sweep status {name}")
+    if json:
+        common.emit(document)
+        return
+    groups = document["groups"]
+    columns = [(str(group["value"] or group["config_hash"]), group) for group in groups]
+    control = document["baseline"]
+    if control and all(control["config_hash"] != group["config_hash"] for group in groups):
+        columns.append((BASELINE, control))
+    objective = reader.objective(name)["metric"]
+    others = sorted(
+        metric
+        for metric in document["metrics"]
+        if metric.startswith(("val/", "test/")) and metric != objective
+    )
+    common.table(
+        ("", *(title for title, _ in columns)),
+        [
+            *(
+                (metric, *(_figure(group["metrics"].get(metric)) for _, group in columns))
+                for metric in (objective, *others)
+            ),
+            ("seeds", *(len(group["seeds"]) for _, group in columns)),
+            *(
+                (path, *(group["params"].get(path) for _, group in columns))
+                for path in sorted({path for group in groups for path in group["params"]})
+            ),
+        ],
+    )
+    print(f"\n{_verdict(document)}\ncheckpoint  {document['checkpoints'][0]}")
+
+
+def export(
+    sweep: SweepName = "latest",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A new folder; export by default.")
+    ] = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register", help="Register the winner's model in MLflow; files only with --out."
+        ),
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option("--as", help="The registered model's name, else the sweep's.")
+    ] = None,
+    figures_only: Annotated[
+        bool,
+        typer.Option(
+            "--figures-only", help="Leave out weights, the report and where files lie: small."
+        ),
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Write a sweep's results to a folder: winner, trials, curves, evaluation, record, checkpoint
+    and report. Or register the winner for mlflow.pyfunc.load_model."""
+    if name is not None and not register:
+        raise UsageError(f"--as {name}: names a registered model; add --register")
+    reader = common.history()
+    resolved = reader.resolve(sweep)
+    document: dict[str, Any] = {"sweep": resolved}
+    if out is not None or not register:
+        folder = out or Path("export")
+        document |= {
+            "folder": str(folder.resolve()),
+            "files": _export(reader, resolved, folder, figures_only),
+        }
+    if register:
+        document["model"] = _register(reader, resolved, name)
+    if json:
+        common.emit(document)
+        return
+    if "folder" in document:
+        print(document["folder"])
+    if register:
+        print(f"{document['model']['uri']}, {document['model']['alias']} now")
+
+
+def report(
+    sweeps: Annotated[list[str], typer.Argument(help="One sweep or several.")] = ["latest"],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("--out", help="The HTML file.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Build one self-contained HTML page about one sweep or several."""
+    reader = common.history()
+    path = _build([reader.resolve(sweep) for sweep in sweeps], out)
+    if json:
+        common.emit({"report": str(path)})
+    else:
+        print(path)
+
+
+def dashboard(
+    host: Annotated[
+        str, typer.Option(help="Beyond loopback it asks for a token, printed or of your choice.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8050,
+) -> None:
+    """Serve live pages of the sweeps of this home; they refresh while a sweep runs.
+
+    The token for other machines is AAE_DASHBOARD_TOKEN, or a fresh one where that is not set.
+    """
+    from dashboards import live
+    from orchestrator.results.reader import History
+
+    settings = common.settings()
+    token = None
+    if not live.is_loopback(host):
+        token = os.environ.get("AAE_DASHBOARD_TOKEN") or secrets.token_urlsafe(24)
+    try:
+        server = live.server(live.Pages(lambda: History(settings)), host, port, token)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port} ({error}); try another --port") from error
+    where = f"http://{host}:{server.server_port}/{f'?token={token}' if token else ''}"
+    say(f"sweeps on {where}; Ctrl-C ends it")
+    with server:
+        server.serve_forever()
+
+
+COMMANDS = (status, ls, show, best, export, report, dashboard)
+
+
+def _build(names: list[str], out: Path | None) -> Path:
+    from orchestrator.cli.report import build_report
+
+    return build_report(names, out)
+
+
+def _export(reader: "History", sweep: str, folder: Path, figures_only: bool) -> list[str]:
+    from orchestrator.results.export import export
+
+    if folder.exists():
+        raise UsageError(f"{folder} exists; name a new folder with --out")
+    files = export(reader, sweep, folder, figures_only=figures_only)
+    if not figures_only:
+        shutil.copy(_build([sweep], None), folder / "report.html")
+    return files
+
+
+def _register(reader: "History", sweep: str, name: str | None) -> dict[str, Any]:
+    from orchestrator.results.model_registry import CHAMPION, register
+
+    return {**asdict(register(reader, sweep, name)), "alias": CHAMPION}
+
+
+def _leader(best: dict[str, Any] | None) -> str:
+    if best is None:
+        return "none yet"
+    whose = "confirmed" if best["confirmed"] else f"trial {best['trial']}, one seed"
+    return f"{best['metric']} {number(best['value'], best['se'])} ({whose})"
+
+
+def _ended(trials: dict[str, int]) -> int:
+    return sum(n for state, n in trials.items() if state not in ("running", "waiting"))
+
+
+def _verdict(best: dict[str, Any]) -> str:
+    if not best["confirmed"]:
+        return "Not confirmed yet: one seed, hence no error."
+    from orchestrator.results.verdicts import gain_in_words
+
+    found = [
+        "The first column is the winner's; ± is the standard error over seeds.",
+        *(
+            f"{told[0].upper()}{told[1:]}."
+            for told in (common.rivals(best), gain_in_words(best))
+            if told
+        ),
+    ]
+    return "\n".join(found)
+
+
+def _figure(figures: dict[str, Any] | None) -> str:
+    return number(figures["mean"], figures["se"]) if figures else ""
+
+
+def _print_trial(record: dict[str, Any], curve: list[Any]) -> None:
+    params = record.pop("params")
+    del record["metrics"]  # the curve ends with them
+    facts = {**record, **params}
+    common.table(("", ""), ((k, v) for k, v in facts.items() if v not in (None, [])))
+    columns = sorted({key for row in curve for key in row} - {"epoch"})
+    print()
+    common.table(("epoch", *columns), ((row["epoch"], *map(row.get, columns)) for row in curve))
+
+
+def pick(records: list[Any], wanted: str) -> Any:
+    """The trial that `3`, `confirm-3` or `confirm-0003` names.  Raises UsageError."""
+    stage, _, digits = wanted.rpartition("-")
+    number = digits.lstrip("0") or digits[-1:]
+    for record in records:
+        if number == str(record.number) and (stage or "search") == record.stage:
+            return record
+    raise UsageError(
+        f"no trial `{wanted}`; give a number of the search, or confirm-<number>: aae-sweep show"
+    )

@@ -1,0 +1,381 @@
+"""run, validate, plan, train."""
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli import common
+from orchestrator.cli.common import AsJson, Overrides, SweepFile, say
+from orchestrator.errors import SpecError, UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.results.reader import History
+    from orchestrator.settings import Settings
+    from orchestrator.sweepfile.spec import SweepSpec
+
+_LEAVING = "\nfinishing the epochs under way; once more to leave at once"
+_DRIVER = (sys.executable, "-P", "-c", "from orchestrator.cli import main; main()")
+FileOrSweep = Annotated[
+    Path,
+    typer.Argument(help="The sweep file, YAML; or a sweep as it was run.", show_default=False),
+]
+Smoke = Annotated[
+    bool, typer.Option("--smoke", help="Make it tiny, under a name of its own: does all of it run?")
+]
+
+
+def run(
+    file: FileOrSweep,
+    set_: Overrides = [],  # noqa: B006
+    smoke: Smoke = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Leave it to run on its own, with a log.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Run a sweep to its end, or carry it on from wherever it stands.
+
+    The same file is the same sweep. Ctrl-C once finishes the epochs under way and saves; twice
+    leaves at once; the same command carries on.
+    """
+    spec, text, resume = _wanted(file, set_, smoke)
+    if common.history().is_done(spec):
+        say(f"{spec.sweep_id} is done; nothing to run")
+    elif detach:
+        _leave_running(spec, resume, json)
+        return
+    else:
+        _carry_out(spec, text, resume)
+    reader = common.history()
+    status = reader.status(spec.sweep_id)
+    if json:
+        common.emit(status)
+    else:
+        _summarise(status, reader.best(spec.sweep_id), reader.evaluation(spec.sweep_id))
+    if status["trials"]["failed"]:
+        raise typer.Exit(3)
+
+
+def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
+    """Check a sweep file; every problem is named with its line."""
+    from orchestrator.sweepfile.loader import load_sweep
+
+    try:
+        spec = load_sweep(file, set_)
+    except SpecError as error:
+        if json:
+            problems = [
+                {"path": p.path, "line": p.line, "message": p.message} for p in error.problems
+            ]
+            common.emit({"ok": False, "errors": problems})
+            raise typer.Exit(2) from error
+        raise
+    for note in spec.notes:
+        say(f"note: {note}")
+    if json:
+        common.emit({"ok": True, "errors": [], "notes": spec.notes, "id": spec.sweep_id})
+    else:
+        print(f"{file} is a sound sweep: {spec.sweep_id}")
+
+
+def plan(
+    file: SweepFile,
+    set_: Overrides = [],  # noqa: B006
+    smoke: Smoke = False,
+    json: AsJson = False,
+) -> None:
+    """Estimate trials, epochs, time and disk of each stage.
+
+    One epoch of the file's own configuration is timed where the sweep would run: on this machine,
+    or in the first places that are free on the cluster of RAY_ADDRESS.
+    """
+    from orchestrator.execution import cluster
+
+    spec, settings = _load(file, set_, smoke), common.settings()
+    cluster.prepare(settings)  # before anything imports Ray
+    from orchestrator.pipeline.plan import estimate
+
+    say(f"training an epoch on {spec.data.name} in every place of a node at once …")
+    document = estimate(spec, settings)
+    if json:
+        common.emit(document)
+    else:
+        _print_plan(document)
+
+
+def train(
+    file: SweepFile,
+    seed: Annotated[int, typer.Option(min=0, help="Of this one run.")] = 0,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Open the test split at the end.")
+    ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads; all by default, a sweep's trial has resources.cpu."),
+    ] = None,
+    set_: Overrides = [],  # noqa: B006
+    smoke: Smoke = False,
+    json: AsJson = False,
+) -> None:
+    """Train the file's own configuration here: no Ray, no MLflow; the debugger's entry.
+
+    With --json, JSON lines: start, one per epoch, end.
+    """
+    from orchestrator.execution.cluster import usable_cpus
+    from orchestrator.pipeline import local
+
+    spec = _load(file, set_, smoke)
+    settings = common.settings()
+    events = local.train(spec, seed, settings, threads or usable_cpus(), evaluate=evaluate)
+    for event in events:
+        if json:
+            common.emit(event)
+        else:
+            _print_event(event)
+
+
+COMMANDS = (run, validate, plan, train)
+
+
+def _load(file: Path, overrides: list[str], small: bool) -> "SweepSpec":
+    from orchestrator.sweepfile.loader import load_sweep
+
+    spec = load_sweep(file, overrides)
+    for note in spec.notes:
+        say(f"note: {note}")
+    if not small:
+        return spec
+    from orchestrator.sweepfile import smoke
+
+    say(f"note: {smoke.NOTE}")
+    return smoke.smoke(spec, common.settings())
+
+
+def stored(sweep: str) -> "SweepSpec":
+    """The sweep as it was last run."""
+    from json import dumps
+
+    from orchestrator.sweepfile.spec import SweepSpec
+
+    spec = SweepSpec.model_validate_json(dumps(common.history().spec(sweep)))
+    if spec.sweep_id != sweep:
+        raise UsageError(
+            f"{sweep} was begun by another version of aae-sweep; carry it on with that"
+        )
+    return spec
+
+
+def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec", str, str]:
+    """What is to be run, its text and the command that carries it on.
+
+    From a file; or where that is a sweep's name, as it was last run.
+    """
+    from orchestrator.sweepfile.loader import sweep_text
+
+    if file.is_file() or not re.fullmatch(r"[a-z0-9_-]+", str(file)):
+        spec = _as_extended(_load(file, overrides, small), common.history())
+        options = [*(f"--set={o}" for o in overrides), *(["--smoke"] if small else [])]
+        resume = shlex.join(["aae-sweep", "run", str(file), *options])
+        return spec, sweep_text(file), resume
+    if overrides or small:
+        raise UsageError(f"--set and --smoke go with a sweep file; {file} is none")
+    reader = common.history()
+    sweep = reader.resolve(str(file))
+    spec = _as_extended(stored(sweep), reader)
+    return spec, reader.spec_text(sweep), f"aae-sweep run {sweep}"
+
+
+def _as_extended(spec: "SweepSpec", reader: "History") -> "SweepSpec":
+    """The file's numbers, or those of `aae-sweep extend` where they are larger."""
+    from orchestrator.study.study import Ledger, open_storage
+
+    if spec.sweep_id not in reader.sweeps():
+        return spec
+    search = Ledger.read(open_storage(reader.settings), spec.sweep_id, "search")
+    assert search is not None
+    extended = spec.extended(**search.attribute("extended", {}))
+    if extended != spec and extended.search:
+        say(f"note: {spec.sweep_id} goes on as it was extended: {extended.search.span}")
+    return extended
+
+
+def log_of(settings: "Settings", sweep: str) -> Path:
+    """What its drivers said that nobody was there to hear."""
+    return settings.sweep_folder(sweep) / "driver.log"
+
+
+def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
+    """Start the driver in a session of its own, and see it take the sweep up."""
+    from orchestrator.study.lock import held, is_held
+
+    settings, sweep = common.settings(), spec.sweep_id
+    with held(settings, sweep):  # refused here where another has it
+        log = log_of(settings, sweep)
+    words = shlex.split(resume)[1:]
+    with log.open("ab") as out:
+        began = out.tell()
+        driver = subprocess.Popen(
+            [*_DRIVER, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    while driver.poll() is None and not is_held(settings, sweep):
+        time.sleep(0.2)
+    if driver.returncode not in (None, 0, 3):  # what was wrong, it has told its log
+        say(log.read_bytes()[began:].decode(errors="replace").strip())
+        raise typer.Exit(driver.returncode)
+    if json:
+        common.emit({"sweep": sweep, "pid": driver.pid, "log": str(log)})
+        return
+    print(
+        f"{sweep} runs on its own, as process {driver.pid}\n"
+        f"  log     {log}\n"
+        f"  watch   aae-sweep logs {sweep} -f  (or: aae-sweep status {sweep})\n"
+        f"  stop    aae-sweep stop {sweep}"
+    )
+
+
+def _carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
+    from orchestrator.execution import cluster
+
+    settings = common.settings()
+    cluster.prepare(settings)  # before anything imports Ray
+    from orchestrator.cli.panel import watching
+    from orchestrator.cli.report import build_report
+    from orchestrator.pipeline import stages
+    from orchestrator.pipeline.context import Request
+
+    request = Request(spec, text, resume)
+    with _draining() as draining, watching(spec) as observer:
+        stages.run(request, settings, observer, draining, lambda sweep: build_report([sweep], None))
+
+
+@contextmanager
+def _draining() -> Iterator[threading.Event]:
+    """Set by the first SIGINT or SIGTERM; the second leaves at once."""
+    draining = threading.Event()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if draining.is_set():
+            raise KeyboardInterrupt
+        draining.set()
+        # in a thread: the signal may have come in the middle of a line to the same stream
+        threading.Thread(target=say, args=(_LEAVING,)).start()
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield draining
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summarise(
+    status: dict[str, Any],
+    best: dict[str, Any] | None,
+    evaluation: dict[str, Any] | None,
+) -> None:
+    from orchestrator.tracking.mlflow_writer import ui_url
+
+    counts = ", ".join(f"{n} {state}" for state, n in status["trials"].items() if n)
+    took = common.duration(status["elapsed_seconds"])
+    lines = [f"{status['id']}: {status['stage']} after {took} ({counts})"]
+    if best is not None:
+        lines += _winner(status, best, evaluation)
+    lines += [
+        f"  report  {status['report']}",
+        f"  MLflow  aae-sweep ui  ({ui_url(common.settings())})",
+        f"  again   {status['resume']}",
+    ]
+    print("\n".join(lines))
+
+
+def _winner(
+    status: dict[str, Any], best: dict[str, Any], evaluation: dict[str, Any] | None
+) -> list[str]:
+    from orchestrator.results import verdicts
+
+    params = ", ".join(common.setting(*item) for item in best["params"].items())
+    lines = [f"  winner  {params or 'the configuration of the file'}"]
+    objective = status["objective"]["metric"]
+    shown = [objective, objective.replace("val/", "test/", 1), "test/recon"]
+    for metric in dict.fromkeys(name for name in shown if name in best["metrics"]):
+        figures = best["metrics"][metric]
+        seeds = len(figures["values"])
+        error = f"(over {seeds} seeds)" if seeds > 1 else "(one seed, no error)"
+        lines.append(f"          {metric} {common.number(figures['mean'], figures['se'])} {error}")
+    scored = [model for model in (evaluation or {}).get("models", []) if "log_likelihood" in model]
+    for model in scored[:1]:
+        lines.append(
+            f"          Parzen with {model['n_samples']:,} samples: "
+            f"{common.number(model['log_likelihood'], model['standard_error'])} nats "
+            f"(over {model['n_test']:,} test images)"
+        )
+    words = [common.rivals(best), verdicts.gain_in_words(best)]
+    return lines + [f"          {told}" for told in words if told]
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    stages = plan["stages"]
+    print(
+        f"{plan['sweep']} on {plan['where']}\n"
+        f"{plan['trials']} trials to search, {plan['confirmations']} to confirm; "
+        f"{plan['epoch_seconds']:.2f} s an epoch, {plan['parallel']} trials at once\n"
+    )
+    common.table(
+        ("stage", "trials", "epochs", "time", "trials at most", "epochs at most", "time at most"),
+        (
+            (
+                name,
+                *(_whole(stage.get(f"{unit}_expected")) for unit in ("trials", "epochs")),
+                common.duration(stage["seconds_expected"]),
+                *(_whole(stage.get(unit)) for unit in ("trials", "epochs")),
+                common.duration(stage["seconds"]),
+            )
+            for name, stage in stages.items()
+        ),
+    )
+    total = sum(stage["seconds_expected"] for stage in stages.values())
+    print(
+        f"\nabout {common.duration(total)} in all\n"
+        f"{plan['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint: about "
+        f"{plan['disk_bytes_expected'] / 1e6:,.0f} MB on disk, at most "
+        f"{plan['disk_bytes'] / 1e6:,.0f} MB; {plan['disk_bytes_after_gc'] / 1e6:,.0f} MB after "
+        "aae-sweep gc"
+    )
+    for note in plan["notes"]:
+        print(f"note: {note}")
+
+
+def _whole(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _print_event(event: dict[str, Any]) -> None:
+    match event["event"]:
+        case "start":
+            labelled = event["labelled_indices"]
+            labels = "" if labelled is None else f", {len(labelled):,} labelled images"
+            threads = f"{event['threads']} thread{'s' if event['threads'] > 1 else ''}"
+            print(f"seed {event['seed']} on {event['device']}, {threads}{labels}")
+        case "epoch":
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in event["metrics"].items())
+            rate = event["samples_per_second"]
+            print(f"epoch {event['epoch']}  {shown}  {rate:,.0f} samples/s", flush=True)
+        case "end":
+            tests = {k: v for k, v in event["metrics"].items() if k.startswith("test/")}
+            shown = "".join(f"\n{name} {common.number(value)}" for name, value in tests.items())
+            print(f"{event['state']}{shown}\n{event['checkpoint'] or 'no checkpoint'}")

@@ -1,0 +1,182 @@
+"""Where Ray is, what it has, and whether it suffices."""
+
+import math
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.settings import Settings
+from orchestrator.sweepfile.spec import ResourcesSpec
+
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune prints nothing of its own
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study and MLflow hold what they would
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # we drain instead
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a slow clean-up must not kill the next trial
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # the study is the state: Tune's own is never read
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # what they mean is told by us
+    "TUNE_MAX_PENDING_TRIALS_PG": "8",
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one trial gets."""
+
+    cpu: float
+    gpu: float
+
+    @property
+    def threads(self) -> int:
+        return max(1, math.floor(self.cpu))
+
+
+def prepare(settings: Settings) -> None:
+    """Set the environment that Ray reads when it is imported; afterwards it is too late.
+
+    A Ray of our own listens on every interface of the machine, whatever address it is given, so
+    it gets a token that only this process and its children know.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if settings.ray_address is None and "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[None]:
+    """Ray for the length of a `with`: the cluster of RAY_ADDRESS, or one on this machine."""
+    prepare(settings)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+    if settings.ray_address is None:
+        options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
+    try:
+        with _sigterm_left_alone():
+            ray.init(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
+    except Exception as error:  # among them bare ones, of a node that is too slow to start
+        where = f"the Ray cluster at {settings.ray_address}" if settings.ray_address else "Ray"
+        raise EnvironmentUnusable(
+            f"{where} cannot be used: {error}\n"
+            "set RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
+        ) from error
+    try:
+        yield
+    finally:
+        with _sigterm_left_alone():
+            ray.shutdown()
+
+
+@contextmanager
+def _sigterm_left_alone() -> Iterator[None]:
+    """Who connects decides what a SIGTERM does, from the first moment on.
+
+    Ray would put a handler of its own in place. It raises SystemExit, which Python drops where
+    the signal happens to fall into a destructor: the process then runs on, never told.  Ray's core
+    puts in another as it starts, which calls ours and aborts the process after three seconds, and
+    the system's own as it ends.
+    """
+    from ray._private import utils
+
+    ours, rays_own = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = rays_own
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+            signal.alarm(0)
+
+
+def usable_cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def preflight(settings: Settings, resources: ResourcesSpec) -> None:
+    """Where Ray will be this machine, refuse what it cannot hold before anything is started.
+
+    Raises EnvironmentUnusable.
+    """
+    if settings.ray_address is None:
+        here = {"cpu": float(usable_cpus()), "gpu": float(torch.cuda.device_count())}
+        _require_room(_wanted(resources, here), here, "this machine has no more than")
+
+
+def share(resources: ResourcesSpec) -> Share:
+    """What each trial gets of this cluster; `gpu: auto` is a whole GPU where there are any."""
+    wanted = _wanted(resources, capacity())
+    _require_room(wanted, _biggest_node(), "no node has more than")
+    return wanted
+
+
+def _wanted(resources: ResourcesSpec, has: dict[str, float]) -> Share:
+    gpu = resources.gpu
+    return Share(resources.cpu, (1.0 if has["gpu"] else 0.0) if gpu == "auto" else float(gpu))
+
+
+def _require_room(wanted: Share, room: dict[str, float], but: str) -> None:
+    problems = [
+        f"a trial asks for {want:g} {unit} and {but} {room[name]:g}: "
+        f"lower resources.{name}, or use a larger cluster (RAY_ADDRESS)"
+        for name, unit, want in (("cpu", "CPUs", wanted.cpu), ("gpu", "GPUs", wanted.gpu))
+        if want > room[name]
+    ]
+    if problems:
+        raise EnvironmentUnusable("\n".join(problems))
+
+
+def slots(wanted: Share) -> int:
+    """How many trials of this share the cluster can run at once, as it stands now."""
+    return _fitting(wanted, capacity())
+
+
+def slots_of_a_node(wanted: Share) -> int:
+    """Number of trials of this share that train side by side on the biggest node."""
+    return min(slots(wanted), _fitting(wanted, _biggest_node()))
+
+
+def _fitting(wanted: Share, room: dict[str, float]) -> int:
+    fits = [room["cpu"] / wanted.cpu]
+    if wanted.gpu:
+        fits.append(room["gpu"] / wanted.gpu)
+    return max(1, math.floor(min(fits)))
+
+
+def cpus() -> int:
+    """Of the whole cluster, at least one."""
+    return max(1, math.floor(capacity()["cpu"]))
+
+
+def capacity() -> dict[str, float]:
+    import ray
+
+    return _cpu_gpu(ray.cluster_resources())
+
+
+def _biggest_node() -> dict[str, float]:
+    import ray
+
+    nodes = [_cpu_gpu(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return {name: max((node[name] for node in nodes), default=0.0) for name in ("cpu", "gpu")}
+
+
+def _cpu_gpu(resources: dict[str, float]) -> dict[str, float]:
+    return {"cpu": resources.get("CPU", 0.0), "gpu": resources.get("GPU", 0.0)}

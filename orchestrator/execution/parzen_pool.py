@@ -1,0 +1,443 @@
+"""The Parzen protocol on Ray: blocks of samples are shared out over actors.
+
+An actor opens the samples itself and is given a new block whenever it has finished one. A lost
+actor is replaced and only the block that it held is computed again; with a folder, a job whose
+driver was lost goes on from the blocks that were finished. Results are passed on in block order, so
+the figures are those of `aae_core.evaluation.parzen.in_process`, bit for bit.
+"""
+
+import hashlib
+import heapq
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import ray
+from filelock import FileLock, Timeout
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
+
+from aae_core import checkpoint
+from aae_core.config import digest
+from aae_core.errors import AAEError, CheckpointError, DataError
+from aae_core.evaluation.controls import centroids
+from aae_core.evaluation.parzen import (
+    PROTOCOL,
+    ArraySource,
+    ModelSource,
+    ParzenResult,
+    Pixels,
+    SampleSource,
+    Scorer,
+    Sums,
+    Window,
+    block_count,
+    one_thread,
+    run_protocol,
+)
+from orchestrator.errors import EnvironmentUnusable, SweepError, SweepHeld
+from orchestrator.execution import cluster
+
+Progress = Callable[[int, int], None]  # blocks done, blocks in all
+
+_AHEAD = 4  # blocks per actor that may wait in the driver for an earlier one
+_EVERY = 20  # blocks until the finished ones are put together in one file
+_LOSSES = 3  # in a row, of one block, until it is taken for the cause
+
+_log = logging.getLogger(__name__)
+
+
+class SampleFile(Protocol):
+    """Where samples come from: small, so that it travels to the actors, which open it."""
+
+    @property
+    def n_samples(self) -> int: ...
+
+    def open(self) -> SampleSource: ...
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A .npy of samples (N, D), on a disk that every node sees; the path is absolute."""
+
+    path: Path
+
+    @property
+    def n_samples(self) -> int:
+        return len(open_array(self.path))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the samples are, wherever they lie: JSON."""
+        with self.path.open("rb") as file:
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+    def open(self) -> SampleSource:
+        return ArraySource(open_array(self.path))
+
+
+@dataclass(frozen=True)
+class SharedArray:
+    """An array of samples (N, D) in Ray's object store."""
+
+    ref: Any
+    n_samples: int
+
+    @classmethod
+    def put(cls, array: np.ndarray) -> Self:
+        return cls(ray.put(array), len(array))
+
+    def open(self) -> ArraySource:
+        return ArraySource(ray.get(self.ref))
+
+
+@dataclass(frozen=True)
+class CentroidSamples:
+    """N k-means centroids of shared images, computed by each process that scores a block of them:
+    on one thread, hence the same bits everywhere.
+    """
+
+    images: SharedArray
+    n_samples: int
+
+    def open(self) -> ArraySource:
+        with one_thread():
+            return ArraySource(centroids(np.asarray(self.images.open().array), self.n_samples))
+
+
+@dataclass(frozen=True)
+class CheckpointSamples:
+    """N draws of the model in a checkpoint folder; the path is absolute."""
+
+    path: Path
+    seed: int
+    n_samples: int
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the samples are, wherever they lie: JSON."""
+        manifest = (self.path / "manifest.json").read_text()
+        return {"checkpoint": manifest, "seed": self.seed, "samples": self.n_samples}
+
+    def open(self) -> SampleSource:
+        from aae_core import load
+        from aae_core.models import Samples
+
+        model = load(self.path)
+        assert isinstance(model, Samples)
+        return ModelSource(model, self.seed, self.n_samples)
+
+
+def open_array(path: Path) -> np.ndarray:
+    """A .npy of shape (n, D), memory-mapped and never unpickled.
+
+    Raises DataError if it is missing, damaged or something else.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: no .npy of numbers, or a damaged one; numpy.save an array (n, D) of uint8 "
+            "or floats"
+        ) from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2:
+        raise DataError(f"{path}: give a .npy that holds one array (n, D)")
+    return array
+
+
+def score_samples(
+    samples: SampleFile,
+    x_valid: Pixels | None,
+    x_test: Pixels,
+    *,
+    actors: int,
+    sigma: float | None = None,
+    curve: Sequence[int] = (),
+    progress: Progress = lambda _done, _total: None,
+    folder: Path | None = None,
+) -> ParzenResult:
+    """`run_protocol` on `actors` processes of one CPU each, in the Ray that is initialised; one
+    is this process.
+
+    `folder` keeps what is finished; it belongs to these very samples and images, and goes when
+    the result is in a safe place.
+
+    Raises DataError for images or samples that cannot be scored, and SweepError when the actors
+    that hold one block keep dying.
+    """
+    with ParzenPool(actors) as pool:
+        return pool.score(
+            samples, x_valid, x_test, sigma=sigma, curve=curve, progress=progress, folder=folder
+        )
+
+
+def score_once(
+    home: Path, content: Mapping[str, Any], score: Callable[[Path], ParzenResult]
+) -> tuple[ParzenResult, bool]:
+    """`score(folder)`, or what it found when the same was asked before; and whether it was.
+
+    `content` says all that the figures depend on. What is unfinished stays in the folder.
+
+    Raises SweepHeld while another process scores the same.
+    """
+    key = digest({**content, "protocol": PROTOCOL})
+    path, unfinished = home / "parzen" / key, home / "parzen" / f"{key}.unfinished"
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentUnusable(
+            f"{home} cannot be written to ({error.strerror}); set AAE_HOME to a folder that can be"
+        ) from error
+    try:
+        with FileLock(f"{path}.lock", timeout=0):
+            known = _known(path)
+            result = known or score(unfinished)
+            if known is None:
+                checkpoint.save(path, {"per_point": result.per_point}, result.to_dict())
+            shutil.rmtree(unfinished)
+            return result, known is not None
+    except Timeout:
+        raise SweepHeld("another process scores the same samples and images; wait for it") from None
+
+
+def _known(path: Path) -> ParzenResult | None:
+    if not path.exists():
+        return None
+    try:
+        tensors, document = checkpoint.load(path)
+    except CheckpointError as error:
+        _log.warning("Parzen: %s; it is scored again", error)
+        shutil.rmtree(path)
+        return None
+    return ParzenResult.from_dict(document, tensors["per_point"])
+
+
+class Unfinished:
+    """What a job has finished so far: on disk, or without a folder only counted."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._begun = 0
+        self._pass, self.read_again = "", 0
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._log = folder / "begun"
+            self._begun = self._log.stat().st_size if self._log.exists() else 0
+
+    @property
+    def begun(self) -> int:
+        """Blocks that were handed out, in all lives of the job."""
+        return self._begun
+
+    def begin(self) -> None:
+        self._begun += 1
+        if self._folder is not None:
+            with self._log.open("ab") as log:
+                log.write(b".")
+
+    def blocks(self, wanted: range, window: Window) -> dict[int, Sums]:
+        return {
+            block: sums
+            for block, sums in self._load("block").items()
+            if block in wanted and window.sigmas in (None, sums.test.sigmas)
+        }
+
+    def keep_block(self, block: int, sums: Sums) -> None:
+        self._save("block", block, sums)
+
+    def again(self, blocks: int) -> "Unfinished":
+        """Another pass over the first blocks, with files of its own."""
+        self._pass, self.read_again = f"again-{blocks}-", self.read_again + blocks
+        return self
+
+    def totals(self) -> dict[int, Sums]:
+        return self._load("latest") | self._load("total")
+
+    def keep(self, blocks: int, total: Sums, *, needed: bool) -> None:
+        """Blocks of which a total is on disk go."""
+        if self._folder is None or not (needed or blocks % _EVERY == 0):
+            return
+        self._save("total" if needed else "latest", blocks, total)
+        for kind in ("block", "latest"):
+            for number, path in self._files(kind):
+                if number < blocks:
+                    path.unlink()
+
+    def _files(self, kind: str) -> list[tuple[int, Path]]:
+        paths = sorted(self._folder.glob(f"{self._pass}{kind}-*")) if self._folder else []
+        return [(int(path.name.rpartition("-")[2]), path) for path in paths]
+
+    def _save(self, kind: str, number: int, sums: Sums) -> None:
+        if self._folder is not None:
+            name = f"{self._pass}{kind}-{number:06d}"
+            checkpoint.save_part(self._folder / name, sums.to_tensors())
+
+    def _load(self, kind: str) -> dict[int, Sums]:
+        """Those that are whole; the others go."""
+        found = {}
+        for number, path in self._files(kind):
+            try:
+                found[number] = Sums.from_tensors(checkpoint.load_part(path))
+            except CheckpointError as error:
+                _log.warning("Parzen: %s; it is computed again", error)
+                path.unlink()
+        return found
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the blocks of a decade have in common, with references that actors resolve once."""
+
+    samples: SampleFile
+    scorer: Any
+    window: Any
+
+
+class _Actor:
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Any, Any]] = {}  # the last value of every kind, with its key
+
+    def ready(self) -> None:
+        """Returns once the actor has found a place to run."""
+
+    def score(self, work: _Work, block: int) -> Sums:
+        source = self._once("samples", work.samples, lambda samples: samples.open())
+        scorer: Scorer = self._once("scorer", work.scorer, ray.get)
+        return scorer.score(source, block, self._once("window", work.window, ray.get))
+
+    def _once(self, kind: str, key: Any, make: Callable[[Any], Any]) -> Any:
+        if kind not in self._known or self._known[kind][0] != key:
+            self._known[kind] = (key, make(key))
+        return self._known[kind][1]
+
+
+_RemoteActor = ray.remote(num_cpus=1)(_Actor)
+
+
+class ParzenPool:
+    """Actors that score one set of samples after another, from the first one to the `with`'s end.
+
+    No more are started than the cluster has CPUs, and only one that says it is ready is given
+    blocks: where others use the cluster too, an actor may wait long for its place.
+    """
+
+    def __init__(self, actors: int) -> None:
+        self._size = actors
+        self._actors: list[Any] = []
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, int | None]] = {}  # by ref; no block: starting
+        self._losses: Counter[int | None] = Counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def score(
+        self,
+        samples: SampleFile,
+        x_valid: Pixels | None,
+        x_test: Pixels,
+        *,
+        sigma: float | None = None,
+        curve: Sequence[int] = (),
+        progress: Progress = lambda _done, _total: None,
+        folder: Path | None = None,
+    ) -> ParzenResult:
+        """As `score_samples`. After an error the pool is of no more use."""
+        n_samples = samples.n_samples
+        total = block_count(n_samples)
+        kept = Unfinished(folder)
+
+        def run(scorer: Scorer, window: Window, blocks: range) -> Iterator[Sums]:
+            sums_of = self._run if self._size > 1 else _run_here
+            for block, sums in zip(
+                blocks, sums_of(samples, scorer, window, blocks, kept), strict=True
+            ):
+                progress(block + 1, total)
+                yield sums
+
+        result = run_protocol(
+            run, n_samples, x_valid, x_test, sigma=sigma, curve=curve, memory=kept
+        )
+        return replace(result, blocks_repeated=kept.begun - total - kept.read_again)
+
+    def _run(
+        self, samples: SampleFile, scorer: Scorer, window: Window, blocks: range, kept: Unfinished
+    ) -> Iterator[Sums]:
+        """Every block's sums, in block order."""
+        for _ in range(min(self._size, cluster.cpus()) - len(self._actors)):
+            self._start_actor()
+        work = _Work(samples, ray.put(scorer), ray.put(window))
+        finished = kept.blocks(blocks, window)
+        waiting = [block for block in blocks if block not in finished]  # sorted, hence a heap
+        for block in blocks:
+            while block not in finished:
+                while self._idle and waiting and waiting[0] < block + _AHEAD * self._size:
+                    kept.begin()
+                    self._hand_out(heapq.heappop(waiting), work)
+                self._collect(finished, waiting, kept)
+            yield finished.pop(block)
+
+    def _start_actor(self) -> None:
+        actor: Any = _RemoteActor.remote()
+        self._actors.append(actor)
+        self._busy[actor.ready.remote()] = (actor, None)
+
+    def _hand_out(self, block: int, work: _Work) -> None:
+        actor = self._idle.pop()
+        self._busy[actor.score.remote(work, block)] = (actor, block)
+
+    def _collect(self, finished: dict[int, Sums], waiting: list[int], kept: Unfinished) -> None:
+        """Wait for one answer: a block's sums, an actor that is ready, or a loss."""
+        [ref], _ = ray.wait(list(self._busy))
+        actor, block = self._busy.pop(ref)
+        try:
+            answer = ray.get(ref)
+        except (RayActorError, ObjectLostError, OutOfMemoryError) as error:
+            self._replace(actor, block, error)
+            if block is not None:
+                heapq.heappush(waiting, block)
+        except RayTaskError as error:
+            if isinstance(error.cause, AAEError):
+                raise error.cause from error
+            raise
+        else:
+            self._losses[block] = 0
+            self._idle.append(actor)
+            if block is not None:
+                kept.keep_block(block, answer)
+                finished[block] = answer
+
+    def _replace(self, actor: Any, block: int | None, error: Exception) -> None:
+        self._actors.remove(actor)
+        ray.kill(actor)  # it may only have been out of reach
+        task = "starting" if block is None else f"block {block}"
+        self._losses[block] += 1
+        if self._losses[block] == _LOSSES:
+            raise SweepError(
+                f"Parzen: {task}: lost {_LOSSES} actors in a row; look for the cause, often too "
+                f"little memory, in Ray's logs of the last one: {error}"
+            )
+        _log.warning("Parzen: %s: the actor was lost; another one takes over", task)
+        self._start_actor()
+
+
+def _run_here(
+    samples: SampleFile, scorer: Scorer, window: Window, blocks: range, kept: Unfinished
+) -> Iterator[Sums]:
+    source, finished = samples.open(), kept.blocks(blocks, window)
+    for block in blocks:
+        if block not in finished:
+            kept.begin()
+            finished[block] = scorer.score(source, block, window)
+            kept.keep_block(block, finished[block])
+        yield finished.pop(block)

@@ -1,0 +1,409 @@
+"""One stage on Ray Tune: the study decides, Tune places.
+
+Every loss (worker, node, driver) takes one road back: the unfinished trial is suggested again as
+its next attempt, from its last good checkpoint, in a folder of its own.
+"""
+
+import json
+import logging
+import shutil
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+from ray.air.execution._internal import actor_manager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
+from ray.tune.search import Searcher
+
+from aae_core.config import TrialConfig
+from aae_core.data import TrainingData
+from aae_core.training.pack import form
+from orchestrator.execution import cluster
+from orchestrator.execution.worker import LEAVE, Report, Work, train
+from orchestrator.records import Stage, TrialState
+from orchestrator.study.study import Assignment, Ledger
+from orchestrator.sweepfile.spec import SweepSpec
+
+MAX_LOSSES = 4  # of a trial's worker at the same epoch: then the trial is taken for the cause
+_CAPACITY_SECONDS = 5.0  # how often the cluster is asked what it has
+
+
+class Listener(Protocol):
+    """Who is told what happens, in this order; called in the driver's only thread."""
+
+    def trial_started(self, assignment: Assignment) -> None: ...
+
+    def trial_begun(self, stage: Stage, report: Report) -> None: ...
+
+    def trial_epoch(self, stage: Stage, report: Report) -> None: ...
+
+    def trial_ended(
+        self, stage: Stage, number: int, state: TrialState, reason: str | None
+    ) -> None: ...
+
+
+@dataclass
+class Live:
+    assignment: Assignment
+    last_epoch: int = 0  # of this attempt
+    started: bool = False
+
+
+class StageDriver:
+    """Between the ledger and Tune. Tune's trial ids are only known here."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        ledger: Ledger,
+        folder_of: Callable[[Assignment], Path],
+        share: cluster.Share,
+        listener: Listener,
+        next_assignment: Callable[[], Assignment | None],
+        pack_size: Callable[[TrialConfig], int],  # of trials of that form, at most
+        draining: threading.Event,
+        paused: threading.Event,
+    ) -> None:
+        self.spec = spec
+        self.ledger = ledger
+        self.live: dict[str, dict[int, Live]] = {}  # by Tune's trial, which is a pack of ours
+        self.lost: deque[int] = deque(ledger.unfinished())
+        self._aside: deque[Assignment] = deque()  # they wait for others of their form
+        self._alone: set[int] = set()  # trials that a pack was lost with
+        self._losses: Counter[tuple[int, int]] = Counter()  # by trial and the epoch it had reached
+        self._starved: set[int] = set()  # trials whose worker was killed for memory, once
+        self._folder_of = folder_of
+        self._share = share
+        self._listener = listener
+        self._next_assignment = next_assignment
+        self._pack_size = pack_size
+        self._draining = draining
+        self._paused = paused
+        self._capacity = (0.0, 1)  # when it was asked, how many trials fit
+        self.full: str | None = None  # the disk, in words, once a worker could not save
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles what it holds, to restore it; we start again from the study instead."""
+        return {}
+
+    # -- Tune asks ---------------------------------------------------------------------------
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._draining.is_set() or self.full is not None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next attempt; None for "later"; FINISHED."""
+        if self._is_stopping:
+            return None if self.live else Searcher.FINISHED
+        if self._paused.is_set():
+            return None
+        if len(self.live) > self.capacity():  # one more than fit, so that an actor is reused
+            return None
+        pack = self._next_pack()
+        if not pack:
+            return None if self.live else Searcher.FINISHED
+        self.live[trial_id] = {assignment.number: Live(assignment) for assignment in pack}
+        for assignment in pack:
+            self._listener.trial_started(assignment)
+        return {"works": json.dumps([asdict(self._work(assignment)) for assignment in pack])}
+
+    def _next_pack(self) -> list[Assignment]:
+        """The next attempt, and with it others that train as one model with it."""
+        first = self._next()
+        if first is None:
+            return []
+        pack, others, shape = [first], list[Assignment](), self._form(first)
+        most = 1 if shape is None else self._pack_size(shape)
+        while len(pack) < most and len(others) < most:
+            if (another := self._next()) is None:
+                break
+            (pack if self._form(another) == shape else others).append(another)
+        self._aside.extendleft(reversed(others))
+        return pack
+
+    def _next(self) -> Assignment | None:
+        if self._aside:
+            return self._aside.popleft()
+        if self.lost:
+            return self.ledger.next_attempt(self.lost.popleft(), self.spec)
+        return self._next_assignment()
+
+    def _form(self, assignment: Assignment) -> TrialConfig | None:
+        return None if assignment.number in self._alone else form(assignment.config)
+
+    def _work(self, assignment: Assignment) -> Work:
+        return Work(
+            stage=assignment.stage,
+            number=assignment.number,
+            attempt=assignment.attempt,
+            config=assignment.config.to_dict(),
+            folder=str(self._folder_of(assignment)),
+            resume=str(assignment.resume) if assignment.resume else None,
+            threads=self._share.threads,
+            gpu=self._share.gpu > 0,
+            validate_at=self.spec.rungs if assignment.stage == "search" else [],
+        )
+
+    def capacity(self) -> int:
+        asked, fit = self._capacity
+        if time.monotonic() - asked > _CAPACITY_SECONDS:
+            fit = cluster.slots(self._share)
+            self._capacity = (time.monotonic(), fit)
+        return fit
+
+    def should_stop(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Hear what a pack reports, once, and say whether all of it ends here."""
+        members = self.live.get(trial_id)
+        if members is None or "reports" not in result:
+            return True  # ended already: Tune repeats the last report of a function that returns
+        reports = [Report(**told) for told in json.loads(result["reports"])]
+        for report in reports:
+            if report.number in members:  # else it has ended, and does not know yet
+                self._hear_report(members, report, len(reports))
+        if not members:
+            del self.live[trial_id]
+            return True
+        return self._is_stopping or self._paused.is_set()
+
+    def _hear_report(self, members: dict[int, Live], report: Report, pack: int) -> None:
+        live = members[report.number]
+        self._hear_of_start(live, report)
+        if report.end in ("diverged", "failed"):
+            self._end(members, report.number, report.end, None, report.reason)  # type: ignore[arg-type]
+            return
+        if report.end == "full":
+            self.full = report.reason
+        if report.epoch <= live.last_epoch or not report.metrics:
+            return
+        self._hear(live, report, pack)
+        if report.end == "complete":
+            objective = report.metrics[self.spec.objective.metric]
+            self._end(members, report.number, "complete", objective, None)
+        elif self._is_behind(live, report):
+            reason = f"behind its peers after epoch {report.epoch}"
+            self._end(members, report.number, "pruned", None, reason)
+            if members:
+                self._send_away(live.assignment)
+
+    def _is_behind(self, live: Live, report: Report) -> bool:
+        """Ask the pruner, who compares what was validated."""
+        if live.assignment.stage != "search" or self._goals(report.metrics) is None:
+            return False
+        return self.ledger.should_prune(report.number)
+
+    def _goals(self, metrics: Mapping[str, float]) -> list[float] | None:
+        """The goals' values, the objective first; None after an epoch without validation."""
+        goals = self.spec.goals
+        return [metrics[name] for name in goals] if goals.keys() <= metrics.keys() else None
+
+    def _send_away(self, assignment: Assignment) -> None:
+        """Tune can only end a whole pack: one of its trials learns by a file that it is over."""
+        folder = self._folder_of(assignment)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LEAVE).touch()
+
+    def tune_ended(self, trial_id: str, *, starved: str | None = None) -> None:
+        """Tune is done with a pack. A trial that has not ended by then was lost, or drained.
+
+        `starved`: what Ray's memory monitor said as it killed the worker. Twice is enough.
+        """
+        members = self.live.pop(trial_id, None)
+        if members is None or self._is_stopping:
+            return
+        if self._paused.is_set():
+            self.lost.extend(members)
+        elif len(members) > 1:  # nobody knows whose fault it was: each is tried again alone
+            self._alone.update(members)
+            self.lost.extend(members)
+        else:
+            for number in list(members):
+                self._hear_of_loss(members, number, starved)
+
+    def _hear_of_loss(self, members: dict[int, Live], number: int, starved: str | None) -> None:
+        if starved is not None:
+            self._hear_of_hunger(members, number, starved)
+            return
+        epoch = self.ledger.epochs(number)
+        self._losses[number, epoch] += 1
+        if self._losses[number, epoch] < MAX_LOSSES:
+            self.lost.append(number)
+        else:
+            reason = (
+                f"its worker was lost {MAX_LOSSES} times after epoch {epoch}, "
+                "often for want of memory: see Ray's logs"
+            )
+            self._end(members, number, "failed", None, reason)
+
+    def _hear_of_hunger(self, members: dict[int, Live], number: int, what: str) -> None:
+        if number not in self._starved:
+            self._starved.add(number)
+            self.lost.append(number)
+        else:
+            reason = f"out of host memory, twice (resources.cpu: how many run at once): {what}"
+            self._end(members, number, "failed", None, reason)
+
+    def _hear_of_start(self, live: Live, report: Report) -> None:
+        if not live.started:
+            live.started = True
+            self.ledger.started(report.number, report.node, report.resumed_from)
+            self._listener.trial_begun(live.assignment.stage, report)  # metrics first, they repeat
+            self._hear_of_past(report)
+
+    def _hear_of_past(self, report: Report) -> None:
+        """Earlier attempts, of which the ledger may have missed the last epochs: a driver's death
+        is no worker's, at once."""
+        for row in (report.history or [])[self.ledger.epochs(report.number) :]:
+            goals = self._goals(row)
+            self.ledger.epoch(report.number, int(row["epoch"]), goals, None, trained=True)
+
+    def _hear(self, live: Live, report: Report, pack: int) -> None:
+        live.last_epoch = report.epoch
+        goals = self._goals(report.metrics)
+        self._listener.trial_epoch(live.assignment.stage, report)  # metrics first: they may repeat
+        self.ledger.epoch(
+            report.number,
+            report.epoch,
+            goals,
+            report.checkpoint,
+            trained=report.trained,
+            seconds=report.seconds / pack,
+            gpu_seconds=report.seconds * self._share.gpu / pack,
+            violations=None if goals is None else self.spec.violations(report.metrics),
+        )
+
+    def _end(
+        self,
+        members: dict[int, Live],
+        number: int,
+        state: TrialState,
+        value: float | None,
+        reason: str | None,
+    ) -> None:
+        """The ledger last: a driver that dies in between ends the trial again."""
+        live = members.pop(number)
+        self._listener.trial_ended(live.assignment.stage, number, state, reason)
+        self.ledger.end(number, state, value, reason)
+
+
+class _Passing(BaseException):
+    """Carries a driver's error past Tune, which would take it for a trial's."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+@contextmanager
+def _past_tune() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _Passing(error) from error
+
+
+class _Searcher(Searcher):
+    def __init__(self, driver: StageDriver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    @_past_tune()
+    def suggest(self, trial_id: str) -> Any:
+        return self._driver.suggest(trial_id)
+
+    @_past_tune()
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if not error:  # else Tune tells the callback why
+            self._driver.tune_ended(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """The study is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The study is the state."""
+
+
+class _Stopper(tune.Stopper):
+    def __init__(self, driver: StageDriver) -> None:
+        self._driver = driver
+
+    @_past_tune()
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self._driver.should_stop(trial_id, result)
+
+    def stop_all(self) -> bool:
+        return False
+
+
+class _Reconcile(tune.Callback):
+    """Of what has ended a trial, Tune keeps a text file; of an actor that dies as it is reset for
+    another trial, nothing."""
+
+    def __init__(self, driver: StageDriver) -> None:
+        self._driver = driver
+
+    @_past_tune()
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        told = Path(trial.error_file).read_text() if trial.error_file else ""
+        self._driver.tune_ended(trial.trial_id, starved=_of_memory(told))
+
+    @_past_tune()
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        for trial in trials:
+            if trial.trial_id in self._driver.live and trial.status in ("TERMINATED", "ERROR"):
+                self._driver.tune_ended(trial.trial_id)
+
+
+def _of_memory(told: str) -> str | None:
+    """What Ray's memory monitor said of a worker that it has killed; else None."""
+    lines = [line for line in told.splitlines() if "running low on memory" in line]
+    return lines[-1] if lines else None
+
+
+def see_memory_kills() -> None:
+    """Let Tune see a dead actor where Ray's memory monitor has killed one in its work.
+
+    Ray 2.60 tells that by an error of its own, which Tune does not know: it gives the stage up.
+    """
+    for module in (actor_manager, tune_controller):
+        vars(module)["RayActorError"] = (RayActorError, OutOfMemoryError)
+
+
+def run_stage(driver: StageDriver, data: TrainingData, share: cluster.Share, scratch: Path) -> None:
+    """Run until there is nothing left to suggest. `scratch` is Tune's own, gone at the end."""
+    shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # Tune's last snapshot of itself may not fit on a full disk; nobody reads it
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+    see_memory_kills()
+    trainable = tune.with_resources(
+        tune.with_parameters(train, data=data), {"cpu": share.cpu, "gpu": share.gpu}
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=_Searcher(driver), num_samples=-1, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(
+            name=scratch.name,
+            storage_path=str(scratch.parent),
+            stop=_Stopper(driver),
+            callbacks=[_Reconcile(driver)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    except _Passing as passing:
+        raise passing.error from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,247 @@
+"""What runs on a worker: fit, checkpoint, report. It writes nowhere but its own attempt's folder.
+
+Expected ends (complete, diverged, failed) are reported as results, with their reason: an error
+that reaches Tune carries none, and means that the worker itself was lost.
+"""
+
+import gc
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from aae_core.config import TrialConfig
+from aae_core.data import TrainingData
+from aae_core.errors import CheckpointError, TrialDiverged
+from aae_core.training import EpochMetrics, TrainState, fit_pack
+from orchestrator import disk
+from orchestrator.execution.system_metrics import system_metrics
+from orchestrator.records import OUT_OF_GPU_MEMORY
+from orchestrator.results.figures import draw_epoch, is_drawn
+from orchestrator.tracking.provenance import provenance
+
+CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, where epochs are shorter than this
+SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints: large nets save less often
+LEAVE = "leave"  # a file in an attempt's folder: its trial has ended, the rest of its pack goes on
+
+
+@dataclass(frozen=True)
+class Work:
+    """One attempt, as it travels to a worker; plain values, absolute paths."""
+
+    stage: str
+    number: int
+    attempt: int
+    config: dict[str, Any]
+    folder: str  # of this attempt alone
+    resume: str | None
+    threads: int
+    gpu: bool
+    validate_at: list[int] = field(default_factory=list)  # epochs, whatever the configuration says
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an attempt tells the driver: that it has begun, each epoch's metrics, and its end."""
+
+    number: int
+    attempt: int
+    node: str
+    epoch: int
+    metrics: dict[str, float]  # none yet when it begins; no goals where it was not validated
+    resumed_from: int | None = None
+    history: list[dict[str, float]] | None = None  # of the checkpoint resumed, when it begins
+    checkpoint: str | None = None  # one written since the last report
+    end: str | None = None  # complete | diverged | failed; full: its disk
+    reason: str | None = None
+    seconds: float = 0.0  # of this epoch
+    samples_per_second: float = 0.0
+    trained: bool = True  # False: the checkpoint was already at its last epoch
+    machine: dict[str, str] | None = None  # what it trains with, when it begins
+    system: dict[str, float] = field(default_factory=dict)  # what the machine did in this epoch
+    pictures: list[str] = field(default_factory=list)  # of this epoch, files in the own folder
+
+
+def train(config: Mapping[str, Any], data: TrainingData) -> None:
+    """The function that Ray Tune runs; with reused actors it starts clean each time.
+
+    It trains one attempt, or a pack of them.  Works and reports are JSON, so that Tune neither
+    flattens nor interprets them.
+    """
+    works = [Work(**work) for work in json.loads(config["works"])]
+    gpu = works[0].gpu
+    torch.set_num_threads(works[0].threads)
+    if gpu:  # what the trial before left in this process, which it may have run full
+        gc.collect()
+        torch.cuda.empty_cache()
+    attempts = {work.number: Attempt(work, data, len(works)) for work in works}
+
+    def tell(reports: list[Report]) -> None:
+        tune.report({"reports": json.dumps([asdict(report) for report in reports])})
+        for report in reports:
+            if report.end is not None:
+                del attempts[report.number]
+
+    try:
+        for attempt in list(attempts.values()):
+            tell([attempt.begun()])
+        for attempt in [attempt for attempt in attempts.values() if attempt.is_done]:
+            tell([attempt.done_before()])
+        states = {number: attempt.state for number, attempt in attempts.items()}
+        system_metrics(gpu=gpu)  # from here on counts what the first epoch reports
+        for epoch in fit_pack(states, data, works[0].validate_at):
+            system = system_metrics(gpu=gpu)
+            tell([attempts[number].after(said, system) for number, said in epoch.items()])
+            for number in [number for number in states if attempts[number].is_to_leave]:
+                del states[number], attempts[number]
+    except Exception as error:  # whatever it is, it ends this trial and no other
+        if len(attempts) > 1 and not disk.is_full(error):
+            raise  # each is tried again alone
+        traceback.print_exc()
+        tell([attempt.failed(error) for attempt in attempts.values()])
+
+
+class Attempt:
+    """One attempt at one trial: where it stands, and what it tells the driver."""
+
+    state: TrainState
+
+    def __init__(self, work: Work, data: TrainingData, pack: int) -> None:
+        self._work, self._data, self._pack = work, data, pack
+        self._checkpoints = Checkpoints(Path(work.folder), pack)
+        self._node = os.environ.get("HOSTNAME") or os.uname().nodename
+        self._past: dict[str, Any] = {}
+
+    @property
+    def is_done(self) -> bool:
+        return self.state.epoch >= self.state.config.training.epochs
+
+    @property
+    def is_to_leave(self) -> bool:
+        """Its trial has ended: the driver says so where others of the pack go on."""
+        return self._pack > 1 and (Path(self._work.folder) / LEAVE).exists()
+
+    def begun(self) -> Report:
+        self.state = begin(self._work, self._data)
+        if self.state.epoch:
+            self._past.update(resumed_from=self.state.epoch, history=list(self.state.history))
+        made_by = provenance(self._work.threads, gpu=self._work.gpu, pack=self._pack)
+        pictures = self._pictures()  # they may have been lost
+        return self._report(self.state.epoch, {}, machine=made_by, pictures=pictures)
+
+    def done_before(self) -> Report:
+        """The checkpoint that it took up was of its last epoch."""
+        metrics, checkpoint = _last_metrics(self.state), self._work.resume
+        return self._report(
+            self.state.epoch, metrics, end="complete", checkpoint=checkpoint, trained=False
+        )
+
+    def after(self, epoch: EpochMetrics | TrialDiverged, system: dict[str, float]) -> Report:
+        if isinstance(epoch, TrialDiverged):
+            return self._report(epoch.epoch, {}, end="diverged", reason=str(epoch))
+        saved = self._checkpoints.after(self.state)
+        return self._report(
+            epoch.epoch,
+            epoch.metrics,
+            checkpoint=str(saved) if saved else None,
+            end="complete" if self.is_done else None,
+            seconds=epoch.seconds,
+            samples_per_second=epoch.samples_per_second,
+            system=system,
+            pictures=self._pictures(),
+        )
+
+    def failed(self, error: Exception) -> Report:
+        state = getattr(self, "state", None)
+        epoch = state.epoch if state else 0
+        if disk.is_full(error):
+            reason = disk.described(Path(self._work.folder), error)
+            return self._report(epoch, _last_metrics(state), end="full", reason=reason)
+        if isinstance(error, torch.OutOfMemoryError):
+            return self._report(epoch, {}, end="failed", reason=_out_of_memory(error))
+        reason = f"{type(error).__name__}: {error}"
+        return self._report(epoch, {}, end="failed", reason=reason)
+
+    def _report(self, epoch: int, metrics: dict[str, float], **rest: Any) -> Report:
+        work = self._work
+        report = Report(work.number, work.attempt, self._node, epoch, metrics, **self._past, **rest)
+        self._past.pop("history", None)
+        return report
+
+    def _pictures(self) -> list[str]:
+        """Of the models that are confirmed, in few epochs: training waits meanwhile."""
+        epoch, epochs = self.state.epoch, self.state.config.training.epochs
+        if self._work.stage != "confirm" or not is_drawn(epoch, epochs):
+            return []
+        drawn = draw_epoch(self.state, self._data, Path(self._work.folder))
+        return [str(path) for path in drawn]
+
+
+class Checkpoints:
+    """Of an attempt, below its `folder`: where one is due, and always after the last epoch.
+
+    The two newest are kept: the driver may not yet have heard of the newer one.
+    """
+
+    def __init__(self, folder: Path, pack: int = 1) -> None:
+        self._folder, self._pack = folder, pack
+        self._saved_at, self._pause = time.monotonic(), CHECKPOINT_SECONDS
+
+    def after(self, state: TrainState) -> Path | None:
+        """Save the epoch that is finished, if it is time to."""
+        began = time.monotonic()
+        if state.epoch < state.config.training.epochs and began - self._saved_at < self._pause:
+            return None
+        saved = self._folder / f"epoch-{state.epoch:06d}"
+        state.save(saved)
+        for old in sorted(self._folder.glob("epoch-*"))[:-2]:
+            shutil.rmtree(old)
+        self._saved_at = time.monotonic()
+        took = self._pack * (self._saved_at - began)  # the whole pack waits
+        self._pause = max(CHECKPOINT_SECONDS, took / SAVING_SHARE)
+        return saved
+
+
+def _out_of_memory(error: torch.OutOfMemoryError) -> str:
+    told = str(error).partition(" If reserved but unallocated memory")[0]  # then for developers
+    return f"{OUT_OF_GPU_MEMORY}: {' '.join(told.split())}"
+
+
+def _last_metrics(state: TrainState | None) -> dict[str, float]:
+    row = state.history[-1] if state and state.history else {}
+    return {name: value for name, value in row.items() if name != "epoch"}
+
+
+def begin(work: Work, data: TrainingData) -> TrainState:
+    """The state to go on from: the newest good checkpoint that is known, or the start."""
+    device = "cuda" if work.gpu else "cpu"
+    config = TrialConfig.from_dict(work.config)
+    for folder in _to_go_on_from(work):
+        try:
+            state = TrainState.load(folder, device)
+        except CheckpointError:
+            traceback.print_exc()
+        else:
+            if state.config == config:
+                return state
+    return TrainState.create(config, data, device)
+
+
+def _to_go_on_from(work: Work) -> list[Path]:
+    """The checkpoint that the ledger names, then those of all earlier attempts, the newest first.
+
+    A retried trial's earlier attempts are where its predecessor had them.
+    """
+    named = [Path(work.resume)] if work.resume else []
+    trials = {Path(work.folder).parent, *(path.parent.parent for path in named)}
+    attempts = [a for t in trials for a in t.glob("*") if a.name in map(str, range(work.attempt))]
+    saved = [path for attempt in attempts for path in attempt.glob("epoch-*")]
+    return [*named, *sorted(saved, key=lambda path: path.name, reverse=True)]

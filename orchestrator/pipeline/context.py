@@ -1,0 +1,290 @@
+"""One sweep in the hands of its driver: what was asked, its ledgers, and its place in MLflow."""
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from aae_core.data import TrainingData
+from orchestrator import disk
+from orchestrator.errors import DiskFull, Interrupted, LedgerLost
+from orchestrator.execution.worker import Report
+from orchestrator.pipeline import gc
+from orchestrator.records import RunRecord, Stage, TrialState, conditions
+from orchestrator.results.figures import dated
+from orchestrator.results.reader import DEPARTURES, run_key
+from orchestrator.settings import Settings
+from orchestrator.study.study import Assignment, Ledger, open_storage
+from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.tracking.mlflow_writer import MlflowWriter
+from orchestrator.tracking.outbox import EndStatus, Spool
+from orchestrator.tracking.provenance import DATA, dataset, flat, succession
+
+_MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}
+
+
+class Observer(Protocol):
+    """Who watches a sweep; the terminal, mostly."""
+
+    def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None: ...
+
+    def trial_started(self, assignment: Assignment) -> None: ...
+
+    def trial_epoch(self, stage: Stage, report: Report) -> None: ...
+
+    def trial_ended(
+        self, stage: Stage, number: int, state: TrialState, reason: str | None
+    ) -> None: ...
+
+    def scoring(self, what: str, done: int, total: int) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asked to have run, and how to ask it again."""
+
+    spec: SweepSpec
+    spec_text: str
+    resume: str  # the command that carries on
+
+
+@dataclass
+class Sweep:
+    """One sweep in the hands of its driver."""
+
+    request: Request
+    settings: Settings
+    observer: Observer
+    draining: threading.Event  # trials end with their epochs, and the driver leaves
+    search: Ledger
+    confirm: Ledger
+    spool: Spool
+    paused: threading.Event = field(default_factory=threading.Event)  # as well, but it stays
+    began: float = field(default_factory=time.monotonic)
+    elapsed_before: float = 0.0
+
+    @property
+    def spec(self) -> SweepSpec:
+        return self.request.spec
+
+    @property
+    def id(self) -> str:
+        return self.spec.sweep_id
+
+    def folder_of(self, assignment: Assignment) -> Path:
+        trial = self.settings.trial_folder(self.id, assignment.stage, assignment.number)
+        return trial / str(assignment.attempt)
+
+    def ledger(self, stage: Stage) -> Ledger:
+        return self.search if stage == "search" else self.confirm
+
+    def note(self, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            self.search.set_attribute(name, value)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds, those of earlier drivers included."""
+        return self.elapsed_before + time.monotonic() - self.began
+
+    def note_time(self) -> None:
+        self.note(elapsed=self.elapsed, touched=_now())
+
+
+@contextmanager
+def opened(
+    request: Request, settings: Settings, observer: Observer, draining: threading.Event
+) -> Iterator[Sweep]:
+    storage = open_storage(settings)
+    search = Ledger.create(storage, request.spec, "search")
+    confirm = Ledger.create(storage, request.spec, "confirm")
+    with Spool(settings.spool) as spool:
+        sweep = Sweep(request, settings, observer, draining, search, confirm, spool)
+        sweep.elapsed_before = search.attribute("elapsed", 0.0)
+        yield sweep
+
+
+def interrupted(sweep: Sweep, how: str = "interrupted") -> Interrupted:
+    return Interrupted(f"{sweep.id} was {how}; carry on with: {sweep.request.resume}")
+
+
+def describe(sweep: Sweep, data: TrainingData) -> None:
+    """Note what was asked, for readers and for MLflow."""
+    spec = sweep.spec
+    planned = {
+        "search": spec.search.planned if spec.search else 0,
+        "confirm": spec.confirmations,
+    }
+    sweep.note(
+        name=spec.name,
+        spec=spec.resolved(),
+        spec_text=sweep.request.spec_text,
+        resume=sweep.request.resume,
+        planned=planned,
+        code_version=version("aae-sweep"),
+        drivers=sweep.search.attribute("drivers", 0) + 1,
+        state="running",
+        done=None,
+        touched=_now(),
+    )
+    sweep.spool.set_dataset(sweep.id, dataset(spec.resolved()["data"], data))
+    sweep.spool.open_run(
+        sweep.id,
+        sweep_id=sweep.id,
+        experiment=spec.name,
+        name=sweep.id,
+        tags={
+            "aae.stage": "sweep",
+            "aae.sweep": sweep.id,
+            "aae.resume": sweep.request.resume,
+            DATA: data.sha256,
+        },
+    )
+    file = sweep.settings.sweep_folder(sweep.id) / "sweep.json"
+    file.write_text(json.dumps(spec.resolved(), indent=2))
+    sweep.spool.attach(sweep.id, file)
+
+
+@contextmanager
+def tracked(sweep: Sweep) -> Iterator[None]:
+    """MLflow follows for the length of a `with`; how that ends is how the sweep's run ends."""
+    writer = MlflowWriter(
+        sweep.spool, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
+    )
+    writer.start()
+    try:
+        yield
+        sweep.spool.close_run(sweep.id, "FINISHED")
+        sweep.note_time()
+    except LedgerLost:  # it may be another driver's by now: nothing more is written there
+        _close_runs(sweep, "KILLED")
+        raise
+    except BaseException as error:
+        interrupted = isinstance(error, Interrupted | KeyboardInterrupt | DiskFull)
+        with _if_there_is_room(error):
+            sweep.note(state="interrupted" if interrupted else "failed")
+            _close_runs(sweep, "KILLED" if interrupted else "FAILED")
+            sweep.note_time()
+        raise
+    finally:
+        if not writer.stop(timeout=30):
+            sweep.observer.note(
+                f"MLflow has not everything yet ({writer.error or 'it is slow'}); "
+                "nothing is lost, the next run sends the rest"
+            )
+
+
+@contextmanager
+def _if_there_is_room(error: BaseException) -> Iterator[None]:
+    """A full disk may not even take the note that it was full, which is then told all the same."""
+    try:
+        yield
+    except Exception as another:
+        if not (disk.is_full(error) and disk.is_full(another)):
+            raise
+
+
+def _close_runs(sweep: Sweep, status: EndStatus) -> None:
+    """Also of the trials under way: MLflow would show them as running for ever."""
+    for run in sweep.spool.runs(sweep.id):
+        if run.status == "RUNNING":
+            sweep.spool.close_run(run.key, status)
+
+
+@dataclass
+class Recorder:
+    """Writes what happens into the spool, and passes it on."""
+
+    sweep: Sweep
+
+    def trial_started(self, assignment: Assignment) -> None:
+        sweep, config = self.sweep, assignment.config
+        folder = sweep.settings.trial_folder(sweep.id, assignment.stage, assignment.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        resolved = folder / "config.json"
+        resolved.write_text(json.dumps(config.to_dict(), indent=2))
+        key = run_key(sweep.id, assignment.stage, assignment.number)
+        sweep.spool.open_run(
+            key,
+            sweep_id=sweep.id,
+            experiment=sweep.spec.name,
+            parent=sweep.id,
+            name=f"{assignment.stage}-{assignment.number:04d}",
+            params=flat(config.to_dict()),
+            tags={
+                "aae.stage": assignment.stage,
+                "aae.sweep": sweep.id,
+                "aae.config_hash": config.config_hash,
+                "aae.seed": config.seed,
+                DEPARTURES: "; ".join(config.departures),
+                "aae.attempt": assignment.attempt,
+                DATA: str(sweep.search.attribute("data_sha256")),
+                **({"aae.baseline": True} if _is_control(sweep.spec, assignment) else {}),
+            },
+        )
+        sweep.spool.attach(key, resolved)
+        sweep.observer.trial_started(assignment)
+
+    def trial_begun(self, stage: Stage, report: Report) -> None:
+        key = run_key(self.sweep.id, stage, report.number)
+        earlier = self.sweep.spool.run(key)
+        tags = succession(earlier.tags if earlier else {}, report.machine or {})
+        self.sweep.spool.set_tags(key, tags)
+        for row in report.history or []:
+            self.sweep.spool.log(key, int(row["epoch"]), _without_epoch(row))
+        self._show(key, stage, report)
+
+    def trial_epoch(self, stage: Stage, report: Report) -> None:
+        key = run_key(self.sweep.id, stage, report.number)
+        self.sweep.spool.log(key, report.epoch, report.metrics | report.system)
+        self._show(key, stage, report)
+        self.sweep.observer.trial_epoch(stage, report)
+
+    def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
+        sweep = self.sweep
+        key = run_key(sweep.id, stage, number)
+        unsound = "; ".join(conditions(sweep.spool.last(key)))
+        tags = {"aae.state": state, "aae.reason": reason or "", "aae.conditions": unsound}
+        sweep.spool.set_tags(key, tags)
+        sweep.spool.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
+        sweep.note_time()
+        sweep.observer.trial_ended(stage, number, state, reason)
+        ledgers = sweep.search, sweep.confirm
+        disk_gb = sweep.spec.resources.disk_gb
+        gc.after_trial(sweep.settings, sweep.id, *ledgers, number, disk_gb)
+
+    def _show(self, key: str, stage: Stage, report: Report) -> None:
+        """The epoch's pictures, in MLflow's layout of images by steps.
+
+        Their time is that of the epoch's metrics, so that a repeated epoch's take their places.
+        """
+        sweep = self.sweep
+        if not report.pictures:
+            return
+        folder = sweep.settings.trial_folder(sweep.id, stage, report.number) / "images"
+        folder.mkdir(exist_ok=True)
+        time = sweep.spool.time_of(key, report.epoch)
+        for drawn in map(Path, report.pictures):
+            path = drawn.replace(folder / dated(drawn.name, time))
+            sweep.spool.attach(key, path, folder.name)
+        sweep.spool.set_tags(key, {"mlflow.loggedImages": True})
+
+
+def _is_control(spec: SweepSpec, assignment: Assignment) -> bool:
+    return spec.search is not None and assignment.stage == "confirm" and not assignment.params
+
+
+def _without_epoch(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "epoch"}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,113 @@
+"""evaluate: the winner is fixed on validation, and written down; then the test split is opened."""
+
+import math
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aae_core.data import TestData, TrainingData, load_test_data
+from aae_core.errors import DataError
+from orchestrator.errors import EnvironmentUnusable, SweepError
+from orchestrator.execution import cluster
+from orchestrator.execution.parzen_pool import ParzenPool
+from orchestrator.pipeline.context import Sweep, interrupted
+from orchestrator.pipeline.scoring import Scorer, planned_samples, write_json
+from orchestrator.records import BASELINE, RunRecord, conditions, is_baseline
+from orchestrator.results import ranking
+from orchestrator.results.figures import draw_pictures
+from orchestrator.results.reader import evaluation_path, run_key
+from orchestrator.sweepfile.checks import require_known_classes
+
+_LISTENING_SECONDS = 1.0  # between two looks whether a pause is over
+
+
+def evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
+    """Fix the winner on validation, write that down, and only then open the test split."""
+    objective = sweep.spec.objective
+    confirmed = ranking.candidates(sweep.confirm.records())
+    found, control = ranking.apart(confirmed, sweep.spec.baseline_hash)
+    ranked = ranking.rank(
+        found, objective.metric, objective.direction, seeds=sweep.spec.confirm.seeds
+    )
+    if not ranked:
+        raise SweepError(f"no confirmation has finished; the reasons: aae-sweep show {sweep.id}")
+    sweep.confirm.set_attribute("winner", ranked[0].config_hash)
+    sweep.note(stage="evaluate")
+    test = _test_data(sweep, data)
+    scored = [*ranked, *(c for c in [control] if c is not None and c not in ranked)]
+    planned = list(planned_samples(scored, sweep.spec.evaluate.parzen))
+    sweep.observer.stage_began("evaluate", len(planned), ())
+    folder = sweep.settings.sweep_folder(sweep.id) / "evaluation"
+    with ParzenPool(cluster.cpus() if sweep.spec.has_parzen else 0) as pool:
+        scorer = Scorer(data, test, folder, pool, partial(_scoring, sweep))
+        models = [_score(sweep, scorer, run, samples) for run, samples in planned]
+    _show_in_front(sweep, planned[0][0])
+    document = {"sweep": sweep.id, "winner": ranked[0].config_hash, "models": models}
+    path = evaluation_path(sweep.settings, sweep.id)
+    write_json(path, document)
+    sweep.spool.attach(sweep.id, path)
+    return document
+
+
+def _scoring(sweep: Sweep, what: str, done: int, total: int) -> None:
+    while sweep.paused.is_set() and not sweep.draining.is_set():
+        time.sleep(_LISTENING_SECONDS)
+    if sweep.draining.is_set():
+        raise interrupted(sweep)
+    sweep.observer.scoring(what, done, total)
+
+
+def _test_data(sweep: Sweep, data: TrainingData) -> TestData:
+    try:
+        test = load_test_data(sweep.spec.data, sweep.settings.data)
+        require_known_classes(sweep.spec, data, test)
+    except DataError as error:
+        raise EnvironmentUnusable(
+            f"{error}\nsearch and confirm are done and kept; "
+            f"once the test files are there: {sweep.request.resume}"
+        ) from error
+    return test
+
+
+def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[str, Any]:
+    """One model's document, put with its pictures into the run's own place in MLflow."""
+    document = {
+        "trial": run.number,
+        "seed": run.seed,
+        "config_hash": run.config_hash,
+        "group": _group(sweep, run),
+        "checkpoint": run.checkpoint,
+        **scorer.score(run, samples),
+    }
+    key = run_key(sweep.id, run.stage, run.number)
+    folder = sweep.settings.trial_folder(sweep.id, run.stage, run.number)
+    sweep.spool.log(key, run.epochs, numbers(document["metrics"]))
+    sweep.spool.set_tags(key, {"aae.conditions": "; ".join(conditions(sweep.spool.last(key)))})
+    write_json(folder / "evaluation.json", document)
+    for path in (folder / "evaluation.json", *draw_pictures(run, scorer.data, folder)):
+        sweep.spool.attach(key, path)
+    sweep.spool.attach(key, Path(document["checkpoint"]), "checkpoint")
+    return document
+
+
+def _group(sweep: Sweep, run: RunRecord) -> Any:
+    if is_baseline(run, searched=sweep.spec.search is not None):
+        return BASELINE
+    return run.params.get(sweep.spec.compared or "")
+
+
+def numbers(figures: dict[str, float | None]) -> dict[str, float]:
+    """Back from JSON, which has no word for what is not finite."""
+    return {name: math.nan if value is None else value for name, value in figures.items()}
+
+
+def _show_in_front(sweep: Sweep, winner: RunRecord) -> None:
+    """The pictures of the winner's first model are the sweep's."""
+    folder = sweep.settings.sweep_folder(sweep.id) / "pictures"
+    folder.mkdir(exist_ok=True)
+    drawn = sweep.settings.trial_folder(sweep.id, winner.stage, winner.number)
+    for path in sorted(p for p in drawn.iterdir() if p.suffix in (".png", ".gif", ".html")):
+        shutil.copy(path, folder)
+        sweep.spool.attach(sweep.id, folder / path.name)

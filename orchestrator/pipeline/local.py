@@ -1,0 +1,95 @@
+"""One configuration, trained in this process: no Ray, no MLflow."""
+
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aae_core.data import TrainingData, load_test_data, load_training_data, open_data_set
+from aae_core.data.resident import Images
+from aae_core.errors import TrialDiverged
+from aae_core.evaluation.scores import test_metrics
+from aae_core.training import TrainState, fit
+from aae_core.training.batches import visible_labels
+from orchestrator.results.reader import finite
+from orchestrator.settings import Settings
+from orchestrator.sweepfile.checks import require_compatible, require_known_classes
+from orchestrator.sweepfile.spec import SweepSpec
+
+
+def train(
+    spec: SweepSpec, seed: int, settings: Settings, threads: int, *, evaluate: bool
+) -> Iterator[dict[str, Any]]:
+    """The events start, epoch …, end of `aae-sweep train --json`."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = spec.trial_config({}, seed)
+    data = load_training_data(config.data, settings.data)
+    require_compatible(spec, data)
+    if evaluate:  # files that cannot be had are missed now, not after the training
+        open_data_set(config.data, settings.data).fetch("test")
+    labelled = visible_labels(config, data) if config.data.labels is not None else None
+    state = TrainState.create(config, data, device)
+    yield {
+        "event": "start",
+        "seed": seed,
+        "device": str(device),
+        "threads": threads,
+        "labelled_indices": labelled,
+        "config_hash": config.config_hash,
+        "data_sha256": data.sha256,
+    }
+    metrics: dict[str, float] = {}
+    for event in epochs(state, data):
+        yield event
+        if event["event"] == "end":
+            return
+        metrics = event["metrics"]
+    folder = settings.home / "train" / f"{spec.name}-{config.config_hash}-seed{seed}"
+    checkpoint = _save(state, folder)
+    if evaluate:
+        test = load_test_data(config.data, settings.data)
+        require_known_classes(spec, data, test)
+        metrics = metrics | test_metrics(
+            state.model,
+            Images.of(data.x_valid, data.y_valid, device),
+            Images.of(test.x, test.y, device),
+            seed,
+            state.epoch,
+        )
+    yield {
+        "event": "end",
+        "state": "complete",
+        "metrics": finite(metrics),
+        "checkpoint": str(checkpoint),
+    }
+
+
+def epochs(
+    state: TrainState, data: TrainingData, validate_at: Collection[int] = ()
+) -> Iterator[dict[str, Any]]:
+    """One event an epoch; a training that diverges has its end here."""
+    metrics: dict[str, float] = {}
+    try:
+        for epoch in fit(state, data, validate_at):
+            metrics = epoch.metrics
+            yield {"event": "epoch", **asdict(epoch)}
+    except TrialDiverged as diverged:
+        yield {
+            "event": "end",
+            "state": "diverged",
+            "reason": str(diverged),
+            "metrics": metrics,
+            "checkpoint": None,
+        }
+
+
+def _save(state: TrainState, folder: Path) -> Path:
+    """The newest training of a configuration and seed takes the place of the one before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    checkpoint = folder / f"epoch-{state.epoch:06d}"
+    state.save(checkpoint)
+    return checkpoint

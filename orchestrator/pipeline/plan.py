@@ -1,0 +1,276 @@
+"""Estimate of a sweep's cost on the machine or cluster that would run it.
+
+One epoch of the file's own configuration and a few blocks of its Parzen score are timed there, as
+Ray tasks with a trial's resources, in as many places of one node at once as trials would train in.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+import aae_core
+from aae_core.architectures import ARCHITECTURES
+from aae_core.config import TrialConfig
+from aae_core.data import TrainingData, load_training_data
+from aae_core.errors import AAEError, TrialDiverged
+from aae_core.evaluation.kernel_sums import KernelSums
+from aae_core.evaluation.parzen import (
+    BLOCK,
+    VALID_POINTS,
+    ArraySource,
+    ModelSource,
+    Scorer,
+    Sums,
+    Widths,
+    Window,
+    block_count,
+    to_float64,
+)
+from aae_core.models import Samples
+from aae_core.training import TrainState, fit_pack
+from aae_core.training.pack import form
+from orchestrator.execution import cluster
+from orchestrator.execution.worker import CHECKPOINT_SECONDS, SAVING_SHARE
+from orchestrator.pipeline import forecast
+from orchestrator.pipeline.forecast import Cost, Pace
+from orchestrator.pipeline.search import pack_size
+from orchestrator.records import Stage
+from orchestrator.results.figures import draw_figures
+from orchestrator.settings import Settings
+from orchestrator.sweepfile.checks import require_compatible
+from orchestrator.sweepfile.spec import SweepSpec
+
+_ENOUGH_SECONDS = 20.0  # of epochs: after them none is timed again
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds, of one place where trials train."""
+
+    epoch: float  # of a pack: training, validation, and the share of saving
+    per_model: float  # to validate it and to draw its pictures
+    samples_per_second: float
+    checkpoint_bytes: int
+    blocks: list[float]  # of the Parzen score, as `forecast.parzen_seconds` takes them
+
+
+def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
+    """The document of `aae-sweep plan --json`.
+
+    Raises EnvironmentUnusable without data, a cluster or room on it, and TrialDiverged where the
+    file's own configuration diverges in the epochs that are timed.
+    """
+    cluster.preflight(settings, spec.resources)
+    data = load_training_data(spec.data, settings.data)
+    require_compatible(spec, data)
+    with cluster.connected(settings):
+        share = cluster.share(spec.resources)
+        slots, actors = cluster.slots(share), cluster.cpus()
+        forms = _forms(spec, data, share)
+        timings = {each: _timed(spec, data, share, *each) for each in {*forms.values()}}
+    paces = {
+        stage: Pace(slots * pack, fmean(t.epoch for t in timings[config, pack]))
+        for stage, (config, pack) in forms.items()
+    }
+    searching = forecast.search_cost(spec, paces["search"], share.gpu)
+    confirming = forecast.confirm_cost(spec, paces["confirm"])
+    timing = timings[forms["confirm"]]
+    blocks = [fmean(each) for each in zip(*(t.blocks for t in timing), strict=True)]
+    evaluating = forecast.evaluate_seconds(
+        spec.confirmations,
+        spec.evaluate.parzen,
+        per_model=fmean(t.per_model for t in timing),
+        block_seconds=blocks,
+        actors=actors,
+        train_images=len(data.x_train),
+    )
+    first = "search" if spec.search else "confirm"
+    checkpoint, at_once = timing[0].checkpoint_bytes, paces[first].at_once
+    most = forecast.disk_bytes(spec, searching.trials, at_once, checkpoint)
+    expected = forecast.disk_bytes(spec, searching.trials_expected, at_once, checkpoint)
+    return {
+        "sweep": spec.sweep_id,
+        "where": _where(settings, share, slots),
+        "trials": searching.trials,
+        "confirmations": confirming.trials,
+        "epochs": searching.trials * spec.max_epochs + confirming.epochs,
+        "epoch_seconds": paces[first].epoch_seconds,
+        "samples_per_second": fmean(t.samples_per_second for t in timings[forms[first]]),
+        "parallel": at_once,
+        "seconds": searching.seconds + confirming.seconds,
+        "checkpoint_bytes": checkpoint,
+        "disk_bytes": most["peak"],
+        "disk_bytes_expected": expected["peak"],
+        "disk_bytes_after_gc": expected["kept"],
+        "stages": {
+            "search": asdict(searching),
+            "confirm": asdict(confirming),
+            "evaluate": {
+                "models": spec.confirmations,
+                "seconds": evaluating,
+                "seconds_expected": evaluating,
+            },
+        },
+        "notes": _notes(spec, searching, confirming, evaluating),
+    }
+
+
+def _forms(
+    spec: SweepSpec, data: TrainingData, share: cluster.Share
+) -> dict[str, tuple[TrialConfig, int]]:
+    """The file's own configuration in each stage, and how many such trials train as one model."""
+    planned: dict[Stage, int] = {
+        "search": spec.search.planned if spec.search else 1,
+        "confirm": spec.confirmations,
+    }
+    found: dict[str, tuple[TrialConfig, int]] = {}
+    for stage, trials in planned.items():
+        config = spec.stage_config(stage, {}, spec.seed)
+        shape = form(config)
+        pack = 1 if shape is None else min(trials, pack_size(spec, trials, data, share)(shape))
+        found[stage] = config, pack
+    return found
+
+
+def _timed(
+    spec: SweepSpec, data: TrainingData, share: cluster.Share, config: TrialConfig, pack: int
+) -> list[Timing]:
+    """One timing of each place on a node where trials would train side by side."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    stages = [spec.confirmations, spec.search.planned if spec.search else 0]
+    places = min(cluster.slots_of_a_node(share), -(-max(stages) // pack))
+    task: Any = ray.remote(measure).options(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)
+    samples = spec.evaluate.parzen.samples
+    arguments = (config.to_dict(), ray.put(data), share.threads, share.gpu > 0, pack, samples)
+    try:
+        timings: list[Timing] = ray.get([task.remote(*arguments) for _ in range(places)])
+    except RayTaskError as error:
+        if isinstance(error.cause, AAEError):
+            raise error.cause from None
+        raise
+    return timings
+
+
+def measure(
+    config: Mapping[str, Any], data: TrainingData, threads: int, gpu: bool, pack: int, samples: int
+) -> Timing:
+    """Train a pack of trials for some epochs, save, draw and score one of them, by the clock.
+
+    The first epoch, which warms the process up, counts only where it is long or the only one.
+    """
+    torch.set_num_threads(threads)
+    own = TrialConfig.from_dict(dict(config))
+    states = [TrainState.create(own, data, "cuda" if gpu else "cpu") for _ in range(pack)]
+    seconds, validating, speed = _time_epochs(states, data)
+    with TemporaryDirectory() as folder:
+        saved = Path(folder) / "epoch-1"
+        began = time.perf_counter()
+        states[0].save(saved)
+        saving = pack * (time.perf_counter() - began)
+        size = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
+        model = aae_core.load(saved)
+        began = time.perf_counter()
+        draw_figures(model, data, own.seed, Path(folder) / "pictures")
+        drawing = time.perf_counter() - began
+        blocks = []
+        if isinstance(model, Samples) and "parzen_ll" in ARCHITECTURES[model.kind].metrics:
+            blocks = _time_blocks(model, own.seed, samples, data)
+    pause = max(CHECKPOINT_SECONDS, saving / SAVING_SHARE)
+    epoch = seconds + saving * min(1.0, seconds / pause)
+    return Timing(epoch, validating + drawing, speed, size, blocks)
+
+
+def _time_epochs(states: list[TrainState], data: TrainingData) -> tuple[float, float, float]:
+    """Seconds of an epoch of all, seconds of one validation, images a second.
+
+    Every timed epoch validates; `training.validate_every` says how many epochs share the cost.
+    """
+    took: list[float] = []
+    training, members = states[0].config.training, dict(enumerate(states))
+    began = time.perf_counter()
+    for told in fit_pack(members, data, range(training.epochs)):
+        took.append(time.perf_counter() - began)
+        for said in told.values():
+            if isinstance(said, TrialDiverged):
+                raise said
+        if sum(took) > _ENOUGH_SECONDS:
+            break
+        began = time.perf_counter()
+    last = [said for said in told.values() if not isinstance(said, TrialDiverged)]
+    speed = sum(said.samples_per_second for said in last)
+    images = len(data.x_train) * len(last)
+    seconds = fmean(took[1:] or took)
+    validating = max(0.0, seconds - images / speed)
+    seconds -= validating * (1 - 1 / training.validate_every)
+    return seconds, validating / len(last), speed
+
+
+def _time_blocks(model: Samples, seed: int, n_samples: int, data: TrainingData) -> list[float]:
+    """Seconds of the first block of each decade: to draw it, and to score it by the real engine.
+
+    Training images stand for the samples of a trained model, since those of a model after an epoch
+    lie so far from the data that every pair counts.  Validation images stand for the test images,
+    which nobody may see before the winner is fixed.  What later blocks know of the earlier ones is
+    the first block's sums, so many times over.
+    """
+    began = time.perf_counter()
+    ModelSource(model, seed, n_samples).block(0)
+    drawing = time.perf_counter() - began
+    images = ArraySource(data.x_train.take(range(min(2 * BLOCK, n_samples)), 0, mode="wrap"))
+    points = to_float64(data.x_valid, "validation images")
+    scorer = Scorer(points[:VALID_POINTS], points, n_samples, None)
+    took, first, window, index = list[float](), None, Window(), 0
+    while index < block_count(n_samples):
+        began = time.perf_counter()
+        sums = scorer.score(images, min(index, 1), window)
+        took.append(drawing + time.perf_counter() - began)
+        first, index = first or sums, max(1, 10 * index)
+        before = _times(first, index)
+        window = Window(scorer.next_window(before, index * BLOCK), before)
+    return took
+
+
+def _times(sums: Sums, blocks: int) -> Sums:
+    """The sums over so many blocks that are all alike."""
+    more = torch.tensor(blocks, dtype=torch.float64).log()
+
+    def times(widths: Widths) -> Widths:
+        each = widths.sums
+        return Widths(widths.sigmas, KernelSums(each.log_sums + more, each.log_errors + more))
+
+    return Sums(times(sums.valid), times(sums.test))
+
+
+def _where(settings: Settings, share: cluster.Share, slots: int) -> str:
+    place = f"the cluster at {settings.ray_address}" if settings.ray_address else "this machine"
+    each = f"{share.cpu:g} CPU" + (f" and {share.gpu:g} GPU" if share.gpu else "")
+    return f"{place}: {slots} at once, {each} each"
+
+
+def _notes(spec: SweepSpec, searching: Cost, confirming: Cost, evaluating: float) -> list[str]:
+    search, found = spec.search, []
+    if search is None:
+        return []
+    if searching.trials_expected < searching.trials:
+        found.append(
+            f"search.budget: ends the search after about {searching.trials_expected} of its "
+            f"{searching.trials} trials"
+        )
+    if search.budget is not None:
+        hours = (confirming.seconds_expected + evaluating) / 3600
+        found.append(
+            f"search.budget: does not cover confirm and evaluate, about {hours:.2g} h after it"
+        )
+    if spec.pruner.kind != "none":
+        found.append(forecast.ASSUMPTION)
+    if "training.epochs" in search.space:
+        found.append(f"training.epochs: every trial counts as the longest, {spec.max_epochs}")
+    return found

@@ -1,0 +1,284 @@
+"""A recorded run, trained again from what MLflow holds alone, and compared number by number.
+
+A run that was resumed on its way equals an uninterrupted one, so it is trained in one go here.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from aae_core.config import TrialConfig
+from aae_core.data import TrainingData, load_training_data
+from aae_core.errors import ConfigError
+from aae_core.training import TrainState
+from orchestrator.errors import EnvironmentUnusable, SweepError, UsageError
+from orchestrator.pipeline import local
+from orchestrator.records import SYSTEM
+from orchestrator.settings import Settings
+from orchestrator.tracking.mlflow_writer import described, prepare_client
+from orchestrator.tracking.provenance import DATA, DEVICE, THREADS, flat, latest, provenance
+
+if TYPE_CHECKING:  # importing MLflow takes seconds
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+_TRAINED = ("train/", "val/")  # test/… is what `evaluate` adds
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's words for no such run
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What MLflow holds of a trial."""
+
+    run_id: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    config: TrialConfig
+    curve: dict[int, dict[str, float]]  # by epoch, of training alone
+    others: list[str]  # metrics that training does not make
+
+    @property
+    def validated(self) -> set[int]:
+        """Epochs with validation metrics; a pruner may have asked for some of them."""
+        return {
+            epoch
+            for epoch, row in self.curve.items()
+            if any(name.startswith("val/") for name in row)
+        }
+
+    @property
+    def name(self) -> str:
+        return f"{self.tags['aae.sweep']}/{self.tags['mlflow.runName']}"
+
+    @property
+    def epochs(self) -> int:
+        return max(self.curve, default=0)
+
+    @property
+    def divergence(self) -> str | None:
+        """What diverged, and when."""
+        return self.tags.get("aae.reason") if self.tags.get("aae.state") == "diverged" else None
+
+    @property
+    def threads(self) -> int:
+        return int(latest(self.tags.get(THREADS, "1")))
+
+    @property
+    def on_gpu(self) -> bool:
+        return latest(self.tags.get(DEVICE, "cpu")).startswith("cuda")
+
+
+@dataclass
+class Difference:
+    """Between a metric's recorded values and those that come out here."""
+
+    first_epoch: int
+    recorded: float | None  # in that epoch; None: there is none
+    here: float | None
+    epochs: int = 0  # in which they differ
+    largest: float = 0.0  # infinite where only one of the two is a number
+
+
+@dataclass
+class Comparison:
+    values: int = 0  # compared
+    differences: dict[str, Difference] = field(default_factory=dict)
+
+    @property
+    def largest(self) -> float:
+        return max((found.largest for found in self.differences.values()), default=0.0)
+
+    def add(
+        self, epoch: int, recorded: Mapping[str, float], here: Mapping[str, float]
+    ) -> list[str]:
+        """The metrics that differ in an epoch."""
+        names = sorted(recorded.keys() | here.keys())
+        pairs = {name: (recorded.get(name), here.get(name)) for name in names}
+        apart = {name: gap for name, pair in pairs.items() if (gap := _distance(*pair))}
+        for name, gap in apart.items():
+            found = self.differences.setdefault(name, Difference(epoch, *pairs[name]))
+            found.epochs += 1
+            found.largest = max(found.largest, gap)
+        self.values += len(names)
+        return list(apart)
+
+
+def recorded(settings: Settings, run_id: str) -> Recorded:
+    """Read a trial's run. Raises UsageError where there is no such one, EnvironmentUnusable."""
+    from mlflow.exceptions import MlflowException
+
+    store = settings.tracking_uri
+    _require_database(store)
+    prepare_client()
+    try:
+        return _read(store, run_id)
+    except SweepError:
+        raise
+    except Exception as error:
+        if isinstance(error, MlflowException) and error.error_code in _UNKNOWN:
+            raise UsageError(
+                f"MLflow knows no run `{run_id}`; give its run id, or its sweep and trial as in "
+                "digits/search-3: aae-sweep show"
+            ) from error
+        raise EnvironmentUnusable(
+            f"MLflow cannot be read ({described(error)}); "
+            "set MLFLOW_TRACKING_URI to where the run was recorded"
+        ) from error
+
+
+def reproduce(
+    run: Recorded, settings: Settings, data_path: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """Train again, as far as the run went: the events start, epoch …, end.
+
+    `data_path` is where the recorded `data.path` is now. Raises EnvironmentUnusable where the data
+    are others than recorded, before anything is trained; UsageError where nothing was recorded.
+    """
+    if not run.epochs and run.divergence is None:
+        reason = run.tags.get("aae.reason") or "it may not have begun"
+        raise UsageError(f"{run.name} has no epoch to compare with ({reason})")
+    config = _with_data_at(run.config, data_path)
+    data = load_training_data(config.data, settings.data)
+    _require_same_data(run, data)
+    device = "cuda" if run.on_gpu and torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(run.threads)
+    here = {DATA: data.sha256} | provenance(run.threads, gpu=device == "cuda")
+    yield {
+        "event": "start",
+        "run": run.name,
+        "seed": config.seed,
+        "device": device,
+        "threads": run.threads,
+        "epochs": run.epochs,
+    }
+    comparison, divergence, reached = Comparison(), None, 0
+    state = TrainState.create(config, data, device)
+    steps = run.epochs + (run.divergence is not None)
+    for event in islice(local.epochs(state, data, run.validated), steps):
+        if event["event"] == "end":
+            divergence = event["reason"]
+            break
+        reached = event["epoch"]
+        differing = comparison.add(reached, run.curve.get(reached, {}), event["metrics"])
+        yield {"event": "epoch", "epoch": reached, "differing": differing}
+    for epoch in range(reached + 1, run.epochs + 1):
+        comparison.add(epoch, run.curve.get(epoch, {}), {})
+    yield {
+        "event": "end",
+        "run": run.name,
+        "run_id": run.run_id,
+        "identical": not comparison.differences and divergence == run.divergence,
+        "epochs": run.epochs,
+        "values": comparison.values,
+        "diverged": {"recorded": run.divergence, "here": divergence},
+        "max_difference": _number(comparison.largest),
+        "metrics": [
+            {"metric": name} | {key: _number(value) for key, value in asdict(found).items()}
+            for name, found in comparison.differences.items()
+        ],
+        "not_compared": run.others,
+        "conditions": _other_conditions(run, here),
+    }
+
+
+def _read(store: str, run_id: str) -> Recorded:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(store)
+    run = client.get_run(run_id)
+    tags: dict[str, str] = run.data.tags
+    if "aae.config_hash" not in tags:
+        raise UsageError(
+            f"{run_id} ({tags.get('mlflow.runName')}) is no trial of a sweep: aae-sweep show"
+        )
+    others = sorted(name for name in run.data.metrics if not name.startswith((*_TRAINED, SYSTEM)))
+    config, curve = _config(client, run), _curve(client, run)
+    return Recorded(run_id, tags, run.data.params, config, curve, others)
+
+
+def _config(client: "MlflowClient", run: "Run") -> TrialConfig:
+    """As its driver resolved it, every default included."""
+    try:
+        with TemporaryDirectory() as folder:
+            file = client.download_artifacts(run.info.run_id, "config.json", folder)
+            return TrialConfig.from_dict(json.loads(Path(file).read_text()))
+    except ConfigError as error:
+        version = run.data.tags.get("aae.version.aae-sweep", "the version that recorded it")
+        raise EnvironmentUnusable(
+            f"its config.json is of another version of aae-sweep ({error}); install {version}"
+        ) from error
+    except Exception as error:
+        raise EnvironmentUnusable(
+            f"MLflow has no readable config.json of {run.info.run_id} ({error}); "
+            "the machine that ran the sweep sends what is missing: aae-sweep sync"
+        ) from error
+
+
+def _curve(client: "MlflowClient", run: "Run") -> dict[int, dict[str, float]]:
+    curve: dict[int, dict[str, float]] = {}
+    for name in run.data.metrics:
+        if name.startswith(_TRAINED):
+            for point in client.get_metric_history(run.info.run_id, name):
+                curve.setdefault(point.step, {})[name] = point.value
+    return curve
+
+
+def _require_database(store: str) -> None:
+    """MLflow would make one, and find it empty."""
+    path = store.partition("?")[0].removeprefix("sqlite:///")
+    if store.startswith("sqlite:") and not Path(path).exists():
+        raise EnvironmentUnusable(
+            f"no MLflow database at {path}; "
+            "set AAE_HOME or MLFLOW_TRACKING_URI to where the run was recorded"
+        )
+
+
+def _with_data_at(config: TrialConfig, path: Path | None) -> TrialConfig:
+    if path is None:
+        return config
+    if config.data.path is None:
+        raise UsageError(f"the run was trained on {config.data.name}, no file; drop --data-path")
+    return replace(config, data=replace(config.data, path=str(path.resolve())))
+
+
+def _require_same_data(run: Recorded, data: TrainingData) -> None:
+    then = run.tags.get(DATA)
+    if then is not None and then != data.sha256:
+        raise EnvironmentUnusable(
+            f"the data are not those that {run.name} was trained on: sha256 {data.sha256[:12]}…, "
+            f"then {then[:12]}…; put the old files back, or say where they are "
+            "(AAE_DATA, or --data-path for your own)"
+        )
+
+
+def _other_conditions(run: Recorded, here: Mapping[str, str]) -> list[dict[str, str | None]]:
+    """What the run was trained with, where that is not what it was trained with here."""
+    config = {path: str(value) for path, value in flat(run.config.to_dict()).items()}
+    pairs = {name.removeprefix("aae."): (run.tags.get(name), now) for name, now in here.items()}
+    pairs |= {path: (run.params.get(path), now) for path, now in config.items()}
+    return [
+        {"what": what, "recorded": then, "here": now}
+        for what, (then, now) in pairs.items()
+        if then != now
+    ]
+
+
+def _distance(a: float | None, b: float | None) -> float:
+    """0 for the same number, or none on both sides; infinite where only one is a number."""
+    if a is None or b is None:
+        return math.inf
+    if a == b or (math.isnan(a) and math.isnan(b)):
+        return 0.0
+    return math.inf if math.isnan(a - b) else abs(a - b)
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no word for what is not finite."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,165 @@
+"""The confirmed models meet the test set: metrics, Parzen likelihood, controls.
+
+Whatever has been scored is kept by the content it depends on, so that asking twice costs nothing.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import aae_core
+from aae_core.architectures import ARCHITECTURES
+from aae_core.config import digest
+from aae_core.data import TestData, TrainingData
+from aae_core.data.resident import Images
+from aae_core.evaluation.controls import (
+    ControlKind,
+    clustered_images,
+    control_sizes,
+    training_images,
+)
+from aae_core.evaluation.parzen import CURVE, PROTOCOL
+from aae_core.evaluation.scores import test_metrics
+from aae_core.seeding import stream_seed
+from orchestrator.execution.parzen_pool import (
+    CentroidSamples,
+    CheckpointSamples,
+    ParzenPool,
+    SampleFile,
+    SharedArray,
+)
+from orchestrator.records import RunRecord
+from orchestrator.results.ranking import Candidate
+from orchestrator.results.reader import finite
+from orchestrator.sweepfile.spec import ParzenSpec
+
+_CONTROL_FIELDS = (  # of a control's Parzen document
+    "n_samples",
+    "log_likelihood",
+    "standard_error",
+    "sigma",
+    "log_likelihood_grid",
+    "standard_error_grid",
+    "sigma_grid",
+    "sigma_at_edge",
+    "seconds",
+)
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores models against one test set, and keeps what it finds below `folder`."""
+
+    data: TrainingData
+    test: TestData
+    folder: Path
+    pool: ParzenPool
+    progress: Progress
+
+    def score(self, run: RunRecord, samples: int) -> dict[str, Any]:
+        """The test metrics of one confirmed model; for one that is judged by Parzen likelihood,
+        also that document with its curve and the controls.
+        """
+        assert run.checkpoint is not None
+        checkpoint = Path(run.checkpoint)
+        drawn = CheckpointSamples(checkpoint, stream_seed(run.seed, "evaluate"), samples)
+
+        def compute(unfinished: Path) -> dict[str, Any]:
+            valid = Images.of(self.data.x_valid, self.data.y_valid, _CPU)
+            test = Images.of(self.test.x, self.test.y, _CPU)
+            model = aae_core.load(checkpoint)
+            metrics = finite(test_metrics(model, valid, test, run.seed, run.epochs))
+            what = f"{run.stage}-{run.number}"
+            if "parzen_ll" not in ARCHITECTURES[model.kind].metrics:
+                self.progress(what, 1, 1)
+                return {"metrics": metrics}
+            result = self.pool.score(
+                drawn,
+                self.data.x_valid,
+                self.test.x,
+                curve=[n for n in CURVE if n < samples] + [samples],
+                progress=partial(self.progress, f"{what}: {samples:,} samples"),
+                folder=unfinished,
+            )
+            return {**result.to_dict(), "metrics": metrics}
+
+        document = self._kept(drawn.content, compute)
+        if "curve" not in document:
+            return document
+        sizes = [point["n_samples"] for point in document["curve"]]
+        return document | {"controls": self.controls(sizes)}
+
+    def controls(self, curve: Sequence[int]) -> list[dict[str, Any]]:
+        """The control rows for a model that is scored at the numbers of samples in `curve`.
+
+        A row is scored once for each pair of training and test images, whatever models ask for it.
+        """
+        sizes = control_sizes(curve, len(self.data.x_train))
+        return [self._control(kind, n) for kind, n in sizes]
+
+    def _control(self, kind: ControlKind, n: int) -> dict[str, Any]:
+        def compute(unfinished: Path) -> dict[str, Any]:
+            result = self.pool.score(
+                self._samples(kind, n),
+                self.data.x_valid,
+                self.test.x,
+                progress=partial(self.progress, f"control {kind}: {n:,} samples"),
+                folder=unfinished,
+            )
+            found = result.to_dict()
+            return {"kind": kind, **{name: found[name] for name in _CONTROL_FIELDS}}
+
+        return self._kept({"control": kind, "n_samples": n}, compute)
+
+    def _samples(self, kind: ControlKind, n: int) -> SampleFile:
+        if kind == "train_images":
+            return SharedArray.put(training_images(self.data.x_train, n))
+        return CentroidSamples(SharedArray.put(clustered_images(self.data.x_train)), n)
+
+    def _kept(
+        self, content: dict[str, Any], compute: Callable[[Path], dict[str, Any]]
+    ) -> dict[str, Any]:
+        data = {"data": self.data.sha256, "test": self.test.sha256, "protocol": PROTOCOL}
+        path = self.folder / f"{digest({**content, **data})}.json"
+        with suppress(FileNotFoundError, json.JSONDecodeError):  # a power cut may leave half
+            known: dict[str, Any] = json.loads(path.read_text())
+            return known
+        unfinished = path.with_suffix(".unfinished")
+        document = compute(unfinished)
+        write_json(path, document)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        return document
+
+
+_CPU = torch.device("cpu")
+
+
+def planned_samples(
+    ranked: Sequence[Candidate], parzen: ParzenSpec
+) -> Iterator[tuple[RunRecord, int]]:
+    """Every confirmed model with its number of samples, the winner's first.
+
+    The first `models` seeds of the winner, not its luckiest, get the full number.
+    """
+    for place, candidate in enumerate(ranked):
+        for index, run in enumerate(candidate.runs):
+            full = place == 0 and index < parzen.models
+            yield run, parzen.samples if full else min(parzen.screen_samples, parzen.samples)
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = path.with_suffix(f".{os.getpid()}.tmp")
+    building.write_text(json.dumps(document, indent=2, allow_nan=False))
+    building.replace(path)

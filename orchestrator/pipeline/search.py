@@ -1,0 +1,185 @@
+"""search and confirm: which trials there are, until there are enough.
+
+Both are handed TrainingData, which has no test member, and nothing here can reach the test split.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from aae_core.config import TrialConfig
+from aae_core.data import TrainingData
+from aae_core.training.pack import worthwhile
+from orchestrator.errors import DiskFull, SweepError
+from orchestrator.execution import cluster
+from orchestrator.execution.tune_driver import StageDriver, run_stage
+from orchestrator.pipeline.context import Recorder, Sweep, interrupted
+from orchestrator.records import RunRecord, Stage
+from orchestrator.results import ranking
+from orchestrator.study.repeats import MAX_IN_A_ROW
+from orchestrator.study.study import Assignment, confirm_seed
+from orchestrator.sweepfile.spec import SweepSpec
+
+_GENERATIONS = 4  # of packs that train at once: a sampler learns from one to the next
+
+
+def search(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
+    if sweep.spec.search is None:
+        return
+
+    def next_trial() -> Assignment | None:
+        assignment = None
+        while assignment is None:
+            if _enough(sweep):
+                _extend(sweep)
+                if _enough(sweep):
+                    return None
+            assignment = sweep.search.ask(sweep.spec)
+        return assignment
+
+    _train(sweep, "search", sweep.spec.search.planned, data, share, next_trial)
+    asked = sweep.search.asked()
+    if asked < sweep.spec.search.planned:
+        _plan(sweep, asked)
+        sweep.observer.note(f"search: ended after {asked} trials: {_enough(sweep)}")
+
+
+def _enough(sweep: Sweep) -> str | None:
+    """Why no further trial is asked for."""
+    search = sweep.spec.search
+    assert search is not None
+    if sweep.search.asked() >= search.planned:
+        return f"all {search.planned} have been asked for"
+    budget = search.budget
+    if budget and budget.hours and sweep.elapsed >= 3600 * budget.hours:
+        return f"its {budget.hours:g} h are over"
+    if budget and budget.gpu_hours and sweep.search.gpu_hours() >= budget.gpu_hours:
+        return f"its {budget.gpu_hours:g} GPU-hours are used up"
+    if search.patience is not None and sweep.search.since_best() >= search.patience:
+        return f"the best has not moved for {search.patience} trials"
+    if sweep.search.repeats.in_a_row >= MAX_IN_A_ROW:
+        return f"the last {MAX_IN_A_ROW} suggestions had all been tried before"
+    return None
+
+
+def _extend(sweep: Sweep) -> None:
+    """Take up what `aae-sweep extend` has asked for meanwhile."""
+    spec = sweep.spec.extended(**sweep.search.attribute("extended", {}))
+    if spec != sweep.spec and spec.search is not None:
+        sweep.request = replace(sweep.request, spec=spec)
+        sweep.note(spec=spec.resolved())
+        _plan(sweep, spec.search.planned)
+        sweep.observer.note(f"search: extended, now {spec.search.span}")
+
+
+def _plan(sweep: Sweep, trials: int) -> None:
+    sweep.note(planned=sweep.search.attribute("planned") | {"search": trials})
+
+
+def confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
+    """Train the search's winners again, with seeds that the search has never used.
+
+    The file's own configuration is the control: it gets every seed that any candidate gets, takes
+    part in no race, and is trained once where a candidate has the same configuration.
+    """
+    spec = sweep.spec
+    seeds = [confirm_seed(spec.seed, index) for index in range(spec.confirm.seeds)]
+    chosen = [record.params for record in _contenders(sweep)] if spec.search else [{}]
+    if not chosen:
+        raise SweepError(
+            "no trial of the search has a result to confirm; the reasons: "
+            f"aae-sweep show {sweep.id}"
+        )
+    sweep.confirm.set_attribute("baseline", spec.baseline_hash)
+    control = _control(spec, chosen)
+    for before, now in pairwise([0, *spec.confirm.heats]):
+        if before:
+            chosen = _unbeaten(sweep, chosen, seeds[:before])
+        for trained in (chosen, control):
+            sweep.confirm.enqueue({"params": p, "seed": s} for s in seeds[:now] for p in trained)
+        planned = len(sweep.confirm.records())
+        sweep.note(planned=sweep.search.attribute("planned") | {"confirm": planned})
+        _train(sweep, "confirm", planned, data, share, lambda: sweep.confirm.pop(spec))
+
+
+def _control(spec: SweepSpec, chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the parameters of the file's own configuration, as a candidate names them if one has
+    it; none where nothing is searched or the control is switched off."""
+    if spec.search is None or not spec.confirm.baseline:
+        return []
+    own = (
+        p
+        for p in chosen
+        if spec.stage_config("confirm", p, spec.seed).config_hash == spec.baseline_hash
+    )
+    return [next(own, {})]
+
+
+def _unbeaten(sweep: Sweep, racing: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
+    """Who goes on to the next heat, by the seeds of the heats so far: a restart finds the same."""
+    objective, confirm = sweep.spec.objective, sweep.spec.confirm
+    records = (r for r in sweep.confirm.records() if r.seed in seeds and r.params in racing)
+    left = ranking.unbeaten(
+        ranking.candidates(records),
+        objective.metric,
+        objective.direction,
+        per=confirm.per,
+        looks=len(confirm.heats) - 1,
+    )
+    sweep.observer.note(f"confirm: {len(left)} of {len(racing)} go on to more seeds")
+    return [candidate.params for candidate in left]
+
+
+def _contenders(sweep: Sweep) -> list[RunRecord]:
+    return ranking.contenders(
+        sweep.search.records(),
+        sweep.spec.goals,
+        top=sweep.spec.confirm.top,
+        per=sweep.spec.confirm.per,
+    )
+
+
+def _train(
+    sweep: Sweep,
+    stage: Stage,
+    planned: int,
+    data: TrainingData,
+    share: cluster.Share,
+    next_assignment: Callable[[], Assignment | None],
+) -> None:
+    ledger = sweep.ledger(stage)
+    sweep.note(stage=stage)
+    ledger.settle(sweep.spec)
+    sweep.observer.stage_began(stage, planned, ledger.records())
+    if ledger.count_ended() >= planned and not ledger.unfinished():
+        return
+    driver = StageDriver(
+        sweep.spec,
+        ledger,
+        sweep.folder_of,
+        share,
+        Recorder(sweep),
+        next_assignment,
+        pack_size(sweep.spec, planned, data, share),
+        sweep.draining,
+        sweep.paused,
+    )
+    scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
+    run_stage(driver, data, share, scratch)
+    if driver.full is not None:
+        raise DiskFull(driver.full)
+    if sweep.draining.is_set():
+        raise interrupted(sweep)
+
+
+def pack_size(
+    spec: SweepSpec, planned: int, data: TrainingData, share: cluster.Share
+) -> Callable[[TrialConfig], int]:
+    """How many trials of a form train together, at most."""
+    pack = spec.resources.pack
+    if pack != "auto":
+        return lambda _: pack
+    most = max(1, planned // (_GENERATIONS * cluster.slots(share)))
+    dim, on_gpu = data.x_train.shape[1], share.gpu > 0
+    return lambda form: min(most, worthwhile(form, dim, on_gpu=on_gpu))

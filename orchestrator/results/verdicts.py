@@ -1,0 +1,172 @@
+"""Verdicts on candidates beside the winner, and the gain of a search over its control.
+
+"Not distinguishable" is no evidence of equivalence: few seeds distinguish nothing.  A margin, in
+the objective's unit, says which differences are of no importance.  Two one-sided t-tests then prove
+a difference smaller than it (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15).  The errors:
+
+- worse: 5 % for all candidates together (Holm's correction over every pair, in `selection`);
+- equivalent: 5 % for each candidate, as is usual for equivalence.  A pair is declared equivalent
+  only where its own test says so, whichever of the two won, so choosing the winner adds no error.
+
+`benchmarks/verdicts.py` counts the errors of both on simulated seeds.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, Literal
+
+from orchestrator.records import METRICS, Direction
+from orchestrator.results.ranking import LEVEL, Candidate, Comparison, compare
+
+Verdict = Literal["winner", "worse", "equivalent", "undecided"]
+_POWER = 0.8
+
+
+def verdict(versus: Comparison | None, direction: Direction, margin: float | None) -> Verdict:
+    """Judge a candidate by its difference from the winner; the winner itself by None.
+
+    Without a margin nothing is equivalent.  Neither is a candidate that diverged at a seed: the
+    seeds that it survived say nothing of that one.  A difference that is significant and yet within
+    the margin is equivalent: the margin says that it is of no importance.
+    """
+    if versus is None:
+        return "winner"
+    p = None if margin is None or versus.diverged else p_equivalence(versus, margin)
+    if p is not None and p < LEVEL:
+        return "equivalent"
+    behind = versus.difference is not None and _better(versus.difference, direction) < 0
+    return "worse" if behind and not versus.tied else "undecided"
+
+
+def p_equivalence(versus: Comparison, margin: float) -> float | None:
+    """Return the larger p-value of two one-sided t-tests, against a difference of -margin or less
+    and against one of margin or more; None where there is no t-test."""
+    from scipy.special import stdtr  # slow to import
+
+    if versus.difference is None or versus.se is None or versus.degrees is None:
+        return None
+    distance = margin - abs(versus.difference)  # to the nearer bound, whose p-value is the larger
+    if not versus.se:
+        return 0.0 if distance > 0 else 1.0
+    return float(stdtr(versus.degrees, -distance / versus.se))
+
+
+def detectable(versus: Comparison) -> float | None:
+    """Return the smallest true difference that these seeds show with a power of 80 %.
+
+    By a two-sided t-test at 5 %, from the observed standard error of the difference; None where
+    there is no t-test.
+    """
+    if versus.se is None or versus.degrees is None:
+        return None
+    return versus.se * _detectable_errors(versus.degrees)
+
+
+@cache
+def _detectable_errors(degrees: float) -> float:
+    """Solve for the noncentrality at which t exceeds its two-sided 5 % bound with 80 %.
+
+    The other tail adds less than 1e-5 there, and scipy's is often not a number.
+    """
+    from scipy.special import nctdtr, stdtrit  # slow to import
+
+    bound = float(stdtrit(degrees, 1 - LEVEL / 2))
+
+    def power(noncentrality: float) -> float:
+        return 1 - float(nctdtr(degrees, noncentrality, bound))
+
+    low, high = 0.0, 1.0
+    while power(high) < _POWER:
+        low, high = high, 2 * high
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power(middle) < _POWER else (low, middle)
+    return high
+
+
+def difference(versus: Comparison | None) -> dict[str, Any] | None:
+    """Describe candidate minus winner for `--json`, in the metric's unit; None without a t-test."""
+    if versus is None or versus.ci95 is None:
+        return None
+    return {"mean": versus.difference, "ci95": versus.ci95, "detectable": detectable(versus)}
+
+
+def gain(
+    winner: Candidate, control: Candidate | None, metric: str, direction: Direction
+) -> dict[str, Any] | None:
+    """Describe winner minus control for `--json`, better is positive whatever the direction.
+
+    None without a control, or where the seeds allow no t-test.
+    """
+    versus = compare(winner, control, metric) if control is not None else None
+    if versus is None or versus.difference is None or versus.ci95 is None:
+        return None
+    ends = sorted(_better(end, direction) for end in versus.ci95)
+    return {"mean": _better(versus.difference, direction), "ci95": ends}
+
+
+def gain_in_words(best: Mapping[str, Any]) -> str | None:
+    """Say what the search gained over its control, from the document of `best`.
+
+    None where that is unknown.
+    """
+    found, baseline = best.get("gain"), best.get("baseline")
+    if found is None or baseline is None:
+        return None
+    if baseline["config_hash"] == best["config_hash"]:
+        return "the search gained nothing: the winner is the file's own configuration"
+    mean, ends, metric = found["mean"], found["ci95"], best["objective"]["metric"]
+    if mean > 0:
+        words = f"the search gained {_amount(mean, metric)} over the file's own configuration"
+    else:
+        words = (
+            "the search gained nothing: the file's own configuration is better than the winner by "
+            + _amount(-mean, metric)
+        )
+        ends = [-end for end in reversed(ends)]
+    chance = "; zero is within the interval, so chance alone may do this"
+    interval = f" (95 % interval: {_number(ends[0])} to {_number(ends[1])})"
+    return words + interval + (chance if ends[0] <= 0 <= ends[1] else "")
+
+
+def rivals_in_words(
+    rivals: Iterable[tuple[str, Mapping[str, Any]]], metric: str, margin: float | None
+) -> str | None:
+    """Name the candidates behind the winner by their verdicts, from their labels and documents.
+
+    None where there is no margin, or no rival.
+    """
+    if margin is None:
+        return None
+    named: dict[Verdict, list[str]] = {"equivalent": [], "undecided": [], "worse": []}
+    for label, rival in rivals:
+        named[rival["verdict"]].append(label + though(rival))
+    within = {"equivalent": f" within {_amount(margin, metric)}"}
+    told = (
+        f"{each}{within.get(each, '')}: {', '.join(labels)}"
+        for each, labels in named.items()
+        if labels
+    )
+    return "; ".join(told) or None
+
+
+def though(candidate: Mapping[str, Any]) -> str:
+    """Qualify an equivalent candidate that is nevertheless distinguishable from the winner."""
+    if candidate["verdict"] != "equivalent" or candidate["tied_with_best"]:
+        return ""
+    lower = candidate["versus_best"]["difference"] < 0
+    return " (though lower)" if lower else " (though higher)"
+
+
+def _better(value: float, direction: Direction) -> float:
+    return value if direction == "maximize" else 0.0 - value  # -0.0 would be printed
+
+
+def _amount(value: float, metric: str) -> str:
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    return f"{_number(value)} {unit}".strip()
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "–"

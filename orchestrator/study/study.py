@@ -1,0 +1,558 @@
+"""The ledger: two Optuna studies per sweep, and the only truth about its trials.
+
+`<sweep>/search` asks the sampler; `<sweep>/confirm` is a queue of (winner, fresh seed) pairs that
+no sampler ever sees.  Every start, epoch and end of a trial is written here, so that whoever starts
+the sweep again finds what was lost and from which checkpoint it goes on.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial
+from optuna.trial import TrialState as OptunaState
+
+from aae_core.config import TrialConfig
+from aae_core.seeding import stream_seed
+from orchestrator.records import OUT_OF_GPU_MEMORY, Direction, RunRecord, Stage, TrialState
+from orchestrator.settings import Settings
+from orchestrator.study import database
+from orchestrator.study.repeats import Repeats
+from orchestrator.study.samplers import build_pruner, build_sampler
+from orchestrator.sweepfile import space
+from orchestrator.sweepfile.spec import SweepSpec
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_ENDS: dict[str, OptunaState] = {
+    "complete": OptunaState.COMPLETE,
+    "pruned": OptunaState.PRUNED,
+    "diverged": OptunaState.FAIL,
+    "failed": OptunaState.FAIL,
+}
+WISHES = {  # attribute `wish` of a running sweep's search
+    "pause": "finishing the epochs under way, and waiting",
+    "drain": "finishing the epochs under way",
+    "now": "leaving at once",
+}
+_OF_ITS_END = ("end", "reason", "node", "started")  # what a retry leaves behind
+_NOT_TRAINED = {"repeats", "taken_from"}  # told to the sampler alone
+_NOT_ASKED_FOR = {"retry_of", "taken_from"}  # beside what the sampler was asked for
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One attempt at one trial, ready to be placed."""
+
+    stage: Stage
+    number: int
+    attempt: int  # counted from 1
+    config: TrialConfig
+    resume: Path | None  # the last good checkpoint of an earlier attempt
+    params: Mapping[str, Any] = field(default_factory=dict)  # of the search, by path
+
+
+def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
+    """The database of all studies. A reader creates no file: one not there reads as empty."""
+    url = database.url_of(settings)
+    file = database.sqlite_file(url)
+    if file is None:
+        arguments: dict[str, Any] = {"pool_pre_ping": True}
+    else:
+        arguments = {}
+        if not read_only:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    absent = read_only and file is not None and not file.exists()
+    arguments["connect_args"] = database.connect_arguments(url)
+    try:
+        storage = RDBStorage("sqlite://" if absent else settings.study_uri, arguments)
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ImportError) as error:
+        raise database.unusable(url, error) from error
+    if file is not None:
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    return storage
+
+
+def sweep_ids(storage: BaseStorage) -> list[str]:
+    """Every sweep of the storage, oldest first."""
+    studies = storage.get_all_studies()
+    return [
+        s.study_name.removesuffix("/search") for s in studies if s.study_name.endswith("/search")
+    ]
+
+
+class _Live:
+    """A trial in the making, its attributes at hand: the driver is their only writer."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.attributes: dict[str, Any] = dict(trial.user_attrs)
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        progress: dict[str, Any] = self.attributes.get("progress", {})
+        return progress
+
+    def note(self, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            if name not in self.attributes or self.attributes[name] != value:
+                self.attributes[name] = value
+                self.trial.set_user_attr(name, value)
+
+
+class Ledger:
+    """One stage of one sweep."""
+
+    def __init__(self, study: optuna.Study, stage: Stage, storage: RDBStorage) -> None:
+        self.study = study
+        self.stage: Stage = stage
+        self._storage = storage
+        self._open: dict[int, _Live] = {}
+        self._repeats: Repeats | None = None
+
+    @classmethod
+    def create(cls, storage: RDBStorage, spec: SweepSpec, stage: Stage) -> "Ledger":
+        """Open the stage's study, made on the first call."""
+        study = optuna.create_study(
+            storage=storage,
+            study_name=f"{spec.sweep_id}/{stage}",
+            directions=list(spec.goals.values()),
+            sampler=RandomSampler(seed=0),
+            pruner=build_pruner(spec),
+            load_if_exists=True,
+        )
+        study.set_user_attr("objective", spec.objective.metric)
+        study.set_user_attr("also", list(spec.goals)[1:])
+        return cls(study, stage, storage)
+
+    @classmethod
+    def read(cls, storage: RDBStorage, sweep_id: str, stage: Stage) -> "Ledger | None":
+        """The stage's study for looking only; None if it has not begun."""
+        try:
+            study = optuna.load_study(
+                storage=storage, study_name=f"{sweep_id}/{stage}", sampler=RandomSampler(seed=0)
+            )
+        except KeyError:
+            return None
+        return cls(study, stage, storage)
+
+    # -- what is to be done ------------------------------------------------------------------
+
+    def unfinished(self) -> list[int]:
+        """Trials that some earlier driver started and never ended, oldest first."""
+        return [t.number for t in self._trials(OptunaState.RUNNING)]
+
+    def settle(self, spec: SweepSpec) -> None:
+        """Finish what an earlier driver died in the middle of: to ask for a trial, or to end it."""
+        for trial in self._trials(OptunaState.RUNNING):
+            known = trial.user_attrs
+            if "end" in known:
+                self.end(trial.number, known["end"], _last_value(trial), known.get("reason"))
+                continue
+            if "seed" not in known:
+                place = _place(trial.number, self._trials())
+                self._suggest(spec, trial.number, place, partial(self._asked_again, trial))
+            if "attempts" not in known and self.stage == "search":
+                self._end_repeat(trial.number)
+
+    def asked(self) -> int:
+        """How many trials have ever been asked for; neither a retry nor a repeat is another."""
+        trials = self.study.get_trials(deepcopy=False)
+        return sum(
+            t.state != OptunaState.WAITING
+            and not {"repeats", *_NOT_ASKED_FOR} & t.user_attrs.keys()
+            for t in trials
+        )
+
+    def since_best(self) -> int:
+        """How many trials have been completed since the best one."""
+        complete = self._trials(OptunaState.COMPLETE)
+        complete.sort(key=lambda trial: trial.datetime_complete or datetime.max)
+        complete = [
+            trial
+            for trial in complete
+            if not _NOT_TRAINED & trial.user_attrs.keys()
+            and all(violation <= 0 for violation in trial.constraints.values())
+        ]
+        values = [trial.values[0] for trial in complete]
+        if not values:
+            return 0
+        best = min if self.study.directions[0] == StudyDirection.MINIMIZE else max
+        return len(values) - 1 - values.index(best(values))
+
+    def ask(self, spec: SweepSpec) -> Assignment | None:
+        """Let the sampler suggest the next trial; it depends on the file's seed and the number
+        alone (and, for samplers that learn, on the trials told so far).
+
+        None where it suggests what was asked for before: nothing is to be trained, ask again.
+        """
+        number, place = self._next(spec)
+        self._suggest(spec, number, place, self.study.ask)
+        return None if self._end_repeat(number) else self.next_attempt(number, spec)
+
+    def learn(self, other: str, records: Iterable[RunRecord], spec: SweepSpec) -> int:
+        """Tell the sampler of another sweep's finished trials, given with their parameters here.
+
+        They are known to it alone: nobody counts, ranks or confirms them.  Returns how many.
+        """
+        assert spec.search is not None
+        known = {t.user_attrs.get("taken_from") for t in self.study.get_trials(deepcopy=False)}
+        every = space.distributions(spec.search.space)
+        taken = 0
+        for record in records:
+            source = f"{other}/{record.number}"
+            if source not in known:
+                trial = optuna.create_trial(
+                    values=[record.metrics[name] for name in spec.goals],
+                    params=space.labels(spec.search.space, record.params),
+                    distributions={path: every[path] for path in record.params},
+                    user_attrs={"taken_from": source},
+                    constraints=spec.violations(record.metrics),
+                )
+                self.study.add_trial(trial)
+            taken += 1
+        return taken
+
+    def enqueue(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Queue confirmations, each {"params", "seed", "group"}, once only."""
+        trials = self.study.get_trials(deepcopy=False)
+        known = [(t.user_attrs["params"], t.user_attrs["seed"]) for t in trials]
+        for entry in entries:
+            if (entry["params"], entry["seed"]) not in known:
+                self.study.enqueue_trial({}, user_attrs=dict(entry))
+
+    def pop(self, spec: SweepSpec) -> Assignment | None:
+        """The next queued confirmation."""
+        if not self._trials(OptunaState.WAITING):
+            return None
+        trial = self.study.ask()
+        self._open[trial.number] = _Live(trial)
+        return self.next_attempt(trial.number, spec)
+
+    def retry(self, *, out_of_gpu_memory: bool = False) -> dict[int, int]:
+        """Take every failed trial up again: the new numbers of these, by the old ones.
+
+        Those that ran out of GPU memory would do so again, and are left unless asked for.
+
+        Optuna reopens no trial that was told. Its successor is one that a driver has lost: same
+        parameters, seed and checkpoint, another attempt; it stands in the old one's place.
+        """
+        over = set(self._retries().values())
+        failed = [
+            trial
+            for trial in self._trials(OptunaState.FAIL)
+            if trial.user_attrs.get("end") == "failed" and trial.number not in over
+        ]
+        for trial in failed:
+            if not out_of_gpu_memory and _ran_out_of_gpu_memory(trial):
+                continue
+            kept = {k: v for k, v in trial.user_attrs.items() if k not in _OF_ITS_END}
+            self.study.add_trial(
+                optuna.create_trial(
+                    state=OptunaState.RUNNING,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    user_attrs=kept | {"retry_of": trial.number},
+                    intermediate_values=trial.intermediate_values,
+                )
+            )
+        return {old: new for new, old in self._retries().items() if old not in over}
+
+    def next_attempt(self, number: int, spec: SweepSpec) -> Assignment:
+        live = self._live(number)
+        known = live.attributes
+        config = spec.stage_config(self.stage, known["params"], known["seed"])
+        live.note(attempts=known.get("attempts", 0) + 1, config_hash=config.config_hash)
+        # whatever happens, the attempt's folder is its own
+        database.make_durable(self._storage.engine)
+        checkpoint = live.progress.get("checkpoint")
+        return Assignment(
+            self.stage,
+            number,
+            known["attempts"],
+            config,
+            Path(checkpoint) if checkpoint else None,
+            known["params"],
+        )
+
+    # -- what happened -----------------------------------------------------------------------
+
+    def started(self, number: int, node: str, resumed_epoch: int | None) -> None:
+        live = self._live(number)
+        resumed = live.attributes.get("resumed_from", [])
+        if resumed_epoch is not None:
+            resumed = [*resumed, resumed_epoch]
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        live.note(node=node, resumed_from=resumed, started=live.attributes.get("started", now))
+
+    def epoch(
+        self,
+        number: int,
+        epoch: int,
+        goals: Sequence[float] | None,
+        checkpoint: str | None,
+        *,
+        trained: bool,
+        seconds: float = 0.0,
+        gpu_seconds: float = 0.0,
+        violations: Mapping[str, float] | None = None,
+    ) -> None:
+        """Note a finished epoch; a repeated one keeps its first values.
+
+        goals: the objective first; None, as are `violations`, where the epoch was not validated.
+        """
+        live = self._live(number)
+        before = live.progress
+        progress = {
+            "epochs": max(epoch, before.get("epochs", 0)),
+            "epochs_computed": before.get("epochs_computed", 0) + trained,
+            "checkpoint": checkpoint or before.get("checkpoint"),
+        }
+        if seconds or "seconds" in before:
+            progress["seconds"] = before.get("seconds", 0.0) + seconds
+        if gpu_seconds:
+            progress["gpu_seconds"] = before.get("gpu_seconds", 0.0) + gpu_seconds
+        if violations := before.get("violations") if goals is None else violations:
+            progress["violations"] = dict(violations)
+        new = goals is not None and epoch > before.get("epochs", 0)
+        if also := list(goals[1:]) if goals is not None and new else before.get("also"):
+            progress["also"] = also
+        live.note(progress=progress)
+        if goals is None or not new:
+            return
+        if len(goals) == 1:
+            live.trial.report(goals[0], epoch)
+        else:  # `Trial.report` refuses
+            self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, goals[0])
+
+    def should_prune(self, number: int) -> bool:
+        if len(self.study.directions) > 1:
+            return False
+        return bool(self._live(number).trial.should_prune())  # numpy's, from some pruners
+
+    def epochs(self, number: int) -> int:
+        """The last epoch heard of, in any attempt."""
+        return int(self._live(number).progress.get("epochs", 0))
+
+    def end(self, number: int, state: TrialState, value: float | None, reason: str | None) -> None:
+        live = self._live(number)
+        live.note(end=state, reason=reason)
+        self._constrain(live, live.progress.get("violations", {}))
+        values = None
+        if state == "complete" and value is not None:
+            values = [value, *live.progress.get("also", [])]
+        self.study.tell(number, values, _ENDS[state])
+        del self._open[number]
+
+    # -- what is known -----------------------------------------------------------------------
+
+    def records(self) -> list[RunRecord]:
+        """Every trial, a retried one as its retry, a repeat as its first; of its metrics, the
+        goals' last values."""
+        goals, over = list(self.goals), set(self._retries().values())
+        trials = self.study.get_trials(deepcopy=False)
+        return [
+            _record(self.stage, t, goals)
+            for t in trials
+            if t.number not in over and not _NOT_TRAINED & t.user_attrs.keys()
+        ]
+
+    @property
+    def goals(self) -> dict[str, Direction]:
+        """The objective first."""
+        names = [self.attribute("objective"), *self.attribute("also", [])]
+        towards: dict[StudyDirection, Direction] = {
+            StudyDirection.MINIMIZE: "minimize",
+            StudyDirection.MAXIMIZE: "maximize",
+        }
+        return {n: towards[d] for n, d in zip(names, self.study.directions, strict=True)}
+
+    def count_ended(self) -> int:
+        ended = self._trials(*set(_ENDS.values()))
+        others = sum(bool(_NOT_TRAINED & t.user_attrs.keys()) for t in ended)
+        return len(ended) - others - len(self._retries())
+
+    def gpu_hours(self) -> float:
+        """Of all epochs so far, repeated ones too."""
+        trials = self.study.get_trials(deepcopy=False)
+        seconds = (t.user_attrs.get("progress", {}).get("gpu_seconds", 0.0) for t in trials)
+        return float(sum(seconds)) / 3600
+
+    @property
+    def repeats(self) -> Repeats:
+        """The configurations that have been asked for."""
+        if self._repeats is None:
+            trials = self.study.get_trials(deepcopy=False)
+            known = [(t.number, t.user_attrs) for t in trials if "retry_of" not in t.user_attrs]
+            self._repeats = Repeats((n, a["config_hash"]) for n, a in known if "config_hash" in a)
+        return self._repeats
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return self.study.user_attrs.get(name, default)
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        self.study.set_user_attr(name, value)
+
+    def _suggest(self, spec: SweepSpec, number: int, place: int, ask: Callable[[], Trial]) -> None:
+        assert spec.search is not None
+        self.study.sampler = build_sampler(spec, place)
+        trial = ask()
+        params = space.suggest(trial, spec.search.space)
+        self.study.sampler = RandomSampler(seed=0)  # the grid sampler's `tell` raises
+        self._open[number] = _Live(trial)
+        seed = search_seed(spec.seed, place)
+        config_hash = spec.trial_config(params, seed).config_hash
+        self._open[number].note(params=params, config_hash=config_hash, seed=seed)
+
+    def _end_repeat(self, number: int) -> bool:
+        """A configuration that was asked for before ends as it did then, as far as that is known;
+        the sampler is told so, and nobody else."""
+        live = self._live(number)
+        first = self.repeats.of(number, live.attributes["config_hash"])
+        if first is None:
+            return False
+        live.note(repeats=first)
+        newer = {old: new for new, old in self._retries().items()}
+        while first in newer:
+            first = newer[first]
+        known = self.study.get_trials(deepcopy=False)[first]
+        complete = known.state == OptunaState.COMPLETE
+        pruned = known.state == OptunaState.PRUNED
+        values = known.values if complete else None
+        self._constrain(live, known.constraints)
+        self.study.tell(number, values, known.state if complete or pruned else OptunaState.FAIL)
+        del self._open[number]
+        return True
+
+    @staticmethod
+    def _constrain(live: _Live, violations: Mapping[str, float]) -> None:
+        """Once: a driver may have died right after it."""
+        for name, value in violations.items():
+            if name not in live.trial.constraints:
+                live.trial.set_constraint(name, value)
+
+    def _asked_again(self, trial: FrozenTrial) -> Trial:
+        """What was suggested already stays."""
+        self.study.sampler.before_trial(self.study, trial)
+        return Trial(self.study, trial._trial_id)
+
+    def _next(self, spec: SweepSpec) -> tuple[int, int]:
+        """Number and place of the trial to come. What the file says of it is fixed by its place:
+        a share, a start."""
+        trials = self._trials()
+        waiting = [t.number for t in trials if t.state == OptunaState.WAITING]
+        number = waiting[0] if waiting else len(trials)  # a driver died right here, or none did
+        place = _place(number, trials)
+        fixed = _fixed(spec, place)
+        if fixed and not waiting:
+            self.study.enqueue_trial(fixed)
+        return number, place
+
+    def _retries(self) -> dict[int, int]:
+        """What each retry is one of, by number."""
+        trials = self.study.get_trials(deepcopy=False)
+        attributes = ((t.number, t.user_attrs.get("retry_of")) for t in trials)
+        return {number: old for number, old in attributes if old is not None}
+
+    def _live(self, number: int) -> "_Live":
+        if number not in self._open:
+            frozen = self.study.get_trials(deepcopy=False)[number]
+            # Optuna has no public way to go on with a trial that another process asked for.
+            self._open[number] = _Live(Trial(self.study, frozen._trial_id))
+        return self._open[number]
+
+    def _trials(self, *states: OptunaState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+
+def _place(number: int, trials: Sequence[FrozenTrial]) -> int:
+    """Among the trials that were asked for: where there are no others, a trial's number."""
+    return number - sum(bool(_NOT_ASKED_FOR & t.user_attrs.keys()) for t in trials[:number])
+
+
+def _fixed(spec: SweepSpec, place: int) -> dict[str, Any]:
+    """What the sampler is not asked for, at this place of the search; as Optuna keeps it."""
+    assert spec.search is not None
+    fixed = {}
+    if spec.search.balance is not None:
+        distribution = space.distributions(spec.search.space)[spec.search.balance]
+        assert isinstance(distribution, CategoricalDistribution)
+        fixed[spec.search.balance] = distribution.choices[place % len(distribution.choices)]
+    if place < len(spec.search.start):
+        fixed |= space.labels(spec.search.space, spec.search.start[place])
+    return fixed
+
+
+def search_seed(seed: int, number: int) -> int:
+    """An even seed of 32 bits, short enough to type; confirm_seed's are odd, so no confirmation
+    repeats a seed that the search has seen.
+
+    Some two of n trials have the same seed with a probability of about n²/2³²: 1e-5 for 200
+    trials, 2 % for 10,000. They then start from the same noise, as all candidates of a
+    confirmation do on purpose; their settings differ, so neither repeats the other.
+    """
+    return stream_seed(seed, "search", number) >> 32 << 1
+
+
+def confirm_seed(seed: int, index: int) -> int:
+    """The same for every candidate, so that candidates are compared seed by seed.
+
+    Some two of n seeds are equal with a probability of about n²/2³²: 2e-8 for 10 seeds.
+    """
+    return stream_seed(seed, "confirm", index) >> 32 << 1 | 1
+
+
+def _record(stage: Stage, trial: FrozenTrial, goals: Sequence[str]) -> RunRecord:
+    a = trial.user_attrs
+    progress = a.get("progress", {})
+    running = trial.state == OptunaState.RUNNING and "node" in a
+    last, also = _last_value(trial), progress.get("also", [])
+    return RunRecord(
+        number=trial.number,
+        stage=stage,
+        state=a.get("end") or ("running" if running else "waiting"),
+        seed=a.get("seed", 0),
+        config_hash=a.get("config_hash", ""),
+        params=a.get("params", {}),
+        reason=a.get("reason"),
+        attempts=a.get("attempts", 0),
+        epochs=progress.get("epochs", 0),
+        epochs_computed=progress.get("epochs_computed", 0),
+        train_seconds=progress.get("seconds", 0.0),
+        resumed_from=a.get("resumed_from", []),
+        metrics={} if last is None else dict(zip(goals, [last, *also], strict=True)),
+        violated=[name for name, value in progress.get("violations", {}).items() if value > 0],
+        checkpoint=progress.get("checkpoint"),
+        node=a.get("node"),
+        started=a.get("started"),
+        seconds=_seconds(trial),
+    )
+
+
+def _ran_out_of_gpu_memory(trial: FrozenTrial) -> bool:
+    return str(trial.user_attrs.get("reason")).startswith(OUT_OF_GPU_MEMORY)
+
+
+def _last_value(trial: FrozenTrial) -> float | None:
+    values = trial.intermediate_values
+    return values[max(values)] if values else None
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    """From its first worker's start to its end, or to now."""
+    started = trial.user_attrs.get("started")
+    if started is None:
+        return None
+    ended = trial.datetime_complete or datetime.now()
+    return (ended.astimezone(UTC) - datetime.fromisoformat(started)).total_seconds()

@@ -1,0 +1,64 @@
+"""Whether a sweep goes with its data: what no sweep file shows, asked before anything starts."""
+
+import torch
+
+from aae_core.architectures import ARCHITECTURES
+from aae_core.data import TestData, TrainingData
+from aae_core.errors import ConfigError, DataError
+from aae_core.models import build_model
+from aae_core.training.batches import visible_labels
+from orchestrator.errors import Problem, SpecError
+from orchestrator.sweepfile.spec import SweepSpec
+
+_OF_LABELS = frozenset(
+    f"val/{name}"
+    for name in (
+        "error",
+        "cluster_error",
+        "cluster_error_majority",
+        "mode_accuracy",
+        "mode_mmd",
+        "knn_error",
+    )
+)
+
+
+def require_compatible(spec: SweepSpec, data: TrainingData) -> None:
+    """Raises SpecError where the file's own configuration cannot be trained on these data.
+
+    What the search varies is left to its trials.
+    """
+    searched = spec.search.space if spec.search else {}
+    found = {path: m for path, m in _problems(spec, data).items() if path not in searched}
+    if found:
+        raise SpecError(
+            f"{spec.name} on {data.name}",
+            [Problem(path, None, message) for path, message in found.items()],
+        )
+
+
+def require_known_classes(spec: SweepSpec, data: TrainingData, test: TestData) -> None:
+    """Raises DataError where a model of classes would meet one that no training image is of."""
+    reads_labels = ARCHITECTURES[spec.model.kind].labels != "none"
+    if reads_labels and test.y is not None and test.y.max() >= data.classes:
+        raise DataError(
+            f"a test image has the label {test.y.max()}, the training images 0 to "
+            f"{data.classes - 1}; give training images of every class"
+        )
+
+
+def _problems(spec: SweepSpec, data: TrainingData) -> dict[str, str]:
+    config = spec.trial_config({}, spec.seed)
+    found: dict[str, str] = {}
+    try:
+        build_model(config, data.image_shape, data.classes, generator=torch.Generator())
+        visible_labels(config, data)
+    except ConfigError as error:
+        found |= error.problems
+    of_labels = spec.objective.metric in _OF_LABELS or spec.model.kind == "supervised"
+    if of_labels and data.y_valid is None:
+        found["search.objective.metric"] = (
+            f"`{spec.objective.metric}` needs labels of the validation images, and there are none: "
+            "give y_valid, or another objective"
+        )
+    return found

@@ -1,0 +1,498 @@
+"""The sweep file as an object: frozen, checked, with every default filled in.
+
+Wherever a setting is meant, its path is dotted, as in `model.prior.std`. A wrong value raises
+pydantic's ValidationError; `loading` turns it into lines of the file.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
+
+from aae_core.architectures import ARCHITECTURES, Kind
+from aae_core.config import TrialConfig, digest, without_younger
+from aae_core.errors import ConfigError
+from orchestrator.records import METRICS, Bounds, Direction, Stage, violation
+from orchestrator.sweepfile.messages import nearest, problems
+from orchestrator.sweepfile.parameters import (
+    SETTINGS,
+    Choice,
+    Count,
+    FloatRange,
+    Parameter,
+    Spec,
+    TrialSpec,
+    Value,
+    contradictions,
+    refusals,
+)
+
+
+class TpeSpec(Spec):
+    """Tree-structured Parzen estimator."""
+
+    kind: Literal["tpe"] = "tpe"
+    startup_trials: Count = 10  # drawn at random before the model guides
+
+
+class GpSpec(Spec):
+    """Gaussian process."""
+
+    kind: Literal["gp"] = "gp"
+    startup_trials: Count = 10
+
+
+class QmcSpec(Spec):
+    """Quasi-random: a scrambled Sobol' sequence."""
+
+    kind: Literal["qmc"] = "qmc"
+
+
+class RandomSpec(Spec):
+    kind: Literal["random"] = "random"
+
+
+class GridSpec(Spec):
+    """Every combination once."""
+
+    kind: Literal["grid"] = "grid"
+
+
+SamplerSpec = Annotated[TpeSpec | GpSpec | QmcSpec | RandomSpec | GridSpec, Discriminator("kind")]
+
+
+class HalvingSpec(Spec):
+    """Asynchronous successive halving."""
+
+    kind: Literal["successive_halving"] = "successive_halving"
+    grace_epochs: Count = 5  # before a trial may be pruned
+    reduction_factor: int = Field(default=3, ge=2)  # one in so many goes on
+
+
+class HyperbandSpec(Spec):
+    kind: Literal["hyperband"] = "hyperband"
+    grace_epochs: Count = 5
+    reduction_factor: int = Field(default=3, ge=2)
+
+
+class MedianSpec(Spec):
+    """Prunes what is behind the median of the trials before it at the same epoch."""
+
+    kind: Literal["median"] = "median"
+    grace_epochs: Count = 5
+    startup_trials: Count = 5  # that must end before any is pruned
+
+
+class NoPrunerSpec(Spec):
+    kind: Literal["none"] = "none"
+
+
+PrunerSpec = Annotated[
+    HalvingSpec | HyperbandSpec | MedianSpec | NoPrunerSpec, Discriminator("kind")
+]
+
+
+_GOALS = [m.name for m in METRICS.values() if m.name.startswith("val/") and m.better != "none"]
+
+
+def goals_of(kind: Kind, labels: int | None = None) -> list[str]:
+    """The metrics that a search over this architecture may be after, the default one first.
+
+    `labels` as in the sweep file: categories are classes where a trial sees any, else clusters.
+    """
+    architecture = ARCHITECTURES[kind]
+    clusters = ("cluster_error", "cluster_error_majority")
+    unmeasured: tuple[str, ...] = ()
+    if kind == "dimensionality_reduction":
+        unmeasured = ("error",) if labels == 0 else clusters
+    measured = [f"val/{name}" for name in architecture.metrics if name not in unmeasured]
+    default = f"val/{architecture.goal}"
+    goals = [name for name in _GOALS if name in measured]
+    return sorted(goals, key=lambda name: (name != default, name != "val/cluster_error"))
+
+
+def _goal(name: str) -> str:
+    if name in _GOALS:
+        return name
+    if name not in METRICS:
+        raise ValueError(f"unknown metric `{name}`; {nearest(name, _GOALS)}")
+    if name.startswith("val/"):
+        raise ValueError(f"`{name}` is a diagnosis, no goal; choose {' or '.join(_GOALS)}")
+    raise ValueError(
+        f"`{name}` is no validation metric: search sees no test data, and the training loss "
+        f"rewards memory; choose {' or '.join(_GOALS)}"
+    )
+
+
+def _choose(goals: list[str]) -> str:
+    return f"choose one of {', '.join(goals)}" if goals else "no metric is"
+
+
+class ObjectiveSpec(Spec):
+    metric: Annotated[str, AfterValidator(_goal)]
+    direction: Direction = Field(default_factory=lambda given: METRICS[given["metric"]].direction)
+
+    @model_validator(mode="after")
+    def _as_declared(self) -> Self:
+        declared = METRICS[self.metric].direction
+        if self.direction != declared:
+            raise ConfigError({"direction": f"must be {declared} for {self.metric}"})
+        return self
+
+
+class BudgetSpec(Spec):
+    """After which no trial starts; those under way go on to their ends."""
+
+    hours: float | None = Field(default=None, gt=0)  # of wall clock
+    gpu_hours: float | None = Field(default=None, gt=0)  # of epochs, times `resources.gpu`
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.hours is None and self.gpu_hours is None:
+            raise ValueError("must say `hours` or `gpu_hours`")
+        return self
+
+
+def _open_at_most_on_one_side(bounds: Bounds) -> Bounds:
+    low, high = bounds
+    if low is None and high is None:
+        raise ValueError("must have a low end, a high end, or both")
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"must be [low, high]; {low:g} is not below {high:g}")
+    return bounds
+
+
+class SearchSpec(Spec):
+    trials: Count
+    space: dict[str, Parameter] = Field(min_length=1)
+    sampler: SamplerSpec = TpeSpec()
+    pruner: PrunerSpec = NoPrunerSpec()
+    objective: ObjectiveSpec | None = None  # the architecture's own goal
+    also: tuple[Annotated[str, AfterValidator(_goal)], ...] = ()  # goals beside it: a Pareto front
+    balance: str | None = None  # a parameter of which every choice gets the same share of trials
+    budget: BudgetSpec | None = None
+    patience: Count | None = None  # completed trials without a better one: then no more are asked
+    constraints: dict[str, Annotated[Bounds, AfterValidator(_open_at_most_on_one_side)]] = Field(
+        default={}  # by metric; a trial that breaks one is confirmed only for want of others
+    )
+    start: tuple[dict[str, Value], ...] = ()  # the first trials; what they leave out is sampled
+    learn_from: str | None = None  # a sweep whose trials the sampler knows from the beginning
+
+    @property
+    def planned(self) -> int:
+        """Trials at most: a grid ends with its last combination."""
+        if self.sampler.kind != "grid":
+            return self.trials
+        return min(self.trials, self._combinations)
+
+    @property
+    def span(self) -> str:
+        """How long it may become."""
+        hours = f"{self.budget.hours:g}" if self.budget and self.budget.hours else "unlimited"
+        return f"{self.trials} trials, hours {hours}"
+
+    @property
+    def _combinations(self) -> int:
+        varied = [p for p in self.space.values() if not isinstance(p, FloatRange)]
+        return math.prod(len(p.choices if isinstance(p, Choice) else p.values) for p in varied)
+
+
+class ConfirmSpec(Spec):
+    """Which winners are trained again, and how often."""
+
+    top: Count = 1
+    per: str | None = None  # so many winners for every choice of this parameter
+    seeds: Count = 3
+    race: int | None = Field(default=None, ge=2)  # seeds after which the beaten get no more
+    overrides: dict[str, Value] = Field(default={}, alias="set")  # by path: confirmation alone
+    baseline: bool = True  # the file's own configuration as well, by the same seeds: the control
+    margin: float | None = Field(default=None, gt=0)  # smaller differences are of no importance
+
+    @property
+    def heats(self) -> list[int]:
+        """How many seeds each contender has after each round; a race doubles them."""
+        heats = [] if self.race is None else [self.race]
+        while heats and heats[-1] < self.seeds:
+            heats.append(min(2 * heats[-1], self.seeds))
+        return heats or [self.seeds]
+
+
+class ParzenSpec(Spec):
+    samples: Count = 10_000_000  # for the models that count
+    models: Count = 1  # so many of them per group
+    screen_samples: Count = 100_000  # for every confirmed model
+
+
+class EvaluateSpec(Spec):
+    parzen: ParzenSpec = ParzenSpec()
+
+
+_Auto = Annotated[Literal["auto"], Tag("auto")]
+_AutoOrNumber = Discriminator(lambda value: "auto" if isinstance(value, str) else "number")
+
+
+class ResourcesSpec(Spec):
+    """`cpu` and `gpu` of one trial, `auto`: one where there are any; `disk_gb` of checkpoints.
+
+    `pack`: how many trials of one form may share them, trained as one model; `auto`: as many as
+    are faster so, and leave the sampler something to learn from.
+    """
+
+    cpu: float = Field(default=1.0, gt=0)
+    gpu: Annotated[Annotated[float, Field(ge=0), Tag("number")] | _Auto, _AutoOrNumber] = "auto"
+    pack: Annotated[Annotated[int, Field(ge=1), Tag("number")] | _Auto, _AutoOrNumber] = 1
+    disk_gb: float | None = Field(default=None, ge=0)
+
+
+def _sound_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_-]{1,64}", name):
+        raise ValueError("must be 1 to 64 of the characters a-z, 0-9, `_` and `-`")
+    return name
+
+
+class SweepSpec(TrialSpec):
+    """Without `search` a sweep confirms its own configuration."""
+
+    name: Annotated[str, AfterValidator(_sound_name)]
+    search: SearchSpec | None = None
+    confirm: ConfirmSpec = ConfirmSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        search = self.search
+        found = contradictions(
+            self,
+            search.space if search else {},
+            sampler=search.sampler.kind if search else None,
+            start=search.start if search else (),
+            balance=search.balance if search else None,
+            per=self.confirm.per,
+        )
+        if self.objective.metric not in self._goals:
+            kinds = " and ".join(self._kinds)
+            found["search.objective.metric"] = (
+                f"`{self.objective.metric}` is not measured on {kinds}; {_choose(self._goals)}"
+            )
+        found |= self._contradictions_of_goals()
+        found |= {
+            f"search.constraints.{name}": f"is not measured; {nearest(name, self._measured)}"
+            for name in (search.constraints if search else ())
+            if name not in self._measured
+        }
+        found |= self._contradictions_of_overrides()
+        if self.confirm.race is not None and self.confirm.race >= self.confirm.seeds:
+            found["confirm.race"] = f"must be below confirm.seeds, {self.confirm.seeds}"
+        if found:
+            raise ConfigError(found)
+        return self
+
+    def _contradictions_of_goals(self) -> dict[str, str]:
+        search = self.search
+        if search is None or not search.also:
+            return {}
+        found = {}
+        if len({self.objective.metric, *search.also}) <= len(search.also):
+            found["search.also"] = "names a goal twice; the objective is one already"
+        for name in (name for name in search.also if name not in self._goals):
+            left = [goal for goal in self._goals if goal != self.objective.metric]
+            found["search.also"] = f"`{name}` is not measured on all its models; {_choose(left)}"
+        if search.pruner.kind != "none":
+            found["search.pruner.kind"] = (
+                "must be none: several goals have no one order to prune by"
+            )
+        if search.patience is not None:
+            found["search.patience"] = "must be left out: of several goals there is no one best"
+        return found
+
+    def _contradictions_of_overrides(self) -> dict[str, str]:
+        overrides = self.confirm.overrides
+        space = self.search.space if self.search else {}
+        found = {
+            f"confirm.set.{path}": "is searched, and confirm trains what the search chose; drop one"
+            if path in space
+            else f"no setting of a trial; {nearest(path, SETTINGS)}"
+            for path in overrides
+            if path in space or path not in SETTINGS
+        }
+        if found or not overrides:
+            return found
+        if self.search is None:
+            return {"confirm.set": "goes with a `search`; without one, change the settings above"}
+        try:
+            confirmed = self.trial({**overrides}, self.seed)
+        except ValidationError as error:
+            told = problems(error, TrialSpec).items()
+            return {f"confirm.set.{path}": message for path, message in told}
+        refused = "; ".join(f"{path}: {said}" for path, said in refusals(confirmed, space).items())
+        return {"confirm.set": f"does not go with {refused}"} if refused else {}
+
+    @property
+    def _kinds(self) -> tuple[Kind, ...]:
+        """Of the sweep's models."""
+        varied = self.search.space.get("model.kind") if self.search else None
+        return tuple(varied.ends) if varied else (self.model.kind,)
+
+    @property
+    def _goals(self) -> list[str]:
+        """What is measured on every kind of the sweep's models."""
+        known = [kind for kind in self._kinds if kind in ARCHITECTURES]
+        first, *others = [goals_of(kind, self.data.labels) for kind in (known or [self.model.kind])]
+        return [goal for goal in first if all(goal in goals for goals in others)]
+
+    @property
+    def _measured(self) -> list[str]:
+        """What a constraint may be about: on every kind of the sweep's models, after each epoch."""
+        first, *others = [
+            [
+                *(f"train/disc_{block}" for block in ARCHITECTURES[kind].adversaries),
+                *(f"val/{name}" for name in ARCHITECTURES[kind].metrics),
+            ]
+            for kind in self._kinds
+            if kind in ARCHITECTURES
+        ] or [[]]
+        return [name for name in first if all(name in names for names in others)]
+
+    def violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """How far each constraint of the search is from being met; at most 0 where it is."""
+        constraints = self.search.constraints if self.search else {}
+        return {name: violation(metrics[name], bounds) for name, bounds in constraints.items()}
+
+    @property
+    def objective(self) -> ObjectiveSpec:
+        """As the file says, or else the goal that the architecture declares."""
+        if self.search and self.search.objective:
+            return self.search.objective
+        return ObjectiveSpec(metric=goals_of(self.model.kind, self.data.labels)[0])
+
+    @property
+    def goals(self) -> dict[str, Direction]:
+        """The objective, and what the file is after beside it."""
+        also = self.search.also if self.search else ()
+        return {self.objective.metric: self.objective.direction} | {
+            name: METRICS[name].direction for name in also
+        }
+
+    @property
+    def compared(self) -> str | None:
+        """The parameter whose values stand side by side in every result."""
+        return self.confirm.per or (self.search.balance if self.search else None)
+
+    @property
+    def has_parzen(self) -> bool:
+        """Whether any of the sweep's models is judged by Parzen likelihood."""
+        return any("parzen_ll" in ARCHITECTURES[kind].metrics for kind in self._kinds)
+
+    def stage_config(self, stage: Stage, params: Mapping[str, Value], seed: int) -> TrialConfig:
+        """Return a trial's configuration; confirmation has `confirm.set` on top."""
+        overrides = self.confirm.overrides if stage == "confirm" else {}
+        return self.trial_config({**params, **overrides}, seed)
+
+    @property
+    def confirm_epochs(self) -> int:
+        """Epochs of the longest confirmation."""
+        return int(self.confirm.overrides.get("training.epochs", self.max_epochs))
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the longest trial of the search."""
+        varied = self.search.space.get("training.epochs") if self.search else None
+        return int(max(varied.ends)) if varied else self.training.epochs
+
+    @property
+    def confirmations(self) -> int:
+        """Trainings that `confirm` asks for, if every group has its winners."""
+        if self.search is None:
+            return self.confirm.seeds
+        per = self.confirm.per
+        groups = len(self.search.space[per].ends) if per else 1
+        return self.confirm.seeds * (self.confirm.top * groups + self.confirm.baseline)
+
+    @property
+    def baseline_hash(self) -> str | None:
+        """Name the file's own configuration as `confirm` trains it; None without a search."""
+        own = self.stage_config("confirm", {}, self.seed)
+        return own.config_hash if self.search else None
+
+    @property
+    def pruner(self) -> PrunerSpec:
+        """As the file says, its grace period no longer than the longest trial."""
+        pruner = self.search.pruner if self.search else NoPrunerSpec()
+        if isinstance(pruner, NoPrunerSpec):
+            return pruner
+        grace = min(pruner.grace_epochs, self.max_epochs)
+        return pruner.model_copy(update={"grace_epochs": grace})
+
+    @property
+    def rungs(self) -> list[int]:
+        """Epochs at which the pruner compares trials, and which are therefore validated.
+
+        The median pruner has none: it compares at whatever epochs are validated.
+        """
+        pruner = self.pruner
+        if not isinstance(pruner, HalvingSpec | HyperbandSpec):
+            return []
+        rungs = [pruner.grace_epochs]  # of all brackets of hyperband, too
+        while (rung := rungs[-1] * pruner.reduction_factor) <= self.max_epochs:
+            rungs.append(rung)
+        return rungs
+
+    @property
+    def notes(self) -> list[str]:
+        """What the author should hear, though nothing is wrong."""
+        if self.search is None:
+            return []
+        found = []
+        if self.search.pruner != self.pruner:
+            found.append(
+                "search.pruner.grace_epochs: longer than any trial; "
+                f"clamped to {self.max_epochs} epochs, so nothing is pruned"
+            )
+        if self.confirm.race is not None and self.confirm.top == 1:
+            found.append("confirm.race: every group has a single winner (confirm.top)")
+        if self.search.planned < self.search.trials:
+            found.append(
+                f"search.trials: the grid ends after its {self.search.planned} combinations"
+            )
+        return found
+
+    @property
+    def config_hash(self) -> str:
+        """Names the experiment; what may change between two runs of it is left out."""
+        document = without_younger(self.resolved())
+        for key in ("evaluate", "resources"):
+            del document[key]
+        if overrides := document.pop("confirm")["set"]:
+            document["confirm"] = {"set": overrides}
+        if document["search"] is not None:
+            for key in ("trials", "budget", "patience"):
+                del document["search"][key]
+            # younger than the oldest sweeps
+            for key in ("also", "constraints", "start", "learn_from"):
+                if not document["search"][key]:
+                    del document["search"][key]
+        return digest(document)[:8]
+
+    @property
+    def sweep_id(self) -> str:
+        return f"{self.name}-{self.config_hash}"
+
+    def extended(self, *, trials: int = 0, hours: float = 0.0) -> Self:
+        """The same sweep with so many trials and hours, where it has not got more of them."""
+        if self.search is None:
+            return self
+        budget = self.search.budget
+        if budget and budget.hours:
+            budget = budget.model_copy(update={"hours": max(hours, budget.hours)})
+        longer = {"trials": max(trials, self.search.trials), "budget": budget}
+        return self.model_copy(update={"search": self.search.model_copy(update=longer)})
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole sweep with its defaults, as JSON; `model_validate_json` takes it back."""
+        document = self.model_dump(mode="json", by_alias=True)
+        if document["search"] is not None:
+            document["search"]["objective"] = self.objective.model_dump(mode="json")
+        return document

@@ -1,0 +1,343 @@
+"""The only writer to MLflow: makes a tracking server agree with the spool, as often as it takes.
+
+Every step may be repeated without harm: a run is looked for before it is created, metrics keep
+their first timestamp (part of MLflow's primary key), tags and artifacts are overwritten.
+"""
+
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from filelock import FileLock
+
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.settings import Settings
+from orchestrator.tracking.outbox import Spool, SpooledArtifact, SpooledMetric, SpooledRun
+
+if TYPE_CHECKING:  # importing MLflow takes seconds, so that is the thread's to do
+    from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
+
+RUN_KEY_TAG = "aae.run_key"
+SPOOL_TAG = "aae.spool"
+
+INTERVAL, LONGEST_INTERVAL = 2.0, 10.0  # seconds between two passes
+LOAD = 0.05  # of one CPU is what passes should take: the rest belongs to training
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0  # seconds
+
+UI_HOST = "127.0.0.1"
+
+_CLIENT_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # retrying is done here
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # failures are told by `error`
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which is for data
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a model takes no file along of whoever's folder this is
+}
+
+_log = logging.getLogger(__name__)
+_Item = TypeVar("_Item", SpooledRun, SpooledArtifact)
+
+
+class MlflowWriter:
+    """Sends one sweep's part of the spool to MLflow, or all of it when no sweep is named.
+
+    `start` runs it in a thread, which no failure ends and for which nobody waits; `error` says what
+    the last pass met. `sync_once` makes one pass in the caller's thread.
+    """
+
+    def __init__(
+        self, spool: Spool, tracking_uri: str, artifact_root: Path, sweep_id: str | None = None
+    ) -> None:
+        self.error: str | None = None
+        self.sent: Counter[str] = Counter()  # so far: runs, metrics, artifacts
+        self._spool = spool
+        self._uri = tracking_uri
+        self._store = _without_password(tracking_uri)
+        self._artifact_root = artifact_root
+        self._sweep_id = sweep_id
+        self._client: MlflowClient | None = None
+        self._experiments: dict[str, str] = {}  # id by name
+        self._sending = FileLock(f"{spool.path}.sync.lock")  # MLflow bears one sender at a time
+        self._passed = threading.Condition()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="mlflow-writer", daemon=True)
+        prepare_client()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until MLflow has everything, `timeout` seconds at most; say whether it has."""
+        self._wake.set()
+        with self._passed:
+            return self._passed.wait_for(self._in_agreement, timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """Try once more, then leave the rest in the spool; say whether MLflow has everything."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout)
+        return self._in_agreement()
+
+    def sync_once(self) -> int:
+        """Send what is pending; the number of runs, metrics and artifacts sent.
+
+        Raises EnvironmentUnusable when MLflow did not take everything; the rest stays pending.
+        """
+        before = self.sent.total()
+        try:
+            self._pass()
+        except Exception as error:
+            waiting = in_words(self._spool.waiting(self._sweep_id))
+            raise EnvironmentUnusable(
+                f"MLflow at {self._store} did not take everything: {described(error)}; "
+                f"what is missing ({waiting}) waits in {self._spool.path} for `aae-sweep sync`"
+            ) from error
+        return self.sent.total() - before
+
+    def _in_agreement(self) -> bool:
+        return self._spool.unsynced(self._sweep_id) == 0
+
+    def _follow(self) -> None:
+        backoff = FIRST_BACKOFF
+        while True:
+            last = self._stopping.is_set()
+            began = time.thread_time()
+            try:
+                self._pass()
+            except Exception as error:  # whatever it was, the spool still has it
+                self.error = described(error)
+                pause, backoff = backoff, min(2 * backoff, LONGEST_BACKOFF)
+            else:
+                self.error = None
+                spent = time.thread_time() - began
+                pause = min(max(INTERVAL, spent / LOAD), LONGEST_INTERVAL)
+                backoff = FIRST_BACKOFF
+            with self._passed:
+                self._passed.notify_all()
+            if last:
+                return
+            self._wake.wait(pause)
+            self._wake.clear()
+
+    def _pass(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        with self._sending:
+            client = self._connected()
+            self._spool.make_durable()  # MLflow must not know more than the spool remembers
+            try:
+                self._send_all(client)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                self._experiments.clear()  # somebody emptied the store: fill it again
+                self._spool.forget(self._sweep_id)
+                self._send_all(client)
+
+    def _connected(self) -> "MlflowClient":
+        from mlflow.tracking import MlflowClient
+
+        if self._client is None:
+            client = MlflowClient(self._uri)
+            self._spool.forget(self._sweep_id, keep=self._store)  # what another server was told
+            self._client = client
+        return self._client
+
+    def _send_all(self, client: "MlflowClient") -> None:
+        runs = self._spool.pending_runs(self._sweep_id)
+        problems = _each(runs, lambda run: self._send_run(client, run))
+        artifacts = self._spool.pending_artifacts(self._sweep_id)
+        problems += _each(artifacts, lambda artifact: self._upload(client, artifact))
+        if problems:
+            raise EnvironmentUnusable("; ".join(problems))
+
+    def _send_run(self, client: "MlflowClient", run: SpooledRun) -> None:
+        run_id = self._run_id(client, run)
+        changed = run.version > run.synced
+        if changed:
+            self._send_description(client, run, run_id)
+        self._send_metrics(client, run.key, run_id)
+        if changed:
+            if run.status == "RUNNING":
+                client.update_run(run_id, status="RUNNING")
+            else:
+                client.set_terminated(run_id, run.status, run.end_ms)
+            self._spool.note_run(run)
+            self.sent["runs"] += 1
+
+    def _run_id(self, client: "MlflowClient", run: SpooledRun) -> str:
+        """The run's id in MLflow, where it is created unless a crash hid from us that it was."""
+        if run.run_id is not None:
+            return run.run_id
+        experiment_id = self._experiment_id(client, run.experiment)
+        query = f"tags.`{RUN_KEY_TAG}` = '{run.key}' AND tags.`{SPOOL_TAG}` = '{self._spool.id}'"
+        found = client.search_runs([experiment_id], query, max_results=1)
+        if found:
+            mlflow_run = found[0]
+        else:
+            tags = self._identity(client, run)
+            mlflow_run = client.create_run(experiment_id, run.start_ms, tags, run.name)
+        run_id: str = mlflow_run.info.run_id
+        self._send_dataset(client, run.sweep, run_id)
+        self._spool.note_created(
+            run.key, store=self._store, experiment_id=experiment_id, run_id=run_id
+        )
+        return run_id
+
+    def _send_dataset(self, client: "MlflowClient", sweep: str, run_id: str) -> None:
+        """MLflow takes the same one twice for one."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        document = self._spool.dataset(sweep)
+        if document is not None:
+            context = InputTag(MLFLOW_DATASET_CONTEXT, "training")
+            client.log_inputs(run_id, [DatasetInput(Dataset(**document), [context])])
+
+    def _identity(self, client: "MlflowClient", run: SpooledRun) -> dict[str, str]:
+        tags = {RUN_KEY_TAG: run.key, SPOOL_TAG: self._spool.id}
+        if run.parent is not None:
+            tags["mlflow.parentRunId"] = self._run_id_of(client, run.parent)
+        return tags
+
+    def _run_id_of(self, client: "MlflowClient", key: str) -> str:
+        run = self._spool.run(key)
+        assert run is not None, key  # the spool's foreign keys see to it
+        return self._run_id(client, run)
+
+    def _experiment_id(self, client: "MlflowClient", name: str) -> str:
+        if name not in self._experiments:
+            found = client.get_experiment_by_name(name)
+            self._experiments[name] = (
+                found.experiment_id
+                if found is not None
+                else client.create_experiment(name, artifact_location=self._artifact_location)
+            )
+        return self._experiments[name]
+
+    @property
+    def _artifact_location(self) -> str | None:
+        """A server has its own place for artifacts; a bare database has none."""
+        return None if _is_server(self._uri) else self._artifact_root.as_uri()
+
+    def _send_description(self, client: "MlflowClient", run: SpooledRun, run_id: str) -> None:
+        from mlflow.entities import Param, RunTag
+        from mlflow.utils.validation import (
+            MAX_PARAM_VAL_LENGTH,
+            MAX_PARAMS_TAGS_PER_BATCH,
+            MAX_TAG_VAL_LENGTH,
+        )
+
+        named = run.tags | self._identity(client, run)
+        params = [Param(name, value[:MAX_PARAM_VAL_LENGTH]) for name, value in run.params.items()]
+        tags = [RunTag(name, value[:MAX_TAG_VAL_LENGTH]) for name, value in named.items()]
+        for start in range(0, max(len(params), len(tags)), MAX_PARAMS_TAGS_PER_BATCH):
+            batch = slice(start, start + MAX_PARAMS_TAGS_PER_BATCH)
+            client.log_batch(run_id, params=params[batch], tags=tags[batch])
+
+    def _send_metrics(self, client: "MlflowClient", key: str, run_id: str) -> None:
+        from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+
+        while batch := self._spool.pending_metrics(key, MAX_METRICS_PER_BATCH):
+            client.log_batch(run_id, metrics=[_mlflow_metric(metric) for metric in batch])
+            self._spool.note_metrics(key, batch)
+            self.sent["metrics"] += len(batch)
+
+    def _upload(self, client: "MlflowClient", artifact: SpooledArtifact) -> None:
+        if Path(artifact.path).exists():
+            run_id = self._run_id_of(client, artifact.run)
+            client.log_artifact(run_id, artifact.path, artifact.folder or None)
+            self.sent["artifacts"] += 1
+        else:
+            _log.warning("%s is gone; MLflow goes without it", artifact.path)
+        self._spool.note_artifact(artifact)
+
+
+def prepare_client() -> None:
+    """Settings that MLflow takes from the environment alone."""
+    for name, value in _CLIENT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # if it has been imported before
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
+
+
+def ui_url(settings: Settings, port: int = 5000) -> str:
+    """Where MLflow's pages are, or will be once `ui_command` runs."""
+    if _is_server(settings.tracking_uri):
+        return _without_password(settings.mlflow_ui or settings.tracking_uri)
+    return f"http://{UI_HOST}:{port}"
+
+
+def ui_command(settings: Settings, port: int = 5000) -> tuple[list[str], dict[str, str]]:
+    """Arguments and additional environment of a server for a bare database.
+
+    The database's address, which may hold a password, goes by the environment.
+    """
+    command = [sys.executable, "-m", "mlflow", "server", "--host", UI_HOST, "--port", str(port)]
+    return [*command, "--workers", "1"], {
+        "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": settings.mlflow_artifacts.as_uri(),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a quarter of the memory
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """{"runs": 2, "metrics": 1, "artifacts": 0} -> 2 runs, 1 metric."""
+    some = {what: n for what, n in counts.items() if n}
+    return ", ".join(
+        f"{n:,} {what.removesuffix('s') if n == 1 else what}" for what, n in some.items()
+    )
+
+
+def _each(items: Iterable[_Item], send: Callable[[_Item], None]) -> list[str]:
+    """Send all. What MLflow refuses (4xx) holds nothing else back: it is returned, in words."""
+    from mlflow.exceptions import MlflowException
+
+    problems = []
+    for item in items:
+        try:
+            send(item)
+        except MlflowException as error:
+            status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+            if status >= 500 or error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise
+            problems.append(f"{_key(item)}: {described(error)}")
+    return problems
+
+
+def _key(item: SpooledRun | SpooledArtifact) -> str:
+    return item.key if isinstance(item, SpooledRun) else f"{item.run}: {item.path}"
+
+
+def _mlflow_metric(metric: SpooledMetric) -> "Metric":
+    from mlflow.entities import Metric
+
+    return Metric(metric.name, metric.value, metric.timestamp_ms, metric.epoch)
+
+
+def _is_server(tracking_uri: str) -> bool:
+    return tracking_uri.startswith(("http://", "https://"))
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def described(error: Exception) -> str:
+    """In a line, without passwords."""
+    text = _without_password(str(error).partition("\n")[0])
+    return text if isinstance(error, EnvironmentUnusable) else f"{type(error).__name__}: {text}"
