@@ -19,7 +19,7 @@ test: setup
 # Long rounds of faults (docs/faults.md): make chaos ROUNDS=5 SEED=0 FAULTS="worker driver"
 chaos: setup
 	CHAOS_ROUNDS=$(or $(ROUNDS),1) CHAOS_SEED=$(or $(SEED),0) CHAOS_FAULTS="$(FAULTS)" \
-		$(BIN)/python -m pytest -s tests/chaos
+		$(BIN)/python -m pytest -s tests/e2e/chaos
 
 check: setup
 	$(BIN)/ruff check .

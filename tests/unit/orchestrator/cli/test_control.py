@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import running, steering
+from orchestrator.cli import control
+from orchestrator.cli import run as run_commands
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held, is_held
 from orchestrator.study.study import Ledger, open_storage
@@ -22,8 +23,8 @@ RESUME = "aae-sweep run tiny.yaml"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steering, "_LOOKING_SECONDS", 0.05)
-    monkeypatch.setattr(steering, "_LAST_WORDS_SECONDS", 0.3)
+    monkeypatch.setattr(control, "_LOOKING_SECONDS", 0.05)
+    monkeypatch.setattr(control, "_LAST_WORDS_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ def test_what_is_running_is_not_retried(
 def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `run` would have run."""
     found: list[Any] = []
-    monkeypatch.setattr(running, "_carry_out", lambda *request: found.append(request))
+    monkeypatch.setattr(run_commands, "_carry_out", lambda *request: found.append(request))
     return found
 
 
@@ -357,7 +358,7 @@ print("done", flush=True)
 
 @pytest.fixture
 def _straw_driver(monkeypatch: pytest.MonkeyPatch, spec: SweepSpec) -> None:
-    monkeypatch.setattr(running, "_DRIVER", (sys.executable, "-c", DRIVER % spec.sweep_id))
+    monkeypatch.setattr(run_commands, "_DRIVER", (sys.executable, "-c", DRIVER % spec.sweep_id))
 
 
 @pytest.mark.usefixtures("_straw_driver")

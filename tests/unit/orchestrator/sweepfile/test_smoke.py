@@ -14,7 +14,7 @@ from orchestrator.sweepfile.smoke import smoke
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.provenance import flat
 
-SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+SWEEPS = sorted((Path(__file__).parents[4] / "sweeps").glob("*.yaml"))
 
 WIDE = """
 name: wide

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import containers
+from orchestrator.cli import cluster as cluster_commands
 from orchestrator.errors import EnvironmentUnusable
 
 
@@ -26,12 +26,12 @@ def test_without_an_engine_it_says_what_to_install(
 
 def test_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
-    containers._make_secrets(folder, os.getuid(), s3=False)
+    cluster_commands._make_secrets(folder, os.getuid(), s3=False)
     made = {path.name: path.read_text() for path in folder.iterdir()}
     assert len(set(made.values())) == len(made)
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     (folder / "ray_token").unlink()
-    containers._make_secrets(folder, os.getuid(), s3=False)
+    cluster_commands._make_secrets(folder, os.getuid(), s3=False)
     again = {path.name: path.read_text() for path in folder.iterdir()}
     assert {name for name in made if made[name] != again[name]} == {"ray_token"}
 
@@ -39,9 +39,9 @@ def test_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None
 def test_an_s3_store_needs_credentials_which_are_then_for_their_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     with pytest.raises(EnvironmentUnusable, match="aws_access_key_id"):
-        containers._make_secrets(folder, os.getuid(), s3=True)
+        cluster_commands._make_secrets(folder, os.getuid(), s3=True)
     (folder / "s3_credentials").write_text("[default]\n")
     (folder / "s3_credentials").chmod(0o644)
-    containers._make_secrets(folder, os.getuid(), s3=True)
+    cluster_commands._make_secrets(folder, os.getuid(), s3=True)
     assert stat.S_IMODE((folder / "s3_credentials").stat().st_mode) == 0o600
     assert (folder / "s3_credentials").read_text() == "[default]\n"

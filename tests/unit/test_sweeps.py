@@ -15,7 +15,7 @@ from orchestrator.sweepfile.loader import load_sweep, sweep_text
 from orchestrator.sweepfile.smoke import smoke
 from orchestrator.sweepfile.spec import SweepSpec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FULL_SIZE = sorted((ROOT / "sweeps").glob("*.yaml"))
 TWO_CORES = sorted((ROOT / "sweeps" / "two_cores").glob("*.yaml"))
 SWEEPS = FULL_SIZE + TWO_CORES

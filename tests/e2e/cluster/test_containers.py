@@ -24,7 +24,7 @@ from compose_cluster import DOCKER, EPOCHS, Cluster
 from moto.server import ThreadedMotoServer
 from sklearn.datasets import load_digits
 
-from orchestrator.cli import containers
+from orchestrator.cli import cluster as cluster_commands
 
 pytestmark = pytest.mark.timeout(1800)
 API = "/api/2.0/mlflow"
@@ -347,7 +347,7 @@ def test_a_change_of_sources_installs_no_package_again(cluster: Cluster, tmp_pat
         shutil.copy(root / name, tmp_path)
     # of contents that no earlier build can have left in the engine's cache
     (tmp_path / "aae_core" / "changed.py").write_text(f"# {uuid4()}\n")
-    cluster.environment["AAE_WHEELS"] = containers._wheels()
+    cluster.environment["AAE_WHEELS"] = cluster_commands._wheels()
     head = json.loads(cluster.compose("config", "--format=json").stdout)["services"]["head"]
     built = head["build"]
     arguments = [f"--build-arg={name}={value}" for name, value in built["args"].items()]

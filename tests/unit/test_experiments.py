@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.sweepfile.loader import load_sweep
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

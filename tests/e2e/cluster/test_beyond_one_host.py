@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from orchestrator.errors import EnvironmentUnusable, SpecError, SweepError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "docker"
 KUBERNETES = "1.33"
 Document = dict[str, Any]

@@ -254,7 +254,7 @@ def test_apart_makes_the_control_a_candidate_only_where_the_search_suggested_it(
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    folder = Path(__file__).parents[2] / "benchmarks"
+    folder = Path(__file__).parents[4] / "benchmarks"
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         spec = importlib.util.spec_from_file_location("verdicts", folder / "verdicts.py")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-DOCKER = Path(__file__).parents[2] / "docker"
+DOCKER = Path(__file__).parents[3] / "docker"
 EXTRA = sorted(path.name for path in DOCKER.glob("compose.*.yaml"))
 
 
