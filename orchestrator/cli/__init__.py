@@ -29,7 +29,6 @@ from orchestrator.errors import SweepError
 app = typer.Typer(
     name="aae-sweep",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -50,20 +49,18 @@ def _about(
     """Honest, unstoppable hyper-parameter sweeps over adversarial autoencoders."""
 
 
-for command in (
-    *run.COMMANDS,
-    *control.COMMANDS,
-    *inspect.COMMANDS,
-    *compare.COMMANDS,
-    *models.COMMANDS,
-    *reproduce.COMMANDS,
-    *figures.COMMANDS,
-    *maintenance.COMMANDS,
-    *cluster.COMMANDS,
-    *environment.COMMANDS,
-):
-    app.command()(command)
-app.add_typer(environment.data, name="data")
+PANELS = {
+    "Sweeps": (run.run, run.validate, run.plan, run.train),
+    "Control": control.COMMANDS,
+    "Results": (*inspect.COMMANDS, *compare.COMMANDS, environment.ui),
+    "Models": (*models.COMMANDS, *figures.COMMANDS, *reproduce.COMMANDS),
+    "Cluster and data": cluster.COMMANDS,
+    "Maintenance": (*maintenance.COMMANDS, environment.doctor),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(environment.data, name="data", rich_help_panel="Cluster and data")
 
 
 def main() -> None:

@@ -36,9 +36,9 @@ def up(
         int, typer.Option(min=1, help="Containers that train; they share this machine's CPUs.")
     ] = 2,
 ) -> None:
-    """Build and start a cluster of containers, and wait until all of it answers.
+    """Build and start a cluster of containers, and wait until every service answers.
 
-    Safe to repeat: what is running stays, and what `down` has left is taken up again.
+    Safe to repeat: running services stay, and the data that `down` left is used again.
     """
     from dotenv import dotenv_values
 
@@ -67,7 +67,7 @@ def up(
 
 
 def down() -> None:
-    """Stop the cluster of containers, running sweeps first: they finish their epochs and save.
+    """Stop the cluster of containers; running sweeps drain first.
 
     Studies, checkpoints and MLflow's record stay.
     """

@@ -10,17 +10,46 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.errors import UsageError
+from orchestrator.errors import SweepError, UsageError
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from orchestrator.results.reader import History
 
+
+def _sweep_names(incomplete: str) -> list[str]:
+    """Complete a sweep's name or id. An unusable home has none: a shell shows no errors."""
+    try:
+        known = history().sweeps()
+    except SweepError:
+        return []
+    names = [*(sweep.rpartition("-")[0] for sweep in known), *known, "latest"]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+def _override_keys(incomplete: str) -> list[str]:
+    """Complete the key of `--set key.path=value`."""
+    from orchestrator.sweepfile.messages import keys
+    from orchestrator.sweepfile.spec import SweepSpec
+
+    return [f"{key}=" for key in keys(SweepSpec) if key.startswith(incomplete)]
+
+
 SweepFile = Annotated[Path, typer.Argument(help="The sweep file, YAML.", show_default=False)]
-SweepName = Annotated[str, typer.Argument(help="A sweep's name, id, prefix of an id, or `latest`.")]
+SweepName = Annotated[
+    str,
+    typer.Argument(
+        help="A sweep's name, id, prefix of an id, or `latest`.", autocompletion=_sweep_names
+    ),
+]
 Overrides = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the file; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Override a key of the file; repeatable.",
+        autocompletion=_override_keys,
+    ),
 ]
 _PIPE_WIDTH = 1000  # no row is broken where a program reads it
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]

@@ -32,9 +32,9 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="An HTML page of it, too.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Compare confirmed candidates with the best of them, seed by seed where they share seeds.
+    """Compare confirmed candidates with the best one, seed by seed where they share seeds.
 
-    The test split chooses nothing: for a test/ metric the best is the one on validation.
+    The test split chooses nothing: for a test/ metric, the best candidate is the one on validation.
     """
     if margin is not None and not 0 < margin < math.inf:
         raise UsageError(f"--margin {margin:g}: must be a number above 0")

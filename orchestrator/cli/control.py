@@ -30,9 +30,9 @@ def stop(
     ] = 300,
     json: AsJson = False,
 ) -> None:
-    """Have a sweep finish the epochs under way, save and end, wherever its driver runs.
+    """Drain a sweep: finish the current epochs, save checkpoints and exit.
 
-    `aae-sweep run` carries it on.
+    Works from any host. `aae-sweep run` resumes the sweep.
     """
     from orchestrator.study.lock import is_held
 
@@ -52,15 +52,15 @@ def stop(
 
 
 def pause(sweep: SweepName = "latest", json: AsJson = False) -> None:
-    """Have a running sweep finish the epochs under way, save, and wait for `aae-sweep resume`.
+    """Pause a sweep: finish the current epochs, save, and wait for `aae-sweep resume`.
 
-    Its driver keeps the sweep and its place on the cluster; the CPUs and GPUs are free meanwhile.
+    The driver keeps the sweep's lock and its place on the cluster. The CPUs and GPUs are free.
     """
     _wish(sweep, "pause", json=json)
 
 
 def resume(sweep: SweepName = "latest", json: AsJson = False) -> None:
-    """Have a paused sweep go on."""
+    """Resume a paused sweep."""
     _wish(sweep, None, json=json)
 
 
@@ -73,8 +73,8 @@ def retry(
 ) -> None:
     """Queue a sweep's failed trials again, each from its last good checkpoint.
 
-    Diverged and pruned trials are results, and stay; so does what ran out of GPU memory, unless
-    there is more of it now.
+    Diverged and pruned trials are results and are not retried. Nor are trials that ran out of GPU
+    memory, unless --out-of-memory is given.
     """
     from orchestrator.study.lock import held
     from orchestrator.study.study import Ledger, open_storage
@@ -118,7 +118,7 @@ def extend(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Give a sweep's search more trials, or more hours, than its file says.
+    """Give a sweep's search more trials or hours than its file says.
 
     A larger number in the file does the same. More epochs make another sweep: change
     training.epochs in the file.
@@ -157,7 +157,7 @@ def logs(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Print what the drivers of a detached sweep (`run -d`) have said."""
+    """Print the log of a detached sweep (`run -d`)."""
     from orchestrator.study.lock import is_held
 
     reader = common.history()

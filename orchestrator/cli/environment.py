@@ -91,7 +91,7 @@ def verify(name: DataName, json: AsJson = False) -> None:
 
 
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
-    """Open the MLflow UI on the sweeps of this home; it listens on this machine alone."""
+    """Open the MLflow UI on this home's sweeps; it listens on this machine alone."""
     from orchestrator.tracking.mlflow_writer import ui_command, ui_url
 
     settings = common.settings()
@@ -106,7 +106,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
 
 
 def doctor(json: AsJson = False) -> None:
-    """Check what a sweep needs, here and on a cluster's nodes; failures come with their remedy."""
+    """Check what a sweep needs, here and on every node; each failure comes with its remedy."""
     checks: list[dict[str, Any]] = []
 
     def note(name: str, check: Callable[[], str]) -> None:
@@ -130,9 +130,6 @@ def doctor(json: AsJson = False) -> None:
         common.emit({"ok": healthy, "checks": checks})
     if not healthy:
         raise typer.Exit(4)
-
-
-COMMANDS = (ui, doctor)
 
 
 def _open(name: str, *, extra: bool = False) -> "DataSet":

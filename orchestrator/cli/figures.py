@@ -21,7 +21,7 @@ def figures(
 ) -> None:
     """Draw the paper's figures of a model: samples, codes, manifold, styles, clusters, walks.
 
-    Hold-out images are those that validate; the test split stays shut.
+    The images are those of the validation set; the test split stays closed.
     """
     from aae_core.data import load_training_data
     from aae_core.training import TrainState

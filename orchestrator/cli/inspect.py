@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
-    """Say how far a sweep is, and what leads it."""
+    """Show a sweep's progress and its best candidate."""
     reader = common.history()
     document = reader.status(reader.resolve(sweep))
     if json:
@@ -76,7 +76,7 @@ def show(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """List a sweep's trials, or one with its learning curve."""
+    """List a sweep's trials, or show one trial with its learning curve."""
     from orchestrator.records import BASELINE, conditions, is_baseline
     from orchestrator.results.reader import as_document, finite
 
@@ -123,7 +123,7 @@ def show(
 
 
 def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
-    """Show the winner with its error, how the others compare, and what the search gained."""
+    """Show the winner with its error, the other candidates, and the gain of the search."""
     from orchestrator.records import BASELINE
 
     reader = common.history()
@@ -184,8 +184,11 @@ def export(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Write a sweep's results to a folder: winner, trials, curves, evaluation, record, checkpoint
-    and report. Or register the winner for mlflow.pyfunc.load_model."""
+    """Write a sweep's results to a folder, or register the winner in MLflow.
+
+    The folder gets the winner, trials, curves, evaluation, record, checkpoint and report. A
+    registered winner loads with mlflow.pyfunc.load_model.
+    """
     if name is not None and not register:
         raise UsageError(f"--as {name}: names a registered model; add --register")
     reader = common.history()
@@ -228,9 +231,9 @@ def dashboard(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8050,
 ) -> None:
-    """Serve live pages of the sweeps of this home; they refresh while a sweep runs.
+    """Serve live pages of this home's sweeps, refreshed while a sweep runs.
 
-    The token for other machines is AAE_DASHBOARD_TOKEN, or a fresh one where that is not set.
+    The token for other machines is AAE_DASHBOARD_TOKEN, or a new one where the variable is not set.
     """
     from dashboards import live
     from orchestrator.results.reader import History

@@ -20,7 +20,10 @@ SweepOrAll = Annotated[
 
 
 def sync(sweep: SweepOrAll = None, json: AsJson = False) -> None:
-    """Send to MLflow what it has missed; what a dead driver left as running ends as killed."""
+    """Send MLflow every metric and artifact that it missed.
+
+    Runs that a killed driver left as RUNNING end as KILLED.
+    """
     from orchestrator.tracking.mlflow_writer import in_words
 
     name = common.history().resolve(sweep) if sweep is not None else None
@@ -40,10 +43,10 @@ def gc(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Remove the checkpoints that nothing needs any more.
+    """Garbage-collect: remove the checkpoints that nothing needs.
 
-    Kept are those of confirmed models, of the search's best and of trials that will go on. Without
-    a sweep's name, what Parzen jobs have left unfinished goes too.
+    The command keeps those of confirmed models, of the search's best trials and of trials that will
+    resume. Without a sweep's name it also removes the parts of unfinished Parzen jobs.
     """
     from orchestrator.pipeline.gc import clean, clean_parzen
     from orchestrator.study.study import open_storage

@@ -30,7 +30,7 @@ def evaluate(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Score a sweep's confirmed models on the test split; what is known is not computed again."""
+    """Score a sweep's confirmed models on the test split. Known scores are not computed again."""
     from orchestrator.execution import cluster
 
     cluster.prepare(common.settings())  # before anything imports Ray
@@ -78,7 +78,7 @@ def parzen(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Parzen log-likelihood of images under anyone's samples (Goodfellow et al. 2014).
+    """Score images by the Parzen log-likelihood of any samples (Goodfellow et al. 2014).
 
     Float arrays are taken as they are, uint8 is divided by 255. The figures are the same, bit for
     bit, for any number of actors. The same command carries on after an interruption, and costs
@@ -132,7 +132,10 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Draw images from a model, pixels in [0, 1]; the first are the same for any number."""
+    """Draw images from a model, pixels in [0, 1].
+
+    The first images are the same for any number of them.
+    """
     import torch
 
     from aae_core.streams import generator

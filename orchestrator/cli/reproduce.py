@@ -24,10 +24,10 @@ def reproduce(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Train a recorded run again, from what MLflow holds of it, and compare every number.
+    """Train a recorded run again from MLflow's record, and compare every number.
 
-    On the same kind of CPU with the same versions the two are identical, bit for bit; otherwise
-    it says what differs, and by how much at most. Exit code 3 where they differ.
+    On the same kind of CPU with the same versions both runs are identical, bit for bit. Otherwise
+    the command names what differs and the largest difference. Exit code 3 where they differ.
     """
     settings, run_id = common.settings(), _run_id(run)
     from orchestrator.pipeline import reproduce

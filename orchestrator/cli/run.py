@@ -44,10 +44,10 @@ def run(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Run a sweep to its end, or carry it on from wherever it stands.
+    """Run a sweep to its end, or resume it.
 
-    The same file is the same sweep. Ctrl-C once finishes the epochs under way and saves; twice
-    leaves at once; the same command carries on.
+    The same file is the same sweep. The first Ctrl-C finishes the current epochs and saves, the
+    second exits at once. The same command resumes.
     """
     spec, text, resume = _wanted(file, set_, smoke)
     if common.history().is_done(spec):
@@ -68,7 +68,7 @@ def run(
 
 
 def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
-    """Check a sweep file; every problem is named with its line."""
+    """Check a sweep file, and name every problem with its line."""
     from orchestrator.sweepfile.loader import load_sweep
 
     try:
@@ -95,10 +95,10 @@ def plan(
     smoke: Smoke = False,
     json: AsJson = False,
 ) -> None:
-    """Estimate trials, epochs, time and disk of each stage.
+    """Estimate the trials, epochs, time and disk of each stage.
 
-    One epoch of the file's own configuration is timed where the sweep would run: on this machine,
-    or in the first places that are free on the cluster of RAY_ADDRESS.
+    The command times one epoch of the file's own configuration where the sweep would run: on this
+    machine, or in the first free places on the cluster of RAY_ADDRESS.
     """
     from orchestrator.execution import cluster
 
@@ -128,9 +128,9 @@ def train(
     smoke: Smoke = False,
     json: AsJson = False,
 ) -> None:
-    """Train the file's own configuration here: no Ray, no MLflow; the debugger's entry.
+    """Train the file's own configuration in this process, without Ray and MLflow.
 
-    With --json, JSON lines: start, one per epoch, end.
+    Use it to debug. With --json it prints JSON lines: start, one per epoch, end.
     """
     from orchestrator.execution.cluster import usable_cpus
     from orchestrator.pipeline import local
@@ -143,9 +143,6 @@ def train(
             common.emit(event)
         else:
             _print_event(event)
-
-
-COMMANDS = (run, validate, plan, train)
 
 
 def _load(file: Path, overrides: list[str], small: bool) -> "SweepSpec":

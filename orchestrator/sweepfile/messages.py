@@ -45,6 +45,17 @@ def problems(error: ValidationError, root: type[BaseModel]) -> dict[str, str]:
     return found
 
 
+def keys(root: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted path of every setting below a type, with those of each of its kinds."""
+    hint = _bare(root)
+    kinds = _members(hint).values() or [hint]
+    children = {name: child for kind in kinds for name, child in _children(_bare(kind)).items()}
+    if not children:
+        yield prefix.removesuffix(".")
+    for name, child in children.items():
+        yield from keys(child, f"{prefix}{name}.")
+
+
 def nearest(wrong: str, right: Iterable[str]) -> str:
     """The end of a message about an unknown name: the closest right one, or all of them."""
     names = sorted(right)
