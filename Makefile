@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup quickstart test chaos check bench experiments pictures clean
+.PHONY: setup quickstart test test-all test-rest chaos check bench experiments pictures clean
 
 setup: .venv/.installed
 
@@ -13,8 +13,19 @@ setup: .venv/.installed
 quickstart: setup
 	$(BIN)/aae-sweep run sweeps/quickstart.yaml
 
+# The unit tests, and the core for real: one sweep whose worker and driver are killed, Parzen actors,
+# the report in a browser.
+CORE := tests/integration/test_faults.py tests/e2e/browser/test_report_in_a_browser.py
+
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile tests/unit
+	$(BIN)/python -m pytest $(CORE)
+	@echo "Left out: further faults, databases, containers, chaos, MLflow's pages. Run: make test-all"
+
+test-all: test test-rest
+
+test-rest: setup
+	$(BIN)/python -m pytest tests/integration tests/e2e $(CORE:%=--ignore=%)
 
 # Long rounds of faults (docs/faults.md): make chaos ROUNDS=5 SEED=0 FAULTS="worker driver"
 chaos: setup
