@@ -457,7 +457,7 @@ def reproduce(sweep: Sweep) -> str:
     winning = json.dumps(best.get("params"), indent=2) if best else ""
     return (
         page.paragraph(
-            "The same command carries on where the sweep stands, or makes it again elsewhere."
+            "The same command resumes the sweep here, or runs it again elsewhere."
         )
         + page.code(view.status["resume"])
         + _again(sweep)
@@ -508,8 +508,8 @@ def _state_notice(status: Mapping[str, Any]) -> str:
     told = {
         "running": "The sweep is still running; these figures will move.",
         "failed": "The sweep failed before its end; what it found until then stands here.",
-        "interrupted": "The sweep was interrupted; the command at the end carries on.",
-        "stopped": "The sweep was stopped; the command at the end carries on.",
+        "interrupted": "The sweep was interrupted; the command at the end resumes it.",
+        "stopped": "The sweep was stopped; the command at the end resumes it.",
     }[status["state"]]
     return page.paragraph(f"{told} Stage: {status['stage']}.", "notice")
 

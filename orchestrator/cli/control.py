@@ -48,7 +48,7 @@ def stop(
     elif status["state"] == "done":
         print(f"{name} is done")
     else:
-        print(f"{name} is {status['state']}; carry on with: {status['resume']}")
+        print(f"{name} is {status['state']}. Resume with: {status['resume']}")
 
 
 def pause(sweep: SweepName = "latest", json: AsJson = False) -> None:
@@ -105,7 +105,7 @@ def retry(
     elif not queued:
         print(f"no trial of {name} has failed")
     if queued:
-        print(f"carry on with: {resume}")
+        print(f"Resume with: {resume}")
 
 
 def extend(
@@ -147,7 +147,7 @@ def extend(
         print(f"{name}: {search.span}; it is running, and goes on to them")
     else:
         once = "once it has ended, " if running else ""
-        print(f"{name}: {search.span}; {once}carry on with: {resume}")
+        print(f"{name}: {search.span}; {once}resume with: {resume}")
 
 
 def logs(
@@ -188,7 +188,7 @@ def _wish(sweep: str, wish: str | None, *, json: bool) -> None:
     name = reader.resolve(sweep)
     if not is_held(reader.settings, name):
         again = reader.status(name)["resume"]
-        raise UsageError(f"nobody runs {name}; carry on with: {again}")
+        raise UsageError(f"nobody runs {name}. Resume with: {again}")
     _search(reader.settings, name).set_attribute("wish", wish)
     if json:
         common.emit(reader.status(name))

@@ -36,7 +36,7 @@ def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
         f"  best      {_leader(document['best'])}\n"
         f"  time      {time}\n"
         f"  report    {document['report'] or f'aae-sweep report {sweep}'}\n"
-        f"  {'again   ' if done else 'carry on'}  {document['resume']}"
+        f"  {'again   ' if done else 'resume  '}  {document['resume']}"
     )
 
 

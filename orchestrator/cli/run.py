@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
     from orchestrator.sweepfile.spec import SweepSpec
 
-_LEAVING = "\nfinishing the epochs under way; once more to leave at once"
+_LEAVING = "\nfinishing the current epochs; once more to exit at once"
 _DRIVER = (sys.executable, "-P", "-c", "from orchestrator.cli import main; main()")
 FileOrSweep = Annotated[
     Path,
@@ -86,7 +86,7 @@ def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> Non
     if json:
         common.emit({"ok": True, "errors": [], "notes": spec.notes, "id": spec.sweep_id})
     else:
-        print(f"{file} is a sound sweep: {spec.sweep_id}")
+        print(f"{file} is valid (sweep id {spec.sweep_id}).")
 
 
 def plan(

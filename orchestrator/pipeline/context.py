@@ -113,7 +113,7 @@ def opened(
 
 
 def interrupted(sweep: Sweep, how: str = "interrupted") -> Interrupted:
-    return Interrupted(f"{sweep.id} was {how}; carry on with: {sweep.request.resume}")
+    return Interrupted(f"{sweep.id} was {how}. Resume with: {sweep.request.resume}")
 
 
 def describe(sweep: Sweep, data: TrainingData) -> None:

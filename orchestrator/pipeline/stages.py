@@ -65,15 +65,15 @@ def run(
         try:
             return _drive(request, settings, observer, draining, write_report, data)
         except LedgerLost as lost:
-            observer.note(f"{lost}; once it answers, all goes on from the last checkpoints")
+            observer.note(f"{lost}; the sweep resumes from its last checkpoints once it answers")
             _await_ledger(request, settings, draining)
         except DiskFull as full:
             if not _made_room(settings, spec.sweep_id):
                 raise DiskFull(
-                    f"{full}\nNothing is lost. Make room there (of a megabyte, aae-sweep gc makes "
-                    f"more where it can), then carry on with: {request.resume}"
+                    f"{full}\nNothing is lost. Free at least 1 MB there, then run `aae-sweep gc`. "
+                    f"Resume with: {request.resume}"
                 ) from full
-            observer.note(f"{full}; what the sweep needs no more is removed, and it goes on")
+            observer.note(f"{full}; removed the checkpoints that nothing needs, and resumed")
 
 
 def _drive(
@@ -112,11 +112,11 @@ def _await_ledger(request: Request, settings: Settings, draining: threading.Even
         except EnvironmentUnusable as error:
             if time.monotonic() > deadline:
                 raise EnvironmentUnusable(
-                    f"{error}\nnothing is lost; once it answers, carry on with: {request.resume}"
+                    f"{error}\nnothing is lost; once it answers, resume with: {request.resume}"
                 ) from error
         else:
             return
-    raise Interrupted(f"{request.spec.sweep_id} was interrupted; carry on with: {request.resume}")
+    raise Interrupted(f"{request.spec.sweep_id} was interrupted. Resume with: {request.resume}")
 
 
 def _made_room(settings: Settings, sweep: str) -> bool:

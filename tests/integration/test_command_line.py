@@ -147,7 +147,7 @@ def test_terminated_exits_with_130_and_says_how_to_carry_on(home: Path, file: Pa
     assert process.returncode == 130, err
     assert out == ""
     assert err.splitlines()[-1].endswith(
-        f"carry on with: aae-sweep run {file} --set=training.epochs=1000000"
+        f"Resume with: aae-sweep run {file} --set=training.epochs=1000000"
     )
     assert read(home / "stopped", "status")["state"] == "interrupted"
 

@@ -65,7 +65,7 @@ def _killed_worker_then_interrupted(bench: Bench) -> None:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
-    assert f"carry on with: aae-sweep run {bench.file}" in err
+    assert f"Resume with: aae-sweep run {bench.file}" in err
     status = bench.ask("status", "faults")
     assert status["state"] == "interrupted"
     assert status["resume"] == f"aae-sweep run {bench.file}"

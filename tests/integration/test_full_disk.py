@@ -49,7 +49,7 @@ def under_way(records: list[RunRecord]) -> bool:
 def test_what_the_sweep_needs_no_more_makes_room(bench: Bench) -> None:
     done = bench.run()
     assert done.returncode == 0, done.stderr
-    assert "what the sweep needs no more is removed, and it goes on" in done.stderr
+    assert "removed the checkpoints that nothing needs, and resumed" in done.stderr
     assert [(r.state, r.epochs) for r in bench.trials()] == [("complete", EPOCHS)] * 5
 
 
@@ -64,7 +64,7 @@ def test_a_disk_that_stays_full_ends_the_sweep_in_words(bench: Bench) -> None:
     assert "Traceback" not in err
     assert f"the disk at {bench.settings.home} on " in err
     assert "of 94 MB are free" in err
-    assert f"carry on with: aae-sweep run {bench.file}" in err
+    assert f"Resume with: aae-sweep run {bench.file}" in err
     assert out == ""
     for command in ("status", "gc", "run"):  # of the home as it is, in words at the least
         told = subprocess.run(

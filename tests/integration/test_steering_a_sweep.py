@@ -90,7 +90,7 @@ def _stopped(bench: Steered) -> None:
     assert "RUNNING" not in bench.mlflow_states().values()
     log = bench.tell("logs", "steered", "-f").stdout
     assert "asked to stop: finishing the epochs under way" in log
-    assert f"was stopped; carry on with: aae-sweep run {bench.file}" in log
+    assert f"was stopped. Resume with: aae-sweep run {bench.file}" in log
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_it_ends_with_the_trials_it_was_extended_to(bench: Steered, status: Any)
 def test_its_failed_trial_is_retried_by_the_sweeps_name(bench: Steered, status: Any) -> None:
     [failed] = [r for r in bench.trials() if r.state == "failed"]
     assert bench.tell("retry", "steered").stdout.endswith(
-        f"carry on with: aae-sweep run {bench.sweep}\n"
+        f"Resume with: aae-sweep run {bench.sweep}\n"
     )
     assert bench.tell("run", "steered").returncode == 3  # it cannot but fail again
     [again] = [r for r in bench.trials() if r.state == "failed"]
@@ -148,5 +148,5 @@ def test_sigterm_stops_what_runs_on_its_own(bench: Steered, status: Any) -> None
     pid = bench.leave_running()
     os.kill(pid, signal.SIGTERM)
     log = bench.tell("logs", "another", "-f").stdout
-    assert "was interrupted; carry on with: aae-sweep run" in log
+    assert "was interrupted. Resume with: aae-sweep run" in log
     assert bench.ask("status", "another")["state"] == "interrupted"

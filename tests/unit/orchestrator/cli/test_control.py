@@ -93,7 +93,7 @@ def test_what_nobody_runs_is_not_waited_for(
     assert (ended.code, ended.document["state"]) == (0, "interrupted")
     assert ended.err == f"nobody runs {spec.sweep_id}; nothing to stop\n"
     assert ledger.attribute("wish") is None
-    assert aae("stop").out == f"{spec.sweep_id} is interrupted; carry on with: {RESUME}\n"
+    assert aae("stop").out == f"{spec.sweep_id} is interrupted. Resume with: {RESUME}\n"
 
 
 @pytest.mark.parametrize(("options", "wish"), [([], "drain"), (["--now"], "now")])
@@ -121,7 +121,7 @@ def test_a_driver_is_asked_until_it_hears_and_lets_go(
         assert not is_held(settings, spec.sweep_id)
     assert heard == [wish, wish]
     assert ended.code == 0
-    assert ended.out == f"{spec.sweep_id} is stopped; carry on with: {RESUME}\n"
+    assert ended.out == f"{spec.sweep_id} is stopped. Resume with: {RESUME}\n"
 
 
 @pytest.mark.parametrize(("command", "wish"), [("pause", "pause"), ("resume", None)])
@@ -150,7 +150,7 @@ def test_who_is_not_there_cannot_be_paused(
 ) -> None:
     asked = aae(command, "tiny")
     assert asked.code == 2
-    assert f"nobody runs {spec.sweep_id}; carry on with: {RESUME}" in asked.err
+    assert f"nobody runs {spec.sweep_id}. Resume with: {RESUME}" in asked.err
     assert ledger.attribute("wish") is None
 
 
@@ -197,7 +197,7 @@ def test_a_person_is_told_what_is_queued_again(
 ) -> None:
     end_all(ledger, spec)
     assert aae("retry").out == (
-        f"search-1 is queued again, as search-3\ncarry on with: aae-sweep run {spec.sweep_id}\n"
+        f"search-1 is queued again, as search-3\nResume with: aae-sweep run {spec.sweep_id}\n"
     )
     assert aae("retry").out == f"no trial of {spec.sweep_id} has failed\n"
 
@@ -296,7 +296,7 @@ def test_extensions_add_up(
     ("stage", "words"),
     [
         ("search", "it is running, and goes on to them"),
-        ("confirm", "once it has ended, carry on with: aae-sweep run"),
+        ("confirm", "once it has ended, resume with: aae-sweep run"),
     ],
 )
 def test_what_is_running_is_extended_too(

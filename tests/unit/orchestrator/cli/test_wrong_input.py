@@ -107,7 +107,7 @@ def test_a_sound_file_is_called_so(aae: Callable[..., Any], sweep_file: Path, ho
     assert ended.code == 0
     assert ended.document["ok"] is True
     assert ended.document["errors"] == []
-    assert aae("validate", sweep_file).out.startswith(f"{sweep_file} is a sound sweep: tiny-")
+    assert aae("validate", sweep_file).out.startswith(f"{sweep_file} is valid (sweep id tiny-")
     assert not home.exists()
 
 

@@ -120,7 +120,7 @@ def test_an_evaluation_that_is_asked_to_stop_goes_on_as_an_evaluation(
     watcher.act = act
     parzen = ParzenSpec(samples=300, screen_samples=300)
     again = "aae-sweep evaluate straw --parzen-samples 300"
-    with pytest.raises(Interrupted, match=f"was stopped; carry on with: {again}"):
+    with pytest.raises(Interrupted, match=f"was stopped. Resume with: {again}"):
         stages.evaluate_again(settings, spec.sweep_id, parzen, again, watcher)
     assert History(settings).status(spec.sweep_id)["state"] == "done"
 

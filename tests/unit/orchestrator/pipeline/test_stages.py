@@ -85,7 +85,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_end(
     spec = sweep(images(tmp_path / "i.npz", test=True))
     draining, watcher = threading.Event(), Watcher()
     watcher.act = lambda what: draining.set() if what == moment else None
-    with pytest.raises(Interrupted, match="carry on with: aae-sweep run"):
+    with pytest.raises(Interrupted, match="Resume with: aae-sweep run"):
         run(settings, spec, watcher, draining)
     reader = History(settings)
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
@@ -119,7 +119,7 @@ def test_a_sweep_that_is_asked_to_stops_and_goes_on_to_the_same_end(
                 time.sleep(20)  # far less: it is interrupted
 
     watcher.act = act
-    with pytest.raises(Interrupted, match="was stopped; carry on with: aae-sweep run"):
+    with pytest.raises(Interrupted, match="was stopped. Resume with: aae-sweep run"):
         run(settings, spec, watcher, draining)
     assert any(what.startswith("asked to stop: ") for what in watcher.seen)
     reader = History(settings)
