@@ -405,7 +405,7 @@ def test_tuning_curves_are_drawn_where_the_sampler_does_not_learn(
     view: SweepView, kind: str
 ) -> None:
     report = build_report([sampled_by(view, kind)])
-    assert len(Page(report).figures) == 7 + 7 + 2 + 1
+    assert len(Page(report).figures) == 8 + 7 + 2 + 1
     assert "of the best of n trials: median [95 % band]" in report
     assert ("Quasi-random" in report) == (kind == "qmc")
 
@@ -415,7 +415,7 @@ def test_report_says_why_an_adaptive_sampler_has_no_tuning_curve(
     view: SweepView, kind: str
 ) -> None:
     report = build_report([sampled_by(view, kind)])
-    assert len(Page(report).figures) == 7 + 7 + 2
+    assert len(Page(report).figures) == 8 + 7 + 2
     assert "No tuning curve: the sampler learns" in report
 
 
@@ -423,4 +423,4 @@ def test_tuning_curve_leaves_out_the_trials_that_the_file_starts_with(view: Swee
     drawn = sampled_by(view, "random")
     started = drawn.spec["search"] | {"start": [{}] * 24}
     report = build_report([replace(drawn, spec=drawn.spec | {"search": started})])
-    assert len(Page(report).figures) == 7 + 7 + 2
+    assert len(Page(report).figures) == 8 + 7 + 2

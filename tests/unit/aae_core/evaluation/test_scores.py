@@ -47,8 +47,8 @@ def test_test_metrics_of_some_images_represent_the_whole_file(
 
 def test_validation_metrics_of_some_images_represent_the_whole_file(model: Model) -> None:
     first, flipped = (
-        scores.validation_metrics(model, halves(flipped=f), 0, 1)["val/latent_std"]
-        for f in (False, True)
+        scores.validation_metrics(model, images.x, images, 0, 1)["val/latent_std"]
+        for images in (halves(flipped=f) for f in (False, True))
     )
     assert first == pytest.approx(flipped, rel=0.2)
 

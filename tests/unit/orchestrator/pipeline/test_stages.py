@@ -119,7 +119,7 @@ def test_a_sweep_that_is_asked_to_stops_and_goes_on_to_the_same_end(
                 time.sleep(20)  # far less: it is interrupted
 
     watcher.act = act
-    with pytest.raises(Interrupted, match="was stopped. Resume with: aae-sweep run"):
+    with pytest.raises(Interrupted, match=r"was stopped\. Resume with: aae-sweep run"):
         run(settings, spec, watcher, draining)
     assert any(what.startswith("asked to stop: ") for what in watcher.seen)
     reader = History(settings)
