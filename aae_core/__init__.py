@@ -12,7 +12,9 @@ __all__ = ["AAEError", "CheckpointError", "ConfigError", "DataError", "TrialDive
 
 
 def load(checkpoint: str | Path, device: str = "cpu") -> "Model":
-    """The model of a checkpoint folder: it can `encode`, `decode`, `sample`, `classify`, as it may.
+    """Load the model of a checkpoint folder, with `encode`, `decode`, `sample`, `classify` by kind.
+
+    Raises CheckpointError for a missing or damaged checkpoint, or one of another version.
 
     >>> model = aae_core.load("…/epoch-0050")  # doctest: +SKIP
     >>> x = model.sample(16, generator=torch.Generator().manual_seed(0))  # doctest: +SKIP

@@ -1,7 +1,7 @@
-"""The architectures of the paper in words that need no torch: what each reads, and is judged by.
+"""Descriptions of the paper's architectures, without torch: settings, objective and metrics.
 
-A1 … A6 and B1 … B4 are Makhzani et al. 2015 (arXiv:1511.05644): figures 1, 3, 6, 8, 10, section 6,
-and the models that its tables compare with.  The classes themselves are in `aae_core.models`.
+A1 … A6 and B1 … B4 are from Makhzani et al. 2015 (arXiv:1511.05644): figures 1, 3, 6, 8, 10,
+section 6, and the models in the paper's tables.  The classes are in `aae_core.models`.
 """
 
 from dataclasses import dataclass
@@ -27,19 +27,19 @@ _PRIORS: tuple[PriorKind, ...] = ("gaussian", "mixture", "swiss_roll", "uniform"
 _LATENT = ("latent_mmd", "latent_std")
 _CLUSTERS = ("cluster_error", "cluster_error_majority", "cluster_ties", "empty_clusters")
 _PARZEN = ("parzen_ll", "parzen_ll_refined", "parzen_se", "parzen_sigma")
-_CODES = ("parzen_codes", "prior_gap")  # Parzen figures that take an encoder
+_CODES = ("parzen_codes", "prior_gap")  # Parzen figures that need an encoder
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Metric names are without their split."""
+    """Description of one architecture.  Metric names omit the split."""
 
     title: str
-    goal: str  # the metric that it is chosen by, unless the search says otherwise
-    metrics: tuple[str, ...]  # measured on the validation images after every epoch
-    labels: Literal["none", "some", "only"] = "none"  # only: trained on labelled images alone
-    adversaries: tuple[str, ...] = ("z",)  # what its discriminators look at
-    networks: tuple[str, ...] = ("encoder", "decoder", "discriminator")  # whose settings it reads
+    goal: str  # default objective: metric name
+    metrics: tuple[str, ...]  # computed on the validation set after every epoch
+    labels: Literal["none", "some", "only"] = "none"  # only: trains just on labelled images
+    adversaries: tuple[str, ...] = ("z",)  # variables that discriminators compare
+    networks: tuple[str, ...] = ("encoder", "decoder", "discriminator")  # with settings in use
     encoders: tuple[EncoderKind, ...] = _ENCODERS
     priors: tuple[PriorKind, ...] = _PRIORS
 

@@ -1,8 +1,8 @@
-"""Checkpoints: a folder that is either whole and verified, or not there.
+"""Checkpoints: folders that are either complete and verified, or absent.
 
-`tensors.safetensors` holds numbers, `state.json` the rest, `manifest.json` the SHA-256 of both and
-is written last.  The folder is built under a temporary name and renamed when it is on disk.
-Nothing executable is ever read.
+`tensors.safetensors` holds tensors, `state.json` all other state.  `manifest.json`, written last,
+holds the SHA-256 of both files.  `save` writes to a temporary folder and renames this folder once
+its files are on disk.  Reading a checkpoint never executes code from the checkpoint.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _PARTS = ("tensors.safetensors", "state.json")
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-    """Write a checkpoint to `folder`, which must not exist yet; its parent is made."""
+    """Write a checkpoint to `folder`, which must not exist yet; create parent folders."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(building, ignore_errors=True)
@@ -46,7 +46,10 @@ def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the document of a checkpoint, both verified."""
+    """Read and verify a checkpoint's tensors (on the CPU) and document.
+
+    Raises CheckpointError for a missing, incomplete or damaged checkpoint.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such checkpoint folder")
     try:
@@ -61,7 +64,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_part(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Tensors of an unfinished job in one file, whole or not there while this machine stays up."""
+    """Write tensors of an unfinished job to one file, atomically unless the machine crashes."""
     content = safetensors.torch.save({k: t.contiguous() for k, t in tensors.items()})
     building = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     building.write_bytes(hashlib.sha256(content).digest() + content)
@@ -69,7 +72,7 @@ def save_part(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_part(path: Path) -> dict[str, Tensor]:
-    """What `save_part` wrote, verified."""
+    """Read and verify a file of `save_part`.  Raises CheckpointError for a damaged file."""
     content = path.read_bytes()
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         raise CheckpointError(f"{path}: damaged, it is not what was written")

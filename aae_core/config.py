@@ -1,7 +1,7 @@
-"""What one trial is: data, model, training and a seed. Frozen, checked, and plain JSON inside.
+"""Settings of one trial: data, model, training and a seed. Frozen, checked, convertible to JSON.
 
 The defaults are the settings of Makhzani et al. 2015 (arXiv:1511.05644), appendix A, for MNIST.
-A wrong value raises ConfigError with every problem found, each under the name of its field.
+A wrong value raises ConfigError, which lists every problem under the name of its field.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ _NO_DEFAULT = object()
 @dataclass(frozen=True)
 class DataConfig:
     name: Literal["digits", "mnist", "fashion_mnist", "svhn", "tfd", "arrays"] = "digits"
-    path: str | None = None  # the user's .npz, for `arrays` alone
-    labels: int | None = None  # training labels that a trial may see, drawn by its seed; None: all
-    standardise: bool = False  # every pixel over the training images, for the networks alone
-    colour: bool = True  # svhn: 32·32·3, else 32·32 grey
-    extra: bool = False  # svhn: train on the 531,131 extra images too
-    fold: int = 0  # tfd: of the five published ones
+    path: str | None = None  # the user's .npz file, only for `arrays`
+    labels: int | None = None  # training labels the trial may use, drawn by its seed; None: all
+    standardise: bool = False  # pixels, by training statistics; only inside the networks
+    colour: bool = True  # svhn: True 32·32·3, False 32·32 grey
+    extra: bool = False  # svhn: also train on the 531,131 extra images
+    fold: int = 0  # tfd: index of one of the five published folds
 
     def __post_init__(self) -> None:
         given = {
@@ -53,14 +53,14 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LayersConfig:
-    """The hidden layers of one network.  None: as the model's setting of that name.
+    """Hidden layers of one network.  None stands for the model's setting of the same name.
 
-    The decoder reverses the model's widths, but takes its own as they are.
+    The decoder reverses the model's `hidden`, but does not reverse its own `hidden`.
     """
 
     hidden: tuple[int, ...] | None = None  # widths from input to output
     activation: Activation = "relu"
-    pieces: int = 5  # linear outputs of which one maxout unit takes the largest
+    pieces: int = 5  # linear outputs per maxout unit, which returns their maximum
     init_std: float | None = None
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class LayersConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig(LayersConfig):
-    """q(z|x), section 2: a function of x; a Gaussian; or f(x, η) with noise η ~ N(0, I)."""
+    """Encoder q(z|x), section 2: a function of x, a Gaussian, or f(x, η) with noise η ~ N(0, I)."""
 
     kind: EncoderKind = "deterministic"
     noise_dim: int = 16  # dimension of η; only `universal` reads it
@@ -86,9 +86,9 @@ class EncoderConfig(LayersConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(LayersConfig):
-    """A network with dropout of its own, in training alone."""
+    """A network with its own dropout, active only in training."""
 
-    dropout: float = 0.0  # of the hidden units
+    dropout: float = 0.0  # share of the hidden units
     input_dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -110,13 +110,13 @@ class MatcherConfig(NetworkConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """How gmmn_ae trains its autoencoder (Li, Swersky, Zemel 2015)."""
+    """Training settings of gmmn_ae's autoencoder (Li, Swersky, Zemel 2015)."""
 
     code: Literal["linear", "sigmoid"] = "linear"  # range of the code and of the matcher's output
     cost: Literal["squared_error", "cross_entropy"] = "squared_error"
-    pretraining: bool = False  # layer by layer, each as long as all layers together afterwards
-    share: float = 0.5  # of the epochs; the matcher trains in the others
-    batch_size: int | None = None  # images of one step; None: training.batch_size
+    pretraining: bool = False  # layer by layer, then jointly; equally long stages
+    share: float = 0.5  # of the epochs; the matcher trains in the remaining epochs
+    batch_size: int | None = None  # images a step; None: training.batch_size
 
     def __post_init__(self) -> None:
         size = self.batch_size
@@ -128,12 +128,12 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """p(z).  mixture: petals around the origin; swiss_roll: a spiral; both in two dimensions."""
+    """Prior p(z).  mixture: 2-D petals around the origin; swiss_roll: a 2-D spiral."""
 
     kind: PriorKind = "gaussian"
-    std: float = 1.0  # of every coordinate: gaussian, uniform
-    modes: int = 10  # petals; parts of equal length along the roll
-    radius: float = 4.0  # of the petals' centres; of the roll's outer end
+    std: float = 1.0  # gaussian, uniform: std of every coordinate
+    modes: int = 10  # mixture: petals; swiss_roll: parts of equal length along the roll
+    radius: float = 4.0  # mixture: of the petals' centres; swiss_roll: of the outer end
     radial_std: float = 1.0  # mixture
     tangential_std: float = 0.25  # mixture
     turns: float = 2.0  # swiss_roll
@@ -149,10 +149,10 @@ class PriorConfig:
 
 @dataclass(frozen=True)
 class HeadsConfig:
-    """W_C of section 7: where the categories sit in the code space of dimensionality reduction."""
+    """W_C of section 7: the position of each category in dimensionality reduction's code space."""
 
     kind: Literal["learned", "fixed"] = "learned"
-    distance: float = 4.0  # η: two learned heads that are closer cost what is missing
+    distance: float = 4.0  # η: two learned heads at distance d < η cost η − d
     scale: float = 10.0  # the fixed heads are scale·I
 
     def __post_init__(self) -> None:
@@ -168,14 +168,14 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     code_dim: int = 8
     prior: PriorConfig = field(default_factory=PriorConfig)
-    clusters: int = 16  # entries of y where no labels say how many
+    clusters: int = 16  # entries of y for a model without labels
     heads: HeadsConfig = field(default_factory=HeadsConfig)
-    hidden: tuple[int, ...] = (1000, 1000)  # widths; the decoder's are reversed
-    channels: tuple[int, ...] = ()  # of convolutions below them, each halving height and width
+    hidden: tuple[int, ...] = (1000, 1000)  # widths; the decoder reverses them
+    channels: tuple[int, ...] = ()  # convolutions before `hidden`; each halves height and width
     output: Literal["sigmoid", "linear"] = "sigmoid"
-    decoder_std: float = 1.0  # σ of p(x|z) = N(x̂(z), σ²I): only `vae` weighs its costs by it
-    batch_norm: Literal["none", "encoder", "autoencoder"] = "none"  # heads and output included
-    dropout: float = 0.0  # of the encoder's hidden units
+    decoder_std: float = 1.0  # σ of p(x|z) = N(x̂(z), σ²I): only `vae` uses σ in its cost
+    batch_norm: Literal["none", "encoder", "autoencoder"] = "none"  # also on heads and output
+    dropout: float = 0.0  # share of the encoder's hidden units
     init_std: float = 0.01  # weights ~ N(0, init_std²), biases 0
     decoder: LayersConfig = field(default_factory=LayersConfig)
     discriminator: NetworkConfig = field(default_factory=NetworkConfig)
@@ -213,11 +213,11 @@ class ModelConfig:
 
     @property
     def prior_dim(self) -> int:
-        """Dimension of the prior: of the code, unless a matcher maps other noise to codes."""
+        """Dimension of the prior: `matcher.noise_dim` if set, else `code_dim`."""
         return self.code_dim if self.matcher.noise_dim is None else self.matcher.noise_dim
 
     def widths(self, net: LayersConfig) -> tuple[int, ...]:
-        """Widths of the hidden layers of any network but the decoder."""
+        """Return the hidden layers' widths of any network except the decoder."""
         return self.hidden if net.hidden is None else net.hidden
 
     @property
@@ -225,7 +225,10 @@ class ModelConfig:
         return self.hidden[::-1] if self.decoder.hidden is None else self.decoder.hidden
 
     def _networks(self) -> dict[str, tuple[bool, str]]:
-        """Rules of the networks: the architecture has them, and convolutions are rectified."""
+        """Return the rules of the networks.
+
+        The architecture uses each configured network; networks with convolutions use ReLU.
+        """
         settings = {
             "encoder": replace(self.encoder, kind="deterministic", noise_dim=16),
             "decoder": self.decoder,
@@ -248,7 +251,7 @@ class ModelConfig:
         }
 
     def _autoencoder(self) -> dict[str, tuple[bool, str]]:
-        """Rules of gmmn_ae's autoencoder."""
+        """Return the rules of gmmn_ae's autoencoder."""
         mirrored = self.decoder_widths == self.widths(self.encoder)[::-1]
         plain = mirrored and not self.channels and self.encoder.kind == "deterministic"
         return {
@@ -267,8 +270,8 @@ class ModelConfig:
 class ScheduleConfig:
     """One multiplier for learning rates, constant within an epoch.
 
-    step: times `factor` after each epoch of `drop_epochs`. cosine, exponential: from 1 in the
-    first epoch to `factor` in the last. A linear warm-up over `warmup_epochs` comes on top.
+    step: multiplied by `factor` after each epoch of `drop_epochs`. cosine, exponential: from 1 in
+    the first epoch to `factor` in the last. A linear warm-up over `warmup_epochs` multiplies each.
     """
 
     kind: Literal["constant", "step", "cosine", "exponential"] = "constant"
@@ -286,12 +289,12 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The autoencoder's optimiser: reconstruction phase."""
+    """Optimiser of the autoencoder, for the reconstruction phase."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = 0.01
-    momentum: float = 0.9  # of SGD; β1 of Adam
-    schedule: ScheduleConfig | None = None  # None: that of all phases
+    momentum: float = 0.9  # SGD's momentum or Adam's β1
+    schedule: ScheduleConfig | None = None  # None: training.schedule
 
     def __post_init__(self) -> None:
         _check(
@@ -302,7 +305,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class AdversarialConfig(OptimizerConfig):
-    """The discriminator's and the generator's optimisers: regularisation phase."""
+    """Optimisers of discriminator and generator, for the regularisation phase."""
 
     lr: float = 0.1
     momentum: float = 0.1
@@ -310,7 +313,7 @@ class AdversarialConfig(OptimizerConfig):
 
 @dataclass(frozen=True)
 class ClassificationConfig(OptimizerConfig):
-    """The optimiser of q(y|x) on labelled images: classification phase."""
+    """Optimiser of q(y|x) on labelled images, for the classification phase."""
 
     lr: float = 0.1
     momentum: float = 0.9
@@ -320,16 +323,16 @@ class ClassificationConfig(OptimizerConfig):
 class TrainConfig:
     epochs: int = 50
     batch_size: int = 100
-    validate_every: int = 1  # epochs; the last one is validated always
+    validate_every: int = 1  # epochs; the last epoch is always validated
     reconstruction: OptimizerConfig = field(default_factory=OptimizerConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)  # of phases without their own
-    input_noise: float = 0.0  # std of the Gaussian noise on the encoder's input, in training alone
-    input_dropout: float = 0.0  # share of the input's pixels set to 0, in training alone
-    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, in training alone
-    phases: Literal["successive", "joint"] = "successive"  # the paper's, or one pass for both
-    discriminator_steps: int = 1  # on each batch; the generator makes one
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)  # phases without their own
+    input_noise: float = 0.0  # std of Gaussian noise on the encoder's input, only in training
+    input_dropout: float = 0.0  # share of input pixels set to 0, only in training
+    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, only in training
+    phases: Literal["successive", "joint"] = "successive"  # the paper's, or one joint pass
+    discriminator_steps: int = 1  # per batch; the generator makes one step
     discriminator_noise: float = 0.0  # std of Gaussian noise on the discriminator's input
 
     def __post_init__(self) -> None:
@@ -345,10 +348,10 @@ class TrainConfig:
 
     @property
     def shares_optimizer(self) -> bool:
-        """Say whether one optimiser descends the weighed sum of reconstruction and generator.
+        """Return True if one optimiser minimises the weighted sum of reconstruction and generator.
 
-        A cost's weight scales an SGD step as a rate does.  Adam ignores the scale of a cost, so
-        that each cost keeps its own optimiser.
+        A cost's weight scales an SGD step like a learning rate.  Adam ignores a cost's scale, so
+        with Adam each cost keeps its own optimiser.
         """
         kinds = {self.reconstruction.optimizer, self.adversarial.optimizer}
         return self.phases == "joint" and kinds == {"sgd"}
@@ -356,7 +359,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """Everything a trial's numbers depend on."""
+    """All settings that a trial's numbers depend on."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -420,13 +423,16 @@ class TrialConfig:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`, also after a round trip through JSON."""
+        """Rebuild a configuration from `to_dict`'s result, also after a round trip through JSON.
+
+        Raises ConfigError for unknown keys and wrong values.
+        """
         built: Self = _build(cls, document)
         return built
 
     @property
     def departures(self) -> list[str]:
-        """Name what the training does that the paper's does not."""
+        """List the training settings that differ from the paper's method."""
         training = self.training
         phases = {
             name: getattr(training, name)
@@ -453,15 +459,17 @@ class TrialConfig:
 
     @property
     def config_hash(self) -> str:
-        """Names the configuration, whatever its seed: 12 hexadecimal digits."""
+        """Name of the configuration without its seed: 12 hexadecimal digits."""
         document = self.to_dict()
         del document["seed"]
         return digest(without_younger(document))
 
 
 def without_younger(document: dict[str, Any]) -> dict[str, Any]:
-    """A trial's or sweep's document as it was before settings were added, where they say nothing:
-    what is named by a digest keeps its name."""
+    """Return a trial's or sweep's document without later-added settings that have their default.
+
+    A document written before these settings existed therefore keeps its digest.
+    """
     phases = ("reconstruction", "adversarial", "classification")
     training = {
         "precision": "float32",
@@ -482,7 +490,7 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without(document: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what has its default, and each group of which nothing is left."""
+    """Return the document without values that equal their default and without emptied groups."""
     told: dict[str, Any] = {}
     for key, value in document.items():
         default = defaults.get(key, _NO_DEFAULT)
@@ -495,14 +503,14 @@ def _without(document: dict[str, Any], defaults: dict[str, Any]) -> dict[str, An
 
 
 def settings_class(hint: Any) -> type | None:
-    """Return the settings class that a field's type names, optional or not; else None."""
+    """Return the settings class in a field's type, optional or not; None for other types."""
     if get_origin(hint) is UnionType:
         hint = next(arg for arg in get_args(hint) if arg is not NoneType)
     return hint if is_dataclass(hint) and isinstance(hint, type) else None
 
 
 def digest(document: Any) -> str:
-    """12 hexadecimal digits that name a JSON document, the order of its keys aside."""
+    """Return 12 hexadecimal digits that name a JSON document, independent of its key order."""
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

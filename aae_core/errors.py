@@ -1,14 +1,14 @@
-"""What can go wrong in the core, and whose it is to mend."""
+"""Exceptions of the core."""
 
 from collections.abc import Mapping
 
 
 class AAEError(Exception):
-    """Every error that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class ConfigError(AAEError, ValueError):
-    """A setting cannot be right; whoever wrote the configuration edits it."""
+    """A setting is invalid; the author of the configuration must edit it."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__(dict(problems))
@@ -19,11 +19,11 @@ class ConfigError(AAEError, ValueError):
 
 
 class DataError(AAEError):
-    """A data set is missing, damaged or of the wrong form; the message says which file."""
+    """A data set is missing, damaged or of the wrong form; the message names the file."""
 
 
 class TrialDiverged(AAEError):
-    """A loss is no longer finite: a result of the configuration, not a fault to retry."""
+    """A metric is no longer finite: a result of the configuration; do not retry."""
 
     def __init__(self, metric: str, epoch: int) -> None:
         super().__init__(metric, epoch)
@@ -35,4 +35,4 @@ class TrialDiverged(AAEError):
 
 
 class CheckpointError(AAEError):
-    """A checkpoint is missing, torn or of another model."""
+    """A checkpoint is missing, incomplete, damaged or of another version."""

@@ -1,9 +1,9 @@
 """Bodies of encoder, decoder, discriminator and matcher: hidden layers, linear output.
 
 Shapes: B batch, D = H·W·C pixels, E further inputs of an encoder (noise η), O output.
-Weights are N(0, init_std²), biases 0.  `noise` is the stream of dropout masks, in training alone.
-The paper's hidden layers are rectified (appendix A).  Networks of other papers are sigmoid, or
-maxout (Goodfellow et al. 2013, arXiv:1302.4389).
+Weights are N(0, init_std²), biases 0.  `noise` is the stream of dropout masks, used in training.
+The paper's hidden layers use ReLU (appendix A).  Other papers' networks use sigmoid or maxout
+(Goodfellow et al. 2013, arXiv:1302.4389).
 """
 
 import math
@@ -20,29 +20,29 @@ from torch.nn.functional import linear
 from aae_core.config import Activation, LayersConfig, ModelConfig, NetworkConfig
 from aae_core.errors import ConfigError
 
-Draw: TypeAlias = Callable[[Tensor], object]  # fills a weight
+Draw: TypeAlias = Callable[[Tensor], object]  # fills a weight tensor in place
 
 _KERNEL, _STRIDE, _PADDING = 4, 2, 1  # halves height and width, or doubles them
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a model is built from: its settings, the data's form, and the stream of its weights."""
+    """Inputs of a model's construction: settings, image shape, and the stream of its weights."""
 
     config: ModelConfig
     image_shape: tuple[int, ...]
-    classes: int  # that a trial sees labels of, 0 if it sees none
+    classes: int  # number of classes, 0 if the trial sees no labels
     standardise: bool
     generator: torch.Generator
     low_precision: bool = False
-    shares_optimizer: bool = False  # reconstruction and generator, see TrainConfig
+    shares_optimizer: bool = False  # see TrainConfig.shares_optimizer
 
     @property
     def dim(self) -> int:
         return math.prod(self.image_shape)
 
     def encoder(self, out_dim: int, extra: int = 0) -> "Encoder":
-        """(B, D + E) -> (B, O)."""
+        """Build an encoder (B, D + E) -> (B, O)."""
         config, normed = self.config, self.config.batch_norm != "none"
         trunk = None
         if config.channels:
@@ -54,7 +54,7 @@ class Blueprint:
         return Encoder(self.dim, trunk, mlp)
 
     def decoder(self, in_dim: int) -> nn.Module:
-        """(B, in_dim) -> (B, D), by default the encoder's mirror image."""
+        """Build a decoder (B, in_dim) -> (B, D), by default the encoder's mirror image."""
         config, normed = self.config, self.config.batch_norm == "autoencoder"
         widths = [in_dim, *config.decoder_widths]
         if not config.channels:
@@ -65,7 +65,7 @@ class Blueprint:
         return nn.Sequential(mlp, nn.ReLU(), up)
 
     def mlp(self, in_dim: int, out_dim: int, net: NetworkConfig | None = None) -> "MLP":
-        """(B, in_dim) -> (B, out_dim), never normed: a discriminator, or the network `net`."""
+        """Build (B, in_dim) -> (B, out_dim) without batch norm: a discriminator, or `net`."""
         net = self.config.discriminator if net is None else net
         widths = [in_dim, *self.config.widths(net), out_dim]
         return self._mlp(net, widths, dropout=net.dropout, input_dropout=net.input_dropout)
@@ -96,10 +96,10 @@ class Blueprint:
 
 
 class MLP(nn.Module):
-    """(B, widths[0]) -> (B, widths[-1]).
+    """Multilayer perceptron (B, widths[0]) -> (B, widths[-1]).
 
-    pieces: linear outputs of which a maxout unit takes the largest.
-    low_precision: while it trains, products are of bfloat16 factors; all else stays float32.
+    pieces: linear outputs per maxout unit, which returns their maximum.
+    low_precision: matrix products use bfloat16 in training; all other values stay float32.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class MLP(nn.Module):
         return x
 
     def layer(self, i: int, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
-        """Apply layer i alone, from the dropout of its inputs to its activation."""
+        """Apply only layer i: dropout of its inputs, product, batch norm, activation."""
         layer, share = self.layers[i], self.dropout if i > 0 else self.input_dropout
         if self.training and share > 0 and noise is not None:
             x = drop(x, share, noise)
@@ -155,7 +155,7 @@ class MLP(nn.Module):
 
 
 class Encoder(nn.Module):
-    """An MLP, perhaps on convolutional features: (B, D + E) -> (B, O)."""
+    """An MLP on pixels or on convolutional features: (B, D + E) -> (B, O)."""
 
     def __init__(self, dim: int, trunk: "Convolutions | None", mlp: MLP) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Encoder(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """(B, H·W·C) -> (B, features), each layer half as high and wide as the one before."""
+    """Convolutions (B, H·W·C) -> (B, features); each layer halves height and width."""
 
     def __init__(
         self, image_shape: Sequence[int], channels: Sequence[int], batch_norm: bool, draw: Draw
@@ -191,7 +191,7 @@ class Convolutions(nn.Module):
 
 
 class Deconvolutions(nn.Module):
-    """(B, features) -> (B, H·W·C), the mirror image of Convolutions."""
+    """Mirror image of Convolutions: (B, features) -> (B, H·W·C)."""
 
     def __init__(
         self, image_shape: Sequence[int], channels: Sequence[int], batch_norm: bool, draw: Draw
@@ -216,7 +216,7 @@ def _in_bfloat16(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def drop(x: Tensor, share: float, noise: torch.Generator) -> Tensor:
-    """Set a random share of x to 0 and scale up the rest (Srivastava et al. 2014)."""
+    """Set a random share of x to 0, scale up the other entries (Srivastava et al. 2014)."""
     kept = torch.empty_like(x).bernoulli_(1 - share, generator=noise)
     return x * kept.div_(1 - share)
 
@@ -227,7 +227,7 @@ def _stack(
     batch_norm: bool,
     draw: Draw,
 ) -> list[nn.Module]:
-    """Layers from each number of channels to the next, ReLU between them."""
+    """Build layers from each number of channels to the next, with ReLU between them."""
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
         layers += [nn.ReLU()] if layers else []

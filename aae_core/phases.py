@@ -1,8 +1,8 @@
-"""The phases of a training step, each one cost and the nets that it moves.
+"""Phases of a training step: each phase minimises one cost by updating some of the nets.
 
-Shapes: B batch, D pixels, L code, K categories.  Units: reconstruction ½‖x̂ − x‖² per image, the
-adversarial costs and the cross-entropy nats per image, all means over B.  Every shape may have a
-dimension more in front, the members of a pack (`training.pack`): each has costs of its own.
+Shapes: B batch, D pixels, L code, K categories.  Units: reconstruction ½‖x̂ − x‖² per image,
+adversarial costs and cross-entropy nats per image, all means over B.  In a pack (`training.pack`)
+every shape has one more leading dimension, the members; each member has its own costs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,32 +22,32 @@ Costs = dict[str, Tensor]  # by metric name, scalars without a gradient
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees.  Images as the networks see them: in [0, 1], or standardised."""
+    """Data of one training step.  Images are in [0, 1], or standardised."""
 
     x: Tensor  # (B, D)
-    noisy: Tensor  # (B, D), x with the input's noise and dropout: what the encoder gets
-    y: Tensor  # (B,) the class, −1 where the trial may not see it
-    labelled: tuple[Tensor, Tensor] | None = None  # a batch of its own: noisy images, their classes
+    noisy: Tensor  # (B, D), x with input noise and dropout: the encoder's input
+    y: Tensor  # (B,) the class, −1 if hidden from the trial
+    labelled: tuple[Tensor, Tensor] | None = None  # separate batch: noisy images, classes
 
 
 @dataclass(frozen=True)
 class Adversary:
-    """A discriminator that tells draws of a prior from what the generator makes."""
+    """A discriminator that separates draws of a prior from the generator's output."""
 
-    name: str  # of what it looks at: z, y or x
+    name: str  # the variable that it separates: z, y or x
     discriminator: Callable[[Tensor], Tensor]  # points (B, ·) to logits (B, 1)
     real: Tensor
     fake: Tensor  # with the generator's gradient
 
 
-Game = Callable[[], Sequence[Adversary]]  # draws from the priors anew at each call
+Game = Callable[[], Sequence[Adversary]]  # each call draws new samples of the priors
 
 
 class State(Protocol):
-    """What a phase needs of the training state."""
+    """The part of the training state that a phase uses."""
 
     @property
-    def training(self) -> TrainConfig: ...  # in a pack: what all members have in common
+    def training(self) -> TrainConfig: ...  # in a pack: the members' common settings
 
     @property
     def optimizers(self) -> Mapping[str, Optimizer]: ...
@@ -57,52 +57,52 @@ class State(Protocol):
 
     @property
     def progress(self) -> float:
-        """Share of the epochs that are finished, in [0, 1)."""
+        """Share of finished epochs, in [0, 1)."""
 
 
 def reconstruction_cost(x_hat: Tensor, x: Tensor) -> Tensor:
-    """½‖x̂ − x‖², *summed* over pixels (a mean's gradient is D times too small to train)."""
+    """Return ½‖x̂ − x‖², *summed* over pixels (a mean's gradient is D times too small to train)."""
     return 0.5 * (x_hat - x).square().sum((-2, -1)) / x.shape[-2]
 
 
 def discriminator_cost(real: Tensor, fake: Tensor) -> Tensor:
-    """−log D(z_p) − log(1 − D(z_q)), from logits (B, 1)."""
+    """Return −log D(z_p) − log(1 − D(z_q)), from logits (B, 1)."""
     return softplus(-real).mean((-2, -1)) + softplus(fake).mean((-2, -1))
 
 
 def generator_cost(fake: Tensor) -> Tensor:
-    """−log D(z_q): non-saturating (Goodfellow et al. 2014)."""
+    """Return the non-saturating −log D(z_q) (Goodfellow et al. 2014), from logits (B, 1)."""
     return softplus(-fake).mean((-2, -1))
 
 
 def classification_cost(logits: Tensor, y: Tensor) -> Tensor:
-    """The cross-entropy −log q(y|x) of logits (B, K) and the classes y (B,)."""
+    """Return the cross-entropy −log q(y|x) of logits (B, K) and classes y (B,)."""
     return -logits.log_softmax(-1).gather(-1, y[..., None]).mean((-2, -1))
 
 
 def reconstruction_phase(
     s: State, x_hat: Tensor, x: Tensor, penalty: Tensor | None = None
 ) -> Costs:
-    """Encoder and decoder move; `penalty` is an extra cost of theirs."""
+    """Update encoder and decoder; `penalty` is added to their cost."""
     cost = reconstruction_cost(x_hat, x)
     descend(s.optimizers["reconstruction"], cost if penalty is None else cost + penalty)
     return {"train/recon": cost.detach()}
 
 
 def regularisation_phase(s: State, game: Game) -> Costs:
-    """First the discriminators move, then the generator, against what they have just learned."""
+    """Update the discriminators, then the generator against the updated discriminators."""
     adversaries, costs = _train_discriminators(s, game)
     return costs | generator_phase(s, adversaries)
 
 
 def discriminator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
-    """Every discriminator moves; the generator gets no gradient."""
+    """Update every discriminator; the generator gets no gradient."""
     costs = {f"train/disc_{a.name}": discriminator_cost(*_logits(s, a)) for a in adversaries}
     return _descend_sum(s.optimizers["discriminator"], costs)
 
 
 def generator_phase(s: State, adversaries: Sequence[Adversary]) -> Costs:
-    """The generator moves through the fakes; the discriminators get no gradient."""
+    """Update the generator through the fakes; the discriminators get no gradient."""
     return _descend_sum(s.optimizers["generator"], _generator_costs(s, adversaries))
 
 
@@ -113,10 +113,10 @@ def joint_phase(
     game: Game,
     penalty: Tensor | None = None,
 ) -> Costs:
-    """One pass of the encoder serves all: the discriminators move, then encoder and decoder.
+    """Update the discriminators, then encoder and decoder, all from one pass of the encoder.
 
-    The paper's phases follow one another.  Here reconstruction and generator take their gradients
-    at the same point, and each moves the encoder as far as its own optimiser does.
+    The paper's phases follow one another.  Here reconstruction and generator compute their
+    gradients at the same weights, and each updates the encoder at its own optimiser's rate.
     """
     adversaries, costs = _train_discriminators(s, game)
     recon, fooled = reconstruction_cost(x_hat, x), _generator_costs(s, adversaries)
@@ -130,19 +130,19 @@ def joint_phase(
 
 
 def classification_phase(s: State, logits: Tensor, y: Tensor) -> Costs:
-    """q(y|x) moves."""
+    """Update q(y|x)."""
     cost = classification_cost(logits, y)
     return _descend_sum(s.optimizers["classification"], {"train/class": cost})
 
 
 def descend(optimizer: Optimizer, cost: Tensor) -> None:
-    """One step of the optimiser's own parameters; no other parameter gets a gradient."""
+    """Take one step on the optimiser's own parameters; no other parameter gets a gradient."""
     _differentiate(optimizer, cost)
     optimizer.step()
 
 
 def _descend_both(s: State, recon: Tensor, fooled: Tensor) -> None:
-    """One step of each optimiser.  Both gradients exist before a weight moves."""
+    """Take one step of each optimiser, after computing both gradients at the same weights."""
     generator = s.optimizers["generator"]
     params = _differentiate(generator, fooled, retain_graph=True)
     gradients = [p.grad for p in params]
@@ -155,7 +155,7 @@ def _descend_both(s: State, recon: Tensor, fooled: Tensor) -> None:
 def _differentiate(
     optimizer: Optimizer, cost: Tensor, *, retain_graph: bool = False
 ) -> list[Tensor]:
-    """Give the optimiser's parameters their gradients; return these parameters."""
+    """Compute the gradients of the optimiser's parameters; return these parameters."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad()
     cost.backward(torch.ones_like(cost), retain_graph=retain_graph, inputs=params)
@@ -163,17 +163,17 @@ def _differentiate(
 
 
 def _reach(optimizer: Optimizer) -> float | Tensor:
-    """How far SGD moves a weight by one gradient in the end, in units of that gradient."""
+    """Total distance that SGD moves a weight by one gradient, in units of that gradient."""
     group = optimizer.param_groups[0]
     reach: float | Tensor = group["lr"] / (1 - group["momentum"])
     return reach
 
 
 def _train_discriminators(s: State, game: Game) -> tuple[Sequence[Adversary], Costs]:
-    """`discriminator_steps` steps on the batch; return the first adversaries and the last costs.
+    """Take `discriminator_steps` steps on the batch; return first adversaries and last costs.
 
-    Further steps see new draws of the priors.  The fakes of an autoencoder stay the same codes: no
-    step moves the encoder, so that new codes would cost a pass and say little more.
+    Further steps use new draws of the priors.  An autoencoder's fakes stay the same codes: no step
+    updates the encoder, so new codes would cost a pass and add little information.
     """
     adversaries = game()
     costs = discriminator_phase(s, adversaries)
@@ -185,15 +185,17 @@ def _train_discriminators(s: State, game: Game) -> tuple[Sequence[Adversary], Co
 
 
 def _logits(s: State, a: Adversary) -> tuple[Tensor, Tensor]:
-    """Logits of real and fake.  One product for both is faster than two; discriminators have no
-    batch norm, so that it gives the same."""
+    """Return the logits of real and fake, computed in one product, which is faster than two.
+
+    One product gives the same logits, since discriminators have no batch norm.
+    """
     both = torch.cat([a.real, a.fake.detach()], dim=-2)
     real, fake = _judge(s, a, both).split([a.real.shape[-2], a.fake.shape[-2]], dim=-2)
     return real, fake
 
 
 def _judge(s: State, a: Adversary, x: Tensor) -> Tensor:
-    """Logits (B, 1) of points (B, ·), which instance noise blurs where it is asked for.
+    """Return the logits (B, 1) of points (B, ·), after adding instance noise if configured.
 
     Noise makes the supports of real and fake overlap (Sønderby et al. 2016, arXiv:1610.04490).
     """

@@ -1,8 +1,8 @@
-"""The three encoders q(z|x) of section 2, with q(y|x) beside them where a model has labels.
+"""The three encoders q(z|x) of section 2, with an additional q(y|x) for models with categories.
 
 Shapes: B batch, D pixels, L code, K categories (0 without q(y|x)).  Both heads are rows of the
-body's last layer, so they share all others.  `noise` is the stream of every draw; without it the
-encoder returns one fixed code per image (the Gaussian's mean; f(x, 0) of the universal
+body's last layer, so they share all other layers.  `noise` is the stream of every draw; without
+`noise` the encoder returns one fixed code per image (the Gaussian's mean; f(x, 0) of the universal
 approximator).
 """
 
@@ -15,7 +15,7 @@ from aae_core.streams import standard_normal
 
 
 class Posterior(nn.Module):
-    """x -> the logits of q(y|x), (B, K), and z ~ q(z|x), (B, L)."""
+    """Base of the encoders: x (B, D) to the logits of q(y|x), (B, K), and z ~ q(z|x), (B, L)."""
 
     def __init__(self, body: nn.Module, categories: int = 0) -> None:
         super().__init__()
@@ -28,19 +28,19 @@ class Posterior(nn.Module):
 
 
 class Deterministic(Posterior):
-    """z = f(x): q(z) takes its randomness from the data alone.  The body: (B, D) -> (B, K + L)."""
+    """z = f(x): q(z) is random only through the data.  The body maps (B, D) -> (B, K + L)."""
 
     def forward(self, x: Tensor, noise: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         return self.heads(x, noise)
 
 
 class Gaussian(Posterior):
-    """z ~ N(μ(x), diag σ²(x)), reparametrised: z = μ + σ·ε.  The body: (B, D) -> (B, K + 2L)."""
+    """z ~ N(μ(x), diag σ²(x)), computed as z = μ + σ·ε.  The body maps (B, D) -> (B, K + 2L)."""
 
     def moments(
         self, x: Tensor, noise: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The logits, μ and log σ²; `noise` draws the body's dropout masks alone."""
+        """Return the logits, μ and log σ²; `noise` only draws the body's dropout masks."""
         logits, code = self.heads(x, noise)
         mean, log_variance = code.chunk(2, dim=-1)
         return logits, mean, log_variance
@@ -51,9 +51,9 @@ class Gaussian(Posterior):
 
 
 class Universal(Posterior):
-    """z = f(x, η), η ~ N(0, I): any q(z|x), its density out of reach but never needed.
+    """z = f(x, η), η ~ N(0, I): represents any q(z|x); its density is unknown and not needed.
 
-    The body: (B, D + noise_dim) -> (B, K + L).
+    The body maps (B, D + noise_dim) -> (B, K + L).
     """
 
     def __init__(self, body: nn.Module, noise_dim: int, categories: int = 0) -> None:
@@ -80,5 +80,5 @@ def build_posterior(
 
 
 def reparametrise(mean: Tensor, log_variance: Tensor, noise: torch.Generator) -> Tensor:
-    """z = μ + σ·ε (Kingma and Welling 2014)."""
+    """Return z = μ + σ·ε, ε ~ N(0, I) (Kingma and Welling 2014)."""
     return mean + torch.exp(0.5 * log_variance) * standard_normal(mean.shape, noise)

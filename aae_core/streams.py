@@ -1,4 +1,4 @@
-"""Named random streams as torch has them."""
+"""Named random streams as torch generators."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _HEAD, _WORDS = 24, 624
 
 
 class Streams(torch.Generator):
-    """One stream of every member of a pack: whatever is drawn is drawn from each, and stacked."""
+    """One stream of every member of a pack; a draw is the stack of one draw from each stream."""
 
     members: Sequence[torch.Generator]
 
@@ -24,10 +24,10 @@ class Streams(torch.Generator):
 
 
 def generator(seed: int, *path: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The stream named by `path`: different names share no draws, on a CPU or on a GPU.
+    """Return the stream named by `path`; different names give independent streams on CPU and GPU.
 
-    A GPU's generator (Philox) takes all 63 bits of the name's seed. The CPU's (Mersenne Twister)
-    would keep the low 32, so its 624 words are filled from the name itself.
+    The GPU's generator (Philox) uses all 63 bits of the name's seed. The CPU's generator (Mersenne
+    Twister) would keep only 32 bits, so its 624 words are derived from the name itself.
     """
     stream = torch.Generator(device).manual_seed(stream_seed(seed, *path))
     if stream.device.type == "cpu":
@@ -39,7 +39,7 @@ def generator(seed: int, *path: str | int, device: torch.device | str = "cpu") -
 
 
 def permutations(n: int, wanted: int, stream: torch.Generator) -> Tensor:
-    """The first `wanted` entries of permutations of 0 … n−1, one after the other."""
+    """Return the first `wanted` entries of concatenated permutations of 0 … n−1."""
     rounds = -(-wanted // n)
     order = [torch.randperm(n, generator=stream, device=stream.device) for _ in range(rounds)]
     return torch.cat(order)[:wanted]

@@ -1,11 +1,11 @@
-"""Parzen likelihood: our engine against brute force and other libraries, side by side.
+"""Compare the speed of our Parzen likelihood with brute force and other libraries.
 
     python benchmarks/parzen.py [CHECKPOINT] [--samples 1000000] [--rivals] [--growth] [--actors]
 
-Samples are a checkpoint's, points MNIST's test images; without a checkpoint, both come from a
-random decoder of MNIST's shape and spectrum. Engine and brute force get the same arrays and take
-turns, block by block, since machines are noisy; the ratio is what counts. Drawing is not timed.
-The engine uses one thread; `--threads` are for brute force and the matrix product beside it.
+Samples come from a checkpoint, points are MNIST's test images. Without a checkpoint, a random
+decoder with MNIST's shape and spectrum generates both. Engine and brute force get the same arrays
+and alternate block by block, since machines are noisy. Only the ratio matters. Drawing is not
+timed. The engine uses one thread; `--threads` applies to brute force and the matrix product.
 """
 
 import argparse
@@ -35,21 +35,21 @@ from orchestrator.execution import cluster
 from orchestrator.settings import Settings
 
 _SIZES = (10_000, 100_000, 1_000_000)
-_BRUTE = 20  # blocks, at most, that brute force is run on
+_BRUTE = 20  # blocks at most for brute force
 _TILES = ((250, 500), (500, 1_000), (1_000, 1_000), (1_000, 2_000), (2_000, 2_000))
-_LEAST = -80.0  # exponent below which terms add nothing, and are slow for being denormal
-_CHECKED = 300  # points that are compared with double precision
-_SECONDS = 5.0  # of matrix products beside actors
-_ROUNDS = 2  # of one process and two, in turns; the best of each counts
+_LEAST = -80.0  # exponent; smaller terms add nothing, and denormal numbers are slow
+_CHECKED = 300  # points compared with double precision
+_SECONDS = 5.0  # of matrix products for --actors
+_ROUNDS = 2  # of one and of two processes, alternating; the best of each counts
 
 Report = dict[str, Any]
 
 
 class Surrogate:
-    """A decoder of MNIST's shape and about its spectrum: variances i^−1.2, 52.7 in all.
+    """A decoder with MNIST's shape and roughly its spectrum: variances i^−1.2, 52.7 in total.
 
-    A coordinate is a wave through the code, √2 cos(z·w_i + b_i), z ~ N(0, I) in 8 dimensions. The
-    first 64 make a sample; a point has noise along the others, since data lie off any manifold.
+    A coordinate is a wave of the code, √2 cos(z·w_i + b_i), z ~ N(0, I) in 8 dimensions. A sample
+    uses the first 64 coordinates. A point has noise along the others, since data leave a manifold.
     """
 
     pixels, rank = 784, 64
@@ -76,7 +76,7 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class Draws:
-    """N samples of a checkpoint, or of the surrogate: a recipe, which actors can be sent."""
+    """A recipe for N samples of a checkpoint or the surrogate, small enough to send to actors."""
 
     checkpoint: Path | None
     n_samples: int
@@ -99,13 +99,13 @@ def points_for(checkpoint: Path | None, n: int) -> Tensor:
 
 
 def brute_force(x: Tensor, samples: Tensor, sigma: float, tile: tuple[int, int]) -> Tensor:
-    """Of all pairs, in single precision."""
+    """Return the log-sums over all pairs in single precision."""
     rate, columns = 0.5 / sigma**2, samples.split(tile[1])
     halves = [-rate * s.square().sum(1) for s in columns]
 
     def part(rows: Tensor, s: Tensor, half: Tensor) -> Tensor:
         scores = torch.addmm(half, rows, s.T, alpha=2 * rate)
-        best = scores.amax(1)  # torch.logsumexp takes ten times as long where most terms vanish
+        best = scores.amax(1)  # torch.logsumexp is ten times slower if most terms vanish
         return scores.sub_(best[:, None]).clamp_(min=_LEAST).exp_().sum(1).log_().add_(best)
 
     def over(rows: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def fastest_tile(x: Tensor, samples: Tensor, sigma: float) -> tuple[int, int]:
 
 
 def product(x: Tensor, samples: Tensor) -> None:
-    """The matrix product that all pairs take, and nothing else."""
+    """Compute only the matrix product over all pairs."""
     out = torch.empty(1_000, 1_000)
     for rows in x.split(1_000):
         for s in samples.split(1_000):
@@ -133,7 +133,7 @@ def product(x: Tensor, samples: Tensor) -> None:
 
 
 def direct(points: Tensor, samples: Tensor, sigma: float) -> Tensor:
-    """From differences in double precision."""
+    """Return the log-sums from differences in double precision."""
     x, parts = points.double(), []
     for s in samples.double().split(1_000):
         distances = torch.cdist(x, s, compute_mode="donot_use_mm_for_euclid_dist")
@@ -142,7 +142,7 @@ def direct(points: Tensor, samples: Tensor, sigma: float) -> Tensor:
 
 
 def log_constant(n_samples: int, pixels: int, sigma: float) -> float:
-    """What log-sums have more than log-likelihoods."""
+    """Return log-sum minus log-likelihood."""
     return math.log(n_samples) + pixels * math.log(sigma * math.sqrt(2 * math.pi))
 
 
@@ -185,7 +185,7 @@ def compare(draws: Draws, points: Tensor, sigma: float, threads: int, rss: float
     torch.set_num_threads(threads)
     tile = fastest_tile(points, source.block(0), sigma)
     result = parzen.run_protocol(run, n, None, points, sigma=sigma)
-    engine = result.seconds - sum(seconds.values())  # whatever else the protocol did
+    engine = result.seconds - sum(seconds.values())  # includes the rest of the protocol
     scale = blocks / len(rough)
     brute, alone = seconds["brute force"] * scale, seconds["product"] * scale
     log_sums = result.per_point[checked] + log_constant(n, pixels, sigma)
@@ -213,7 +213,7 @@ def compare(draws: Draws, points: Tensor, sigma: float, threads: int, rss: float
 
 
 def resident(kind: str) -> float:
-    """MiB of this process: VmRSS now, VmHWM at most until now."""
+    """Return this process's memory in MiB: VmRSS is current, VmHWM the peak."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{kind}:")[2].split()[0]) / 1024
 
@@ -222,7 +222,7 @@ def resident(kind: str) -> float:
 
 
 def rivals(x: Tensor, samples: Tensor, sigma: float, engine_s: float) -> Report:
-    """Seconds, how many times ours, and the largest error in nats; or why there are none."""
+    """Return seconds, ratio to ours and largest error in nats per library, or why it cannot run."""
     from sklearn.neighbors import KernelDensity
 
     exact = direct(x[:_CHECKED], samples, sigma)
@@ -235,7 +235,7 @@ def rivals(x: Tensor, samples: Tensor, sigma: float, engine_s: float) -> Report:
         took = time.perf_counter() - began
         found[name] = {"seconds": took, "times_ours": took / engine_s, "error": error}
 
-    # one leaf: bounds over smaller ones are off by many nats in so many dimensions
+    # one leaf: in so many dimensions, bounds over smaller leaves are wrong by many nats
     density = KernelDensity(bandwidth=sigma, metric="euclidean", leaf_size=len(samples))
     density.fit(samples.double().numpy())
     measure(
@@ -245,7 +245,7 @@ def rivals(x: Tensor, samples: Tensor, sigma: float, engine_s: float) -> Report:
     if importlib.util.find_spec("pykeops") is not None:
         lazy = importlib.import_module("pykeops.torch").LazyTensor
         log_terms = (-0.5 / sigma**2) * lazy(x[:, None]).sqdist(lazy(samples[None]))
-        for _ in range(2):  # the first time, it compiles
+        for _ in range(2):  # the first call compiles
             measure("KeOps", lambda: log_terms.logsumexp(dim=1)[:, 0])
     return found
 
@@ -264,7 +264,7 @@ def why_no_gaussian_kde(samples: Tensor, sigma: float) -> str:
 
 
 def actors(draws: Draws, points: Tensor, sigma: float) -> Report:
-    """What two processes gain over one: the engine, drawing included, and matrix products."""
+    """Return the gain of two processes over one, for the engine with drawing and for products."""
     with cluster.connected(Settings.from_environment()):
         import ray
 
@@ -279,7 +279,7 @@ def actors(draws: Draws, points: Tensor, sigma: float) -> Report:
 
         def products(processes: int) -> float:
             at_work = ray.remote(num_cpus=1)(product_rate)
-            for seconds in (0.1, _SECONDS):  # the first while workers start
+            for seconds in (0.1, _SECONDS):  # the first run covers the workers' start
                 rates = ray.get([at_work.remote(seconds) for _ in range(processes)])
             return sum(rates)
 
@@ -298,7 +298,7 @@ def actors(draws: Draws, points: Tensor, sigma: float) -> Report:
 
 
 def product_rate(seconds: float) -> float:
-    """GFLOP/s on one thread."""
+    """Return the matrix product's GFLOP/s on one thread."""
     torch.set_num_threads(1)
     x, done, began = torch.rand(1_000, 784), 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -311,7 +311,7 @@ def product_rate(seconds: float) -> float:
 
 
 def told(found: Report) -> str:
-    """A column for every number of samples; a line for every library, and for two processes."""
+    """Return a column per number of samples, and a line per library and for two processes."""
 
     def text(value: Any) -> str:
         if isinstance(value, dict):
@@ -350,7 +350,7 @@ def main() -> None:
         sizes |= {n for n in _SIZES if n < options.samples}
 
     def setting(n: int) -> tuple[Draws, Tensor, float]:
-        # the grid's best for decoders of MNIST: the more samples, the narrower their kernels
+        # the grid's best for MNIST decoders: more samples need narrower kernels
         sigma = options.sigma or parzen.SIGMA_GRID[1 if n >= _SIZES[-1] else 2]
         return Draws(checkpoint, n), points, sigma
 

@@ -1,8 +1,9 @@
-"""What principal components reconstruct: the measure of any code of as many dimensions.
+"""Compute PCA's reconstruction error, the baseline for codes with as many dimensions.
 
     python benchmarks/pca.py [--data mnist] [--dimensions 2]
 
-Prints ½‖x̂ − x‖² per test image, the components those of the training images: beside `test/recon`.
+Prints ½‖x̂ − x‖² per test image, to compare with `test/recon`. The principal components are those
+of the training images.
 """
 
 import argparse

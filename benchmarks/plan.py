@@ -1,9 +1,9 @@
-"""Compare the time that `aae-sweep plan` expects of training with the time that training takes.
+"""Compare the training time that `aae-sweep plan` estimates with the measured time.
 
     AAE_DATA=… python benchmarks/plan.py [FILE] [--epochs 20]
 
-Trials of so many epochs, as many as the machine trains at once, run as a sweep's search without a
-pruner. The estimate is made before and after it, since machines drift; the ratio is of their mean.
+A sweep's search runs as many trials as the machine trains at once, of so many epochs, without a
+pruner. The estimate is the mean of one before and one after the search, since machines drift.
 """
 
 import argparse
@@ -57,7 +57,7 @@ class Command:
         return self._json("plan", self._file, *self._set, f"--set=search.trials={trials}")
 
     def train(self, trials: int) -> float:
-        """Seconds from the first search trial's start to the last one's end; then it is stopped."""
+        """Run the search, then kill the driver. Return seconds from first start to last end."""
         options = [*self._set, f"--set=search.trials={trials}"]
         driver = subprocess.Popen(
             [_COMMAND, "run", self._file, *options],

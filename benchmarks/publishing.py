@@ -1,4 +1,4 @@
-"""What a benchmark leaves: a table on stdout, all it found in benchmarks/results/NAME.json."""
+"""Output of benchmarks: a table on stdout, all results in benchmarks/results/NAME.json."""
 
 import json
 import os
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).with_name("results")
 
 
 def publish(name: str, found: dict[str, Any], table: str) -> None:
-    """The JSON also says on which machine, and by which versions."""
+    """Print the table and write the JSON file, with the machine and versions."""
     machine = provenance(len(os.sched_getaffinity(0)), gpu=torch.cuda.is_available())
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / f"{name}.json"

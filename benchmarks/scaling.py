@@ -1,14 +1,14 @@
-"""What a sweep takes on 2 to 1,000 GPUs: a simulation fed with this machine's measured costs.
+"""Simulate a sweep's duration on 2 to 1,000 GPUs from costs measured on this machine.
 
     python benchmarks/scaling.py
 
-Simulated is what `aae-sweep run` does: workers that are used again for the next trial, one driver
-that serves them one after the other (a trial's beginning and end, an epoch's report, for whose
-verdict its worker waits), and asynchronous successive halving as Optuna decides it.  What an epoch
-and a trial cost the driver is measured first: its processor time in three sweeps over digits,
-Tune, study, spool and MLflow included, of which one has more trials and one has longer ones.
+The simulation follows `aae-sweep run`. Workers are reused for the next trial. One driver serves
+requests in sequence: the start and end of a trial, and each epoch's report, whose verdict the
+worker waits for. Asynchronous successive halving works as in Optuna. The driver's cost of an epoch
+and of a trial is its CPU time in three sweeps over digits, with Tune, study, outbox and MLflow. One
+of these sweeps has more trials, one has longer trials.
 
-A trial's epochs last as long as is said, give or take a tenth; how good it is, is drawn at random.
+Epochs have the given duration ± 10 %. A trial's quality is random.
 """
 
 import heapq
@@ -28,7 +28,7 @@ GPUS = (2, 8, 64, 256, 1000)
 EPOCH_SECONDS = (2.0, 10.0, 60.0)
 TRIALS_A_GPU, EPOCHS = 16, 50
 GRACE, FACTOR = 5, 3
-START_SECONDS = 0.5  # of the next trial on a worker that is there
+START_SECONDS = 0.5  # of the next trial on a reused worker
 
 _SWEEP = """\
 name: costs
@@ -48,7 +48,7 @@ evaluate: {{parzen: {{samples: 10000, screen_samples: 10000}}}}
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of the driver."""
+    """CPU seconds of the driver."""
 
     trial: float
     epoch: float
@@ -61,7 +61,7 @@ def measured() -> Costs:
 
 
 def driver_seconds(trials: int, epochs: int) -> float:
-    """Of processor time, in the search of a sweep."""
+    """Return the driver's CPU time in the search of a sweep."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "costs.yaml"
         file.write_text(_SWEEP.format(trials=trials, epochs=epochs))
@@ -85,7 +85,7 @@ def driver_seconds(trials: int, epochs: int) -> float:
 
 @dataclass
 class Halving:
-    """Who goes on at a rung: the best of every FACTOR, among those that have come so far."""
+    """Asynchronous halving: the best 1 / FACTOR of the trials seen so far at a rung continue."""
 
     rungs: dict[int, list[float]] = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ class Halving:
 
 
 class Driver:
-    """Serves one request after the other."""
+    """A driver that serves one request after the other."""
 
     def __init__(self) -> None:
         self.free, self.busy = 0.0, 0.0

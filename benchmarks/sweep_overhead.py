@@ -1,20 +1,20 @@
-"""Seconds that a sweep costs beyond its training: ours against Ray Tune's stock recipe.
+"""Compare a sweep's overhead beyond training with that of Ray Tune's stock recipe.
 
     python benchmarks/sweep_overhead.py [--rounds 5]
     python benchmarks/sweep_overhead.py --trials 1000
 
-Trials of one epoch on scikit-learn's digits. What a trial costs is the slope of the wall time
-between sweeps of 32 and 64 trials, so that what a sweep costs once is not in it. Training alone is
-the same trials in as many processes, with nothing around them; the rest is overhead. They take
-turns, since machines are noisy; the stock recipe takes part in the first round alone. Ours is
-`aae-sweep run` with all it does: study, checkpoints, MLflow, confirmation, report. The stock recipe
-is the documentation's: Tuner, OptunaSearch, MLflowLoggerCallback, a function that reports with a
-checkpoint; its MLflow store is SQLite as well.
+Trials have one epoch on scikit-learn's digits. The cost of a trial is the slope of wall time
+between sweeps of 32 and 64 trials, which excludes a sweep's fixed costs. Training alone runs the
+same trials in as many processes without a sweep. Overhead is the difference. The contestants
+alternate, since machines are noisy; the stock recipe only runs in the first round. Ours is the
+full `aae-sweep run`: study, checkpoints, MLflow, confirmation, report. The stock recipe follows
+the documentation: Tuner, OptunaSearch, MLflowLoggerCallback, a function that reports with a
+checkpoint. Its MLflow store is SQLite, too.
 
-Beside them: how long `aae-sweep --help` takes, and how many trials an hour the quickstart trains.
+Also measured: the time of `aae-sweep --help`, and the quickstart's trials per hour.
 
-With `--trials`, one sweep of so many: seconds per trial and the driver's memory as it goes on,
-beside what Optuna's TPE alone takes for its suggestions; and what its report takes.
+With `--trials`, one sweep of so many trials: seconds per trial and the driver's memory over time,
+the time of suggestions by Optuna's TPE alone, and the costs of the report.
 """
 
 import argparse
@@ -48,10 +48,10 @@ from orchestrator.sweepfile.loader import load_sweep
 from orchestrator.sweepfile.spec import SweepSpec
 
 _SIZES = (32, 64)
-_WINDOW = 100  # trials that are looked at together
-_STARTUP = 20  # trials before TPE learns
-_STARTS = 15  # of the command
-_GOAL = 0.5  # seconds that one may take
+_WINDOW = 100  # trials that are averaged
+_STARTUP = 20  # random trials before TPE suggests any
+_STARTS = 15  # of `aae-sweep --help`
+_GOAL = 0.5  # seconds for one start at most
 _COMMAND = Path(sys.executable).with_name("aae-sweep")
 
 _SWEEP = """\
@@ -99,7 +99,7 @@ def in_processes(function: Callable[[Path, int], None], folder: Path, shares: li
         pool.starmap(function, [(folder, share) for share in shares], chunksize=1)
 
 
-# -- who takes turns, each in a folder of its own -------------------------------------------------
+# -- the contestants, each in its own folder ------------------------------------------------------
 
 
 def ours(folder: Path, trials: int) -> None:
@@ -171,7 +171,7 @@ def _stock(folder: Path, trials: int) -> None:
             ],
         ),
     )
-    with chdir(folder), redirect_stdout(sys.stderr):  # MLflow puts artifacts here, Tune talks
+    with chdir(folder), redirect_stdout(sys.stderr):  # MLflow's artifacts go here; Tune prints
         results = tuner.fit()
     if results.errors or len(results) != trials:
         raise SystemExit(f"the stock recipe ended {len(results)} trials: {results.errors}")
@@ -190,7 +190,7 @@ def _alone(folder: Path, trials: int) -> None:
             pass
 
 
-# -- what a trial costs ---------------------------------------------------------------------------
+# -- the cost of a trial --------------------------------------------------------------------------
 
 TURNS: dict[str, Callable[[Path, int], None]] = {"alone": alone, "ours": ours, "stock": stock}
 
@@ -208,7 +208,7 @@ def compare(rounds: int) -> Report:
     for number in range(rounds):
         for name, run in TURNS.items():
             if name == "stock" and number > 0:
-                continue  # one takes longer than all other rounds
+                continue  # one stock round is longer than all others
             slope = (seconds(run, large) - seconds(run, small)) / (large - small)
             slopes[name].append(slope)
             print(f"round {number + 1}: {name} {slope:.3f} s a trial", file=sys.stderr)
@@ -228,7 +228,7 @@ def compare(rounds: int) -> Report:
 
 
 def start_up() -> Report:
-    """Of the command that does nothing but say what there is."""
+    """Return the time of `aae-sweep --help`."""
 
     def once() -> float:
         began = time.perf_counter()
@@ -240,7 +240,7 @@ def start_up() -> Report:
 
 
 def quickstart() -> Report:
-    """From the first trial's start to the last one's end; what is pruned counts as trained."""
+    """Return the search's figures, from first trial start to last end. Pruned trials count."""
     file = Path(__file__).parents[1] / "sweeps" / "quickstart.yaml"
     short = {"confirm.seeds": 1, "evaluate.parzen.samples": 10_000}
     short["confirm.baseline"] = "false"
@@ -274,7 +274,7 @@ def quickstart() -> Report:
 def long_sweep(trials: int) -> Report:
     with tempfile.TemporaryDirectory() as name:
         folder, said = Path(name), []
-        ends, cpu, resident = [], [], []  # at every trial's end; of the driver alone
+        ends, cpu, resident = [], [], []  # at every trial's end; of the driver only
         with driver(folder, trials) as process:
             assert process.stderr is not None
             for line in process.stderr:
@@ -299,7 +299,7 @@ def long_sweep(trials: int) -> Report:
 
 
 def report_of(folder: Path) -> Report:
-    """What it takes to build and, where there is a Chromium, to open."""
+    """Return the time to build the report and, if Chromium is installed, to open it."""
     file = folder / "report.html"
     command = [_COMMAND, "report", "latest", "--out", file]
     environment = os.environ | {"AAE_HOME": str(folder / "home")}
@@ -338,7 +338,7 @@ def resident_mib(pid: int) -> float:
 
 
 def tpe_alone(spec: SweepSpec, trials: int) -> list[float]:
-    """Seconds of every suggestion, in memory; values are the first parameter's."""
+    """Return the seconds of every suggestion, in memory. A trial's value is its first parameter."""
     study, took = optuna.create_study(), []
     assert spec.search is not None
     for number in range(trials):

@@ -1,23 +1,23 @@
-"""Training throughput, images a second: ours, pythae's and a plain PyTorch loop, side by side.
+"""Compare training throughput in images per second: ours, pythae and a plain PyTorch loop.
 
     python benchmarks/train_step.py [--pack]
 
-The network and batch of the likelihood experiments (784-1000-1000-8, batch 100), on one thread and
-on all of them.  Every contestant trains on the same images, its batches drawn by its own means, in
-a process of its own.  They take turns, since machines are noisy: ratios count.  pythae's
-Adversarial_AE (Chadebec et al. 2022) is trained by its own trainer with its own defaults, where
-`pip install pythae` has put it.  The plain loop is what tutorials show: a DataLoader, stock
-optimisers, a forward pass a cost.
+Network and batch are those of the likelihood experiments (784-1000-1000-8, batch 100), on one
+thread and on all threads. Each contestant trains on the same images in its own process, and draws
+batches in its own way. The contestants alternate, since machines are noisy. Only ratios matter.
+pythae's Adversarial_AE (Chadebec et al. 2022) runs with its own trainer and defaults, if installed
+(`pip install pythae`). The plain loop is as in tutorials: a DataLoader, stock optimisers, a forward
+pass per loss.
 
-The roofline is the least time in which this machine could do our step: its matrix products at the
-rate of a large one, then the optimisers' traffic (weight and momentum read and written, gradient
-read) at the bandwidth of a long vector sum, both measured in the same rounds.
+The roofline is the least time that this machine needs for our step: matrix products at the rate of
+a large product, then the optimisers' traffic (weight and momentum read and written, gradient read)
+at the bandwidth of a long vector sum. Both rates are measured in the same rounds.
 
-Then other architectures, batches and widths, and two trials of a sweep at once against one, beside
-two bare processes against one: what the machine itself allows.
+Further runs: other architectures, batches and widths; two simultaneous trials of a sweep against
+one, and two bare processes against one, which is the machine's limit.
 
-With `--pack`, one trial against packs of them (`aae_core.training.pack`), images a second of all
-members: on one thread, as trials of a sweep are, or on a GPU where there is one.
+With `--pack`, one trial against packs of trials (`aae_core.training.pack`), in images per second of
+all members: on one thread, like a sweep's trials, or on a GPU if there is one.
 """
 
 import argparse
@@ -51,13 +51,13 @@ from aae_core.training.pack import Pack
 
 SIDE, CODE, CLASSES = 28, 8, 10
 PIXELS = SIDE**2
-IMAGES = 2000  # that a contestant trains on in a round
+IMAGES = 2000  # per contestant and round
 ROUNDS = 15
-FLOATS = 1 << 25  # of each vector summed: far more than any cache holds
+FLOATS = 1 << 25  # in each summed vector: far larger than any cache
 MATRIX = 2048  # rows and columns of the matrices multiplied
-EPOCHS = 8  # of trials at once
+EPOCHS = 8  # of simultaneous trials
 PACKS = (1, 4, 16)  # members
-PACKED_IMAGES = 500  # that each of them trains on in a round
+PACKED_IMAGES = 500  # per member and round
 PACKED_WIDTHS = (30, 100, 200, 400)
 CORES = len(os.sched_getaffinity(0))
 
@@ -74,7 +74,7 @@ confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10000, screen_samples: 10000}}}}
 """
 
-Contestant = Callable[[], float]  # trains on IMAGES images; images a second
+Contestant = Callable[[], float]  # trains on IMAGES images; returns images per second
 
 
 def random_images(n: int = IMAGES, side: int = SIDE) -> np.ndarray:
@@ -87,7 +87,7 @@ def random_data(n: int = IMAGES, side: int = SIDE) -> TrainingData:
 
 
 def trial(kind: str = "aae", hidden: int = 1000, batch: int = 100, **model: Any) -> TrialConfig:
-    """As the paper has it, for longer than anyone waits."""
+    """Return the paper's configuration, with practically endless epochs."""
     return TrialConfig(
         DataConfig("arrays", path="random"),
         ModelConfig(kind, **{"code_dim": CODE, "hidden": (hidden, hidden)} | model),  # type: ignore[arg-type]
@@ -219,7 +219,7 @@ def timed(train: Callable[[], object], images: int = IMAGES) -> Contestant:
 
 
 def product_rate() -> float:
-    """Floating-point operations a second."""
+    """Measure floating-point operations per second."""
     a, b, out = (torch.randn(MATRIX, MATRIX) for _ in range(3))
     began = time.perf_counter()
     for _ in range(4):
@@ -228,7 +228,7 @@ def product_rate() -> float:
 
 
 def bandwidth() -> float:
-    """Bytes a second."""
+    """Measure bytes per second."""
     a, b = torch.ones(FLOATS), torch.ones(FLOATS)
     began = time.perf_counter()
     for _ in range(4):
@@ -237,7 +237,7 @@ def bandwidth() -> float:
 
 
 def needs(config: TrialConfig) -> dict[str, float]:
-    """Of one step: floating-point operations, and bytes that the optimisers read and write."""
+    """Return a step's floating-point operations, and the bytes that optimisers read and write."""
     data = random_data()
     state = TrainState.create(config, data)
     state.model.train()
@@ -254,7 +254,7 @@ def needs(config: TrialConfig) -> dict[str, float]:
 
 
 def race(contestants: Mapping[str, Contestant]) -> dict[str, list[float]]:
-    """By turns, after a round that warms up."""
+    """Run the contestants alternately, after a warm-up round."""
     for contestant in contestants.values():
         contestant()
     rounds = [{name: run() for name, run in contestants.items()} for _ in range(ROUNDS)]
@@ -296,7 +296,7 @@ def against_others(threads: int) -> dict[str, Any]:
 
 @contextmanager
 def apart(name: str, threads: int) -> Iterator[Contestant]:
-    """A contestant in a process of its own, which rests until it is asked."""
+    """Yield a contestant in its own process, which waits for requests."""
     command = [sys.executable, __file__, "--contestant", name, "--threads", str(threads)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -314,7 +314,7 @@ def apart(name: str, threads: int) -> Iterator[Contestant]:
 
 
 def answer(name: str, threads: int) -> None:
-    """What a contestant's process does: a round for every line that it is sent."""
+    """Serve as a contestant's process: run a round for every line on stdin."""
     torch.set_num_threads(threads)
     with redirect_stdout(sys.stderr):
         contestant = OTHERS[name]() if name in OTHERS else ours(OURS[name])
@@ -325,14 +325,14 @@ def answer(name: str, threads: int) -> None:
 
 
 def roofline(config: TrialConfig, measured: dict[str, list[float]]) -> list[float]:
-    """Images a second in each round."""
+    """Return the roofline in images per second for each round."""
     step = needs(config)
     rates = zip(measured["product"], measured["bandwidth"], strict=True)
     return [config.training.batch_size / (step["flop"] / p + step["bytes"] / b) for p, b in rates]
 
 
 def variations() -> dict[str, float]:
-    """Images a second on all threads: other architectures, larger batches, wider nets."""
+    """Measure images per second on all threads: other architectures, batches and widths."""
     torch.set_num_threads(CORES)
     configs = {
         "aae": trial(),
@@ -349,7 +349,7 @@ def variations() -> dict[str, float]:
 
 
 def probe() -> float:
-    """Images a second of one thread with the step and its validation, and nothing else."""
+    """Measure images per second of training and validation alone, on one thread."""
     torch.set_num_threads(1)
     data = random_data()
     epochs = fit(TrainState.create(trial(), data), data)
@@ -358,14 +358,14 @@ def probe() -> float:
 
 
 def probes(n: int) -> float:
-    """The sum over so many processes at once."""
+    """Return the summed images per second of n simultaneous processes."""
     command = [sys.executable, __file__, "--probe"]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(n)]
     return sum(float(process.communicate()[0]) for process in running)
 
 
 def trials(n: int) -> float:
-    """The same of so many trials of a sweep at once, by when MLflow was told of their epochs."""
+    """Return the same for n simultaneous trials of a sweep, by MLflow's times of their epochs."""
     from mlflow import MlflowClient
 
     with tempfile.TemporaryDirectory() as name:
@@ -405,7 +405,7 @@ def at_once() -> dict[str, float]:
 
 
 def packs() -> dict[str, Any]:
-    """Nets of each size, by turns alone and in packs of so many members."""
+    """Measure networks of each size, alternately alone and in packs of 1, 4 and 16 members."""
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mnist, digits = random_data(PACKED_IMAGES), random_data(PACKED_IMAGES, 8)

@@ -1,15 +1,15 @@
-"""Verdicts on simulated truth: how often "worse", "equivalent" and the gain's interval are wrong.
+"""Measure how often "worse", "equivalent" and the gain's interval are wrong on simulated data.
 
     python benchmarks/verdicts.py [--draws 2000]
 
-A draw is a confirm stage whose true means are known: each candidate's value at a seed is its mean
-plus the seed's own effect plus noise, and the ranking, the tests and the verdicts are the product's
-own.  The winner is therefore chosen on the seeds that are tested, as in a sweep.  The margin is 5
-nats; `std` is that of one value over seeds, of which the seed's effect explains half the variance.
+A draw is a confirm stage with known true means. A candidate's value at a seed is its mean plus the
+seed's effect plus noise. Ranking, tests and verdicts are the product's code, so the winner is
+chosen on the tested seeds, as in a sweep. The margin is 5 nats. `std` is the standard deviation of
+a value over seeds; the seed's effect explains half of the variance.
 
-A verdict is wrong where the true difference from the winner of the draw contradicts it: "worse" at
-a true difference of 0, "equivalent" at one of the margin or more.  "Worse" is counted without a
-margin, where nothing else can be said of a significant difference.
+A verdict is wrong if the true difference from the draw's winner contradicts the verdict: "worse" at
+a true difference of 0, "equivalent" at the margin or more. "Worse" is counted without a margin,
+since it is then the only verdict for a significant difference.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from orchestrator.results.verdicts import gain, verdict
 METRIC, MARGIN = "val/parzen_ll", 5.0
 DRAWS = 2_000
 SEEDS = (3, 5, 10)
-STDS = (0.5, 1.5, 4.0)  # nats; 1.5 is what likelihood_mnist's confirmations show
-CORRELATION = 0.5  # of two candidates at the same seed
+STDS = (0.5, 1.5, 4.0)  # nats; 1.5 as in likelihood_mnist's confirmations
+CORRELATION = 0.5  # between two candidates at the same seed
 _RATES = (
     "worse_at_0_each",
     "worse_at_0_any",
@@ -38,7 +38,7 @@ _RATES = (
     "equivalent_at_half",
     "worse_beyond",
 )
-SCENARIOS = {  # true means minus the best one's
+SCENARIOS = {  # true means minus the best mean
     "0, half the margin, twice the margin": (0.0, 0.0, -MARGIN / 2, -2 * MARGIN),
     "two, a margin apart": (0.0, -MARGIN),
     "three of them a margin behind": (0.0, -MARGIN, -MARGIN, -MARGIN),
@@ -60,8 +60,10 @@ def drawn(
 def judged(
     means: Sequence[float], seeds: int, std: float, draws: int, stream: np.random.Generator
 ) -> Iterator[list[tuple[float, set[str]]]]:
-    """Yield for every draw the candidates behind its winner: their true differences from it, and
-    their verdicts with the margin and without."""
+    """Yield for every draw its candidates except the winner.
+
+    A candidate is its true difference from the winner, and its verdicts with and without margin.
+    """
     for _ in range(draws):
         winner, *others = rank(drawn(means, seeds, std, stream), METRIC, "maximize")
         best = means[int(winner.config_hash)]
@@ -78,9 +80,9 @@ def judged(
 def error_rates(
     means: Sequence[float], seeds: int, std: float, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, float | None]:
-    """Return the shares of wrong and of right verdicts, None where no draw could have one.
+    """Return the shares of wrong and of right verdicts, None if no draw can have one.
 
-    `…_each`: of the comparisons; `…_any`: of the draws with at least one wrong verdict.
+    `…_each`: share of comparisons; `…_any`: share of draws with at least one wrong verdict.
     """
     stream = np.random.default_rng([seed, seeds, round(1_000 * std), len(means)])
     found = list(judged(means, seeds, std, draws, stream))
@@ -106,8 +108,10 @@ def error_rates(
 
 
 def gain_coverage(k: int, seeds: int, std: float, draws: int = DRAWS, seed: int = 0) -> float:
-    """Return how often the gain's interval holds the true gain, 0: k candidates and the control are
-    equal, and the winner is the luckiest of the k."""
+    """Return how often the gain's interval contains the true gain, 0.
+
+    The k candidates and the control are equal. The winner is the luckiest of the k candidates.
+    """
     stream = np.random.default_rng([seed, seeds, k])
     held = 0
     for _ in range(draws):

@@ -1,4 +1,4 @@
-"""The read side: what a sweep found, as one HTML file that opens anywhere, offline."""
+"""Reports: a sweep's results as one HTML file that works offline."""
 
 from dashboards.build import build_report, write_report
 

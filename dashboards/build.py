@@ -1,4 +1,4 @@
-"""One or several sweeps -> one self-contained HTML file."""
+"""Build a self-contained HTML file from one sweep or several."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def build_report(views: Sequence["SweepView"]) -> str:
-    """The report as HTML.  Raises ValueError for no view at all."""
+    """Return the report as HTML. Raises ValueError if `views` is empty."""
     if not views:
         raise ValueError("a report needs at least one sweep; name one, or `latest`")
     if len(views) == 1:
@@ -29,13 +29,13 @@ def build_report(views: Sequence["SweepView"]) -> str:
 
 
 def live_report(view: "SweepView") -> str:
-    """The same page as it is served while the sweep runs."""
+    """Return the report of one sweep as a page that is served while the sweep runs."""
     sweep = Sweep(view)
     return page.served(f"{_name(sweep)} · {view.status['state']}", _single(sweep))
 
 
 def overview(statuses: Sequence[Mapping[str, Any]], address: Callable[[str], str]) -> str:
-    """The sweeps of a home, the latest first, each with its page's address."""
+    """Return a page that lists the sweeps of a home, latest first, with links to their pages."""
     rows = [
         (
             page.Link(address(status["id"]), status["id"]),
@@ -59,7 +59,7 @@ def overview(statuses: Sequence[Mapping[str, Any]], address: Callable[[str], str
 
 
 def comparison_page(document: Mapping[str, Any], views: "Mapping[str, SweepView]") -> str:
-    """What `aae-sweep compare --json` says, as a page."""
+    """Return the document of `aae-sweep compare --json` as a page."""
     found = candidates.Comparison(document, views)
     parts = candidates.sections(found)
     return page.document(
@@ -75,7 +75,7 @@ def write_report(views: Sequence["SweepView"], path: Path) -> Path:
 
 
 def write_page(content: str, path: Path) -> Path:
-    """Writes it whole or not at all: a reader never meets half a file."""
+    """Write the page atomically, so that no reader finds an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -1,4 +1,4 @@
-"""Confirmed candidates side by side: what differs, by how much, how sure that is."""
+"""Comparison of confirmed candidates: settings, differences and their significance."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A document of `aae-sweep compare --json`, and the views of its sweeps by their ids."""
+    """A document of `aae-sweep compare --json`, and the views of its sweeps by sweep id."""
 
     document: Mapping[str, Any]
     views: "Mapping[str, SweepView]"
@@ -40,8 +40,11 @@ class Comparison:
 
     @cached_property
     def labels(self) -> list[str]:
-        """What to call each candidate: its sweep where there are several, what the sweep compares,
-        and its hash where these do not name it alone."""
+        """A unique label for each candidate.
+
+        The label has the sweep's id if there are several sweeps, the value that the sweep compares,
+        and the configuration's hash if these parts are ambiguous.
+        """
         names = [self._name(candidate) for candidate in self.candidates]
         counts = Counter(names)
         return [
@@ -99,7 +102,7 @@ def hero(found: Comparison) -> str:
 
 
 def difference_frame(found: Comparison) -> pd.DataFrame:
-    """One row a candidate behind the best: the difference of its mean, with its 95 % interval."""
+    """Return a row for each candidate but the best: its mean minus the best's, 95 % interval."""
     rows = [
         (label, label, c["versus_best"]["difference"], *(c["versus_best"]["ci95"] or (None, None)))
         for label, c in zip(found.labels[1:], found.candidates[1:], strict=True)
@@ -110,7 +113,7 @@ def difference_frame(found: Comparison) -> pd.DataFrame:
 
 
 def settings_frame(found: Comparison) -> pd.DataFrame:
-    """One row a setting that is not the same for all candidates, one column a candidate."""
+    """Return the settings in which candidates differ: a row per setting, a column per candidate."""
     columns = {
         label: {**_fixed(found.views[c["sweep"]]), **c["params"]}
         for label, c in zip(found.labels, found.candidates, strict=True)
@@ -162,7 +165,10 @@ def _settings(found: Comparison) -> str:
 
 
 def _curves(found: Comparison) -> str:
-    """Of the confirmations; the stage of a trial is what keeps sweeps with equal numbers apart."""
+    """Draw the curves of the confirmations.
+
+    The label replaces the stage, since trial numbers repeat between sweeps.
+    """
     gathered: dict[tuple[str, int], Any] = {}
     frames = []
     for label, candidate in zip(found.labels, found.candidates, strict=True):
@@ -219,7 +225,7 @@ def _parzen(found: Comparison) -> str:
 
 
 def _fixed(view: "SweepView") -> dict[str, Any]:
-    """What its trials' numbers depend on and the search left alone, by path."""
+    """Return the sweep's settings that its search does not vary, by path."""
     found: dict[str, Any] = {}
 
     def walk(value: Any, path: str) -> None:

@@ -1,4 +1,4 @@
-"""A published table with this sweep's figures below it, and what differs between the two."""
+"""Published tables with this sweep's figures below, and the differences in protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pandas as pd
 from dashboards.paper import PublishedTable
 from dashboards.tables import group_scores, plus_minus, records, samples_label
 
-TEST_SAMPLES = 10_000  # behind test/parzen_ll, and the paper's smaller column
+TEST_SAMPLES = 10_000  # for test/parzen_ll and the paper's smaller column
 OURS = "this sweep"
 _EXTRA = (
     "About 89 % of the training labels are of images from SVHN's extra file, which are easier than "
@@ -18,21 +18,21 @@ _EXTRA = (
 
 @dataclass(frozen=True, eq=False)
 class Ours:
-    """What of this sweep belongs beside a table."""
+    """The parts of this sweep that are compared with a table."""
 
-    methods: Mapping[str, str]  # group -> what the paper would call its best candidate
+    methods: Mapping[str, str]  # group -> the paper's name for its best candidate
     data: str
     labels: int | None  # training labels seen; None: all
     confirmed: pd.DataFrame
     scores: pd.DataFrame
-    extra: bool = False  # trained on SVHN's extra file too
+    extra: bool = False  # also trained on SVHN's extra file
 
     def named(self, group: str) -> str:
         return f"{self.methods[group]} ({OURS})"
 
 
 def beside(table: PublishedTable, ours: Ours) -> pd.DataFrame:
-    """Methods in rows, the published ones first, cells as text; None where there is no figure."""
+    """Return methods in rows, published ones first. Cells are text, or None without a figure."""
     published = {
         method: dict(zip((c.label for c in table.columns), cells, strict=True))
         for method, cells in table.rows.items()
@@ -43,7 +43,7 @@ def beside(table: PublishedTable, ours: Ours) -> pd.DataFrame:
 
 
 def differences(table: PublishedTable, ours: Ours) -> list[str]:
-    """What a reader must know before setting one figure against the other."""
+    """Return the differences in protocol that limit the comparison."""
     told = list(table.differences)
     if not table.is_of(ours.data):
         told.insert(
@@ -68,10 +68,13 @@ def differences(table: PublishedTable, ours: Ours) -> list[str]:
 
 
 def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, str]]:
-    """Group -> column -> figure: over every confirmed seed where tested, else the scored models."""
+    """Return group -> column -> figure.
+
+    A figure is over all confirmed seeds if they are tested, else over the scored models.
+    """
     tested = ours.confirmed[ours.confirmed["metric"] == f"test/{table.metric}"]
     cells: dict[str, dict[str, str]] = {}
-    for row in records(tested):  # the best of a group comes first
+    for row in records(tested):  # the first row of a group is its best
         if row["group"] in ours.methods:
             figure = {_column(table, ours): plus_minus(row["mean"], row["se"])}
             cells.setdefault(row["group"], figure)
@@ -86,7 +89,7 @@ def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, str]]:
 
 
 def _column(table: PublishedTable, ours: Ours) -> str:
-    """Where our figures of the test split stand."""
+    """Return the column for our figures of the test split."""
     match table.across:
         case "samples":
             size = samples_label(TEST_SAMPLES)
@@ -100,14 +103,14 @@ def _column(table: PublishedTable, ours: Ours) -> str:
 
 
 def _labels(table: PublishedTable, ours: Ours, across: str) -> dict[int | None, str]:
-    """The published columns that a figure of ours may stand in."""
+    """Return the published columns that can hold our figures."""
     if not table.is_of(ours.data):
         return {}
     return {getattr(column, across): column.label for column in table.columns}
 
 
 def _own(table: PublishedTable, ours: Ours, what: str) -> str:
-    """A column of ours alone."""
+    """Return the name of a column with our figures only."""
     return f"ours, {what}" if table.is_of(ours.data) else f"{ours.data}, {what}"
 
 

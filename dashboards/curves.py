@@ -1,4 +1,4 @@
-"""Learning curves, thinned to what an eye can part and a browser can hold."""
+"""Learning curves, thinned to stay readable and light enough for a browser."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ MOST_POINTS = 200  # along one curve
 def curves_figure(
     curves: Curves, trials: pd.DataFrame, style: Mapping[str, Look], objective: Objective
 ) -> go.Figure:
-    """Learning curves of one stage: those of finished trials by group, all others faded grey."""
+    """Draw the learning curves of one stage: complete trials by group, all others in grey."""
     figure = go.Figure()
     drawn = drawn_trials(trials, curves, objective)
     cut_short = drawn[drawn["state"] != "complete"]
@@ -33,7 +33,7 @@ def curves_figure(
 
 
 def drawn_trials(trials: pd.DataFrame, curves: Curves, objective: Objective) -> pd.DataFrame:
-    """The trials whose curves are drawn: all with one, or an even pick through their ranking."""
+    """Return the trials to draw: all that have curves, or an even selection by rank."""
     has_curve = [
         any(objective.metric in point for point in curves.get(key, ()))
         for key in zip(trials["stage"], trials["number"], strict=True)
@@ -55,7 +55,7 @@ def _lines(
     metric: str,
     opacity: float,
 ) -> None:
-    """All curves of one kind as one trace with gaps: a thousand traces would stall a browser."""
+    """Draw curves of one kind as one trace with gaps. A thousand traces would stall a browser."""
     xs: list[float] = []
     ys: list[float] = []
     numbers: list[int] = []

@@ -1,4 +1,4 @@
-"""Frames to plotly figures. Pure: each function returns a new figure and reads nothing else."""
+"""Turn data frames into plotly figures. Each function is pure and returns a new figure."""
 
 import math
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ import plotly.graph_objects as go
 from dashboards.style import GREY, OKABE_ITO, Look, Objective, safe, styled, value_axis
 from dashboards.tables import CONTROLS, best_so_far, finished, records, samples_label
 
-CROWD = 100  # points of one kind that still have room
+CROWD = 100  # more points of one kind are drawn smaller
 
 
 def confirmed_figure(confirmed: pd.DataFrame, style: Mapping[str, Look], x_title: str) -> go.Figure:
-    """A row a candidate: the mean with its 95 % interval, every seed as an open marker above."""
+    """Draw a row per candidate: mean, 95 % interval, and each seed as an open marker above."""
     figure = go.Figure()
     for height, row in enumerate(records(confirmed)):
         look, name = style[row["group"]], safe(row["label"])
@@ -54,9 +54,9 @@ def confirmed_figure(confirmed: pd.DataFrame, style: Mapping[str, Look], x_title
 def difference_figure(
     differences: pd.DataFrame, style: Mapping[str, Look], x_title: str, margin: float | None = None
 ) -> go.Figure:
-    """A row a candidate: what it is above the best, with its 95 % interval; the best is zero.
+    """Draw a row per candidate: its value minus the best's, with the 95 % interval.
 
-    The band shows the margin: differences within it are of no importance.
+    The band shows the margin. Differences within this band do not matter.
     """
     figure = go.Figure()
     if margin is not None:
@@ -94,7 +94,7 @@ def difference_figure(
 def history_figure(
     trials: pd.DataFrame, style: Mapping[str, Look], objective: Objective
 ) -> go.Figure:
-    """Value over trial number: finished trials by group, pruned ones small, the best so far."""
+    """Draw value over trial number: finished trials by group, small pruned trials, best so far."""
     figure = go.Figure()
     pruned = trials[(trials["state"] == "pruned") & trials["value"].notna()]
     complete = finished(trials)
@@ -117,9 +117,9 @@ def history_figure(
 def tuning_figure(
     curves: pd.DataFrame, style: Mapping[str, Look], objective: Objective
 ) -> go.Figure:
-    """Median of the best of n trials over n, a line a group in its confidence band.
+    """Draw the median of the best of n trials over n, a line per group, with confidence bands.
 
-    curves: as of `tables.tuning_frame`; an end that is not bounded lies at the edge of the plot.
+    curves: from `tables.tuning_frame`. An infinite end is drawn at the edge of the plot.
     """
     figure = go.Figure()
     known = curves[["median", "low", "high"]].replace([math.inf, -math.inf], math.nan)
@@ -160,7 +160,7 @@ def tuning_figure(
 def tradeoff_figure(
     trials: pd.DataFrame, style: Mapping[str, Look], objective: Objective, other: Objective
 ) -> go.Figure:
-    """Objective over another goal, by group; a line through the Pareto front.
+    """Draw one objective over another by group, with a line through the Pareto front.
 
     trials: `value`, `other`, `front`, `group` and `number` of each finished trial.
     """
@@ -184,7 +184,7 @@ def tradeoff_figure(
 
 
 def importance_figure(shares: Mapping[str, float]) -> go.Figure:
-    """Bars, the most important parameter on top."""
+    """Draw bars, the most important parameter on top."""
     figure = go.Figure(
         go.Bar(
             x=list(shares.values()),
@@ -221,8 +221,9 @@ def parzen_figure(
     controls: pd.DataFrame,
     published: Mapping[int, float],
 ) -> go.Figure:
-    """Log-likelihood over the number of samples, two lines a model: refined σ, and open and dotted
-    the strict grid's; controls and the paper beside.
+    """Draw log-likelihood over the number of samples, with controls and the paper's figures.
+
+    Each model has two lines: filled with refined σ, open and dotted with σ of the strict grid.
     """
     figure = go.Figure()
     first = ~scores.duplicated("group")
@@ -300,7 +301,7 @@ def points(
     opacity: float = 0.85,
     **where: int,
 ) -> None:
-    """Trials as markers, the same in every figure.  where: `row` and `col` of a panel."""
+    """Draw trials as markers, alike in all figures. where: `row` and `col` of a panel."""
     if rows.empty:
         return
     size = size if len(rows) <= CROWD else size - 3

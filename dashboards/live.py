@@ -1,6 +1,6 @@
-"""The report as a live page: served to this machine, built again while someone looks.
+"""Serve the report as a live page on this machine. A request rebuilds an outdated page.
 
-Beyond this machine it asks for a token. Nothing can be changed through it: it answers GET alone.
+Other machines need a token. The server is read-only: it answers only GET.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from orchestrator.errors import UsageError
 if TYPE_CHECKING:
     from orchestrator.results.reader import History
 
-FRESH_SECONDS = 2.0  # a page is not built more often
-SHARE = 4  # times as long as its last build took, for a large sweep
+FRESH_SECONDS = 2.0  # least time between two builds of a page
+SHARE = 4  # a page also stays for so many times its last build time
 COOKIE = "aae_sweep_token"
 
 
@@ -40,7 +40,7 @@ class Answer:
 
 
 class Pages:
-    """What there is to see, built when asked for and then kept for a moment."""
+    """The pages, built on request and cached briefly."""
 
     def __init__(self, open_history: "Callable[[], History]") -> None:
         self._open_history = open_history
@@ -49,7 +49,7 @@ class Pages:
         self._kept: dict[str, tuple[Answer, float]] = {}  # path -> answer, good until
 
     def get(self, path: str) -> Answer:
-        """Raises UsageError for a path that leads nowhere."""
+        """Return the answer for a path. Raises UsageError for an unknown path."""
         if path in page.SERVED:
             return Answer(page.SERVED[path]().encode(), "text/javascript; charset=utf-8")
         with self._lock:
@@ -72,7 +72,7 @@ class Pages:
         return build.live_report(history.view(sweep))
 
     def _reader(self) -> "History":
-        """A home without sweeps is opened anew until it has one: its files do not exist yet."""
+        """Return the history. A home without sweeps is reopened: its files may not exist yet."""
         if self._history is None or not self._history.sweeps():
             self._history = self._open_history()
         return self._history
@@ -90,8 +90,10 @@ def is_loopback(host: str) -> bool:
 
 
 def server(pages: Pages, host: str, port: int, token: str | None) -> ThreadingHTTPServer:
-    """Bound, not yet serving.  Raises UsageError for an open address without a token, OSError for
-    one that cannot be bound."""
+    """Return a server that is bound but not serving yet.
+
+    Raises UsageError for a non-loopback address without a token, OSError if binding fails.
+    """
     if token is None and not is_loopback(host):
         raise UsageError(f"{host} is open to other machines: a token is required")
 
@@ -104,7 +106,7 @@ def server(pages: Pages, host: str, port: int, token: str | None) -> ThreadingHT
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader who leaves amid an answer is no error."""
+        """Ignore closed connections: a browser may leave before the answer ends."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -161,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _asked_by_name(self) -> bool:
-        """Whether the browser meant this machine: else a foreign name was pointed here to read."""
+        """Return whether the Host header names this machine. The check prevents DNS rebinding."""
         try:
             host = urlsplit(f"//{self.headers['Host'] or ''}").hostname
         except ValueError:
@@ -173,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         return found.value if found else ""
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads a line a request."""
+        """Print nothing: a line per request has no reader."""
 
 
 def _same(given: str, token: str) -> bool:

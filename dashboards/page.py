@@ -1,8 +1,8 @@
-"""HTML, and nothing of sweeps: elements that escape what they are given, and one document.
+"""HTML elements that escape their content, and the document. Independent of sweeps.
 
-The document holds all it needs: plotly once, style, script, data, pictures. Its content policy
-lets a browser run the two scripts written here, by their hashes, and fetch nothing at all, so
-that a hostile name could not act even if it got past the escaping.
+The document contains all its parts: plotly once, style, script, data, pictures. Its content policy
+allows only the two scripts written here, by their hashes, and no network access. A malicious name
+could therefore do nothing even if escaping failed.
 """
 
 import base64
@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs
 
 from dashboards.tables import MISSING, columns, number, records
 
-LONG = 36  # characters a cell holds on one line
+LONG = 36  # characters in a cell before it wraps
 STATIC = files("dashboards") / "static"
 
 
@@ -35,7 +35,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Link:
-    """A cell that leads elsewhere."""
+    """A cell with a link."""
 
     address: str
     words: str
@@ -49,7 +49,7 @@ def text(value: object) -> str:
 
 
 def unbroken(value: str) -> str:
-    """Text in which no line ends between a figure and its error."""
+    """Escape text and allow no line break between a figure and its error."""
     return text(value).replace(" ± ", "&nbsp;±&nbsp;")
 
 
@@ -70,13 +70,13 @@ def details(summary: str, content: str) -> str:
 
 
 def facts(pairs: Mapping[str, object]) -> str:
-    """Names and values, one line each."""
+    """Return names and values, a line for each."""
     rows = (f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in pairs.items())
     return f'<dl class="facts">{"".join(rows)}</dl>'
 
 
 def key_numbers(entries: Iterable[tuple[str, str, str]]) -> str:
-    """(label, figure, remark) in a row of cards."""
+    """Return `(label, figure, remark)` entries as a row of cards."""
     cards = (
         f"<div><dt>{text(label)}</dt><dd>{unbroken(figure)}</dd><dd>{text(remark)}</dd></div>"
         for label, figure, remark in entries
@@ -85,7 +85,7 @@ def key_numbers(entries: Iterable[tuple[str, str, str]]) -> str:
 
 
 def legend(entries: Iterable[tuple[str, str, str]]) -> str:
-    """(colour, glyph, name) for figures that share one legend."""
+    """Return `(colour, glyph, name)` entries as a legend that several figures share."""
     items = (
         f'<li><span aria-hidden="true" style="color:{text(colour)}">{text(glyph)}</span>'
         f"{text(name)}</li>"
@@ -103,10 +103,10 @@ def table(
     marked: Collection[int] = (),
     page_size: int | None = None,
 ) -> str:
-    """A table whose first column heads the rows.
+    """Return a table whose first column has the row headers.
 
-    right: text columns set flush right like numbers.  titles: a column's long name, on hover.
-    marked: indices of rows to set off.  page_size: makes it sortable, so many rows at a time.
+    right: text columns aligned right like numbers.  titles: a column's long name, on hover.
+    marked: indices of rows to highlight.  page_size: rows per page of a sortable table.
     """
     names = columns(frame)
     numeric = {c for c in names if c in right or _all_numbers(frame[c])}
@@ -130,10 +130,10 @@ def table(
 def chart(
     figure: go.Figure, label: str, caption: str = "", numbers: str = "", min_width: int = 0
 ) -> str:
-    """A figure as JSON, drawn by the page's script.
+    """Return a figure as JSON, which the page's script draws.
 
-    label: what a screen reader says.  numbers: HTML that gives what is drawn as a table, or leads
-    there.  min_width: pixels below which the chart scrolls sideways.
+    label: text for screen readers.  numbers: HTML with the figure's data as a table, or a link to
+    such a table.  min_width: pixels below which the chart scrolls sideways.
     """
     document = figure.to_json().replace("<", "\\u003c")
     height = f"height:{figure.layout.height}px"
@@ -148,23 +148,23 @@ def chart(
 
 
 def link(target: str, words: str) -> str:
-    """To an element of the page, by its id."""
+    """Return a link to an element of the page, by id."""
     return f'<a href="#{text(target)}">{text(words)}</a>'
 
 
 def as_table(content: str) -> str:
-    """What a figure shows, for whom a figure shows nothing."""
+    """Return a figure's data in a collapsed table, for readers who cannot see the figure."""
     return details("As a table", content)
 
 
 def tiles(entries: Iterable[tuple[str, str]]) -> str:
-    """(title, HTML) as a grid of small charts."""
+    """Return `(title, HTML)` entries as a grid of small charts."""
     items = (f"<div><h4>{text(title)}</h4>{content}</div>" for title, content in entries)
     return f'<div class="tiles">{"".join(items)}</div>'
 
 
 def picture(path: Path, title: str, description: str) -> str:
-    """A PNG file, carried inside the page."""
+    """Return a PNG file, embedded in the page."""
     encoded = base64.b64encode(path.read_bytes()).decode()
     return (
         f'<figure class="picture"><img src="data:image/png;base64,{encoded}" alt="{text(title)}">'
@@ -185,7 +185,7 @@ def section(part: Section, level: int) -> str:
 
 
 def document(title: str, body: str) -> str:
-    """The whole file; `body` is HTML."""
+    """Return the whole file; `body` is HTML."""
     scripts = [get_plotlyjs(), _static("report.js")]
     allowed = f"script-src {' '.join(map(_hash, scripts))}; base-uri 'none'; form-action 'none'"
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY} {allowed}">'
@@ -193,7 +193,7 @@ def document(title: str, body: str) -> str:
 
 
 def served(title: str, body: str) -> str:
-    """The same as a page that keeps itself fresh; its scripts and its policy come beside it."""
+    """Return a page that updates itself. The server sends its scripts and policy separately."""
     scripts = "".join(f'<script src="{path}"></script>\n' for path in SERVED)
     return _html(title, "", f"{body}{_LIVE}", scripts)
 
@@ -203,7 +203,7 @@ POLICY_SERVED = (
     f"{_POLICY} script-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SERVED = {  # in the order in which they run
+SERVED = {  # in the order of execution
     "/plotly.js": get_plotlyjs,
     "/live.js": lambda: _static("live.js"),
     "/report.js": lambda: _static("report.js"),

@@ -1,6 +1,6 @@
 """Published figures of Makhzani et al. 2015, arXiv:1511.05644v2, as printed there.
 
-A cell reads "mean ± error" or "mean"; what ± means is said by the table's note.
+A cell is "mean ± error" or "mean". The table's note defines ±.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,25 +14,25 @@ SOURCE = "Makhzani et al., Adversarial Autoencoders, arXiv:1511.05644v2"
 class Column:
     data: str  # name of the data set, as in a sweep file
     label: str
-    samples: int | None = None  # Parzen samples behind the column's figures
-    labels: int | None = None  # training labels behind them; None: all
+    samples: int | None = None  # Parzen samples for the column's figures
+    labels: int | None = None  # training labels for the figures; None: all
 
 
 @dataclass(frozen=True)
 class PublishedTable:
     title: str
-    metric: str  # as in our metric names, the split left out
-    kinds: tuple[str, ...]  # our architectures that it is about
+    metric: str  # our metric name without the split
+    kinds: tuple[str, ...]  # our architectures that the table covers
     unit: str
     note: str
     columns: tuple[Column, ...]
-    rows: dict[str, tuple[str | None, ...]]  # method -> one cell a column
-    differences: tuple[str, ...]  # of our protocol from the paper's, whatever the sweep
-    differences_on: Mapping[str, str] = field(default_factory=dict)  # one more, by data set
-    across: Literal["samples", "labels"] | None = None  # what tells columns of a data set apart
+    rows: dict[str, tuple[str | None, ...]]  # method -> a cell per column
+    differences: tuple[str, ...]  # between our protocol and the paper's, for any sweep
+    differences_on: Mapping[str, str] = field(default_factory=dict)  # another, by data set
+    across: Literal["samples", "labels"] | None = None  # in which the columns of a data set differ
 
     def only(self, data: str) -> "PublishedTable":
-        """The columns of one data set, and the methods that have a figure in them."""
+        """Return the table with the columns of one data set and the methods with figures there."""
         kept = [i for i, column in enumerate(self.columns) if column.data == data]
         rows = {method: tuple(cells[i] for i in kept) for method, cells in self.rows.items()}
         return replace(
@@ -47,13 +47,15 @@ class PublishedTable:
 
 
 def value(cell: str) -> float:
-    """The mean in a cell: 340.0 of "340 ± 2"."""
+    """Return the mean in a cell: 340.0 for "340 ± 2"."""
     return float(cell.split("±")[0])
 
 
 def published(data: str, kinds: Collection[str], metrics: Collection[str]) -> list[PublishedTable]:
-    """The tables of one of these architectures and in one of these metrics (`val/parzen_ll`, …),
-    with their figures for this data set; where the paper has none, for the one that it has most."""
+    """Return the tables that have one of these architectures and metrics (`val/parzen_ll`, …).
+
+    Each table is cut to this data set. A table without it keeps the data set of its first column.
+    """
     measured = {metric.split("/", 1)[-1] for metric in metrics}
     return [
         table.only(data)
@@ -64,11 +66,11 @@ def published(data: str, kinds: Collection[str], metrics: Collection[str]) -> li
     ]
 
 
-TOLD = ("clusters", "code_dim")  # settings that a method's name may tell
+TOLD = ("clusters", "code_dim")  # settings that may be part of a method's name
 
 
 def method(model: Mapping[str, Any], labels: int | None) -> str:
-    """What the paper calls a model of these settings, trained with so many labels."""
+    """Return the paper's name for a model with these settings and number of labels."""
     clusters, dimensions = f"{model['clusters']} clusters", f"{model['code_dim']}-D"
     match model["kind"]:
         case "clustering":

@@ -1,4 +1,4 @@
-"""Parallel coordinates: one line a trial through all its parameters to its value."""
+"""Parallel coordinates: a line per trial through all its parameters to its value."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from dashboards.style import GREY, Look, Objective, is_numeric, safe, styled, ticks
 from dashboards.tables import columns, finished, number, records
 
-MOST_BEST = 20  # lines in colour; more hide what they have in common
+MOST_BEST = 20  # coloured lines; more would hide the common pattern
 MOST_OTHERS = 300
 _TICK = {"showarrow": False, "font": {"size": 11}, "borderpad": 1}
 
@@ -24,11 +24,11 @@ def parallel_figure(
     style: Mapping[str, Look],
     objective: Objective,
 ) -> go.Figure:
-    """One line a finished trial through all its parameters to its value; the best ones by group.
+    """Draw a line per complete trial through its parameters to its value, coloured for the best.
 
-    Optuna's own plot leaves out every trial that misses a parameter, and so all but one branch
-    of a conditional space; here such a trial passes through "none". Drawn without WebGL, which
-    plotly's needs and remote desktops lack.
+    Optuna's own plot omits every trial that lacks a parameter, hence all but one branch of a
+    conditional space. Here such a trial passes through "none". The figure needs no WebGL, unlike
+    plotly's own; remote desktops lack it.
     """
     complete = finished(trials)
     scales = [
@@ -67,13 +67,13 @@ def parallel_figure(
 
 
 def best_shown(finished: int) -> int:
-    """How many of the finished trials are drawn in colour."""
+    """Return how many of the finished trials are drawn in colour."""
     return min(math.ceil(finished / 4), MOST_BEST)
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """One axis of the parallel figure: where each trial stands on it, from 0 to 1."""
+    """An axis of the parallel figure, with each trial's position on it from 0 to 1."""
 
     label: str
     heights: pd.Series
@@ -82,7 +82,7 @@ class _Scale:
 
 def _scale(name: str, values: pd.Series, logarithmic: bool) -> _Scale:
     present = values.dropna()
-    floor = 0.0 if len(present) == len(values) else 0.15  # room for "none" at the foot
+    floor = 0.0 if len(present) == len(values) else 0.15  # space for "none" at the bottom
     if is_numeric(present):
         numbers = present.astype(float).map(math.log10 if logarithmic else float)
         low, high = numbers.min(), numbers.max()
@@ -111,7 +111,7 @@ def _scale(name: str, values: pd.Series, logarithmic: bool) -> _Scale:
 def _threads(
     figure: go.Figure, heights: pd.DataFrame, name: str, colour: str, width: float, opacity: float
 ) -> None:
-    """Rows of heights as one trace, a gap after each."""
+    """Draw rows of heights as one trace, with a gap after each row."""
     if heights.empty:
         return
     drawn = heights.drop(columns="told").to_numpy(dtype=float)

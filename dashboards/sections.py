@@ -1,4 +1,4 @@
-"""The report's sections, in reading order: each is a function of a sweep that returns HTML.
+"""Sections of the report in reading order. Each is a function of a sweep that returns HTML.
 
 A section without data returns "" and is left out.
 """
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from orchestrator.results.reader import Picture
 
 FEWEST_FOR_IMPORTANCE = 10  # finished trials
-PICTURE_BUDGET = 6 * 2**20  # bytes a sweep; base64 adds a third
+PICTURE_BUDGET = 6 * 2**20  # bytes per sweep; base64 adds a third
 ROWS_A_PAGE = 15
 _STRICT = "on the strict grid", "its σ"
-_GAP = {  # metric -> what its samples are
+_GAP = {  # metric -> description of its samples
     "val/parzen_ll": "draws of the prior, decoded",
     "val/parzen_codes": "codes of training images, decoded",
     "val/prior_gap": "the difference: the prior gap",
 }
-INDEPENDENT = ("random", "qmc")  # samplers whose trials do not depend on one another
+INDEPENDENT = ("random", "qmc")  # samplers with independent trials
 ADAPTIVE = ("tpe", "gp")
 RESERVED = {"stage", "trial", "state", "epochs", "seed", "attempts", "worker", "seconds", "reason"}
 
@@ -76,7 +76,10 @@ def leaderboard(sweep: Sweep) -> str:
 
 
 def _differences(sweep: Sweep, candidates: Sequence[Mapping[str, Any]], main: pd.DataFrame) -> str:
-    """Candidates and control minus the winner, over the margin; the numbers are in `standing`."""
+    """Draw candidates and control minus the winner, with the margin.
+
+    `standing` has the numbers.
+    """
     frame = tables.difference_frame(candidates, list(main["label"]), list(main["group"]))
     if frame.empty or sweep.view.best is None:
         return ""
@@ -100,7 +103,7 @@ def standing(
     margin: float | None,
     compared: str = "",
 ) -> str:
-    """The table of confirmed candidates, with the best and its ties set off."""
+    """Return the table of confirmed candidates, with the best and its ties highlighted."""
     frame = tables.standing_frame(candidates, labels, metric)
     tied = [i for i, candidate in enumerate(candidates) if candidate.get("tied_with_best")]
     caption = (
@@ -141,7 +144,7 @@ def _on_the_test_set(sweep: Sweep) -> str:
 
 
 def _unsound_on_test(sweep: Sweep) -> str:
-    """The test metrics outside their healthy range, such as a σ at an edge of its grid."""
+    """List the test metrics outside their healthy range, such as a σ at an edge of its grid."""
     told = [
         f"confirm-{trial.number}: {unsound}"
         for trial in sweep.view.trials
@@ -177,8 +180,8 @@ def all_trials(sweep: Sweep) -> str:
 
 
 def prior_gap(sweep: Sweep) -> str:
-    """What limits the winner's likelihood: its codes, which do not follow the prior, or its
-    reconstructions.
+    """Show what limits the winner's likelihood: codes that do not follow the prior, or
+    reconstruction.
     """
     best = sweep.view.best
     if best is None or "val/prior_gap" not in best["metrics"]:
@@ -240,7 +243,7 @@ def history(sweep: Sweep) -> str:
 
 
 def _tuning(sweep: Sweep) -> str:
-    """The tuning curve, of trials that are independent draws: no sampler learned from others."""
+    """Return the tuning curve if trials are independent draws, that is, if no sampler learned."""
     search = sweep.view.spec["search"] or {}
     sampler = search.get("sampler", {}).get("kind")
     if sampler in ADAPTIVE:
@@ -456,9 +459,7 @@ def reproduce(sweep: Sweep) -> str:
     }
     winning = json.dumps(best.get("params"), indent=2) if best else ""
     return (
-        page.paragraph(
-            "The same command resumes the sweep here, or runs it again elsewhere."
-        )
+        page.paragraph("The same command resumes the sweep here, or runs it again elsewhere.")
         + page.code(view.status["resume"])
         + _again(sweep)
         + page.facts({name: value for name, value in facts.items() if value})
@@ -497,7 +498,7 @@ SECTIONS: list[tuple[str, str, Callable[[Sweep], str]]] = [
 
 
 def sections(sweep: Sweep) -> list[page.Section]:
-    """Every section that has something to say."""
+    """Return every section that has content."""
     made = [page.Section(sweep.prefix + id, title, build(sweep)) for id, title, build in SECTIONS]
     return [section for section in made if section.body]
 
@@ -607,7 +608,7 @@ def _curves_of(sweep: Sweep, stage: str, trials: pd.DataFrame) -> str:
 
 
 def _published_aae(sweep: Sweep) -> dict[int, float]:
-    """Samples -> the paper's own figure, for this sweep's data."""
+    """Return number of samples -> the paper's AAE figure for this sweep's data."""
     table = paper.TABLE_1.only(sweep.view.spec["data"]["name"])
     return {
         column.samples: paper.value(cell)
@@ -617,9 +618,7 @@ def _published_aae(sweep: Sweep) -> dict[int, float]:
 
 
 def _controls_told(controls: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """What the grey points are, and the figures at the numbers of samples that they share with a
-    model.
-    """
+    """Explain the grey points, and compare figures where a model has as many samples."""
     if controls.empty:
         return ""
     told = (

@@ -1,4 +1,4 @@
-"""The objective over one parameter: a panel a group, on the same axes."""
+"""The objective over one parameter, a panel per group with the same axes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from dashboards.figures import points
 from dashboards.style import Look, Objective, is_numeric, safe, span, styled, ticks, value_axis
 from dashboards.tables import finished
 
-MOST_PANELS = 4  # beside each other; more groups share one panel, apart by colour and marker
+MOST_PANELS = 4  # side by side; more groups share one panel and differ in colour and marker
 
 
 def slice_figure(
@@ -22,7 +22,7 @@ def slice_figure(
     objective: Objective,
     own: bool = False,
 ) -> go.Figure:
-    """Value over one parameter of finished trials.  own: the parameter is what names the groups."""
+    """Draw value over one parameter of complete trials. own: the parameter defines the groups."""
     chosen = parameter[finished(trials).index].dropna()
     complete = trials.loc[chosen.index].assign(parameter=chosen)
     panels = [group for group in style if (complete["group"] == group).any()]
@@ -66,7 +66,7 @@ def _axis(chosen: pd.Series, logarithmic: bool, most: int) -> dict[str, Any]:
 
 
 def _fanned(categories: pd.Series, groups: pd.Series, side_by_side: bool) -> pd.Series:
-    """Where a point stands: at its category, the points of one fanned out, groups in lanes."""
+    """Return the points' positions: spread around their category, with a lane per group."""
     positions = categories.map(sorted(set(categories)).index)
     fan = groups.groupby([categories, groups]).cumcount() % 5 - 2
     if not side_by_side:

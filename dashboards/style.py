@@ -1,8 +1,8 @@
-"""What all figures share: colours, markers, the template, names made safe.
+"""Shared style of all figures: colours, markers, the template, escaping of names.
 
-Colours are Okabe and Ito's, which readers with any colour vision tell apart; groups also differ by
-marker. Backgrounds are transparent and text is mid-grey: legible on light and dark until the page
-puts its own colours on.
+Colours are Okabe and Ito's, which readers with any colour vision can distinguish. Groups also
+differ by marker. Backgrounds are transparent and text is mid-grey, so that a figure is legible on
+light and dark until the page applies its own colours.
 """
 
 import html
@@ -59,7 +59,7 @@ class Look:
 
 
 def looks(groups: Sequence[str]) -> dict[str, Look]:
-    """One colour and one marker a group, the same in every figure of a report."""
+    """Return a colour and a marker per group, the same in every figure of a report."""
     return {
         group: Look(OKABE_ITO[i % len(OKABE_ITO)], SYMBOLS[i % len(SYMBOLS)])
         for i, group in enumerate(groups)
@@ -71,12 +71,12 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
 
 
 def safe(text: str) -> str:
-    """Plotly reads text as a kind of HTML, and %{…} in a hover as a placeholder."""
+    """Escape text for plotly, which reads it as HTML, and %{…} in hover text as a placeholder."""
     return html.escape(text, quote=False).replace("%{", "%\u200b{")
 
 
 def value_axis(values: pd.Series, objective: Objective, titled: bool = True) -> dict[str, Any]:
-    """An axis over the better nine tenths: one early failure must not flatten all the rest."""
+    """Return an axis over the better 90 % of values. A bad outlier must not flatten the others."""
     axis: dict[str, Any] = {"title": {"text": safe(objective.title)}} if titled else {}
     values = values.dropna()
     if len(values) < 10:
@@ -88,7 +88,7 @@ def value_axis(values: pd.Series, objective: Objective, titled: bool = True) -> 
 
 
 def ticks(low: float, high: float, logarithmic: bool = False, most: int = 4) -> list[float]:
-    """At most so many round numbers from low to high, the closest that are few enough."""
+    """Return at most `most` round numbers from low to high, as densely spaced as possible."""
     if not high > low:
         return [low]
     ladders = [*(_powers(low, high) if logarithmic else []), *_multiples(low, high, most)]
@@ -96,7 +96,7 @@ def ticks(low: float, high: float, logarithmic: bool = False, most: int = 4) -> 
 
 
 def _powers(low: float, high: float) -> Iterator[list[float]]:
-    """Of ten, with 2 and 5 or 3 between them, or every second, third, … alone."""
+    """Yield powers of ten with 2 and 5 between, with 3, alone, every second, every third."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for factors, stride in ((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3):
         powers = range(first - first % stride, last + 1, stride)
@@ -113,7 +113,7 @@ def _multiples(low: float, high: float, most: int) -> Iterator[list[float]]:
 
 
 def span(values: pd.Series, logarithmic: bool) -> list[float]:
-    """The range of an axis over all values, in the axis' own unit: powers of ten if logarithmic."""
+    """Return an axis range over all values, as exponents of ten if logarithmic."""
     ends = [float(end) for end in (values.min(), values.max())]
     low, high = map(math.log10, ends) if logarithmic else ends
     margin = 0.07 * (high - low) or 0.5

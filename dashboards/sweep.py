@@ -1,4 +1,4 @@
-"""A sweep as the sections see it: its view, and what several of them need worked out once."""
+"""Data of a sweep for the report's sections: the view, and cached values that sections share."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ GLYPHS = dict(zip(style.SYMBOLS, "●◆■▲✚✖", strict=True))
 @dataclass(frozen=True)
 class Sweep:
     view: "SweepView"
-    prefix: str = ""  # of the ids of its sections
+    prefix: str = ""  # for the ids of its sections
 
     @cached_property
     def objective(self) -> style.Objective:
@@ -30,7 +30,7 @@ class Sweep:
 
     @cached_property
     def also(self) -> list[style.Objective]:
-        """The goals beside the objective."""
+        """The objectives beside the first one."""
         return [
             style.Objective(goal["metric"], unit(goal["metric"]), goal["direction"])
             for goal in self.view.status["also"]
@@ -38,7 +38,7 @@ class Sweep:
 
     @cached_property
     def group_by(self) -> str | None:
-        """The parameter that the sweep compares: what it confirms per, or balances."""
+        """The parameter that the sweep compares: `confirm.per`, else `search.balance`."""
         spec = self.view.spec
         per = (spec.get("confirm") or {}).get("per") or (spec.get("search") or {}).get("balance")
         return str(per) if per else None
@@ -87,13 +87,13 @@ class Sweep:
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
-        """The architectures that the sweep trains."""
+        """Architectures that the sweep trains."""
         varied = self.view.space.get("model.kind")
         return tuple(varied["choice"]) if varied else (self.view.spec["model"]["kind"],)
 
     @cached_property
     def methods(self) -> dict[str, tuple[str, str]]:
-        """Group -> the architecture of its best candidate, and what the paper would call it."""
+        """Group -> the architecture of its best candidate, and the paper's name for the model."""
         found: dict[str, tuple[str, str]] = {}
         told = [f"model.{name}" for name in ("kind", *paper.TOLD)]
         for candidate in self.view.best["groups"] if self.view.best else []:
@@ -117,6 +117,6 @@ class Sweep:
         named = [
             (look.colour, GLYPHS[look.symbol], name)
             for name, look in self.looks.items()
-            if name not in ("", BASELINE)  # no figure of the search shows the control
+            if name not in ("", BASELINE)  # the search's figures do not show the control
         ]
         return page.legend(named) if len(named) > 1 else ""

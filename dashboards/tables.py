@@ -1,4 +1,7 @@
-"""Records and documents as pandas frames, and numbers as text. Pure; what is missing is NaN."""
+"""Turn records and documents into data frames, and numbers into text.
+
+Functions are pure. Missing numbers are NaN.
+"""
 
 import math
 from collections import Counter
@@ -26,7 +29,7 @@ QUARTERS = (25, 50, 75, 100)
 def trials_frame(
     trials: Sequence[RunRecord], metric: str, group_by: str | None = None
 ) -> pd.DataFrame:
-    """One row a trial; `value` is the last epoch's `metric`, `group` its value of `group_by`."""
+    """Return a row per trial. `value` is the last `metric`, `group` the value of `group_by`."""
     return pd.DataFrame(
         {
             "number": [t.number for t in trials],
@@ -35,7 +38,7 @@ def trials_frame(
             "group": [str(t.params[group_by]) if group_by in t.params else "" for t in trials],
             "value": numbers(t.metrics.get(metric) for t in trials),
             "epochs": [t.epochs for t in trials],
-            "seed": [str(t.seed) for t in trials],  # a name: 63 bits do not fit a float
+            "seed": [str(t.seed) for t in trials],  # text, since 63 bits do not fit in a float
             "attempts": [t.attempts for t in trials],
             "resumed_from": pd.Series([t.resumed_from for t in trials], dtype=object),
             "node": [t.node or "" for t in trials],
@@ -49,9 +52,9 @@ def trials_frame(
 
 
 def parameters_frame(trials: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row a trial, one column a parameter's path; None where its branch was not taken.
+    """Return a row per trial, a column per parameter's path; None for an inactive parameter.
 
-    Booleans, lists and whatever else is no number become text, so that they can name a category.
+    Values that are not numbers, such as booleans and lists, become text, to serve as categories.
     """
     paths = list(dict.fromkeys(path for trial in trials for path in trial.params))
     return pd.DataFrame(
@@ -67,10 +70,10 @@ def best_so_far(values: pd.Series, direction: Direction) -> pd.Series:
 
 
 def tuning_frame(trials: pd.DataFrame, direction: Direction) -> pd.DataFrame:
-    """Tidy: one row a (group, number of trials n): median of the best of n, and the band's ends.
+    """Return a row per (group, number of trials n): median of the best of n, ends of its band.
 
-    The bands of all groups hold together with 95 %.  A trial that was pruned or diverged counts as
-    worse than every complete one; one that failed or goes on says nothing yet.
+    The bands of all groups jointly have 95 % confidence. A pruned or diverged trial counts as worse
+    than every complete trial. Failed and running trials are left out.
     """
     ended = trials[trials["state"].isin(["complete", "pruned", "diverged"])]
     values = ended["value"].where(ended["state"] == "complete")
@@ -87,7 +90,7 @@ def tuning_frame(trials: pd.DataFrame, direction: Direction) -> pd.DataFrame:
 
 
 def tuning_rows(curves: pd.DataFrame) -> pd.DataFrame:
-    """Table for reading: rows for 1, 2, 5, 10, … trials and each group's last, a column a group."""
+    """Return text: rows for 1, 2, 5, 10, … and each group's last trial, a column per group."""
     ends = {int(rows["trials"].max()) for _, rows in curves.groupby("group")}
     most = max(ends, default=0)
     shown = {k * 10**power for power in range(len(str(most))) for k in (1, 2, 5)} | ends
@@ -108,12 +111,12 @@ def _end(value: float) -> str:
 
 
 def finished(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that ran to their end and have a value."""
+    """Return the complete trials that have a value."""
     return trials[(trials["state"] == "complete") & trials["value"].notna()]
 
 
 def candidate_labels(best: Mapping[str, Any]) -> dict[str, str]:
-    """Configuration hash -> what to call it: the value it stands for, where that names it alone."""
+    """Return configuration hash -> label: the compared value, plus the hash if not unique."""
     values = Counter(str(group["value"]) for group in best["groups"])
     return {
         group["config_hash"]: (
@@ -127,15 +130,14 @@ def candidate_labels(best: Mapping[str, Any]) -> dict[str, str]:
 
 
 def control_of(best: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The control, where it is no candidate of the search itself."""
+    """Return the control, or None if it is also a candidate of the search."""
     control: Mapping[str, Any] | None = best["baseline"]
     hashes = {group["config_hash"] for group in best["groups"]}
     return None if control is None or control["config_hash"] in hashes else control
 
 
 def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.DataFrame:
-    """Tidy: one row a (confirmed candidate, metric), in the order of their ranking; the control
-    comes last."""
+    """Return a row per (confirmed candidate, metric), in order of rank, the control last."""
     names = ["label", "group", "metric", "mean", "se", "low", "high", "values"]
     if best is None or not best["confirmed"]:
         return pd.DataFrame(columns=names)
@@ -168,8 +170,11 @@ def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.
 def standing_frame(
     candidates: Sequence[Mapping[str, Any]], labels: Sequence[str], metric: str
 ) -> pd.DataFrame:
-    """One row a candidate, the best first, for reading: its mean, both intervals, what it is above
-    the best, the verdict, and what the search promised of it where a search is known."""
+    """Return a text table with a row per candidate, the best first.
+
+    Columns: mean, both intervals, difference from the best, verdict, and if known the search's
+    value minus the confirmed mean.
+    """
     promised = any("optimism" in candidate for candidate in candidates)
     return pd.DataFrame(
         {
@@ -191,7 +196,7 @@ def standing_frame(
 
 
 def _versus(versus: Mapping[str, Any] | None) -> dict[str, str]:
-    """How a candidate compares with the best; the best itself with None."""
+    """Return cells that compare a candidate with the best. None stands for the best itself."""
     told = dict.fromkeys(["minus the best", "p (Holm)", "compared"], "")
     if versus is None:
         return told | {"compared": "the best"}
@@ -204,8 +209,7 @@ def _versus(versus: Mapping[str, Any] | None) -> dict[str, str]:
 def difference_frame(
     candidates: Sequence[Mapping[str, Any]], labels: Sequence[str], groups: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a candidate that a t-test compares with the best: the difference of its mean, with
-    the 95 % interval."""
+    """Return a row per candidate with a t-test against the best: difference, 95 % interval."""
     rows = [
         (label, group, found["mean"], *found["ci95"])
         for candidate, label, group in zip(candidates, labels, groups, strict=True)
@@ -216,7 +220,7 @@ def difference_frame(
 
 
 def metrics_frame(confirmed: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """A metric a row, a candidate a column: mean ± standard error over seeds, as text."""
+    """Return mean ± standard error over seeds as text, a row per metric, a column per candidate."""
     told = confirmed[confirmed["metric"].isin(metrics)]
     cells = told.assign(cell=[plus_minus(r["mean"], r["se"]) for r in records(told)])
     wide = cells.pivot_table("cell", "metric", "label", aggfunc="first", sort=False)
@@ -224,7 +228,7 @@ def metrics_frame(confirmed: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFra
 
 
 def curves_frame(curves: Curves, trials: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One row a trial: its metric after the quarters of its epochs, for reading."""
+    """Return a text table with a row per trial: the metric after each quarter of its epochs."""
     rows = []
     for trial in records(trials):
         points = [p for p in curves[trial["stage"], trial["number"]] if metric in p]
@@ -235,9 +239,9 @@ def curves_frame(curves: Curves, trials: pd.DataFrame, metric: str) -> pd.DataFr
 
 
 def parzen_frame(evaluation: Mapping[str, Any] | None) -> pd.DataFrame:
-    """One row a (scored model, number of samples): its curve, the final score last.
+    """Return a row per (scored model, number of samples), the final score last.
 
-    `…_grid` is the figure at the best σ of the strict grid. NaN: an older curve, which has none.
+    `…_grid` is the figure at the best σ of the strict grid, NaN for older curves without it.
     """
     figures = ["log_likelihood", "standard_error", "sigma"]
     columns = ["group", "seed", "n_samples", *figures, *(f"{name}_grid" for name in figures)]
@@ -254,12 +258,12 @@ def parzen_frame(evaluation: Mapping[str, Any] | None) -> pd.DataFrame:
 
 
 def scored(evaluation: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """The documents of the models that have a Parzen score: not every architecture has one."""
+    """Return the models with a Parzen score. Not every architecture has one."""
     return [model for model in (evaluation or {"models": []})["models"] if "curve" in model]
 
 
 def scored_frame(evaluation: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a scored model, for reading."""
+    """Return a text table with a row per scored model."""
     return pd.DataFrame(
         {
             "group": _group(model),
@@ -276,7 +280,7 @@ def scored_frame(evaluation: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def group_scores(scores: pd.DataFrame) -> dict[tuple[str, int], tuple[float, float | None]]:
-    """(group, samples) -> mean over seeds and its standard error; None when one seed was scored."""
+    """Return (group, samples) -> mean over seeds and standard error, None for a single seed."""
     summary = scores.groupby(["group", "n_samples"], sort=False)["log_likelihood"].agg(
         ["mean", "sem", "count"]
     )
@@ -290,9 +294,9 @@ def group_scores(scores: pd.DataFrame) -> dict[tuple[str, int], tuple[float, flo
 
 
 def controls_frame(models: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a control of these models, by kind and number of samples.
+    """Return a row per control of these models, by kind and number of samples.
 
-    Models of the same data that are scored at the same numbers of samples share their controls.
+    Models with the same data and numbers of samples share their controls.
     """
     figures = ["n_samples", "log_likelihood", "standard_error", "sigma", "log_likelihood_grid"]
     found = {
@@ -305,7 +309,7 @@ def controls_frame(models: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def controls_told(controls: pd.DataFrame) -> pd.DataFrame:
-    """One row a control, for reading."""
+    """Return a text table with a row per control."""
     return pd.DataFrame(
         {
             "control": CONTROLS[row["kind"]],
@@ -319,13 +323,15 @@ def controls_told(controls: pd.DataFrame) -> pd.DataFrame:
 
 
 def importance(study: optuna.Study, paths: Sequence[str]) -> dict[str, float]:
-    """Share of each parameter by PED-ANOVA, the largest first; conditional branches included."""
+    """Return each parameter's PED-ANOVA share, largest first, with conditional parameters."""
     return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=list(paths))
 
 
 def goals_frame(trials: Sequence[RunRecord], goals: Mapping[str, Direction]) -> pd.DataFrame:
-    """One row a finished trial, one column a goal, `front`: no other is as good in every goal and
-    better in one.  By its place among the trials; those that lack a goal are left out."""
+    """Return a row per complete trial, a column per objective, and `front`: on the Pareto front.
+
+    The index is the trial's place in `trials`. Trials without all objectives are left out.
+    """
     measured = {
         place: [trial.metrics[goal] for goal in goals]
         for place, trial in enumerate(trials)
@@ -337,7 +343,7 @@ def goals_frame(trials: Sequence[RunRecord], goals: Mapping[str, Direction]) -> 
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Each path by its shortest ending that no other path shares: model.prior.std -> std."""
+    """Map each path to its shortest unique ending: model.prior.std -> std."""
     paths = list(paths)
     return {path: _shortest_ending(path, [p for p in paths if p != path]) for path in paths}
 
@@ -351,13 +357,13 @@ def columns(frame: pd.DataFrame) -> list[str]:
 
 
 def numbers(values: Iterable[Any]) -> pd.Series:
-    """Floats, NaN where there is none; infinities are no results either."""
+    """Return floats. None and infinities become NaN."""
     series = pd.Series(list(values), dtype=object).map(lambda v: np.nan if v is None else v)
     return series.astype(float).replace([np.inf, -np.inf], np.nan)
 
 
 def number(x: float | None) -> str:
-    """Four significant digits, thousands grouped, a real minus sign."""
+    """Format with four significant digits, grouped thousands and a typographic minus."""
     if x is None or not math.isfinite(x):
         return MISSING
     text = f"{x:,.0f}" if float(x).is_integer() or 1e4 <= abs(x) < 1e9 else f"{x:.4g}"
@@ -365,7 +371,7 @@ def number(x: float | None) -> str:
 
 
 def samples_label(samples: int) -> str:
-    """10000 -> 10K, 2500000 -> 2.5M, but 1197 -> 1,197."""
+    """Format 10000 as 10K, 2500000 as 2.5M, but 1197 as 1,197."""
     for size, letter in ((1_000_000, "M"), (1_000, "K")):
         if samples >= size and samples % (size // 100) == 0:
             return f"{samples / size:g}{letter}"
@@ -373,7 +379,7 @@ def samples_label(samples: int) -> str:
 
 
 def plus_minus(mean: float | None, error: float | None) -> str:
-    """Mean and error to the error's second significant digit: "123.4 ± 1.2"."""
+    """Format mean and error to the error's second significant digit: "123.4 ± 1.2"."""
     if mean is None or not error or not math.isfinite(error):
         return number(mean)
     decimals = _decimals(error)
@@ -381,7 +387,7 @@ def plus_minus(mean: float | None, error: float | None) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Both ends, to as many decimals as their distance deserves: "121.0 to 126.1"."""
+    """Format both ends with decimals that suit their distance: "121.0 to 126.1"."""
     if not math.isfinite(low) or not high > low:
         return MISSING
     decimals = _decimals((high - low) / 4)  # about one standard error

@@ -1,4 +1,4 @@
-"""When each trial ran and on which worker, and where one was lost and carried on."""
+"""Timeline: when and on which worker each trial ran, and where attempts were lost."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from dashboards.style import GREY, safe, styled
 from dashboards.tables import duration, records
 
-STATES = {  # state -> colour, pattern: an end that matters is told by both
+STATES = {  # state -> colour, pattern; important states differ in both
     "complete": ("#009E73", ""),
     "pruned": (GREY, ""),
     "diverged": ("#E69F00", "/"),
@@ -19,13 +19,13 @@ STATES = {  # state -> colour, pattern: an end that matters is told by both
     "running": ("#56B4E9", ""),
 }
 FAULT = "lost, then carried on"
-MOST_LABELS = 24  # workers with a name beside their lane
+MOST_LABELS = 24  # workers whose lanes are labelled
 
 
 def timeline_figure(trials: pd.DataFrame) -> go.Figure:
-    """A bar a started trial from its start over its seconds, in the lane of its worker.
+    """Draw a bar per started trial, from start to end, in the lane of its worker.
 
-    A trial that runs still reaches to the last moment that is known.
+    The bar of a running trial ends at the last known time.
     """
     figure = go.Figure()
     timed, names = in_lanes(trials)
@@ -60,9 +60,9 @@ def timeline_figure(trials: pd.DataFrame) -> go.Figure:
 
 
 def in_lanes(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The started trials with `ended` and `lane`, and the node that each lane is on.
+    """Return the started trials with `ended` and `lane`, and the node of each lane.
 
-    A node has as many lanes as ever ran on it at once.
+    A node has as many lanes as its largest number of simultaneous trials.
     """
     started = trials[trials["started"].notna()].sort_values("started")
     ended = started["started"] + pd.to_timedelta(started["seconds"], unit="s")
@@ -78,8 +78,8 @@ def in_lanes(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def lanes(starts: Sequence[Any], ends: Sequence[Any]) -> list[int]:
-    """For intervals by start, the first lane that is free again: as many as ever ran at once."""
-    free: list[Any] = []  # when each lane is free again
+    """Return the first free lane for each interval. Intervals are sorted by start."""
+    free: list[Any] = []  # time from which each lane is free
     taken = []
     for start, end in zip(starts, ends, strict=True):
         lane = next((i for i, since in enumerate(free) if since <= start), len(free))
@@ -89,7 +89,7 @@ def lanes(starts: Sequence[Any], ends: Sequence[Any]) -> list[int]:
 
 
 def faults(timed: pd.DataFrame) -> pd.DataFrame:
-    """One row a lost attempt: where in its trial's bar it carried on, by the epoch."""
+    """Return a row per lost attempt: where in the bar the next attempt resumed, by epoch."""
     found: dict[str, list[Any]] = defaultdict(list)
     for row in records(timed[timed["attempts"] > 1]):
         for i in range(row["attempts"] - 1):

@@ -1,4 +1,4 @@
-"""What a sweep found, in a sentence, its error bar included; and what it cannot say yet."""
+"""State a sweep's result in a sentence with its error, or why there is no result yet."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verdict:
-    subject: str  # who wins; empty when nobody does
-    statement: str  # what follows the subject
+    subject: str  # the winner; empty if there is none
+    statement: str  # text after the subject
     remark: str
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ def unit(metric: str) -> str:
 
 
 def is_test_goal(metric: str) -> bool:
-    """Whether this is a figure on the test set that is better one way, and no mere diagnosis."""
+    """Return whether this is a test metric with a better direction, not a diagnostic."""
     diagnosis = metric in METRICS and METRICS[metric].better == "none"
     return metric.startswith("test/") and not diagnosis
 
@@ -50,7 +50,7 @@ def score(summary: Mapping[str, Any]) -> str:
 
 
 def leader(best: Mapping[str, Any] | None) -> str:
-    """The best of a status in few words."""
+    """Describe the best candidate of a status briefly."""
     if best is None:
         return MISSING
     whose = "confirmed" if best["confirmed"] else f"trial {best['trial']}, one seed"

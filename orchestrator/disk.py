@@ -1,4 +1,4 @@
-"""A disk that takes no more: known by its errors, and told by its name and what is free on it."""
+"""Detect a full disk by its errors, and describe the disk by mount point, host and free space."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from orchestrator.errors import DiskFull, causes
 
 _ERRNO = (errno.ENOSPC, errno.EDQUOT)
 _SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
-_POSTGRESQL = "53100"  # its server's disk
+_POSTGRESQL = "53100"  # SQLSTATE disk_full, of the server's disk
 
 
 def is_full(error: BaseException) -> bool:
@@ -25,7 +25,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def described(path: Path, error: BaseException) -> str:
-    """What is full, and how full, in a line."""
+    """Return one line that names the full disk and its free space."""
     *_, first = causes(error)
     if getattr(first, "sqlstate", None) == _POSTGRESQL:
         return f"the disk of the study's server is full ({first})"
@@ -40,9 +40,10 @@ def described(path: Path, error: BaseException) -> str:
 
 @contextmanager
 def told(home: Path) -> Iterator[None]:
-    """Turn what comes of a full disk into DiskFull; `home` is where nearly everything is written.
+    """Turn an error caused by a full disk into DiskFull.
 
-    An error that names a file is about that file's disk.
+    The full disk is that of the file named in the error, or else that of `home`, the folder that
+    holds nearly all files.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Errors of the platform. The class says who must act; `exit_code` is what the shell sees."""
+"""Errors of the platform. The class names who must act; `exit_code` is the exit status."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class SweepError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong in a sweep file: `path` as model.prior.std, `line` counted from 1."""
+    """One mistake in a sweep file: `path` like model.prior.std, `line` counted from 1."""
 
     path: str
     line: int | None
@@ -21,7 +21,7 @@ class Problem:
 
 
 class SpecError(SweepError):
-    """The sweep file or the command line is wrong; nothing was started. Its author edits it."""
+    """The sweep file or command is wrong; nothing was started. The author corrects the input."""
 
     exit_code = 2
 
@@ -33,39 +33,39 @@ class SpecError(SweepError):
 
 
 class UsageError(SweepError):
-    """The command names something that is not there, or makes no sense. Its author edits it."""
+    """The command is meaningless or names something missing. The user corrects the command."""
 
     exit_code = 2
 
 
 class EnvironmentUnusable(SweepError):
-    """No data, no tracking server, no cluster, not enough of it; the message says what to do."""
+    """Data, tracking server, cluster or resources are missing. The message gives the remedy."""
 
     exit_code = 4
 
 
 class DiskFull(EnvironmentUnusable):
-    """Something could not be written; what was written before is whole. Somebody makes room."""
+    """A file could not be written; earlier files are intact. The user frees disk space."""
 
 
 class LedgerLost(EnvironmentUnusable):
-    """The database of the studies went away under a sweep; waiting for it and going on is safe."""
+    """The database of the studies went away during a sweep. Waiting and resuming is safe."""
 
 
 class SweepHeld(SweepError):
-    """Another driver runs this sweep; wait for it or stop it."""
+    """Another driver runs this sweep. The user waits for that driver or stops it."""
 
     exit_code = 4
 
 
 class Interrupted(SweepError):
-    """Somebody stopped the sweep; the same command carries on."""
+    """A user stopped the sweep. The same command resumes the sweep."""
 
     exit_code = 130
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on to the first."""
+    """Yield the error, then the chain of errors that caused it, the first cause last."""
     found: BaseException | None = error
     while found is not None:
         yield found

@@ -1,6 +1,6 @@
-"""The words that everything above the core shares: metrics, states, and a trial as others see it.
+"""Types that all modules above the core share: metrics, states, and the record of a trial.
 
-Imports nothing of ours, so that whatever shows results needs neither Ray nor torch.
+The module imports nothing of the project, so code that shows results needs neither Ray nor torch.
 """
 
 import math
@@ -22,27 +22,27 @@ TRIAL_STATES: tuple[TrialState, ...] = (
 )
 
 
-Bounds = tuple[float | None, float | None]  # low and high, None where it is open
-OUT_OF_GPU_MEMORY = "out of GPU memory"  # how the reason of such a failure begins
-BASELINE = "the file's own configuration (no search)"  # what every result calls the control
-SYSTEM = "system/"  # begins the metrics that are of the machine, not of the model
+Bounds = tuple[float | None, float | None]  # low and high; None: unbounded
+OUT_OF_GPU_MEMORY = "out of GPU memory"  # prefix of such a failure's reason
+BASELINE = "the file's own configuration (no search)"  # label of the control in every result
+SYSTEM = "system/"  # prefix of metrics of the machine, not of the model
 
 
 @dataclass(frozen=True)
 class Metric:
     name: str
     unit: str
-    better: Literal["min", "max", "none"]  # "none": a diagnosis, no goal
+    better: Literal["min", "max", "none"]  # "none": a diagnostic, no objective
     meaning: str
-    sound: Bounds = (None, None)  # within them a model is what it claims to be
+    sound: Bounds = (None, None)  # healthy range: a value outside is a warning
 
     @property
     def direction(self) -> Direction:
         return "maximize" if self.better == "max" else "minimize"
 
 
-_NOT_COLLAPSED: Bounds = (0.1, None)  # 2 log 2 where it can tell nothing; at 0 it teaches nothing
-# half a step from either edge of the grid that the value is chosen from
+_NOT_COLLAPSED: Bounds = (0.1, None)  # 2 log 2 is chance level; at 0 the generator learns nothing
+# half a step inside either edge of the grid from which the value is chosen
 _WITHIN_THE_GRID: Bounds = (10 ** (-17 / 18), 10 ** (-1 / 18))
 _WITHIN_THE_IW_GRID: Bounds = (10 ** (-23 / 16), 10 ** (-1 / 16))
 _WITHIN_THE_STDS: Bounds = (2**-4.5, 2**0.5)
@@ -134,7 +134,7 @@ METRICS: dict[str, Metric] = {
 
 
 def violation(value: float, bounds: Bounds) -> float:
-    """How far a value is out of its bounds; at most 0 within them, ∞ where it is not a number."""
+    """Return how far a value lies outside its bounds: at most 0 inside the bounds, ∞ for NaN."""
     low, high = bounds
     if math.isnan(value):
         return math.inf
@@ -144,13 +144,15 @@ def violation(value: float, bounds: Bounds) -> float:
 
 
 def conditions(metrics: Mapping[str, float]) -> list[str]:
-    """What is not sound about a model: a collapsed discriminator, codes far from their prior, σ at
-    an edge of the grid."""
+    """Return a warning for each metric outside its healthy range.
+
+    Examples: a collapsed discriminator, codes far from their prior, σ at an edge of the grid.
+    """
     return [
         f"{name} is {value:.3g}, sound {_spelled(METRICS[name].sound)}"
         for name, value in metrics.items()
         if name in METRICS
-        and METRICS[name].sound != (None, None)  # NaN violates even these, and no range is told
+        and METRICS[name].sound != (None, None)  # else NaN would warn, without a range to show
         and violation(value, METRICS[name].sound) > 0
     ]
 
@@ -171,15 +173,15 @@ class RunRecord:
     state: TrialState
     seed: int
     config_hash: str
-    params: dict[str, Any]  # what the space suggested, by path
-    reason: str | None = None  # of any end but complete
+    params: dict[str, Any]  # suggested by the search, by path
+    reason: str | None = None  # why the trial ended, unless complete
     attempts: int = 0
     epochs: int = 0  # the last epoch reported
-    epochs_computed: int = 0  # every epoch trained, repeated ones too
-    train_seconds: float = 0.0  # of these epochs, validation included; a pack's are shared out
+    epochs_computed: int = 0  # all trained epochs, including repeated ones
+    train_seconds: float = 0.0  # of these epochs, with validation; packed trials share the time
     resumed_from: list[int] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
-    violated: list[str] = field(default_factory=list)  # constraints of the search, by metric
+    violated: list[str] = field(default_factory=list)  # metrics that violate a constraint
     checkpoint: str | None = None
     node: str | None = None
     run_id: str | None = None
@@ -188,9 +190,9 @@ class RunRecord:
 
 
 def is_baseline(record: RunRecord, *, searched: bool) -> bool:
-    """True for a confirmation of the file's own configuration beside those of a search's winners.
+    """Return True for the control: a confirmation of the file's own configuration after a search.
 
     Every suggestion of a search names at least one parameter.  A sweep without a search
-    (`searched` false) has its own configuration as its only candidate, which is no control.
+    (`searched` false) has no control: its own configuration is its only candidate.
     """
     return searched and record.stage == "confirm" and not record.params

@@ -1,4 +1,4 @@
-"""Where things are, read from the environment once; every path is made absolute here."""
+"""Paths and addresses, read from the environment once. Every path is made absolute."""
 
 import os
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from orchestrator.errors import EnvironmentUnusable
 
 @dataclass(frozen=True)
 class Settings:
-    home: Path  # AAE_HOME: everything that sweeps leave behind
+    home: Path  # AAE_HOME: all files that sweeps write
     data: Path  # AAE_DATA: the data sets
     study_uri: str  # AAE_STUDY_URI
     tracking_uri: str  # MLFLOW_TRACKING_URI
     ray_address: str | None  # RAY_ADDRESS; None starts Ray on this machine
-    mlflow_ui: str | None  # AAE_MLFLOW_UI: where browsers find a server that has another name here
+    mlflow_ui: str | None  # AAE_MLFLOW_UI: address of MLflow for browsers, if different
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Raises EnvironmentUnusable where AAE_HOME or AAE_DATA is an address, not a folder."""
+        """Read the settings; raise EnvironmentUnusable if AAE_HOME or AAE_DATA is a URL."""
         home = _folder("AAE_HOME", environ.get("AAE_HOME") or "aae-home")
         cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         data = _folder("AAE_DATA", environ.get("AAE_DATA") or str(cache / "aae-sweep"))
@@ -48,7 +48,7 @@ class Settings:
 
 
 def _folder(name: str, place: str) -> Path:
-    """Taken for a path, s3://… would be a folder called `s3:` here."""
+    """Return an absolute path. Refuse a URL: as a path, s3://… would be a local folder `s3:`."""
     scheme, is_address, _ = place.partition("://")
     if is_address:
         raise EnvironmentUnusable(

@@ -1,6 +1,6 @@
-"""Data sets: what is handed to search and confirm, and, apart from it, the test split.
+"""Data sets: training and validation images for search and confirm; separately, the test split.
 
-`root` is the folder of all data sets (AAE_DATA), each in a folder of its own name.
+`root` is the folder of all data sets (AAE_DATA); each data set has a subfolder with its name.
 """
 
 from collections.abc import Callable
@@ -46,23 +46,23 @@ _PUBLIC: dict[str, Callable[[DataConfig, Path], DataSet]] = {
 
 
 def open_data_set(config: DataConfig, root: Path) -> DataSet:
-    """For all that one may ask of a data set: its description, its files, their checksums."""
+    """Return the data set of a configuration, to describe, fetch, verify or load."""
     if config.path is not None:
         return Arrays(Path(config.path))
     return _PUBLIC[config.name](config, root)
 
 
 def catalogue(root: Path) -> list[Description]:
-    """Every data set that needs no path."""
+    """Describe every data set that needs no path."""
     return [data_set(DataConfig(), root).describe() for data_set in _PUBLIC.values()]
 
 
 def load_training_data(config: DataConfig, root: Path, *, fetch: bool = True) -> TrainingData:
-    """Training and validation images; no file or member of test images is opened.
+    """Load training and validation images, without opening any file or member of test images.
 
-    Files that are not there are downloaded if `fetch` says so.
+    `fetch`: download missing files.
 
-    Raises DataError, which says what is wrong with which file, and what to do.
+    Raises DataError, which names the file, the problem and the remedy.
     """
     data_set = open_data_set(config, root)
     if fetch:
@@ -71,7 +71,7 @@ def load_training_data(config: DataConfig, root: Path, *, fetch: bool = True) ->
 
 
 def load_test_data(config: DataConfig, root: Path, *, fetch: bool = True) -> TestData:
-    """The test images. Raises DataError, also where there are none."""
+    """Load the test images. Raises DataError, also if there are none."""
     data_set = open_data_set(config, root)
     if fetch:
         data_set.fetch("test")

@@ -1,11 +1,12 @@
-"""The user's own images: one .npz file, untrusted.
+"""Reader of the user's own images: one untrusted .npz file.
 
 Members: x_train (n, D) or (n, H, W[, C]), uint8 or float in [0, 1]; optional y_train (n,), whole
-numbers from 0, or −1 where unlabelled; optional x_valid, y_valid (else the last tenth of a seeded
-permutation of the training images validates); optional x_test, y_test.
+numbers from 0, or −1 for unlabelled images; optional x_valid, y_valid; optional x_test, y_test.
+Without x_valid, the last tenth of a seeded permutation of the training images is the validation
+set.
 
-Nothing is ever unpickled. Nothing is allocated before a member's header agrees, to the byte, with
-its size in the archive, and that size fits into this machine.
+The reader never unpickles. Before allocating memory, the reader checks that a member's header
+agrees to the byte with the member's size in the archive, and that the size fits this machine.
 """
 
 import math
@@ -26,8 +27,8 @@ from aae_core.data.sets import DataFile, Description, Split, TestData, TrainingD
 from aae_core.data.splits import last_tenth
 from aae_core.errors import DataError
 
-_FEWEST = {"train": 2, "valid": 2, "test": 1}  # images of a split; a spread needs two
-_FEWEST_TO_SPLIT = 4  # of which two validate
+_FEWEST = {"train": 2, "valid": 2, "test": 1}  # images of a split; a standard deviation needs two
+_FEWEST_TO_SPLIT = 4  # two of them for validation
 _MEMBERS = tuple(f"{axis}_{split}" for split in _FEWEST for axis in "xy")
 _DAMAGED = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile)
 
@@ -64,7 +65,7 @@ class Arrays:
         )
 
     def fetch(self, *splits: Split) -> None:
-        """Nobody but the user has the file."""
+        """Do nothing: the user's file cannot be downloaded."""
 
     def verify(self) -> list[Verdict]:
         try:
@@ -86,7 +87,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a member says of itself."""
+    """Shape and type in a member's header."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -98,7 +99,7 @@ class _Header:
 
 @dataclass(frozen=True)
 class _Npz:
-    """An open file: its members are named as they should be, but not yet believed."""
+    """An open file whose members have valid names but unchecked contents."""
 
     path: Path
     archive: zipfile.ZipFile
@@ -108,11 +109,11 @@ class _Npz:
         return f"x_{split}" in self.infos
 
     def split(self, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """(n, D) uint8 or float32 in [0, 1]; (n,) int64 or None."""
+        """Read a split: (n, D) uint8 or float32 in [0, 1]; (n,) int64 or None."""
         header = self.image_header(split)
         self._check_like_train(split, header)
         pixels = self._array(f"x_{split}")
-        # comparisons with nan are false
+        # Comparisons with NaN are False, so this condition also rejects NaN.
         if header.dtype.kind == "f" and not (pixels.min() >= 0 and pixels.max() <= 1):
             raise self._wrong(f"x_{split}", "has values that are not numbers in [0, 1]; scale them")
         flat = pixels.reshape(len(pixels), -1)
@@ -159,7 +160,10 @@ class _Npz:
         return labels
 
     def _header(self, name: str) -> _Header:
-        """Raises DataError unless the header describes all of the member, and it fits in here."""
+        """Read a member's header.
+
+        Raises DataError unless the header matches the member's size and the data fit in memory.
+        """
         info = self.infos[name]
         with self._reading(name), self.archive.open(info) as stream:
             header = _parse_header(stream)
@@ -172,7 +176,7 @@ class _Npz:
                 f"has a header for {header.dtype} of shape {header.shape}, and {nbytes} bytes of "
                 "data; save it again by np.savez",
             )
-        if nbytes > physical_memory() // 2:  # a permuted copy, or a cast one, takes as much again
+        if nbytes > physical_memory() // 2:  # a permuted or cast copy doubles the memory
             raise self._wrong(
                 name, f"takes {nbytes:,} bytes, this machine has {physical_memory():,}; give less"
             )
@@ -208,7 +212,7 @@ def _opened(path: Path) -> Iterator[_Npz]:
 
 
 def _check_members(path: Path, names: Collection[str]) -> None:
-    """A misspelt x_valid must not go unnoticed."""
+    """Raise DataError for unknown or missing members, such as a misspelt x_valid."""
     problems = [
         f"unknown member {name!r}{_suggestion(name)}" for name in names if name not in _MEMBERS
     ]
@@ -229,16 +233,16 @@ def _suggestion(name: str) -> str:
 
 
 def _parse_header(stream: IO[bytes]) -> _Header:
-    """Version 1.0 alone, whose header is at most 64 KiB: what np.savez writes.
+    """Parse a header of version 1.0, at most 64 KiB, the version that np.savez writes.
 
-    Raises ValueError.
+    Raises ValueError for other versions and damaged headers.
     """
     version = npy.read_magic(stream)
     if version != (1, 0):
         raise ValueError(f"npy format {version}, expected (1, 0)")
     try:
         shape, _, dtype = npy.read_array_header_1_0(stream)
-    except Exception as error:  # numpy's parser lets through whatever hostile text makes it meet
+    except Exception as error:  # numpy's parser can raise any exception on hostile text
         raise ValueError(f"its header does not parse: {error}") from error
     if not all(0 < length < 2**63 for length in shape):
         raise ValueError("empty, or larger than anything")

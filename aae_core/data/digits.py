@@ -1,4 +1,4 @@
-"""The 1,797 handwritten 8×8 digits that come with scikit-learn: nothing to download.
+"""The 1,797 handwritten 8×8 digits shipped with scikit-learn; no download is needed.
 
 E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998.
 """
@@ -18,7 +18,7 @@ _BRIGHTEST = 16
 
 
 class Digits:
-    """1,197 images train, 300 validate, 300 test; the latter two have 30 of each class."""
+    """1,197 training, 300 validation, 300 test images; the last two have 30 of each class."""
 
     def training(self) -> TrainingData:
         x, y = _read(_path())
@@ -44,7 +44,7 @@ class Digits:
         )
 
     def fetch(self, *splits: Split) -> None:
-        """They are there already."""
+        """Do nothing: scikit-learn ships the file."""
 
     def verify(self) -> list[Verdict]:
         try:
@@ -55,7 +55,7 @@ class Digits:
 
 
 def _path() -> Path:
-    """Inside the installed scikit-learn, which takes a second to import and is not needed."""
+    """Return the path in the installed scikit-learn, without its import, which takes a second."""
     try:
         files = distribution("scikit-learn")
     except PackageNotFoundError:
@@ -64,7 +64,7 @@ def _path() -> Path:
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 64) float32 in [0, 1] and (n,) int64. A line holds 64 pixels of 0…16, then the class."""
+    """Read (n, 64) float32 in [0, 1] and (n,) int64; a line has 64 pixels 0…16 and the class."""
     try:
         with gzip.open(path, "rt", encoding="ascii") as lines:
             table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Downloads: mirrors in order, checked before they count, once however many processes ask."""
+"""Downloads: tries mirrors in order, checks each file, and downloads once for all processes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,16 +16,16 @@ Check: TypeAlias = Callable[[Path, str], object]  # (where, name); raises DataEr
 def fetch_files(names: Sequence[str], folder: Path, mirrors: Sequence[str], check: Check) -> None:
     """Put the named files into the folder, each from the first mirror that serves the right bytes.
 
-    A file appears whole and checked, or not at all; other processes wait for it.
+    A file appears whole and checked, or not at all. Other processes wait for the folder's lock.
 
-    Raises DataError, with the reason of every mirror, as soon as one file cannot be had.
+    Raises DataError with every mirror's failure as soon as one file cannot be downloaded.
     """
     from filelock import FileLock
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            for name in _absent(names, folder):  # some may have come while we waited
+            for name in _absent(names, folder):  # another process may have downloaded some
                 failures = _fetch(name, folder, mirrors, check)
                 if failures:
                     raise missing_files(_absent(names, folder), folder, failures)
@@ -35,7 +35,7 @@ def fetch_files(names: Sequence[str], folder: Path, mirrors: Sequence[str], chec
 
 
 def missing_files(names: Sequence[str], folder: Path, reasons: Sequence[str]) -> DataError:
-    """The error that says which files are not there, why, and the ways out."""
+    """Return the error that names missing files, reasons and remedies."""
     because = "".join(f"\n  {reason}" for reason in reasons)
     return DataError(
         f"{', '.join(names)}: not in {folder}{because}\n"
@@ -49,8 +49,8 @@ def _absent(names: Sequence[str], folder: Path) -> list[str]:
 
 
 def _fetch(name: str, folder: Path, mirrors: Sequence[str], check: Check) -> list[str]:
-    """Why each mirror failed; empty once the file is there."""
-    part = folder / f".{name}.part"  # ours alone, under the lock
+    """Download one file; return each mirror's failure, empty on success."""
+    part = folder / f".{name}.part"  # exclusive to this process under the lock
     failures = []
     try:
         for mirror in mirrors:
@@ -77,7 +77,7 @@ def _download(url: str, path: Path) -> None:
 def _reason(error: OSError | DataError) -> str:
     if isinstance(error, DataError):
         return f"wrong content: {error}"
-    response = getattr(error, "response", None)  # of requests
+    response = getattr(error, "response", None)  # attribute of requests' errors
     if response is not None:
         return f"HTTP status {response.status_code}"
     return error.strerror or type(error).__name__

@@ -1,13 +1,13 @@
-"""Numeric arrays of a MATLAB file of level 5, untrusted.
+"""Reader of numeric arrays in an untrusted MATLAB file of level 5.
 
-Format (MathWorks, MAT-File Format, R2014b): 128 bytes of header, then elements: a tag (type,
-bytes), data, padding to 8 bytes; up to 4 bytes of data may stand in the tag itself. A variable is
-an element of type matrix, often deflated inside an element of its own; it holds flags, dimensions,
-name and numbers, the first index running fastest.
+Format (MathWorks, MAT-File Format, R2014b): 128 bytes of header, then elements. An element is a tag
+(type, bytes), data, padding to 8 bytes. The tag itself may hold up to 4 bytes of data. A variable
+is an element of type matrix, often deflated inside another element. A variable holds flags,
+dimensions, name and numbers, with the first index varying fastest.
 
-Nothing is allocated before all sizes agree with each other and with the file. This is not left to
-scipy.io.loadmat, which finds the type of the numbers by an index out of the file, unchecked: one
-wrong byte ends the process. It also holds in memory what here comes in blocks.
+The reader checks all sizes against each other and the file before allocating memory.
+scipy.io.loadmat is unsuitable: its index of number types comes unchecked from the file, so one
+wrong byte ends the process. scipy.io.loadmat also holds whole arrays; this reader returns blocks.
 """
 
 import io
@@ -34,7 +34,7 @@ Shape = tuple[int, ...]
 
 _HEADER_BYTES = 128
 _BYTE_ORDERS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}  # by version and endian mark
-_HDF5 = (b"\x89HDF", b"\x00\x02IM", b"\x02\x00MI")  # as such, or behind a header of level 7.3
+_HDF5 = (b"\x89HDF", b"\x00\x02IM", b"\x02\x00MI")  # plain HDF5, or a header of level 7.3
 _MATRIX, _DEFLATED = 14, 15
 _NUMBERS = {
     1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
@@ -42,19 +42,19 @@ _NUMBERS = {
 _FIRST_NUMERIC, _LAST_NUMERIC = 6, 15
 _OTHER_CLASSES = {1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse", 16: "function"}
 _COMPLEX = 0x800
-_MOST_INFLATED = 1032  # bytes that one deflated byte can stand for
-_LONGEST_PART = 256  # bytes of flags, dimensions or name
+_MOST_INFLATED = 1032  # maximum inflated bytes per deflated byte
+_LONGEST_PART = 256  # maximum bytes of flags, dimensions or name
 _CHUNK = 1 << 16
 _DAMAGED = (OSError, ValueError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
 class Variable:
-    name: str  # empty for what MATLAB saves beside its objects
-    start: int  # of its element in the file
+    name: str  # empty for data that MATLAB saves beside its objects
+    start: int  # the element's offset in the file
     shape: Shape
-    dtype: np.dtype | None  # of the numbers as stored
-    kind: str = ""  # of what is no array of real numbers: cell, struct, object …
+    dtype: np.dtype | None  # stored type; None for other than real numbers
+    kind: str = ""  # for other than real numbers: cell, struct, object …
 
     def __str__(self) -> str:
         return f"{self.name} {self.shape} {self.dtype or self.kind}"
@@ -68,7 +68,7 @@ class MatFile:
 
     @classmethod
     def open(cls, path: Path) -> "MatFile":
-        """Only the variables' headers are read. Raises DataError, which names the file."""
+        """Read only the variables' headers. Raises DataError, which names the file."""
         with _reading(path), path.open("rb") as file:
             byte_order = _byte_order(file.read(_HEADER_BYTES))
             variables: dict[str, Variable] = {}
@@ -79,9 +79,10 @@ class MatFile:
         return cls(path, byte_order, variables)
 
     def count(self, layout: Mapping[str, Shape], *, pixels: str, fewest: int) -> int:
-        """The number N of images in a file that has the variables of `layout`, `pixels` of bytes.
+        """Return the number N of images in a file with the variables of `layout`.
 
-        Raises DataError where it has not, and where the pixels do not fit into this machine.
+        Raises DataError for a file with another layout, for `pixels` other than uint8, for fewer
+        than `fewest` images, and if the pixels do not fit into this machine.
         """
         (n, *others) = {self._length(name, shape) for name, shape in layout.items()}
         if others or n < fewest or self.variables[pixels].dtype != np.uint8:
@@ -95,7 +96,7 @@ class MatFile:
         return n
 
     def integers(self, name: str, low: int, high: int) -> np.ndarray:
-        """A variable of whole numbers in [low, high], of its own shape, as int64."""
+        """Read whole numbers as int64. Raises DataError for numbers outside [low, high]."""
         values = self.array(name)
         if not np.isin(values, np.arange(low, high + 1)).all():
             raise DataError(f"{self.path}: {name} has values other than {low} … {high}")
@@ -106,12 +107,12 @@ class MatFile:
         return values
 
     def blocks(self, name: str, length: int) -> Iterator[np.ndarray]:
-        """The variable in parts of at most `length` along its last axis, read-only.
+        """Yield read-only parts of a variable, of at most `length` along its last axis.
 
-        Raises DataError if its numbers do not end where they should.
+        Raises DataError if data follow the variable's last number.
         """
         variable = self.variables[name]
-        assert variable.dtype is not None  # since count found it so
+        assert variable.dtype is not None  # checked by `count`
         *others, n = variable.shape
         with _reading(self.path), self.path.open("rb") as file:
             elements = _numbers(file, variable.start, self.byte_order)
@@ -122,7 +123,7 @@ class MatFile:
             elements.require_end(name)
 
     def _length(self, name: str, shape: Shape) -> int:
-        """The N of a variable of this shape, or N itself if there is no such variable."""
+        """Return the number of images in a variable of this shape, else N (−1)."""
         variable = self.variables.get(name)
         if variable is None or variable.dtype is None or len(variable.shape) != len(shape):
             return N
@@ -159,14 +160,14 @@ def _variables(file: BinaryIO, byte_order: str) -> Iterator[Variable]:
 
 
 def _numbers(file: BinaryIO, start: int, byte_order: str) -> "_Elements":
-    """Where the numbers of the variable begin."""
+    """Return the elements of the variable at `start`, positioned at its first number."""
     elements, _ = _matrix(file, start, byte_order)
     _variable(elements, start)
     return elements
 
 
 def _matrix(file: BinaryIO, start: int, byte_order: str) -> tuple["_Elements", int]:
-    """The parts of the variable that starts there, and where the next one does."""
+    """Return the elements of the variable at `start`, and the next variable's start."""
     room = file.seek(0, os.SEEK_END) - start - 8
     file.seek(start)
     kind, nbytes = _Elements(file, byte_order, room).tag()
@@ -181,7 +182,7 @@ def _matrix(file: BinaryIO, start: int, byte_order: str) -> tuple["_Elements", i
 
 
 def _variable(elements: "_Elements", start: int) -> Variable:
-    """Leaves `elements` before the first number."""
+    """Read a variable's header; leaves `elements` before the variable's first number."""
     (flags,) = elements.unpack("I4x")
     code = flags & 0xFF
     if code not in _OTHER_CLASSES and not _FIRST_NUMERIC <= code <= _LAST_NUMERIC:
@@ -195,17 +196,17 @@ def _variable(elements: "_Elements", start: int) -> Variable:
 
 
 class _Elements:
-    """A walk along elements: `tag`, then `take` of as many bytes as it says."""
+    """Sequential reader of elements: call `tag`, then `take` with the tag's number of bytes."""
 
     def __init__(self, stream: BinaryIO, byte_order: str, room: int) -> None:
         self.byte_order = byte_order
         self._stream = stream
-        self._room = room  # bytes that can be there at most
-        self._inline = b""  # data that stood in the tag
-        self._padding = 0  # behind the data of the last tag
+        self._room = room  # maximum bytes of an element
+        self._inline = b""  # data inside the tag
+        self._padding = 0  # bytes after the data of the last tag
 
     def tag(self) -> tuple[int, int]:
-        """Type and number of bytes."""
+        """Read a tag; return its type and number of bytes. Raises ValueError for a bad size."""
         raw = self.take(8)
         kind, nbytes = struct.unpack(f"{self.byte_order}II", raw)
         inline = kind >> 16
@@ -240,7 +241,7 @@ class _Elements:
         return struct.unpack(f"{self.byte_order}{layout}", self.part())
 
     def numbers(self, name: str, shape: Shape) -> np.dtype:
-        """Their type, if there are as many as the shape says."""
+        """Return the numbers' type; raise ValueError if their count does not match the shape."""
         kind, nbytes = self.tag()
         if kind not in _NUMBERS:
             raise ValueError(f"{name} has numbers of the unknown type {kind}")
@@ -250,13 +251,13 @@ class _Elements:
         return dtype
 
     def require_end(self, name: str) -> None:
-        """Also makes zlib compare its checksum."""
-        if len(self._stream.read(8)) > 7:  # of padding
+        """Raise ValueError if data follow; this read also makes zlib verify its checksum."""
+        if len(self._stream.read(8)) > 7:  # up to 7 bytes are padding
             raise ValueError(f"{name} goes on behind its last number")
 
 
 class _Slice(io.RawIOBase):
-    """The next bytes of a stream, and no more."""
+    """A stream limited to the next `nbytes` bytes of another stream."""
 
     def __init__(self, stream: BinaryIO, nbytes: int) -> None:
         self._stream = stream
@@ -273,7 +274,7 @@ class _Slice(io.RawIOBase):
 
 
 class _Inflated(io.RawIOBase):
-    """A deflated stream; some writers leave its end mark out."""
+    """A deflated stream, inflated; tolerates a missing end mark, which some writers omit."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

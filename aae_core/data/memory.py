@@ -1,8 +1,8 @@
-"""How much may be allocated here."""
+"""Size of this machine's memory."""
 
 import os
 
 
 def physical_memory() -> int:
-    """Bytes."""
+    """Return this machine's physical memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

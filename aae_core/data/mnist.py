@@ -1,8 +1,8 @@
 """MNIST (LeCun, Cortes, Burges 1998) and Fashion-MNIST (Xiao et al. 2017): idx files.
 
-The last 10,000 of the 60,000 training images validate. Files are untrusted until their checksum
-is right: the header must be the published one before anything is allocated, and no more is
-inflated than the published size.
+The last 10,000 of the 60,000 training images are the validation set. Files are untrusted until
+their checksum is verified. The reader compares the header with the published header before
+allocating memory, and inflates at most the published size.
 
 Format: big-endian 0x0000, type 0x08 (uint8), number of dimensions; 4 bytes per dimension; data.
 """
@@ -29,7 +29,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class IdxFile:
-    """A published file of bytes: what its decompressed content must be."""
+    """Shape and checksum of a published file's decompressed content."""
 
     name: str  # without .gz
     shape: tuple[int, ...]
@@ -41,7 +41,7 @@ class IdxFile:
 
     @property
     def size(self) -> int:
-        """Bytes after the header."""
+        """Number of bytes after the header."""
         return math.prod(self.shape)
 
 
@@ -53,13 +53,13 @@ class IdxSplit:
 
 @dataclass(frozen=True)
 class Published:
-    """A data set of four idx files; the last `n_valid` training images validate."""
+    """A data set of four idx files; the last `n_valid` training images are the validation set."""
 
     name: str
     train: IdxSplit
     test: IdxSplit
     n_valid: int
-    mirrors: tuple[str, ...]  # in this order, each ending in a slash
+    mirrors: tuple[str, ...]  # in order of preference, each ending in a slash
     source: str
     licence: str
 
@@ -113,7 +113,7 @@ FASHION_MNIST = _published_files(
 
 @dataclass(frozen=True)
 class IdxSet:
-    """A published set, looked for in `root`/name, as .gz or decompressed."""
+    """A published data set in the folder `root`/name, as .gz or decompressed files."""
 
     published: Published
     root: Path
@@ -196,13 +196,13 @@ class IdxSet:
             ) from error
 
     def _read(self, split: IdxSplit) -> tuple[np.ndarray, np.ndarray]:
-        """(n, D) uint8 and (n,) int64."""
+        """Read images (n, D) uint8 and labels (n,) int64."""
         images, labels = self._read_file(split.images), self._read_file(split.labels)
         return images.reshape(len(images), -1), labels.astype(np.int64)
 
 
 def read_idx(path: Path, published: IdxFile) -> np.ndarray:
-    """The array of an idx file, gzipped or not: uint8 of the published shape, read-only.
+    """Read an idx file, gzipped or not: uint8 of the published shape, read-only.
 
     Raises DataError unless header, size and checksum are the published ones.
     """
@@ -229,7 +229,7 @@ def read_idx(path: Path, published: IdxFile) -> np.ndarray:
 
 @contextmanager
 def _inflated(file: BinaryIO) -> Iterator[BinaryIO]:
-    """Told by content, since browsers inflate a download but leave it its name."""
+    """Open a gzipped or plain file, detected by content: browsers inflate .gz downloads."""
     zipped = file.read(2) == _GZIP_MAGIC
     file.seek(0)
     if zipped:

@@ -1,4 +1,4 @@
-"""Standardised pixels: every one over the training images, as the paper's TFD and SVHN are.
+"""Pixels standardised by training statistics, as the paper does for TFD and SVHN.
 
 Shapes: n images of D pixels; mean and std (D,).  Units: pixels in [0, 1].
 """
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from aae_core.data.sets import unit_interval
 
 _CHUNK = 1024  # images
-_LEAST_STD = float(np.finfo(np.float32).eps)  # what float32 cannot tell from a constant near 1
+_LEAST_STD = float(np.finfo(np.float32).eps)  # float32's resolution near 1
 
 
 def pixel_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of x (n, D), uint8 or in [0, 1]: float32.
+    """Mean and standard deviation of each pixel of x (n, D), uint8 or in [0, 1]: float32, (D,).
 
-    A constant pixel has the std 1, so that standardising can always be undone.
+    A constant pixel gets the std 1, which keeps standardising invertible.
     """
     first = unit_interval(x[0], "float64")
     total, squares = np.zeros_like(first), np.zeros_like(first)
@@ -31,7 +31,7 @@ def pixel_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Pixels(nn.Module):
-    """From images in [0, 1] to what the networks see, and back: the same, or standardised."""
+    """Conversion of images in [0, 1] to the networks' scale and back: identity or standardising."""
 
     mean: Tensor | None
     std: Tensor | None
@@ -42,7 +42,7 @@ class Pixels(nn.Module):
         self.register_buffer("std", torch.ones(dim) if standardise else None)
 
     def measure(self, x_train: np.ndarray) -> None:
-        """Take the statistics of the training images, if these are to be standardised."""
+        """Compute the statistics of the training images if pixels are standardised."""
         if self.mean is not None and self.std is not None:
             mean, std = pixel_statistics(x_train)
             self.mean.copy_(torch.from_numpy(mean))

@@ -1,4 +1,4 @@
-"""Images on a device: one tensor each, as the data set gave them."""
+"""Images on a device, as one tensor in the data set's own type."""
 
 import warnings
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A split, for evaluation."""
+    """Images and labels of a split, for evaluation."""
 
     x: Tensor  # (n, D), uint8 or floats in [0, 1]
     y: Tensor | None  # (n,)
@@ -21,7 +21,7 @@ class Images:
 
 
 def resident(x: np.ndarray, device: torch.device | str) -> Tensor:
-    """The whole array on the device, as it is; on a CPU it shares the array's memory."""
-    with warnings.catch_warnings():  # arrays from Ray's object store are read-only, and so are we
+    """Copy the whole array to the device unchanged; on a CPU, share the array's memory."""
+    with warnings.catch_warnings():  # Ray's arrays are read-only; the tensor is only read, too
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(x).to(device)

@@ -1,7 +1,7 @@
-"""What a data set hands out, and what every data set must be able to do.
+"""Types that a data set returns, and the protocol of every data set.
 
 Shapes: n images, D = H·W·C pixels each.  Units: uint8, or float32 in [0, 1].
-Labels y count classes from 0; −1 is an unlabelled image, which only y_train may hold.
+Labels y count classes from 0; −1 marks an unlabelled image and occurs only in y_train.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ FloatType = Literal["float32", "float64"]
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """All that search and confirm may see: there is no test member to look at."""
+    """All data that search and confirm may use; holds no test images."""
 
     name: str
     image_shape: tuple[int, ...]  # (H, W), (H, W, C) or (D,)
@@ -29,7 +29,7 @@ class TrainingData:
     y_train: np.ndarray | None  # (n,) int64
     x_valid: np.ndarray
     y_valid: np.ndarray | None
-    sha256: str  # of the four arrays: the data's name in every result
+    sha256: str  # of the four arrays; identifies the data in every result
 
     @classmethod
     def of(
@@ -39,7 +39,7 @@ class TrainingData:
         train: tuple[np.ndarray, np.ndarray | None],
         valid: tuple[np.ndarray, np.ndarray | None],
     ) -> "TrainingData":
-        """From (x, y) of either split, the checksum taken here."""
+        """Build from (x, y) of both splits and compute the checksum."""
         return cls(name, image_shape, *train, *valid, sha256=fingerprint(*train, *valid))
 
     @property
@@ -48,16 +48,16 @@ class TrainingData:
 
     @property
     def classes(self) -> int:
-        """How many the labels tell apart; 0 without labels."""
+        """Number of classes in the labels; 0 without labels."""
         labels = [y for y in (self.y_train, self.y_valid) if y is not None]
         return 1 + max((int(y.max()) for y in labels), default=-1)
 
 
 @dataclass(frozen=True, eq=False)
 class TestData:
-    """The split that the fixed winners meet once, at the end."""
+    """The test split, on which only the final winners are scored, once."""
 
-    __test__: ClassVar[bool] = False  # no test class, whatever pytest makes of the name
+    __test__: ClassVar[bool] = False  # keeps pytest from collecting this class as tests
 
     x: np.ndarray  # (n, D)
     y: np.ndarray | None  # (n,) int64
@@ -69,7 +69,7 @@ class TestData:
 
 
 def fingerprint(*arrays: np.ndarray | None) -> str:
-    """sha256 of the arrays' types, shapes and bytes, in this order."""
+    """Return the sha256 of the arrays' types, shapes and bytes, in order."""
     checksum = hashlib.sha256()
     for array in arrays:
         if array is None:
@@ -89,7 +89,7 @@ def unit_interval(x: "Tensor", dtype: FloatType = ...) -> "Tensor": ...
 
 
 def unit_interval(x: "np.ndarray | Tensor", dtype: FloatType = "float32") -> "np.ndarray | Tensor":
-    """Pixels in [0, 1]: uint8 is scaled by 1/255, floats are only cast. Any shape."""
+    """Return pixels in [0, 1], any shape: uint8 is scaled by 1/255, floats are only cast."""
     if isinstance(x, np.ndarray):
         pixels = x.astype(dtype, copy=False)
         return pixels / 255 if x.dtype == np.uint8 else pixels
@@ -99,7 +99,7 @@ def unit_interval(x: "np.ndarray | Tensor", dtype: FloatType = "float32") -> "np
 
 @dataclass(frozen=True)
 class DataFile:
-    path: Path  # where it is, or where it is looked for
+    path: Path  # location, or expected location if missing
     present: bool
 
 
@@ -107,10 +107,10 @@ class DataFile:
 class Description:
     name: str
     files: tuple[DataFile, ...]
-    sizes: dict[str, int]  # images in train, valid, test; empty if only the missing file knows
+    sizes: dict[str, int]  # images in train, valid, test; empty if unknown without the file
     source: str
     licence: str
-    obtain: str | None = None  # how to come by files that cannot be downloaded
+    obtain: str | None = None  # how to obtain files that cannot be downloaded
 
     @property
     def missing(self) -> tuple[Path, ...]:
@@ -119,7 +119,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verification found of one file; the problem is None if all is well."""
+    """Result of the verification of one file; `problem` is None for a valid file."""
 
     path: Path
     problem: str | None
@@ -130,17 +130,17 @@ class Verdict:
 
 
 class DataSet(Protocol):
-    """One file of this package each. Whatever reads raises DataError, which names the file."""
+    """Protocol of data sets, one module each. Reading methods raise DataError naming the file."""
 
     def training(self) -> TrainingData:
-        """Opens no file that holds test images, and reads no test member."""
+        """Read training and validation images, without opening files or members of test images."""
 
     def test(self) -> TestData: ...
 
     def describe(self) -> Description: ...
 
     def fetch(self, *splits: Split) -> None:
-        """Get the files of these splits that are not there; if all are, nothing is written."""
+        """Download missing files of these splits; write nothing if no file is missing."""
 
     def verify(self) -> list[Verdict]:
-        """Read every file as training and test would."""
+        """Read every file as `training` and `test` do; return a verdict for each file."""

@@ -1,4 +1,4 @@
-"""Splits that never change: the same images under every version of every library."""
+"""Fixed splits: the same images with every version of every library."""
 
 import numpy as np
 
@@ -7,26 +7,26 @@ from aae_core.seeding import stream_seed
 
 
 def permutation(n: int, seed: int = 0) -> np.ndarray:
-    """A shuffled 0 … n−1. RandomState's stream is frozen (NEP 19), default_rng's is not."""
+    """Return a shuffled 0 … n−1. RandomState's stream is frozen (NEP 19), default_rng's is not."""
     return np.random.RandomState(seed).permutation(n)
 
 
 def last_tenth(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of train and of validation: the last tenth of a permutation, but at least 2."""
+    """Return indices of train and validation (last tenth of a permutation, at least 2)."""
     return hold_out(n, max(2, n // 10))
 
 
 def hold_out(n: int, n_valid: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of train and of validation: the end of a permutation."""
+    """Return indices of train and validation (the last n_valid of a permutation)."""
     order = permutation(n)
     return order[:-n_valid], order[-n_valid:]
 
 
 def class_balanced(y: np.ndarray, *sizes: int) -> tuple[np.ndarray, ...]:
-    """Disjoint indices of one part per size, each with as many images of every class.
+    """Return disjoint indices, one part per size, each with equally many images of every class.
 
-    Every size must divide by the number of classes. What is left makes the last part. Within a
-    part the images keep their order, which mixes the classes.
+    Every size must be a multiple of the number of classes. The remaining images form an additional
+    last part. Within a part the images keep their order, which mixes the classes.
     """
     shuffled = _shuffled_classes(y)
     edges = np.cumsum([size // len(shuffled) for size in sizes])
@@ -35,10 +35,10 @@ def class_balanced(y: np.ndarray, *sizes: int) -> tuple[np.ndarray, ...]:
 
 
 def labelled(y: np.ndarray | None, n: int | None, seed: int) -> np.ndarray:
-    """Sorted indices of the training images whose label a trial may see: all of them for None.
+    """Return sorted indices of the training images whose label a trial may see; n=None: all.
 
-    Else n are drawn at random, evenly over the classes. y is −1 where there is no label to see.
-    RandomState keeps 32 bits of the stream's seed: of 2³² pairs of seeds one draws the same labels.
+    Otherwise n are drawn at random, evenly over the classes. y is −1 for unlabelled images.
+    RandomState keeps 32 bits of the stream's seed: one in 2³² pairs of seeds draws the same labels.
 
     Raises ConfigError if n cannot be drawn evenly, DataError if there are no labels at all.
     """
@@ -56,13 +56,13 @@ def labelled(y: np.ndarray | None, n: int | None, seed: int) -> np.ndarray:
 
 
 def _shuffled_classes(y: np.ndarray, seed: int = 0) -> dict[int, np.ndarray]:
-    """The indices of every class in an order of their own."""
+    """Return the shuffled indices of every class."""
     order = permutation(len(y), seed)
     return {int(label): order[y[order] == label] for label in np.unique(y)}
 
 
 def _require_even(n: int, sizes: dict[int, int]) -> None:
-    """`sizes`: labelled images of every class."""
+    """Raise ConfigError unless n can be drawn evenly; `sizes`: labelled images of every class."""
     scarcest = min(sizes, key=sizes.__getitem__)
     most = sizes[scarcest] * len(sizes)
     if n > most:

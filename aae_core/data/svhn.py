@@ -1,7 +1,7 @@
 """Street View House Numbers, cropped digits (Netzer et al. 2011): MATLAB files of level 5.
 
 X (32, 32, 3, n) uint8: row, column, channel, image; y (n, 1): 1 … 9, and 10 for the digit 0.
-10,000 of the training file's images validate, the end of a seeded permutation.
+The validation set is the last 10,000 of a seeded permutation of the training file's images.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _LUMA = np.array([299, 587, 114], np.uint32)  # ITU-R BT.601, in thousandths
 
 @dataclass(frozen=True)
 class SvhnFile:
-    """A published file; one put there by hand may have another number of images."""
+    """A published file; a file added by hand may have another number of images."""
 
     name: str
     n: int
@@ -51,7 +51,7 @@ PUBLISHED = Published(
 
 @dataclass(frozen=True)
 class Svhn:
-    """Looked for in `root`/svhn; `extra` images train too, those of `colour` have 3 channels."""
+    """SVHN in `root`/svhn; `extra` adds training images, `colour` keeps the 3 channels."""
 
     root: Path
     colour: bool = True
@@ -132,13 +132,13 @@ class Svhn:
         return [file for split in splits or chosen for file in chosen[split]]
 
     def _open(self, file: SvhnFile) -> tuple[MatFile, int]:
-        """With its number of images."""
+        """Open a file; return the file and its number of images."""
         mat = MatFile.open(self.folder / file.name)
         return mat, mat.count(_LAYOUT, pixels="X", fewest=file.fewest)
 
     @contextmanager
     def _readable(self, files: list[SvhnFile]) -> Iterator[list[SvhnFile]]:
-        """What is wrong with them is said with what to do about it."""
+        """Yield the files; raise DataError with a remedy for a missing or invalid file."""
         absent = [file.name for file in files if not (self.folder / file.name).exists()]
         if absent:
             raise missing_files(absent, self.folder, [])
@@ -151,16 +151,19 @@ class Svhn:
             ) from error
 
     def _count(self, file: SvhnFile) -> int:
-        """As published where the file itself cannot tell; `verify` says why."""
+        """Return the file's number of images, or the published number if the file is unreadable."""
         try:
             return self._open(file)[1]
         except DataError:
             return file.n
 
     def _read(self, mats: Sequence[MatFile], order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The images of all files, put in this order: (n, D) uint8, never twice in memory; (n,)."""
+        """Read images (n, D) uint8 and labels (n,) of all files, permuted by `order`.
+
+        The images are never in memory twice.
+        """
         x = np.empty((len(order), 32 * 32 * (3 if self.colour else 1)), np.uint8)
-        row = np.argsort(order)  # of every image in x
+        row = np.argsort(order)  # each image's row in x
         start = 0
         for mat in mats:
             for block in mat.blocks("X", _BLOCK):
@@ -176,7 +179,7 @@ def _n_valid(n: int) -> int:
 
 
 def _grey(images: np.ndarray) -> np.ndarray:
-    """(b, H, W, 3) -> (b, H, W), rounded in whole numbers: the same bytes on every machine."""
+    """Convert (b, H, W, 3) to grey (b, H, W) in integers, with the same bytes on every machine."""
     return ((images @ _LUMA + 500) // 1000).astype(np.uint8)
 
 

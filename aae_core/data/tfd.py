@@ -1,9 +1,9 @@
 """Toronto Face Database (Susskind, Anderson, Hinton 2010), 48×48 grey: one MATLAB file of level 5.
 
-images (n, 48, 48) uint8; labs_ex (n, 1): expressions 1 … 7, and −1 or 0 where unlabelled; folds
+images (n, 48, 48) uint8; labs_ex (n, 1): expressions 1 … 7, −1 or 0 for unlabelled images; folds
 (n, 5): 0 unlabelled, 1 train, 2 validation, 3 test, in each of the five published folds.
 
-It is not public, so there is no checksum to compare with: its form alone is checked.
+TFD is not public and has no published checksum, so the reader checks only the file's form.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ _OBTAIN = (
 
 _LAYOUT = {"images": (N, 48, 48), "labs_ex": (N, 1), "folds": (N, 5)}
 _PARTS = {"train": (0, 1), "valid": (2,), "test": (3,)}  # 0: unlabelled
-_FEWEST = {"train": 2, "valid": 2, "test": 1}  # images of a split; a spread needs two
+_FEWEST = {"train": 2, "valid": 2, "test": 1}  # images of a split; a standard deviation needs two
 
 
 @dataclass(frozen=True)
 class Tfd:
-    """Unlabelled and training images of the fold train; looked for in `root`/tfd."""
+    """TFD in `root`/tfd; the training set is the fold's unlabelled and training images."""
 
     root: Path
     fold: int = 0
@@ -38,7 +38,7 @@ class Tfd:
         return self.root / "tfd" / "TFD_48x48.mat"
 
     def training(self) -> TrainingData:
-        """The one file holds the test images as well; none of them is handed out."""
+        """Read training and validation images; the file also holds test images, not returned."""
         return TrainingData.of("tfd", (48, 48), *self._read("train", "valid"))
 
     def test(self) -> TestData:
@@ -56,7 +56,7 @@ class Tfd:
         )
 
     def fetch(self, *splits: Split) -> None:
-        """Raises DataError, which says whom to ask, if the file is not there."""
+        """Raise DataError, which names the authors to contact, if the file is missing."""
         if not self.path.exists():
             raise missing_files([self.path.name], self.path.parent, [_OBTAIN])
 
@@ -73,7 +73,7 @@ class Tfd:
         return mat
 
     def _sizes(self) -> dict[str, int]:
-        """None where the file cannot tell; `verify` says why."""
+        """Return the number of images of each split; empty if the file is unreadable."""
         try:
             mat = self._open()
             return {split: len(self._members(mat, split)) for split in _FEWEST}
@@ -81,7 +81,7 @@ class Tfd:
             return {}
 
     def _read(self, *splits: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(n, D) uint8 and (n,) int64, in the order of the file."""
+        """Read images (n, D) uint8 and labels (n,) int64 of each split, in the file's order."""
         self.fetch()
         mat = self._open()
         images = mat.array("images")
@@ -98,7 +98,7 @@ class Tfd:
         return parts
 
     def _members(self, mat: MatFile, split: str) -> np.ndarray:
-        """The indices of a split's images."""
+        """Return the indices of a split's images."""
         part = mat.integers("folds", 0, 3)[:, self.fold]
         members = np.flatnonzero(np.isin(part, _PARTS[split]))
         if len(members) < _FEWEST[split]:

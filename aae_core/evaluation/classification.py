@@ -1,4 +1,4 @@
-"""How often a classifier is wrong.
+"""Error rate of a classifier.
 
 Shapes: n images, K classes.  Units: per cent.
 """
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def error(scores: Tensor, y: Tensor) -> float:
-    """Per cent of images (n, K) whose largest score is not at their class y (n,)."""
+    """Per cent of images, scores (n, K), whose largest score is not their class y (n,)."""
     return per_cent(scores.argmax(1) != y)
 
 
 def per_cent(of: Tensor) -> float:
-    """How many of the booleans are true."""
+    """Per cent of the booleans that are true."""
     return 100 * float(of.double().mean())

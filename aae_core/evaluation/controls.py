@@ -1,11 +1,11 @@
-"""Two memorisers whose samples are scored beside a model's: Parzen figures flatter memory.
+"""Two memorising controls, scored beside a model, since Parzen figures reward memorising.
 
-A memoriser knows the training images, or k-means centroids of them, and nothing else (Theis et al.
-2015, arXiv:1511.01844). The figure grows with the number of samples, so a control bears comparison
-only with a model that has as many.
+A control's samples are training images or their k-means centroids (Theis et al. 2015,
+arXiv:1511.01844). The figure grows with the number of samples, so compare a control only with a
+model that has the same number of samples.
 
-Shapes: n training images x, N samples, D pixels.  Units: pixels as the data set has them, or in
-[0, 1] for centroids.
+Shapes: n training images x, N samples, D pixels.  Units: pixels as in the data set, or in [0, 1]
+for centroids.
 """
 
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ from aae_core.evaluation.kernel_sums import principal_components
 
 ControlKind = Literal["train_images", "kmeans"]
 
-STEPS = 4  # of Lloyd's algorithm: 8 change MNIST's figure by 0.04 nats
-_CLUSTERED = 100_000  # images that centroids are computed from: more do not fit as floats
-_EACH = 4  # images a centroid, on average, at least: below, k-means repeats the images
-_COMPONENTS, _FITTED = 64, 2_000  # that say which centroid is nearest; images that tell them
-_TILE = 500  # images at a time: their distances fit a core's cache
+STEPS = 4  # of Lloyd's algorithm: 8 steps change MNIST's figure by 0.04 nats
+_CLUSTERED = 100_000  # images to cluster: more do not fit in memory as floats
+_EACH = 4  # least mean number of images a centroid: with fewer, k-means repeats images
+_COMPONENTS, _FITTED = 64, 2_000  # to find the nearest centroid; images they are fitted to
+_TILE = 500  # images at a time, whose distances fit a core's cache
 
 
 def control_sizes(curve: Sequence[int], n_train: int) -> list[tuple[ControlKind, int]]:
-    """The control rows for a model that is scored at the numbers of samples in `curve`.
+    """Return the control rows for a model that is scored at the numbers of samples in `curve`.
 
-    A row for each of these numbers that the training images can fill: up to all of them, or for
-    k-means up to a quarter of the images that it clusters. All training images are a row in any
-    case. Where k-means can fill none, it has one row, of a tenth as many centroids as images.
+    Training images have a row for each number below n_train, and one for all images. k-means has a
+    row for each number up to a quarter of the clustered images. If no number is that small, k-means
+    has one row, with a tenth as many centroids as images.
     """
     clustered = min(n_train, _CLUSTERED)
     sizes: dict[ControlKind, set[int]] = {
@@ -45,25 +45,25 @@ def control_sizes(curve: Sequence[int], n_train: int) -> list[tuple[ControlKind,
 
 
 def training_images(x: np.ndarray, n: int) -> np.ndarray:
-    """The first n images of a permutation that is always the same: (n, D).
+    """Return the first n images of a fixed permutation, (n, D).
 
-    All images come in their own order, without a copy.
+    If n covers all images, return x itself, in its own order and without a copy.
     """
     return x if n >= len(x) else x[permutation(len(x))[:n]]
 
 
 def clustered_images(x: np.ndarray) -> np.ndarray:
-    """The images that k-means clusters, (at most 100,000, D)."""
+    """Return the images that k-means clusters, (at most 100,000, D)."""
     return training_images(x, _CLUSTERED)
 
 
 @torch.no_grad()
 def centroids(x: np.ndarray, n: int) -> Tensor:
-    """n centroids of images (m, D), m ≥ n: (n, D), float32 in [0, 1].
+    """Compute n centroids of images (m, D), m ≥ n: (n, D), float32 in [0, 1].
 
-    Lloyd's algorithm (1982), STEPS steps from n of the images. An image goes to the centroid that
-    is nearest in the images' first principal components, which takes a sixth of the time that all
-    pixels would; centroids are means of all pixels. One that no image is nearest to stays.
+    Lloyd's algorithm (1982) takes STEPS steps from n of the images. Each image is assigned to the
+    nearest centroid in the first principal components, in a sixth of the time of all pixels.
+    Centroids are means of all pixels. A centroid without images does not move.
     """
     images = unit_interval(resident(x, "cpu"))
     centre = images.mean(0)
@@ -80,7 +80,7 @@ def centroids(x: np.ndarray, n: int) -> Tensor:
 
 
 def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
-    """Index of the nearest centroid: (m, k), (n, k) -> (m,)."""
+    """Return the index of the nearest centroid: (m, k), (n, k) -> (m,)."""
     squares, found = centroids.square().sum(1), []
     for tile in points.split(_TILE):
         distances = torch.addmm(squares, tile, centroids.T, alpha=-2)

@@ -1,16 +1,16 @@
-"""Whether samples look like the data, and whether all of the data: four shares of images.
+"""Fidelity and diversity of samples: precision, recall, density and coverage.
 
-The manifold of a set is the union of balls about its points, each as wide as the distance to its
-k-th nearest other point.
+The manifold of a set is the union of balls around its points.  A ball's radius is the distance to
+the k-th nearest other point.
 
 - precision: samples inside the data's manifold; recall: data inside the samples' (Kynkäänniemi
   et al. 2019, arXiv:1904.06991, eq. 1 and 2, k = 3)
-- density: balls of the data that a sample lies in, over k, which one far image in the data
-  cannot inflate; coverage: data whose ball has a sample (Naeem et al. 2020, arXiv:2002.09797,
+- density: number of the data's balls that contain a sample, over k; robust to outliers in the
+  data.  coverage: data whose ball contains a sample (Naeem et al. 2020, arXiv:2002.09797,
   section 3, k = 5)
 
-The former's balls have their boundary, the latter's have not, each as the authors compute them,
-so that a set compared with itself has all four at 1.
+As in the authors' code, balls for precision and recall include their boundary, balls for density
+and coverage do not.  A set compared with itself therefore has 1 for all four.
 
 Shapes: n images, m samples, D pixels or other features.  Units: shares in [0, 1], but a density
 may exceed 1.
@@ -26,7 +26,7 @@ from aae_core.evaluation.kernel_sums import check_pixels, squared_distances
 
 MANIFOLD_K, DENSITY_K = 3, 5  # as published
 _TILE = 256
-_TIE = 1e-9  # of the mean squared norm: by so much, at most, does rounding part equal distances
+_TIE = 1e-9  # share of the mean squared norm: bounds the rounding of equal distances
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Fidelity:
 def fidelity(
     real: Tensor, fake: Tensor, *, manifold_k: int = MANIFOLD_K, density_k: int = DENSITY_K
 ) -> Fidelity:
-    """Images (n, D) against samples (m, D). Sizes are best equal: all four depend on them.
+    """Compare images (n, D) with samples (m, D). Use n = m, since all four depend on n and m.
 
     Raises DataError for images that are not finite, of unequal size, or too few for k neighbours.
     """
@@ -80,4 +80,4 @@ def _radii(x: Tensor, *ks: int) -> Tensor:
     """Squared distances (len(ks), n) to the k-th nearest other point."""
     tiles = (squared_distances(tile, x) for tile in x.split(_TILE))
     nearest = [d2.topk(max(ks) + 1, largest=False).values for d2 in tiles]
-    return torch.cat(nearest)[:, ks].T  # at 0 is the point itself
+    return torch.cat(nearest)[:, ks].T  # index 0 is the point itself

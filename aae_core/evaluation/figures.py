@@ -1,7 +1,7 @@
-"""The paper's figures of a trained model (Makhzani et al. 2015), each by one function.
+"""Figures of a trained model as in Makhzani et al. 2015, one function each.
 
-A function returns None where the model has no such figure.  Hold-out images are those that
-validate.  All that is drawn at random comes from `stream`, on the device of the model.
+A function returns None if the model has no such figure.  All random draws come from `stream`, on
+the model's device.
 
 Shapes: D pixels, L code, K categories; a canvas is uint8, (H', W') or (H', W', 3).
 """
@@ -41,11 +41,11 @@ from aae_core.priors import (
 )
 
 _CODES = 5_000  # points in a picture of the code space
-_SIDE = 21  # images along a manifold: odd, so that the median is one of them
-_PETALS = 3  # of a mixture, in its manifold
+_SIDE = 21  # images along a manifold's side: odd, to include the median
+_PETALS = 3  # components in a mixture's manifold
 _ROWS, _COLUMNS = 10, 12
-_FRAMES = 48  # of a round
-_MOST_CATEGORIES = 30  # that are drawn
+_FRAMES = 48  # per round
+_MOST_CATEGORIES = 30  # maximum to draw
 _CHUNK = 1_000  # images a forward pass
 
 Canvas: TypeAlias = np.ndarray
@@ -53,26 +53,26 @@ Canvas: TypeAlias = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """Hold-out codes in a plane, over draws of the prior."""
+    """Codes of validation images in a plane, over draws of the prior."""
 
     points: np.ndarray  # (n, 2)
     labels: np.ndarray | None  # (n,)
     reference: np.ndarray  # (m, 2), draws of the prior
-    modes: np.ndarray | None = None  # (m,), the label whose part of the prior a draw is from
-    heads: np.ndarray | None = None  # (K, 2), where the categories sit
+    modes: np.ndarray | None = None  # (m,), the label of each draw's mode of the prior
+    heads: np.ndarray | None = None  # (K, 2), positions of the categories
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """Codes that move through the prior, as a strip and as a film of one round."""
+    """Images of codes along closed walks through the prior, as a strip and as a film."""
 
-    strip: Canvas  # a row for each walk, over the first quarter of the round
-    frames: list[Canvas]  # a column for each walk
+    strip: Canvas  # one row per walk, over the first quarter of the round
+    frames: list[Canvas]  # one column per walk, over the whole round
 
 
 @torch.no_grad()
 def samples(model: Model, data: TrainingData, stream: torch.Generator) -> Canvas | None:
-    """Figure 5: samples, then the training image that is nearest to the last one of its row."""
+    """Figure 5: samples, and per row the training image nearest to its last sample."""
     if not isinstance(model, Samples):
         return None
     rows = columns = 10
@@ -83,10 +83,10 @@ def samples(model: Model, data: TrainingData, stream: torch.Generator) -> Canvas
 
 @torch.no_grad()
 def codes(model: Model, data: TrainingData, stream: torch.Generator) -> Codes | None:
-    """Figures 2, 4 and 11: hold-out codes by label.
+    """Figures 2, 4 and 11: codes of validation images by label.
 
-    Codes of more than two dimensions are drawn along their principal axes; those around fixed heads
-    in the plane where the heads lie evenly on a circle (section 7).
+    Codes of more than two dimensions are projected to their principal axes.  Codes around fixed
+    heads are projected to the plane where the heads lie evenly on a circle (section 7).
     """
     if not isinstance(model, Autoencoder):
         return None
@@ -113,9 +113,9 @@ def codes(model: Model, data: TrainingData, stream: torch.Generator) -> Codes | 
 
 @torch.no_grad()
 def manifold(model: Model, data: TrainingData, stream: torch.Generator) -> Canvas | None:
-    """Figures 2e and 4b: what the decoder makes of a two-dimensional prior's even percentiles.
+    """Figures 2e and 4b: decoded even percentiles of a two-dimensional prior.
 
-    Of a mixture the first three components, a panel each.
+    A mixture has one panel for each of its first three components.
     """
     if not isinstance(model, Autoencoder | GAN) or isinstance(model, Supervised | CategoricalAAE):
         return None
@@ -129,7 +129,7 @@ def manifold(model: Model, data: TrainingData, stream: torch.Generator) -> Canva
 
 @torch.no_grad()
 def styles(model: Model, data: TrainingData, stream: torch.Generator) -> Canvas | None:
-    """Figure 7: a row is one style, a column one label."""
+    """Figure 7: one row per style, one column per label."""
     if not isinstance(model, Supervised | SemiSupervised):
         return None
     z = model.prior.sample(_ROWS, generator=stream)
@@ -138,9 +138,9 @@ def styles(model: Model, data: TrainingData, stream: torch.Generator) -> Canvas 
 
 @torch.no_grad()
 def clusters(model: Model, data: TrainingData, stream: torch.Generator) -> Canvas | None:
-    """Figure 9: a row is one cluster: its head, the decoder at z = 0, then hold-out images of it.
+    """Figure 9: one row per cluster: its head, decoded at z = 0, then its validation images.
 
-    A cluster of fewer images ends its row in grey.
+    A row of a cluster with too few images ends in grey.
     """
     if not isinstance(model, CategoricalAAE) or model.sees_labels:
         return None
@@ -158,9 +158,9 @@ def clusters(model: Model, data: TrainingData, stream: torch.Generator) -> Canva
 
 @torch.no_grad()
 def walk(model: Model, data: TrainingData, stream: torch.Generator) -> Walk | None:
-    """Codes on their way from one draw of the prior to another; along the roll, if it is one (4d).
+    """Walk from one draw of the prior to another, or along a swiss roll (figure 4d).
 
-    Where the decoder sees a category, one style walks in all of them, a row each.
+    If the decoder takes a category, one style walk is drawn in each category, one row each.
     """
     if not isinstance(model, Autoencoder | GAN):
         return None
@@ -178,10 +178,10 @@ def walk(model: Model, data: TrainingData, stream: torch.Generator) -> Walk | No
 
 
 def percentiles(prior: Prior, side: int) -> Tensor | None:
-    """A plane prior at even percentiles, (panels, side, side, 2); None where it has no such grid.
+    """Even percentiles of a 2-D prior, (panels, side, side, 2); None for a prior without a grid.
 
-    The first coordinate grows to the right, the second upwards.  A panel for each of a mixture's
-    first three components, whose axes point outwards from the origin and across.
+    The first coordinate grows to the right, the second upwards.  A mixture has one panel for each
+    of its first three components, with axes outwards from the origin and across.
     """
     if prior.dim != 2:
         return None
@@ -203,12 +203,12 @@ def percentiles(prior: Prior, side: int) -> Tensor | None:
 
 
 def path(prior: Prior, rows: int, turns: Tensor, stream: torch.Generator) -> Tensor:
-    """Where `rows` closed walks are after `turns` (T,) of a round in [0, 1], (T, rows, L).
+    """Positions of `rows` closed walks after `turns` (T,) of a round in [0, 1], (T, rows, L).
 
-    From one draw (0) to another (¼) and round to the first.  Of a Gaussian every point on the way
-    is a draw as well, since cos·z₀ + sin·z₁ has the law of both; the walks through a mixture keep
-    to a component each.  A swiss roll is walked along its length, each row a part of it, there and
-    back within half a round.
+    A walk goes from one draw (0) to another (¼) and on to the first.  For a Gaussian every point of
+    the walk is a draw, since cos·z₀ + sin·z₁ has the distribution of z₀ and z₁.  In a mixture each
+    walk stays in one component.  On a swiss roll each row walks along one part of the roll's
+    length, forth and back within half a round.
     """
     if isinstance(prior, SwissRollPrior):
         within = 1 - (1 - 4 * turns % 2).abs()
@@ -228,13 +228,13 @@ def path(prior: Prior, rows: int, turns: Tensor, stream: torch.Generator) -> Ten
 
 
 def _grid(steps: Tensor) -> Tensor:
-    """(side,), ascending -> (side, side, 2)."""
+    """Build a grid of points (side, side, 2) from ascending coordinates (side,)."""
     down, right = torch.meshgrid(steps.flip(0), steps, indexing="ij")
     return torch.stack([right, down], dim=-1).float()
 
 
 def _reference(model: Autoencoder, n: int, stream: torch.Generator) -> tuple[Tensor, Tensor | None]:
-    """What hold-out codes are held against, (n, L), and the label of each draw if it has one."""
+    """Draw n reference codes of the prior, (n, L), and each draw's label, if labelled."""
     if isinstance(model, LabelRegularised):
         modes = torch.arange(n, device=stream.device) % model.prior.modes
         return model.prior.sample_modes(modes, generator=stream), modes
@@ -245,7 +245,7 @@ def _reference(model: Autoencoder, n: int, stream: torch.Generator) -> tuple[Ten
 
 
 def _decode(model: Autoencoder | GAN, z: Tensor) -> Tensor:
-    """Images of draws of the prior, (…, L) -> (…, D)."""
+    """Decode draws of the prior to images, (…, L) -> (…, D)."""
     if isinstance(model, GMMNAE):
         z = model.match(z)
     x = _in_chunks(model.decode, z.flatten(0, -2))
@@ -253,7 +253,7 @@ def _decode(model: Autoencoder | GAN, z: Tensor) -> Tensor:
 
 
 def _in_every_category(model: Supervised | CategoricalAAE, z: Tensor) -> Tensor:
-    """Every style (n, L) with the first 30 categories at most, (n, K, D)."""
+    """Decode every style (n, L) with each of the first 30 categories at most, (n, K, D)."""
     categories = model.categorical.dim
     drawn = torch.arange(min(categories, _MOST_CATEGORIES), device=z.device)
     y = drawn if isinstance(model, Supervised) else one_hot(drawn, categories).float()

@@ -1,10 +1,10 @@
 """Sums of Gaussian kernels, Σ_j exp(−‖x − s_j‖² / 2σ²), with a guaranteed bound on their error.
 
-Nearly all terms of such a sum are too small to matter. With P the first principal components of
-the points, ‖x − s‖² ≥ ‖P(x − s)‖² + (‖x⊥‖ − ‖s⊥‖)², and the right side is one narrow matrix product
-in single precision. Samples that it puts beyond a point's reach are dropped, and the largest terms
-that they could have been count as error; the others are measured, in single precision to drop most
-of them, too, and then in double. Where too few could be dropped, all are summed.
+Nearly all terms of such a sum are negligible. With P the first principal components of the points,
+‖x − s‖² ≥ ‖P(x − s)‖² + (‖x⊥‖ − ‖s⊥‖)², and the right side is one narrow matrix product in single
+precision. Samples with this bound beyond a point's reach are dropped; the largest possible values
+of their terms count as error. Distances of the remaining samples are computed in single precision,
+which drops most of these samples, and then in double. If too few can be dropped, all are summed.
 
 Shapes: n points x, m samples s, D pixels, S widths σ, k components.  Units: log-sums in nats.
 """
@@ -23,44 +23,44 @@ from torch import Tensor
 
 from aae_core.errors import DataError
 
-_ROWS, _COLUMNS = 500, 1_000  # of a tile, which then fits a core's cache
-_GPU_ROWS, _GPU_COLUMNS = 4_096, 16_384  # of one on a GPU, which many threads work at
-_COMPONENTS = (16, 32, 48, 64, 96, 128)  # of which the cheapest number is taken
-_PROBED = 100, 500  # points and samples that tell how many are within reach
+_ROWS, _COLUMNS = 500, 1_000  # tile size, which fits a core's cache
+_GPU_ROWS, _GPU_COLUMNS = 4_096, 16_384  # tile size on a GPU, for many threads
+_COMPONENTS = (16, 32, 48, 64, 96, 128)  # numbers to try; the cheapest one is used
+_PROBED = 100, 500  # points and samples to estimate the share within reach
 _FITTED = 2_000  # points that the components are fitted to
-_WHOLE = 250, 500  # a tile where all pairs are summed, which takes more passes
-_CHUNK = 32  # pixels to a sum in single precision: short sums round less
-_FEW = 1_000_000  # pairs that are not worth single precision
-_FEW_NEAR = 5_000  # of a row of tiles' pairs within reach, that are measured by differences
-_LARGEST = 1e30  # of a pixel, of σ and of 1/σ: their squares stay finite
-_LEAST = -80.0  # exponent below which single precision has denormal numbers, which are slow
-_EPS_TF32 = 2.0**-10  # of a factor on a tensor core, which cuts it off after ten bits
+_WHOLE = 250, 500  # tile size for sums over all pairs, which take more passes
+_CHUNK = 32  # pixels per partial sum in single precision: short sums round less
+_FEW = 1_000_000  # up to so many pairs, single precision does not pay
+_FEW_NEAR = 5_000  # below so many pairs within reach, compute differences
+_LARGEST = 1e30  # limit of pixels, σ and 1/σ, whose squares stay finite
+_LEAST = -80.0  # least exponent in single precision: lower ones give slow denormal numbers
+_EPS_TF32 = 2.0**-10  # relative error of a factor on a tensor core, truncated to ten bits
 _EPS, _EPS32 = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps / 2
 
 
 class Arithmetic(Enum):
-    """How squared distances are found; each is taken where the one before is not exact enough."""
+    """Ways to compute squared distances, from fast to exact; a value is the error limit in nats."""
 
-    SINGLE = 8e-4  # a product in single precision: nats that it may cost
-    DOUBLE = 1e-4
-    DIFFERENCE = math.inf  # double precision without a product, which cancels
+    SINGLE = 8e-4  # by a product in single precision
+    DOUBLE = 1e-4  # by a product in double precision
+    DIFFERENCE = math.inf  # by differences in double precision, without cancellation
 
 
 @dataclass(frozen=True, eq=False)
 class KernelSums:
-    """log Σ_j exp(…) over some samples, and the log of how far each sum may be off: (S, n)."""
+    """log Σ_j exp(…) over some samples, and the log of each sum's error bound: (S, n)."""
 
     log_sums: Tensor
     log_errors: Tensor
 
     @classmethod
     def off_by(cls, share: Tensor | float, log_sums: Tensor) -> Self:
-        """Sums that are off by a share of themselves."""
+        """Build sums whose error bound is a share of each sum."""
         log_share = torch.as_tensor(share, dtype=log_sums.dtype, device=log_sums.device).log()
         return cls(log_sums, torch.where(log_sums.isfinite(), log_sums + log_share, -math.inf))
 
     def __add__(self, other: "KernelSums") -> "KernelSums":
-        """Over the samples of both."""
+        """Sum over the samples of both."""
         log_sums = torch.logaddexp(self.log_sums, other.log_sums)
         rounding = KernelSums.off_by(4 * _EPS * (1 + log_sums.abs()), log_sums)
         errors = torch.logaddexp(self.log_errors, other.log_errors)
@@ -68,21 +68,21 @@ class KernelSums:
 
     @property
     def least(self) -> Tensor:
-        """What the log-sums are at least, (S, n)."""
+        """Lower bounds of the log-sums, (S, n)."""
         share = (self.log_errors - self.log_sums).exp().nan_to_num(nan=1.0).clamp(max=1.0)
         return self.log_sums + torch.log1p(-share)
 
     @property
     def error_bound(self) -> Tensor:
-        """Nats by which the log-sums may be off, (S, n), perhaps infinite."""
+        """Error bounds of the log-sums in nats, (S, n), possibly infinite."""
         return torch.where(self.least.isfinite(), self.log_sums - self.least, math.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """Points or samples about the points' mean, with the points' principal components."""
+    """Points or samples relative to the points' mean, with the points' principal components."""
 
-    pixels: Tensor  # (n, D), as they were given
+    pixels: Tensor  # (n, D), as passed by the caller
     centre: Tensor  # (D,), float64
     basis: Tensor  # (D, K), orthonormal
     single: Tensor  # (n, D), x = pixels − centre in single precision
@@ -91,13 +91,16 @@ class Cloud:
 
     @classmethod
     def of_points(cls, points: Tensor, centre: Tensor) -> Self:
-        """Raises DataError for points that are empty, not finite or huge."""
+        """Build a cloud of points.  Raises DataError for empty, non-finite or huge points."""
         check_pixels(points, "points")
         fitted = points[:: math.ceil(len(points) / _FITTED)].to(centre) - centre
         return cls(points, centre, principal_components(fitted), *_centred(points, centre))
 
     def of_samples(self, samples: Tensor) -> "Cloud":
-        """Raises DataError as `of_points` does, and for another number of pixels."""
+        """Build a cloud of samples with the centre and components of these points.
+
+        Raises DataError as `of_points` does, and for another number of pixels.
+        """
         check_pixels(samples, "samples", dim=len(self.basis))
         samples = samples.to(self.centre.device)
         return Cloud(samples, self.centre, self.basis, *_centred(samples, self.centre))
@@ -115,7 +118,7 @@ class Cloud:
 
     @cached_property
     def x(self) -> Tensor:
-        """(n, D), float64."""
+        """Centred pixels (n, D), float64."""
         return self.pixels.to(self.centre) - self.centre
 
     @cached_property
@@ -123,9 +126,9 @@ class Cloud:
         return self.squares.sqrt()
 
     def coordinates(self, k: int) -> Tensor:
-        """Along k components, and at least the length of what is left: (n, k + 1), single.
+        """Coordinates along k components and a bound of the residual's length: (n, k + 1), single.
 
-        k = D leaves nothing: (n, D).
+        k = D has no residual: (n, D).
         """
         if k not in self._coordinates:
             self._coordinates[k] = self._along(k)
@@ -139,14 +142,14 @@ class Cloud:
         return torch.cat([along, left.clamp_(min=0).sqrt_().float()[:, None]], 1)
 
     def off(self, k: int) -> float:
-        """How far `coordinates` may be off, as a share of ‖x‖."""
+        """Error bound of `coordinates`, as a share of ‖x‖."""
         if k == self.dim:
             return 2 * _EPS32
         return math.sqrt(k) * (_additions(self.dim) + 4) * _EPS32
 
 
 def _centred(pixels: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """x in single precision, and ‖x‖² in double: tile by tile, within the cache."""
+    """Return x in single precision and ‖x‖² in double, computed in tiles that fit the cache."""
     single = torch.empty_like(pixels, dtype=torch.float32)
     squares = centre.new_empty(len(pixels))
     for rows in _tiles(len(pixels), _ROWS):
@@ -156,7 +159,7 @@ def _centred(pixels: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def principal_components(x: Tensor) -> Tensor:
-    """(n, D) -> (D, K), the largest first."""
+    """Principal components of (n, D), the largest first: (D, K)."""
     x = x / x.abs().max().clamp(min=1 / _LARGEST)
     if len(x) >= x.shape[1]:
         vectors: Tensor = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)
@@ -169,9 +172,9 @@ def principal_components(x: Tensor) -> Tensor:
 def kernel_sums(
     points: Cloud, samples: Cloud, sigmas: Sequence[float], reach: Tensor
 ) -> KernelSums:
-    """Sums over the samples, or at least over those within the points' reach.
+    """Sum over all samples, or over at least the samples within the points' reach.
 
-    `reach`: squared distances (n,), perhaps infinite.  Raises DataError unless σ > 0.
+    `reach`: squared distances (n,), possibly infinite.  Raises DataError unless σ > 0.
     """
     for sigma in sigmas:
         check_sigma(sigma)
@@ -182,7 +185,7 @@ def kernel_sums(
 
 
 def log_sums(points: Tensor, samples: Tensor, sigmas: Sequence[float]) -> KernelSums:
-    """Over all samples: (n, D), (m, D) -> (S, n)."""
+    """Sum over all samples: (n, D), (m, D) -> (S, n).  Raises DataError for invalid pixels or σ."""
     centre = points.double().mean(0)
     cloud = Cloud.of_points(points, centre)
     everywhere = torch.full_like(cloud.squares, math.inf)
@@ -192,17 +195,17 @@ def log_sums(points: Tensor, samples: Tensor, sigmas: Sequence[float]) -> Kernel
 def reach(least: Tensor, sigmas: Sequence[float], share: float) -> Tensor:
     """Squared distance beyond which a term is less than a share of its sum at every σ, (n,).
 
-    `least`: what the log-sums will be at least, (S, n).
+    `least`: lower bounds of the log-sums, (S, n).
     """
     rates = torch.tensor([_rate(sigma) for sigma in sigmas], dtype=least.dtype, device=least.device)
     return (-(least + math.log(share)) / rates[:, None]).amax(0)
 
 
 def nearest_bound(points: Cloud, samples: Cloud) -> Tensor:
-    """Squared distance of a sample that is near, (n,): the nearest is no farther.
+    """Upper bound of the squared distance to the nearest sample, (n,).
 
-    It is the one that looks nearest in few components; or, where these tell little, the nearest of
-    a few.
+    The bound is the smaller distance of two samples: the nearest in few components, and the nearest
+    of a few samples, in case few components are not informative.
     """
     k = next(k for k in _candidates(points) if k >= _COMPONENTS[1] or k == points.dim)
     left, right = _scores_of(points, k), _scores_of(samples, k, samples=True)
@@ -222,29 +225,32 @@ def nearest_bound(points: Cloud, samples: Cloud) -> Tensor:
 
 
 def log_likelihood(log_sums: Tensor, n_samples: int, dim: int, sigma: float) -> Tensor:
-    """ℓ from the log-sums over all samples, of any shape."""
+    """Return ℓ from the log-sums over all samples, of any shape."""
     return log_sums - math.log(n_samples) - dim * math.log(sigma * math.sqrt(2 * math.pi))
 
 
 def squared_distances(x: Tensor, s: Tensor) -> Tensor:
-    """‖x‖² + ‖s‖² − 2 x·s, float64 and about a common centre, or it cancels: (n, m)."""
+    """Return ‖x‖² + ‖s‖² − 2 x·s, (n, m).
+
+    x and s must be float64 and centred near 0, to avoid cancellation.
+    """
     norms = x.square().sum(1)[:, None] + s.square().sum(1)
     return norms.addmm_(x, s.T, alpha=-2).clamp_(min=0)
 
 
 def check_pixels(pixels: Tensor, name: str, dim: int | None = None) -> None:
-    """Raises DataError unless `pixels` are finite and (n, dim), neither of them zero."""
+    """Raise DataError unless `pixels` are finite and (n, dim), neither of them zero."""
     if pixels.ndim != 2 or pixels.numel() == 0:
         raise DataError(f"{name}: shape {tuple(pixels.shape)}; give (n, D), neither of them zero")
     if dim is not None and pixels.shape[1] != dim:
         raise DataError(f"{name}: {pixels.shape[1]} pixels an image where others have {dim}")
-    least, most = torch.aminmax(pixels)  # not a number where any pixel is not one
+    least, most = torch.aminmax(pixels)  # NaN if any pixel is NaN
     if not (least >= -_LARGEST and most <= _LARGEST):
         raise DataError(f"{name}: some pixels are not finite, or larger than {_LARGEST:g}")
 
 
 def check_sigma(sigma: float) -> None:
-    """Raises DataError."""
+    """Raise DataError unless σ is positive and finite."""
     if not 1 / _LARGEST <= sigma <= _LARGEST:
         raise DataError(f"sigma: {sigma}; give a positive, finite number")
 
@@ -263,12 +269,12 @@ def _tiles(n: int, size: int) -> Iterator[slice]:
 
 
 def _additions(dim: int) -> int:
-    """On the way of a pixel through `_product`."""
+    """Number of additions that a pixel goes through in `_product`."""
     return _CHUNK + math.ceil(dim / _CHUNK)
 
 
 def _product(x: Tensor, s: Tensor) -> Tensor:
-    """x sᵀ by short sums, in single precision."""
+    """Compute x sᵀ by short sums, in the factors' precision."""
     chunks = list(_tiles(x.shape[1], _CHUNK))
     found = x[:, chunks[0]] @ s[:, chunks[0]].T
     for pixels in chunks[1:]:
@@ -276,13 +282,13 @@ def _product(x: Tensor, s: Tensor) -> Tensor:
     return found
 
 
-# -- how ----------------------------------------------------------------------------------------
+# -- choice of method ---------------------------------------------------------------------------
 
 
 def _arithmetic(
     points: Cloud, samples: Cloud, sigmas: Sequence[float], kinds: Sequence[Arithmetic]
 ) -> Arithmetic:
-    """The first that is exact enough, or differences."""
+    """Return the first of `kinds` that is exact enough, else DIFFERENCE."""
     for kind in kinds:
         if bool((_rounding(points, samples, min(sigmas), kind) <= kind.value).all()):
             return kind
@@ -290,10 +296,11 @@ def _arithmetic(
 
 
 def _rounding(points: Cloud, samples: Cloud, sigma: float, kind: Arithmetic) -> Tensor:
-    """What a product may cost a point beside a share of its exponents, in nats: (n,).
+    """Error bound of a point's exponents from products, in nats: (n,).
 
-    A product x·s is off by ε ‖x‖‖s‖ times the number of additions. In double precision a sample's
-    own length does not matter, since ‖s‖² ≤ 2‖x‖² + 2‖x − s‖².
+    The error that is proportional to the exponents is added by `_share`. A product x·s has an error
+    of ε ‖x‖‖s‖ times the number of additions. In double precision ‖s‖ does not enter, since
+    ‖s‖² ≤ 2‖x‖² + 2‖x − s‖².
     """
     dim, rate = points.dim, _rate(sigma)
     if kind is Arithmetic.DIFFERENCE:
@@ -303,17 +310,17 @@ def _rounding(points: Cloud, samples: Cloud, sigma: float, kind: Arithmetic) -> 
     longest = samples.lengths.max()
     additions = _additions(dim) + 4
     product = 2.02 * rate * _EPS32 * additions * longest * (points.lengths + longest / additions)
-    return product + _EPS32 * (_WHOLE[1] + 300)  # and the terms, and their sums
+    return product + _EPS32 * (_WHOLE[1] + 300)  # and rounding of terms and sums
 
 
 def _single_holds(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> bool:
-    """Whether all that is computed in single precision is well within what it can hold."""
+    """Return True if all values computed in single precision stay well within its range."""
     longest = float(points.lengths.max() * samples.lengths.max())
     return longest < _LARGEST and all(_LARGEST**-0.5 < s < _LARGEST**0.5 for s in sigmas)
 
 
 def _kinds(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> tuple[Arithmetic, ...]:
-    """The arithmetics that all pairs may be summed in."""
+    """Return the arithmetics to try for sums over all pairs, the fastest first."""
     pays = len(points) * len(samples) > _FEW and _single_holds(points, samples, sigmas)
     return (Arithmetic.SINGLE, Arithmetic.DOUBLE) if pays else (Arithmetic.DOUBLE,)
 
@@ -321,10 +328,10 @@ def _kinds(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> tuple[Arit
 def _share(
     points: Cloud, samples: Cloud, sigmas: Sequence[float], kind: Arithmetic, log_sums: Tensor
 ) -> Tensor:
-    """How far rounding may move each sum, as a share of it: (S, n).
+    """Bound of each sum's rounding error, as a share of the sum: (S, n).
 
-    Exponents a_j ≤ 0 are off by a share of |a_j|, too. Weighted by their parts w_j in the sum,
-    Σ w_j |a_j| ≤ log m − log Σ exp a_j.
+    Exponents a_j ≤ 0 also have an error proportional to |a_j|. With w_j the share of term j in the
+    sum, Σ w_j |a_j| ≤ log m − log Σ exp a_j.
     """
     additions = 2 * (points.dim + 8) + len(samples)
     exponents = 1 + math.log(len(samples)) - log_sums
@@ -333,7 +340,7 @@ def _share(
 
 
 def _candidates(points: Cloud) -> list[int]:
-    """Numbers of components that may pay; the last is all pixels, which need no bound."""
+    """Return the numbers of components to try; the last is all pixels, which need no bound."""
     dim, most = points.basis.shape
     return [*(k for k in _COMPONENTS if k <= most and 2 * k < dim), dim]
 
@@ -341,9 +348,9 @@ def _candidates(points: Cloud) -> list[int]:
 def _components(
     points: Cloud, samples: Cloud, sigmas: Sequence[float], reach: Tensor
 ) -> int | None:
-    """Number of components whose bound pays best; None where all pairs are better summed.
+    """Return the cheapest number of components; None if summing all pairs is cheaper.
 
-    Nanoseconds per pair, of which only the proportions matter.
+    Costs are nanoseconds per pair, of which only the ratios matter.
     """
     dim = points.dim
     if not _single_holds(points, samples, sigmas):
@@ -376,7 +383,7 @@ def _over_all(points: Cloud, samples: Cloud, sigmas: Sequence[float]) -> KernelS
     half = (-0.5 * samples.squares).to(dtype)
 
     def scores(rows: slice, columns: slice) -> Tensor:
-        """−‖x − s‖²/2, up to a constant for each point."""
+        """Return −‖x − s‖²/2, up to a constant for each point."""
         if arithmetic is Arithmetic.DIFFERENCE:
             d2 = _differences(points.pixels[rows], samples.pixels[columns]).square_()
             return d2.mul_(-0.5)
@@ -402,7 +409,7 @@ def _differences(x: Tensor, s: Tensor) -> Tensor:
 
 
 def _tile_sums(scores: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """log Σ exp(2 · rate · score), (n, m), overwritten -> (S, n), float64."""
+    """Return log Σ exp(2 · rate · score), (S, n), float64; overwrites the scores (n, m)."""
     best = scores.amax(1)
     scores -= best[:, None]
     least = _LEAST if scores.dtype == torch.float32 else -math.inf
@@ -415,7 +422,7 @@ def _tile_sums(scores: Tensor, sigmas: Sequence[float]) -> Tensor:
     return torch.stack(sums).double().log_() + torch.stack(shifts)
 
 
-# -- over those within reach --------------------------------------------------------------------
+# -- over samples within reach ------------------------------------------------------------------
 
 
 def _over_near(
@@ -439,9 +446,9 @@ def _over_near(
 
 
 class _Search:
-    """The pairs of a point and a sample within the point's reach, and few others.
+    """Search for the pairs of a point and a sample within the point's reach, and few other pairs.
 
-    Within reach is x·s − ‖s‖²/2 ≥ (‖x‖² − reach) / 2.
+    A pair is within reach if x·s − ‖s‖²/2 ≥ (‖x‖² − reach) / 2.
     """
 
     def __init__(
@@ -452,14 +459,14 @@ class _Search:
         self.limits = 0.5 * (points.squares - reach)
         self.on_gpu = _on_gpu(self.left)
         self.rows, self.columns = (_GPU_ROWS, _GPU_COLUMNS) if self.on_gpu else (_ROWS, _COLUMNS)
-        self.coarse = (k + 8) * _EPS32 + 2 * points.off(k)  # what the scores are off, as a share
+        self.coarse = (k + 8) * _EPS32 + 2 * points.off(k)  # relative error of the scores
         self.coarse += 2.01 * _EPS_TF32 if self.on_gpu else 0.0
         self.fine = (points.dim + 8) * _EPS32
         self.scores = self.left.new_empty(self.rows * self.columns)
         self.flags = np.empty(0 if self.on_gpu else self.rows * self.columns, bool)
 
     def pairs(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Place among the rows, and squared distance."""
+        """Return each pair's index within the rows, and its squared distance."""
         tiles = _tiles(len(self.samples), self.columns)
         found = [self._in_tile(rows, columns) for columns in tiles]
         row, column = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -486,7 +493,7 @@ class _Search:
         return row[near], column[near] + columns.start
 
     def _scan(self, rows: slice, columns: slice) -> Tensor:
-        """Flat positions, within the tile, of the scores that are not below their row's limit."""
+        """Return the flat positions within the tile of scores not below their row's limit."""
         left, right = self.left[rows], self.right[columns]
         limit = self._limit(rows, columns, self.coarse)[:, None]
         size = len(left) * len(right)
@@ -499,7 +506,7 @@ class _Search:
         return torch.from_numpy(np.flatnonzero(flags))
 
     def _limit(self, rows: slice, columns: slice, off: float) -> Tensor:
-        """That no score within reach is below, though it be off."""
+        """Return a limit, relative error `off` included, that no score within reach is below."""
         longest = self.samples.lengths[columns].max()
         limit = self.limits[rows] - 1.01 * off * longest * (self.points.lengths[rows] + longest)
         return (limit - 2 * _EPS32 * limit.abs()).float()
@@ -510,7 +517,7 @@ def _on_gpu(x: Tensor) -> bool:
 
 
 def _tensor_core_product(x: Tensor, s: Tensor, out: Tensor) -> None:
-    """x sᵀ; on a CPU, which has no such cores, in plain single precision."""
+    """Compute x sᵀ on tensor cores; on a CPU, in plain single precision."""
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = "tf32"
@@ -521,17 +528,17 @@ def _tensor_core_product(x: Tensor, s: Tensor, out: Tensor) -> None:
 
 
 def _scores_of(cloud: Cloud, k: int, *, samples: bool = False) -> Tensor:
-    """Factors whose product is x·s − ‖s‖²/2 at least, in single precision: (n, k + 2)."""
+    """Factors (n, k + 2) in single precision whose product is at least x·s − ‖s‖²/2."""
     last = -0.5 * cloud.squares if samples else torch.ones_like(cloud.squares)
     return torch.cat([cloud.coordinates(k), last.float()[:, None]], 1)
 
 
 def _products(x: Tensor, s: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """x_i · s_j for pairs in the order of their rows: (p,)."""
+    """Compute x_i · s_j for pairs sorted by row: (p,)."""
     starts = torch.zeros(len(x) + 1, dtype=row.dtype, device=row.device)
     starts[1:] = torch.bincount(row, minlength=len(x)).cumsum(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that sparse tensors are new
+        warnings.simplefilter("ignore", UserWarning)  # "sparse CSR support is in beta"
         wanted = torch.sparse_csr_tensor(
             starts, column, x.new_zeros(len(row)), (len(x), len(s)), check_invariants=False
         )
@@ -547,7 +554,7 @@ def _squared_differences(x: Tensor, s: Tensor, row: Tensor, column: Tensor) -> T
 def _ragged_sums(
     pairs: tuple[Tensor, Tensor], n: int, sigmas: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """log Σ exp(−rate · d²) of each row, (S, n), and its number of terms, (n,)."""
+    """Return log Σ exp(−rate · d²) of each row, (S, n), and each row's number of terms, (n,)."""
     row, d2 = pairs
     counts = torch.bincount(row, minlength=n)
     nearest = torch.segment_reduce(d2, "min", lengths=counts)

@@ -2,11 +2,11 @@
 
     log p(x) ≥ E log 1/k Σ_j w_j,   w_j = p(x|z_j) p(z_j) / q(z_j|x),   z_j ~ q(z|x)
 
-The bound grows with k towards log p(x), whatever the proposal q(z|x) = N(mean, diag exp log_var).
-The decoder is read as p(x|z) = N(x̂(z), σ²I), and the prior has to have a density.
+The bound grows with k towards log p(x) for every proposal q(z|x) = N(mean, diag exp log_var).
+The decoder is interpreted as p(x|z) = N(x̂(z), σ²I), and the prior must have a density.
 
 Shapes: n images x, D pixels, L dimensions of the code, M multipliers of the proposal's std, S
-widths σ.  Units: pixels and σ as the decoder has them, likelihoods in nats per image.
+widths σ.  Units: pixels and σ in the decoder's units, likelihoods in nats per image.
 """
 
 import math
@@ -41,10 +41,10 @@ def importance_log_likelihood(
     generator: torch.Generator,
     std: float = 1.0,
 ) -> Tensor:
-    """The bound of every image, with k draws: (n, D), (n, L) -> (n,), float64.
+    """Compute the bound of every image with k draws: (n, D), (n, L) -> (n,), float64.
 
-    An encoder without a density has its code as the mean, and any `log_var` that fits (n, L).
-    The proposal's standard deviation is multiplied by `std`.
+    For an encoder without a density, pass the code as `mean` and any `log_var` that broadcasts to
+    (n, L).  The proposal's standard deviation is multiplied by `std`.
 
     Raises DataError unless σ > 0.
     """
@@ -53,12 +53,12 @@ def importance_log_likelihood(
 
 @dataclass(frozen=True)
 class Widths:
-    """What scores best on validation images."""
+    """The best-scoring σ and proposal width on validation images."""
 
     sigma: float
     std: float  # multiplier of the proposal's standard deviation
     log_likelihood: float  # mean over the images
-    at_edge: bool  # of one of the grids: a better one may lie outside
+    at_edge: bool  # at the edge of a grid: a better value may lie outside
 
 
 @torch.no_grad()
@@ -74,9 +74,10 @@ def choose(
     sigmas: Sequence[float] = SIGMA_GRID,
     stds: Sequence[float] = STD_GRID,
 ) -> Widths:
-    """The pair of the grids with the largest mean bound, all from the same k draws of noise.
+    """Choose the pair with the largest mean bound; all pairs use the same k draws of noise.
 
-    Choose with the k that scores: the fewer draws, the wider a σ they favour.
+    Use the same k as for scoring, since fewer draws favour a wider σ.
+    Raises DataError unless every σ > 0.
     """
     means = _bounds(x, mean, log_var, decode, log_prior, stds, sigmas, k, generator).mean(2)
     i, j = divmod(int(means.argmax()), len(sigmas))
@@ -95,7 +96,7 @@ def _bounds(
     k: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """(M, S, n), float64."""
+    """Compute the bounds (M, S, n), float64."""
     for sigma in sigmas:
         check_sigma(sigma)
     scale = (0.5 * log_var).exp().expand_as(mean)
@@ -115,11 +116,11 @@ def _bounds(
 
 
 def _log_normal(squares: Tensor, dim: int, sigma: float) -> Tensor:
-    """log N(·; 0, σ²I) from squared norms."""
+    """Return log N(·; 0, σ²I) from squared norms."""
     return squares * (-0.5 / sigma**2) - dim * math.log(sigma * math.sqrt(2 * math.pi))
 
 
 def _squared_errors(x: Tensor, z: Tensor, decode: Decode) -> Tensor:
-    """‖x̂(z) − x‖²: (n,), float64."""
+    """Return ‖x̂(z) − x‖², (n,), float64."""
     chunks = zip(x.split(_CHUNK), z.split(_CHUNK), strict=True)
     return torch.cat([(decode(b) - a).double().square().sum(1) for a, b in chunks])

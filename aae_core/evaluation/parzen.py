@@ -1,11 +1,11 @@
-"""Parzen-window log-likelihood, by the protocol of Goodfellow et al. 2014 (arXiv:1406.2661).
+"""Parzen-window log-likelihood with the protocol of Goodfellow et al. 2014 (arXiv:1406.2661).
 
     ℓ(x) = logsumexp_j(−‖x − s_j‖² / 2σ²) − log N − D log(σ√(2π))
 
-One set of samples s_j serves both to choose σ, on validation points, and to score the test
-points, and is read once: the first block tells near which σ the best one will lie, and the test
-points are summed at all of those. Samples come in fixed blocks whose sums are added in block order,
-each on one thread, so that the figures do not depend on who computes which block.
+The same samples s_j serve to choose σ on validation points and to score the test points. Samples
+are read once: the first block narrows σ to a window, and the test points are summed at all σ of
+the window. Samples come in fixed blocks. Each block is summed on one thread, and the sums are added
+in block order, so the figures do not depend on which process computes which block.
 
 Shapes: n points x, N samples s in blocks of m, D pixels, S widths σ.
 Units: pixels in [0, 1], σ in the same unit, likelihoods in nats.
@@ -38,28 +38,28 @@ from aae_core.evaluation.kernel_sums import (
 )
 
 SIGMA_GRID: tuple[float, ...] = tuple(np.logspace(-1, 0, 10).tolist())
-STEPS = 8  # to a step of the grid, when σ is refined
+STEPS = 8  # refined steps per step of the grid
 LADDER: tuple[float, ...] = tuple(
     SIGMA_GRID[i // STEPS] * 10 ** (i % STEPS / (9 * STEPS)) for i in range(9 * STEPS + 1)
 )
-BLOCK = 10_000  # samples in a block: part of the protocol, since block i is one random stream
-CURVE = (10_000, 100_000, 1_000_000, 10_000_000)  # numbers of samples that results are shown for
-VALID_POINTS = 1_000  # the first ones choose σ
-PROTOCOL = 3  # of the figures: another number, another figure for the same samples
-DROPPED = 1e-6  # share of a sum, at most, that is not worth the time: nats by which it is off
-_SPAN = 10 ** (1 / 3) * 1.001  # widths this far apart are summed with one reach
+BLOCK = 10_000  # samples a block: part of the protocol, since each block has its own stream
+CURVE = (10_000, 100_000, 1_000_000, 10_000_000)  # numbers of samples with a result of their own
+VALID_POINTS = 1_000  # number of first validation points, which choose σ
+PROTOCOL = 3  # version: a new number means other figures for the same samples
+DROPPED = 1e-6  # largest share of a sum to drop for speed; also its error in nats
+_SPAN = 10 ** (1 / 3) * 1.001  # σ within this factor share one reach
 
 Pixels: TypeAlias = np.ndarray | Tensor
 
 
 class SampleSource(Protocol):
-    """N samples in blocks of BLOCK, the last perhaps smaller; `block(i)` is always the same."""
+    """N samples in blocks of BLOCK; the last may be smaller. `block(i)` always returns the same."""
 
     @property
     def n_samples(self) -> int: ...
 
     def block(self, index: int) -> Tensor:
-        """(m, D), floats."""
+        """Return block `index`, (m, D), floats."""
         ...
 
 
@@ -69,7 +69,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """The rows of an array, perhaps memory-mapped, of any type that `to_float64` takes."""
+    """Rows of an array, memory-mapped or not, of any type that `to_float64` accepts."""
 
     array: Pixels
 
@@ -83,7 +83,7 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Block i is drawn from the stream (seed, "parzen", i), whatever became of the others."""
+    """Samples of a model; block i uses only the stream (seed, "parzen", i)."""
 
     model: Sampler
     seed: int
@@ -95,11 +95,11 @@ class ModelSource:
 
 
 def to_float64(pixels: Pixels, name: str) -> Tensor:
-    """The same shape; uint8 is scaled by 1/255.
+    """Convert to float64 in the same shape; uint8 is scaled by 1/255.
 
-    Raises DataError, about `name`, for other types than uint8, float32 and float64.
+    Raises DataError, naming `name`, for other types than uint8, float32 and float64.
     """
-    # a copy, since what is memory-mapped or shared may be read-only
+    # Copy, since memory-mapped or shared arrays may be read-only.
     tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))
     if tensor.dtype == torch.uint8:
         return tensor.double() / 255
@@ -114,7 +114,7 @@ def block_count(n_samples: int) -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Products and sums split over threads would round differently."""
+    """Limit torch to one thread: products and sums split over threads round differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -134,7 +134,7 @@ class Widths:
     sums: KernelSums
 
     def __add__(self, other: "Widths") -> "Widths":
-        """Over the samples of both, for the σ of both."""
+        """Sum over the samples of both, for the σ common to both."""
         common = tuple(sigma for sigma in self.sigmas if sigma in other.sigmas)
         return Widths(common, self.rows(common) + other.rows(common))
 
@@ -143,7 +143,7 @@ class Widths:
         return KernelSums(self.sums.log_sums[indices], self.sums.log_errors[indices])
 
     def log_likelihood(self, sigma: float, n_samples: int, dim: int) -> Tensor:
-        """ℓ of every point, (n,)."""
+        """Return ℓ of every point, (n,)."""
         return log_likelihood(self.rows([sigma]).log_sums[0], n_samples, dim, sigma)
 
 
@@ -152,7 +152,7 @@ _NOTHING = Widths((), KernelSums(torch.empty(0, 0).double(), torch.empty(0, 0).d
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What some samples give the points."""
+    """Kernel sums of validation and test points over some samples."""
 
     valid: Widths
     test: Widths
@@ -181,14 +181,14 @@ class Sums:
 
 @dataclass(frozen=True)
 class Window:
-    """The σ for which points are summed, and what their sums are known to be at least."""
+    """The σ to sum points for, and the sums so far, which are lower bounds of the total."""
 
-    sigmas: tuple[float, ...] | None = None  # None: as the samples themselves suggest
+    sigmas: tuple[float, ...] | None = None  # None: chosen from the block's samples
     before: Sums | None = None
 
 
 class Scorer:
-    """Sums of every point over a block of samples: all that a worker has to know."""
+    """Sums of every point over a block of samples; holds all data that a worker needs."""
 
     def __init__(self, valid: Tensor, test: Tensor, n_samples: int, sigma: float | None) -> None:
         points = torch.cat([test, valid])
@@ -207,7 +207,7 @@ class Scorer:
     @one_thread()
     @torch.no_grad()
     def score(self, source: SampleSource, index: int, window: Window) -> Sums:
-        """The sums over one block of the source: the same bits in every process.
+        """Sum over one block of the source, with the same bits in every process.
 
         Raises DataError for samples that cannot be scored.
         """
@@ -226,17 +226,17 @@ class Scorer:
         return Sums(valid, self._widths(self.test, samples, sigmas, before.test))
 
     def next_window(self, total: Sums, n: int) -> tuple[float, ...]:
-        """The σ that are summed from n samples on, of those that were."""
+        """Return the σ to sum from n samples on, a subset of the σ summed so far."""
         if self.sigma is not None:
             return (self.sigma,)
         wanted = self.window(total.valid, n)
         return tuple(sigma for sigma in wanted if sigma in total.test.sigmas) or total.test.sigmas
 
     def window(self, valid: Widths, n: int) -> tuple[float, ...]:
-        """Where σ will lie for every number of samples from n on.
+        """Return the expected range of the best σ for all numbers of samples from n on.
 
-        It falls as N^(−1/(d + 4)) for points that fill d dimensions: by a step of the grid with
-        every decade, or less, from d = 5 on. Where that is too narrow, the samples are read again.
+        The best σ falls as N^(−1/(d + 4)) for points that fill d dimensions: from d = 5 on, by at
+        most one step of the grid per decade. If the range is too narrow, samples are read again.
         """
         best = int(np.argmax(_means(valid, SIGMA_GRID, n, self.dim)))
         decades = math.ceil(math.log10(self.n_samples / n))
@@ -245,7 +245,7 @@ class Scorer:
     def _widths(
         self, points: Cloud, samples: Cloud, sigmas: Collection[float], before: Widths
     ) -> Widths:
-        """Sums for every σ; what they are at least is known from before, or from a near sample."""
+        """Sum for every σ; lower bounds of the sums come from `before`, or from a near sample."""
         if not sigmas:
             return _NOTHING
         if not before.sigmas:
@@ -282,7 +282,7 @@ def _spans(sigmas: Collection[float]) -> list[tuple[float, ...]]:
 
 
 def _ladder(lowest: int, highest: int) -> tuple[float, ...]:
-    """All σ from one place in the grid to another."""
+    """Return all refined σ from one index of the grid to another."""
     return LADDER[max(0, lowest) * STEPS : min(len(SIGMA_GRID) - 1, highest) * STEPS + 1]
 
 
@@ -291,10 +291,10 @@ def _ladder(lowest: int, highest: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The σ for one number of samples."""
+    """Chosen σ for one number of samples."""
 
     grid: float
-    refined: float  # the best of the ladder, at most a step from the grid's
+    refined: float  # the best of LADDER within one grid step of `grid`
     at_edge: bool = False
     valid_ll: tuple[float, ...] = ()  # mean over validation points, for each σ of the grid
 
@@ -305,7 +305,7 @@ def _around(grid: float) -> tuple[float, ...]:
 
 
 def choose_sigma(valid: Widths, n_samples: int, dim: int) -> Choice:
-    """By the mean over the validation points; the grid's own where the ladder has no better."""
+    """Choose σ by the mean over validation points; refined = grid if no refined σ is better."""
     valid_ll = _means(valid, SIGMA_GRID, n_samples, dim)
     best = int(np.argmax(valid_ll))
     grid = SIGMA_GRID[best]
@@ -320,23 +320,23 @@ def _means(valid: Widths, sigmas: Sequence[float], n_samples: int, dim: int) -> 
 
 # -- the protocol -------------------------------------------------------------------------------
 
-# (scorer, window, blocks) -> their sums, in order
+# (scorer, window, blocks) -> the blocks' sums, in order
 Runner: TypeAlias = Callable[[Scorer, Window, range], Iterator[Sums]]
 
 
 class Memory(Protocol):
-    """Keeps totals over the first blocks, so that an interrupted job goes on from there."""
+    """Storage of totals over the first blocks, which lets an interrupted job resume."""
 
     def totals(self) -> dict[int, Sums]:
-        """By number of blocks."""
+        """Return the stored totals by number of blocks."""
         ...
 
     def keep(self, blocks: int, total: Sums, *, needed: bool) -> None:
-        """A total that is not needed may be forgotten when the next one is kept."""
+        """Store a total; one with needed=False may be deleted once a later total is stored."""
         ...
 
     def again(self, blocks: int) -> "Memory":
-        """For another pass over the first blocks."""
+        """Return a separate memory for another pass over the first blocks."""
         ...
 
 
@@ -351,7 +351,7 @@ class NoMemory:
 
 
 def in_process(source: SampleSource) -> Runner:
-    """The runner that computes every block here, one after the other."""
+    """Return a runner that computes all blocks in this process, in order."""
 
     def run(scorer: Scorer, window: Window, blocks: range) -> Iterator[Sums]:
         return (scorer.score(source, index, window) for index in blocks)
@@ -361,19 +361,19 @@ def in_process(source: SampleSource) -> Runner:
 
 @dataclass(frozen=True)
 class Score:
-    """The test points, scored with the first `n_samples` samples."""
+    """Score of the test points with the first `n_samples` samples."""
 
     n_samples: int
     log_likelihood: float  # mean over test points, at `sigma`
     standard_error: float | None  # None for a single point
     sigma: float
-    log_likelihood_grid: float | None = None  # at `sigma_grid`; None in documents from before it
+    log_likelihood_grid: float | None = None  # at `sigma_grid`; None in older documents
     standard_error_grid: float | None = None
     sigma_grid: float | None = None
 
     @classmethod
     def of(cls, n_samples: int, choice: Choice, refined: Tensor, on_grid: Tensor) -> Self:
-        """From ℓ of every test point, (n,), at the refined σ and at the grid's."""
+        """Build a score from ℓ of every test point, (n,), at the refined σ and at the grid's σ."""
         best, strict = _mean_and_error(refined), _mean_and_error(on_grid)
         return cls(n_samples, *best, choice.refined, *strict, choice.grid)
 
@@ -386,28 +386,28 @@ def _mean_and_error(ll: Tensor) -> tuple[float, float | None]:
 @dataclass(frozen=True, eq=False)
 class ParzenResult:
     n_samples: int
-    n_valid: int  # points that chose σ
+    n_valid: int  # validation points used to choose σ
     n_test: int
     dim: int
-    sigma: float  # refined where that is better on the validation points
+    sigma: float  # refined if a refined σ is better on the validation points
     sigma_grid: float
     sigma_at_edge: bool  # a better σ may lie outside the grid
     sigmas: list[float]  # the grid; empty if σ was given
-    valid_ll: list[float]  # for each of them
+    valid_ll: list[float]  # mean over validation points, for each of `sigmas`
     log_likelihood: float  # mean over test points, at `sigma`
-    standard_error: float | None  # over test points; None for a single one
-    log_likelihood_grid: float  # at `sigma_grid`, as figures are published
+    standard_error: float | None  # over test points; None for a single point
+    log_likelihood_grid: float  # at `sigma_grid`, as in publications
     standard_error_grid: float | None
     blocks: int
-    blocks_repeated: int  # lost with the process that had them
-    pairs_scored: int  # of a point and a sample, those included that were found not to matter
+    blocks_repeated: int  # computed again after a process was lost
+    pairs_scored: int  # pairs of a point and a sample, including dropped pairs
     seconds: float
-    max_abs_error_bound: float  # nats, of any test point
+    max_abs_error_bound: float  # nats, maximum over test points
     per_point: Tensor  # (n_test,), float64, at `sigma`
-    curve: list[Score]  # for every number of samples asked for, both figures
+    curve: list[Score]  # for every requested number of samples
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: all but `per_point`."""
+        """Return all fields except `per_point` as plain JSON."""
         document = {name: value for name, value in vars(self).items() if name != "per_point"}
         return document | {"curve": [asdict(score) for score in self.curve]}
 
@@ -430,8 +430,8 @@ def run_protocol(
 ) -> ParzenResult:
     """Choose σ on the first VALID_POINTS of `x_valid`, then score `x_test`: (n, D) both.
 
-    A given `sigma` skips the choice. `curve` lists numbers of samples, whole blocks, for which σ
-    is chosen again and the test points are scored with those samples alone.
+    A given `sigma` skips the choice. `curve` lists numbers of samples, in whole blocks. For each of
+    these numbers n, σ is chosen again and the test points are scored with only the first n samples.
 
     Raises DataError for images or settings that cannot be scored.
     """
@@ -511,7 +511,7 @@ class _Scored:
 def _scored(
     runner: Runner, scorer: Scorer, sizes: Collection[int], memory: Memory
 ) -> dict[int, _Scored]:
-    """For every number of samples. Where σ came to lie outside its window, they are read again."""
+    """Score every number of samples; read the samples again if σ lies outside its window."""
     found: dict[int, _Scored] = {}
     totals = _totals(runner, scorer, sizes, memory)
     for n in sizes:
@@ -532,7 +532,7 @@ def _choice(scorer: Scorer, total: Sums, n: int) -> Choice:
 
 
 def _is_within(choice: Choice, total: Sums) -> bool:
-    """Whether all σ were there to choose from, and the test points are summed for the chosen."""
+    """Return True if all σ around the choice were compared and the chosen σ have test sums."""
     known = not choice.valid_ll or set(_around(choice.grid)) <= set(total.valid.sigmas)
     return known and {choice.grid, choice.refined} <= set(total.test.sigmas)
 
@@ -544,11 +544,12 @@ def _totals(
     memory: Memory,
     sigmas: tuple[float, ...] | None = None,
 ) -> dict[int, Sums]:
-    """By number of samples. With each decade it is told anew what lies within reach, at which σ.
+    """Return the totals by number of samples.
 
-    `sigmas` are those of the test points where they are known.
+    The window of σ and the reach are recomputed at every tenfold increase of N.
+    `sigmas`, if given, are the σ of the test points.
     """
-    sums = memory.totals()  # by number of blocks
+    sums = memory.totals()
     ends = {block_count(n): n for n in sizes}
     starts = [0, *(10**i for i in range(9) if 10**i < max(ends))]
     for first, last in pairwise([*starts, max(ends)]):
@@ -567,16 +568,16 @@ def _totals(
 
 
 def validation_score(samples: Tensor, x_valid: Tensor) -> dict[str, float]:
-    """σ chosen on the first half of the images, 1000 at most, and the others scored.
+    """Choose σ on the first half of the images, at most 1000, and score the remaining images.
 
-    Shapes: (N, D), (n, D) with n ≥ 2, on one device. Keys as of `test_score`.
+    Shapes: (N, D), (n, D) with n ≥ 2, on one device. The keys are those of `test_score`.
     """
     half = min(VALID_POINTS, len(x_valid) // 2)
     return test_score(samples, x_valid[:half], x_valid[half:])
 
 
 def test_score(samples: Tensor, x_valid: Tensor, x_test: Tensor) -> dict[str, float]:
-    """The protocol's figures as metrics; no standard error for a single point."""
+    """Return the protocol's figures as metrics; no standard error for a single point."""
     result = run_protocol(in_process(ArraySource(samples)), len(samples), x_valid, x_test)
     metrics = {
         "parzen_ll": result.log_likelihood_grid,

@@ -1,7 +1,7 @@
-"""Samples beside their nearest training images: Figure 5, and proof against mere memory.
+"""Samples beside their nearest training images: Figure 5, which shows memorised images.
 
-A canvas is uint8, (H', W') or, for colour images, (H', W', 3).  Images of (D,) are drawn as strips,
-one pixel high; those of other than 1 or 3 channels as their mean.
+A canvas is uint8, (H', W') or, for colour images, (H', W', 3).  Images of (D,) are drawn as strips
+one pixel high.  Images with other than 1 or 3 channels are drawn as the mean of their channels.
 
 Shapes: n samples x, m training images, D = H·W·C pixels.  Units: uint8, or floats in [0, 1].
 """
@@ -16,19 +16,19 @@ from torch import Tensor
 from aae_core.data import unit_interval
 
 _TILE = 4_096
-GAP = 128  # grey, since the images' own background is mostly black or white
+GAP = 128  # grey, since most images have a black or white background
 _PANEL_GAP = 4  # pixels
 
 
 def nearest(x: Tensor, train: Tensor) -> Tensor:
-    """Index of the training image at the least Euclidean distance: (n, D), (m, D) -> (n,)."""
+    """Return the index of the nearest training image (Euclidean): (n, D), (m, D) -> (n,)."""
     return torch.cat([_nearest(unit_interval(tile), train) for tile in torch.split(x, _TILE)])
 
 
 def sample_grid(
     samples: Tensor, train: Tensor, rows: int, columns: int, image_shape: tuple[int, ...]
 ) -> np.ndarray:
-    """The paper's Figure 5: `columns` samples a row, then the training image nearest the last one.
+    """Draw Figure 5: `columns` samples a row, then the training image nearest the last sample.
 
     Raises ValueError for fewer than rows·columns samples, or another number of pixels.
     """
@@ -44,13 +44,13 @@ def sample_grid(
 
 
 def image_grid(images: Tensor, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Images (R, C, D) in R rows and C columns with 1-pixel gaps; pixels are clipped to [0, 1]."""
+    """Draw images (R, C, D) in R rows, C columns with 1-pixel gaps; clip pixels to [0, 1]."""
     rows, columns, _ = images.shape
     return _canvas(_to_bytes(images).reshape(rows, columns, *_height_width(image_shape)))
 
 
 def side_by_side(canvases: Sequence[np.ndarray]) -> np.ndarray:
-    """Canvases of one height in a row, set farther apart than the images within them."""
+    """Draw canvases of one height in a row, with wider gaps than inside a canvas."""
     between = np.full_like(canvases[0][:, :_PANEL_GAP], GAP)
     parts = [part for canvas in canvases for part in (between, canvas)]
     return np.concatenate(parts[1:], axis=1)
@@ -58,13 +58,13 @@ def side_by_side(canvases: Sequence[np.ndarray]) -> np.ndarray:
 
 def _nearest(x: Tensor, train: Tensor) -> Tensor:
     per_tile = [_distances(x, tile).min(1) for tile in torch.split(train, _TILE)]
-    best = torch.stack([distance for distance, _ in per_tile]).argmin(0)  # which tile, by sample
+    best = torch.stack([distance for distance, _ in per_tile]).argmin(0)  # tile of each sample
     within = torch.stack([index for _, index in per_tile]).gather(0, best[None])[0]
     return best * _TILE + within
 
 
 def _distances(x: Tensor, tile: Tensor) -> Tensor:
-    # by differences: the product form cannot tell near duplicates apart
+    # Differences are exact for near duplicates; the product form cancels.
     return torch.cdist(x, unit_interval(tile), compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -77,7 +77,7 @@ def _to_bytes(x: Tensor) -> np.ndarray:
 
 
 def _canvas(images: np.ndarray) -> np.ndarray:
-    """(R, C, H, W) or (R, C, H, W, channels) bytes, laid out in rows and columns."""
+    """Arrange (R, C, H, W) or (R, C, H, W, channels) bytes in rows and columns."""
     if images.ndim == 5 and images.shape[-1] != 3:
         images = images.mean(-1).astype(np.uint8)
     right_and_below = [(0, 0), (0, 0), (0, 1), (0, 1), (0, 0)][: images.ndim]

@@ -1,7 +1,7 @@
-"""The metrics of a model on a split: validation after every epoch, test once at the end.
+"""Metrics of a model on a split: validation after every epoch, test once at the end.
 
-`ARCHITECTURES` says which of them a model is measured by; those that need labels are left out
-where the split has none.
+`ARCHITECTURES` lists the metrics of each model.  Metrics that need labels are omitted on a split
+without labels.
 """
 
 import math
@@ -35,13 +35,13 @@ from aae_core.phases import reconstruction_cost
 from aae_core.posteriors import Gaussian
 from aae_core.priors import DensePrior, LabelledPrior
 
-PARZEN_SAMPLES = 10_000  # of the published protocol
+PARZEN_SAMPLES = 10_000  # as in the published protocol
 _LATENT_POINTS = 2_000
-_PRIOR_POINTS = 10_000  # that say where the modes are
+_PRIOR_POINTS = 10_000  # prior samples that represent the modes
 _FIDELITY_POINTS = 2_000
 _IMPORTANCE_DRAWS, _IMPORTANCE_VALID, _IMPORTANCE_TEST = 50, 200, 1_000
 _CHUNK = 2_000  # images a forward pass
-_LARGEST = 1e30  # of a pixel, beyond which a linear output has diverged
+_LARGEST = 1e30  # pixel value beyond which a linear output has diverged
 
 Metrics = dict[str, float]
 
@@ -50,9 +50,9 @@ Metrics = dict[str, float]
 def validation_metrics(
     model: Model, train: Tensor, valid: Images, seed: int, epoch: int
 ) -> Metrics:
-    """`val/…` after `epoch`, whose draws depend on (seed, epoch) alone; NaN once diverged.
+    """Compute `val/…` after `epoch`; draws depend only on (seed, epoch); NaN once diverged.
 
-    `train` holds the training images (m, D); their codes alone are scored.
+    `train` holds the training images (m, D), used only for the decoded codes' Parzen figure.
     """
     stream = _stream(seed, epoch, valid)
     found = _common(model, valid, valid, stream)
@@ -66,7 +66,7 @@ def validation_metrics(
 
 @torch.no_grad()
 def test_metrics(model: Model, valid: Images, test: Images, seed: int, epoch: int) -> Metrics:
-    """`test/…`: validation names the clusters and chooses the kernel's width, as published."""
+    """Compute `test/…`; validation images name clusters and choose σ, as published."""
     stream = _stream(seed, epoch, test)
     found = _common(model, valid, test, stream) | _generative(model, valid, test, stream)
     return {f"test/{name}": value for name, value in found.items()}
@@ -77,7 +77,7 @@ def _stream(seed: int, epoch: int, images: Images) -> torch.Generator:
 
 
 def _common(model: Model, valid: Images, images: Images, stream: torch.Generator) -> Metrics:
-    """What is measured on any split."""
+    """Compute the metrics of any split."""
     found: Metrics = {}
     if isinstance(model, Autoencoder) and not (model.kind == "supervised" and images.y is None):
         found["recon"] = _reconstruction(model, images, stream)
@@ -94,7 +94,7 @@ def _common(model: Model, valid: Images, images: Images, stream: torch.Generator
 
 
 def _reconstruction(model: Autoencoder, images: Images, stream: torch.Generator) -> float:
-    """Mean of ½‖x̂ − x‖² over the images, in the units that the networks see."""
+    """Mean of ½‖x̂ − x‖² over the images, in the networks' scale of pixels."""
     total = 0.0
     for start in range(0, len(images.x), _CHUNK):
         x = unit_interval(images.x[start : start + _CHUNK])
@@ -105,7 +105,7 @@ def _reconstruction(model: Autoencoder, images: Images, stream: torch.Generator)
 
 
 def _clusters(valid: Tensor, y_valid: Tensor, logits: Tensor, y: Tensor) -> Metrics:
-    """The validation images name the clusters: logits (n, K) and classes (n,) of both splits."""
+    """Compute cluster metrics: logits (n, K), classes (n,) of validation split and scored split."""
     named = clustering.representatives(valid, y_valid)
     by_majority = clustering.majorities(valid, y_valid)
     return {
@@ -130,7 +130,7 @@ def _modes(model: Model, images: Images, y: Tensor, stream: torch.Generator) -> 
 
 
 def _latent(model: Model, valid: Images, stream: torch.Generator) -> Metrics:
-    """Whether the codes follow the prior, and what they know of the classes."""
+    """Compute how well the codes follow the prior and separate the classes."""
     found: Metrics = {}
     wanted = ARCHITECTURES[model.kind].metrics
     valid = _some(valid, _LATENT_POINTS)
@@ -151,7 +151,7 @@ def _latent(model: Model, valid: Images, stream: torch.Generator) -> Metrics:
 def _generative(
     model: Model, valid: Images, test: Images | None, stream: torch.Generator
 ) -> Metrics:
-    """Likelihoods and fidelity on test images; where there are none to see yet, Parzen's alone."""
+    """Compute likelihoods and fidelity on test images; without test images, only Parzen's."""
     if "parzen_ll" not in ARCHITECTURES[model.kind].metrics:
         return {}
     assert isinstance(model, Samples)
@@ -174,11 +174,10 @@ def _generative(
 def _prior_gap(
     model: Model, train: Tensor, valid: Images, parzen_ll: float, stream: torch.Generator
 ) -> Metrics:
-    """The Parzen figure of draws of q(z) = mean over training images of q(z|x), decoded, and how
-    far it exceeds that of draws of p(z).
+    """Compute the Parzen figure of decoded draws of q(z), and its excess over that of p(z).
 
-    The draws are as many as those of the prior, each from an image of its own. Fewer training
-    images are each drawn equally often.
+    q(z) is the mean of q(z|x) over training images. The number of draws equals that of the prior,
+    each from a different image. If there are fewer images, each is drawn equally often.
     """
     if "prior_gap" not in ARCHITECTURES[model.kind].metrics or math.isnan(parzen_ll):
         return {}
@@ -198,7 +197,7 @@ def _has_diverged(samples: Tensor) -> bool:
 def _importance_weighted(
     model: Model, valid: Images, test: Images, stream: torch.Generator
 ) -> Metrics:
-    """Of the view p(x|z) = N(x̂(z), σ²I): a bound that, unlike Parzen's, rewards no memory."""
+    """Compute a bound for p(x|z) = N(x̂(z), σ²I) that, unlike Parzen's, rewards no memorising."""
     if not (isinstance(model, AAE | VAE) and isinstance(model.prior, DensePrior)):
         return {}
     decode, log_prior, k = model.decode, model.prior.log_density, _IMPORTANCE_DRAWS
@@ -219,8 +218,9 @@ def _importance_weighted(
 
 
 def _proposal(model: Autoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of a Gaussian around the code; as wide as the prior if q(z|x) is not
-    one.
+    """Mean and log-variance of a Gaussian proposal.
+
+    If q(z|x) is not Gaussian, the proposal is centred on the code with the prior's std.
     """
     if isinstance(model.encoder, Gaussian):
         _, mean, log_variance = model.encoder.moments(model.pixels(x))
@@ -229,9 +229,9 @@ def _proposal(model: Autoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _some(images: Images, n: int) -> Images:
-    """At most n of the images, the same for every model and seed.
+    """Select at most n of the images, the same for every model and seed.
 
-    A fixed permutation draws them: the order of a file may go from easy to hard, as MNIST's does.
+    A fixed permutation selects them, since a file's order may go from easy to hard, as in MNIST.
     """
     order = torch.from_numpy(permutation(len(images.x))[:n]).to(images.x.device)
     return Images(images.x[order], None if images.y is None else images.y[order])

@@ -1,4 +1,4 @@
-"""The paper's architectures, one file each.  What they can do is asked by protocol."""
+"""The paper's architectures, one file each.  Protocols declare what a model can do."""
 
 from typing import Protocol, runtime_checkable
 
@@ -75,9 +75,9 @@ def build_model(
     *,
     generator: torch.Generator,
 ) -> Model:
-    """A freshly initialised model; `classes` that the data's labels have.
+    """Return a freshly initialised model; `classes` is the number of the data's classes.
 
-    Raises ConfigError where the data are not such as the architecture needs.
+    Raises ConfigError if the data do not fit the architecture.
     """
     reads_labels = ARCHITECTURES[config.model.kind].labels != "none" and config.data.labels != 0
     if reads_labels and classes < 2:

@@ -1,7 +1,7 @@
-"""The basic adversarial autoencoder (figure 1, sections 2 and 3): one code, one discriminator."""
+"""Basic adversarial autoencoder (figure 1, sections 2 and 3): one code, one discriminator."""
 
 from aae_core.models.base import Adversarial
 
 
 class AAE(Adversarial):
-    """All of it is in `Adversarial`; what other architectures add is in their files."""
+    """`Adversarial` without additions; other architectures extend `Adversarial`."""

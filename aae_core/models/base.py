@@ -1,7 +1,7 @@
-"""What the architectures share: pixels in and out, encoder and decoder, the adversary of the code.
+"""Base classes of the architectures: pixels in and out, encoder, decoder, the code's adversary.
 
-Shapes: B batch, D pixels, L code.  Public methods take and return images in [0, 1]; what a
-training step handles is as the networks see it (`Pixels`).
+Shapes: B batch, D pixels, L code.  Public methods take and return images in [0, 1].  A training
+step uses images in the networks' scale (`Pixels`).
 """
 
 from abc import ABC, abstractmethod
@@ -39,18 +39,18 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def objectives(self) -> Objectives:
-        """Optimiser -> the settings it takes its rates from, and the nets that it moves."""
+        """Map each optimiser to the settings with its rates and to the nets that it updates."""
 
     @abstractmethod
     def train_step(self, s: State, batch: Batch) -> Costs: ...
 
     def output(self, x: Tensor) -> Tensor:
-        """A decoder's last layer to an image as the networks see it."""
+        """Turn the decoder's last layer into an image in the networks' scale."""
         return torch.sigmoid(x) if self.sigmoid else x
 
 
 class Autoencoder(Model):
-    """Encoder q(z|x), decoder p(x|z), and the prior that the codes shall follow."""
+    """Encoder q(z|x), decoder p(x|z), and the target distribution of the codes, the prior."""
 
     prior: Prior
 
@@ -63,23 +63,23 @@ class Autoencoder(Model):
         self.decoder = plan.decoder(config.code_dim if decoder_in is None else decoder_in)
 
     def style(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """(B, D) -> z ~ q(z|x), (B, L), which the prior regularises; without generator fixed."""
+        """Encode (B, D) to the regularised z ~ q(z|x), (B, L); without generator a fixed code."""
         z: Tensor = self.encoder(self.pixels(x), generator)[1]
         return z
 
     def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """(B, D) -> the image's code, (B, L)."""
+        """Encode images (B, D) to codes (B, L)."""
         return self.style(x, generator=generator)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, L) -> x̂, (B, D)."""
+        """Decode codes (B, L) to x̂, (B, D)."""
         x: Tensor = self.pixels.inverse(self.image(z))
         return x
 
     def reconstruct(
         self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """(B, D) -> x̂, (B, D); the classes y (B,) are asked for by the supervised one alone."""
+        """Reconstruct (B, D) as x̂, (B, D); only `Supervised` uses the classes y (B,)."""
         return self.decode(self.encode(x, generator=generator))
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
@@ -87,14 +87,14 @@ class Autoencoder(Model):
         return self.decode(self.prior.sample(n, generator=generator))
 
     def image(self, code: Tensor) -> Tensor:
-        """What the decoder makes of its input, as the networks see images."""
+        """Decode the decoder's input to images in the networks' scale."""
         return self.output(self.decoder(code))
 
 
 class Adversarial(Autoencoder):
-    """An autoencoder whose codes a discriminator holds against the prior (section 2).
+    """An autoencoder whose codes a discriminator compares with the prior (section 2).
 
-    `logits` are those of q(y|x), (B, K), with K = 0 where there is none.
+    `logits` are the logits of q(y|x), (B, K), with K = 0 for models without q(y|x).
     """
 
     def __init__(
@@ -128,14 +128,14 @@ class Adversarial(Autoencoder):
         return costs | regularisation_phase(s, partial(self.adversaries, s, logits, z, batch.y))
 
     def decoder_input(self, logits: Tensor, z: Tensor, y: Tensor) -> Tensor:
-        """What is reconstructed from, in training: the code z alone."""
+        """Return the decoder's input in training: here only the code z."""
         return z
 
     def adversaries(self, s: State, logits: Tensor, z: Tensor, y: Tensor) -> Sequence[Adversary]:
         return [self.against_prior(s, z)]
 
     def penalty(self) -> Tensor | None:
-        """An extra cost of the reconstruction."""
+        """Return an extra cost of the reconstruction, or None."""
         return None
 
     def against_prior(self, s: State, z: Tensor) -> Adversary:

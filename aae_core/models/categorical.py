@@ -1,7 +1,7 @@
-"""Two codes, a category and a style (figure 8): what sections 5, 6 and 7 have in common.
+"""Base of sections 5, 6 and 7: two codes, a category y and a style z (figure 8).
 
-The encoder gives q(y|x), a softmax, and z; one discriminator holds y against Cat(K), another z
-against its prior.  The decoder sees both.  Labelled images, where there are any, add the
+The encoder returns q(y|x), a softmax, and z.  One discriminator compares y with Cat(K), another
+compares z with its prior.  The decoder's input is y and z.  Labelled images, if any, add the
 classification phase.
 """
 
@@ -18,7 +18,7 @@ from aae_core.priors import CategoricalPrior
 
 
 class CategoricalAAE(Adversarial):
-    """Shapes: K categories; y (B, K) is q(y|x) in training, one-hot where a figure is drawn."""
+    """Shapes: K categories; y (B, K) is q(y|x) in training, one-hot in figures."""
 
     def __init__(self, plan: Blueprint, categories: int, decoder_in: int) -> None:
         super().__init__(plan, categories, decoder_in)
@@ -47,20 +47,23 @@ class CategoricalAAE(Adversarial):
         return [self._against_categorical(s, logits), *super().adversaries(s, logits, z, y)]
 
     def code(self, y: Tensor, z: Tensor) -> Tensor:
-        """What the decoder sees of category (B, K) and style (B, L)."""
+        """Combine category (B, K) and style (B, L) into the decoder's input."""
         return torch.cat([y, z], dim=-1)
 
     def classify(self, x: Tensor) -> Tensor:
-        """(B, D) -> q(y|x), (B, K)."""
+        """Return q(y|x), (B, K), of images (B, D)."""
         return self.logits(x).softmax(-1)
 
     def logits(self, x: Tensor) -> Tensor:
-        """(B, D) -> the logits of q(y|x), (B, K): they tell images apart whose q rounds to 1."""
+        """Return the logits of q(y|x), (B, K), of (B, D); logits differ even if q rounds to 1."""
         logits: Tensor = self.encoder(self.pixels(x), None)[0]
         return logits
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Styles (B, L) and categories (B, K), most often one-hot -> x̂, (B, D)."""
+        """Decode styles (B, L) and categories (B, K), usually one-hot, to x̂, (B, D).
+
+        Raises TypeError without y.
+        """
         if y is None:
             raise TypeError("this decoder needs the categories y as well")
         x: Tensor = self.pixels.inverse(self.image(self.code(y, z)))
@@ -69,12 +72,12 @@ class CategoricalAAE(Adversarial):
     def reconstruct(
         self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """From q(y|x) and z, whatever the true classes are."""
+        """Reconstruct (B, D) from q(y|x) and z; `y` is ignored."""
         logits, z = self.encoder(self.pixels(x), generator)
         return self.decode(z, logits.softmax(-1))
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Any style with any category, (n, D)."""
+        """Decode n independent draws of style and category, (n, D)."""
         y = self.categorical.sample(n, generator=generator)
         return self.decode(self.prior.sample(n, generator=generator), y)
 

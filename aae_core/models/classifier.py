@@ -1,4 +1,4 @@
-"""The dropout network of tables 1 and 2 that sees labelled images alone ("NN baseline")."""
+"""The "NN baseline" of tables 1 and 2: a dropout network trained only on labelled images."""
 
 from torch import Tensor
 
@@ -19,6 +19,6 @@ class Classifier(Model):
         return classification_phase(s, self.body(batch.noisy, s.streams["noise"]), batch.y)
 
     def classify(self, x: Tensor) -> Tensor:
-        """(B, D) -> q(y|x), (B, K)."""
+        """Return q(y|x), (B, K), of images (B, D)."""
         logits: Tensor = self.body(self.pixels(x))
         return logits.softmax(-1)

@@ -1,4 +1,4 @@
-"""No labels (section 6): the semi-supervised model without them; y is a cluster."""
+"""Clustering (section 6): the semi-supervised model without labels; y is a cluster."""
 
 from aae_core.models.categorical import CategoricalAAE
 from aae_core.networks import Blueprint

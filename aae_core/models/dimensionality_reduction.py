@@ -1,6 +1,6 @@
-"""A code to look at (figure 10, section 7): y·W_C + z, the category's head plus the style.
+"""Dimensionality reduction (figure 10, section 7): the code y·W_C + z, category head plus style.
 
-With labels y is the class; without any, a cluster.
+With labels y is the class, without labels y is a cluster.
 """
 
 import torch
@@ -36,13 +36,13 @@ class DimensionalityReduction(CategoricalAAE):
         return self.heads.crowding()
 
     def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """(B, D) -> y·W_C + z, (B, L)."""
+        """Encode images (B, D) to y·W_C + z, (B, L)."""
         logits, z = self.encoder(self.pixels(x), generator)
         return self.code(logits.softmax(-1), z)
 
 
 class Heads(nn.Module):
-    """W_C, (K, L): where the categories sit; learned, or scale·I."""
+    """W_C, (K, L): positions of the categories, learned or fixed at scale·I."""
 
     def __init__(
         self, config: HeadsConfig, categories: int, code_dim: int, generator: torch.Generator
@@ -57,11 +57,11 @@ class Heads(nn.Module):
             self.register_buffer("weight", config.scale * torch.eye(categories))
 
     def crowding(self) -> Tensor | None:
-        """Σ max(0, η − ‖w_i − w_j‖) over every two different heads: 0 once all are η apart."""
+        """Return Σ max(0, η − ‖w_i − w_j‖) over all pairs of heads; None for fixed heads."""
         if not self.learned:
             return None
         return torch.relu(self.distance - pdist(self.weight)).sum()
 
     def closest(self) -> float:
-        """The distance of the two heads that are closest to each other."""
+        """Return the smallest distance between two heads."""
         return float(pdist(self.weight.detach()).min())

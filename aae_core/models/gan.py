@@ -1,6 +1,6 @@
-"""The generative adversarial network (Goodfellow et al. 2014): a decoder, judged on pixels.
+"""Generative adversarial network (Goodfellow et al. 2014): a decoder and a pixel discriminator.
 
-The authors' networks are settings: a maxout discriminator with dropout, see
+For the authors' networks, a maxout discriminator with dropout, see
 `sweeps/likelihood_mnist_gan.yaml`.
 """
 
@@ -34,14 +34,14 @@ class GAN(Model):
         return regularisation_phase(s, partial(self.adversaries, s, batch.x))
 
     def adversaries(self, s: State, x: Tensor) -> Sequence[Adversary]:
-        """The images against what the decoder makes of new draws of the prior."""
+        """Return the adversary of the images x and the decoder's images of new prior draws."""
         z = self.prior.sample(x.shape[-2], generator=s.streams["prior"])
         fake = self.output(self.decoder(z))
         discriminator = partial(self.discriminator, noise=s.streams["noise"])
         return [Adversary("x", discriminator, real=x, fake=fake)]
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, L) -> x̂, (B, D)."""
+        """Decode (B, L) to x̂, (B, D)."""
         x: Tensor = self.pixels.inverse(self.output(self.decoder(z)))
         return x
 

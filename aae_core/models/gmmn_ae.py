@@ -1,8 +1,8 @@
 """GMMN + AE (Li, Swersky, Zemel 2015): a network matches the moments of an autoencoder's codes.
 
-The first epochs train the autoencoder, with dropout and, where asked, first layer by layer.  The
-others train the matcher, a network from the prior's noise to the codes, which then stand still,
-by the maximum mean discrepancy of a batch.
+The first epochs train the autoencoder, with dropout and, if configured, first layer by layer.  The
+later epochs train the matcher, a network from the prior's noise to codes.  Its cost is the maximum
+mean discrepancy of a batch; the autoencoder no longer changes.
 
 Shapes: B batch, D pixels, L code.
 """
@@ -17,7 +17,7 @@ from aae_core.phases import Batch, Costs, State, descend, reconstruction_cost
 from aae_core.priors import build_prior
 
 _WIDTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # σ² of the Gaussian kernels, in ‖z − z′‖² of two codes
-_LEAST = 1e-2  # of that: the codes of an autoencoder that has not begun to learn are all one
+_LEAST = 1e-2  # floor of that unit: an untrained autoencoder maps all images to one code
 
 
 class GMMNAE(Autoencoder):
@@ -51,7 +51,7 @@ class GMMNAE(Autoencoder):
         return {"train/gen_z": cost.detach()}
 
     def style(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """(B, D) -> the code of an image, (B, L), which the matcher learns to draw."""
+        """Encode images (B, D) to the codes (B, L) that the matcher learns to draw."""
         return self._code(super().style(x, generator=generator))
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
@@ -59,14 +59,14 @@ class GMMNAE(Autoencoder):
         return self.decode(self.match(self.prior.sample(n, generator=generator)))
 
     def match(self, noise: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """Draws of the prior (B, ·) -> the matcher's codes, (B, L)."""
+        """Map draws of the prior (B, ·) to the matcher's codes, (B, L)."""
         return self._code(self.matcher(noise, dropout))
 
     def _code(self, z: Tensor) -> Tensor:
         return torch.sigmoid(z) if self.settings.code == "sigmoid" else z
 
     def _reconstruction_phase(self, s: State, x: Tensor, noisy: Tensor) -> Tensor:
-        """Move the autoencoder, or while it is pretrained one layer of encoder and of decoder."""
+        """Update the autoencoder; in pretraining, only one layer of encoder and of decoder."""
         noise, layer = s.streams["noise"], self._pretrained_layer(s.progress)
         if layer is None:
             x_hat = self.image(self._code(self.encoder(noisy, noise)[1]))
@@ -79,9 +79,9 @@ class GMMNAE(Autoencoder):
         return cost.detach()
 
     def _pretrained_layer(self, progress: float) -> int | None:
-        """The encoder's layer that is pretrained.  None: all layers train together.
+        """Return the index of the encoder layer in pretraining; None once all train together.
 
-        Each layer has as many epochs as the whole autoencoder afterwards.
+        Each layer gets as many epochs as the whole autoencoder afterwards.
         """
         if not self.settings.pretraining:
             return None
@@ -92,7 +92,7 @@ class GMMNAE(Autoencoder):
     def _through_layer(
         self, i: int, x: Tensor, noisy: Tensor, noise: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The input of the encoder's layer i, and its reconstruction by the layer opposite."""
+        """Return the encoder layer i's input and its reconstruction by the mirrored layer."""
         encoder, decoder = self._mlps()
         last = len(encoder.layers) - 1
         if i > 0:
@@ -113,16 +113,16 @@ class GMMNAE(Autoencoder):
 
 
 def cross_entropy_cost(x_hat: Tensor, x: Tensor) -> Tensor:
-    """−Σ x·log x̂ + (1 − x)·log(1 − x̂), (B, D) in [0, 1], summed over pixels: nats per image."""
+    """Return −Σ x·log x̂ + (1 − x)·log(1 − x̂) over pixels; (B, D) in [0, 1], nats per image."""
     return binary_cross_entropy(x_hat, x, reduction="sum") / len(x)
 
 
 def moment_distance(fake: Tensor, real: Tensor) -> Tensor:
-    """√MMD² of two batches (n, L), (m, L): biased, a sum of Gaussian kernels (Li et al., eq. 3).
+    """Return √MMD² of batches (n, L), (m, L): biased, sum of Gaussian kernels (Li et al., eq. 3).
 
-    The kernels are as wide as the real codes are apart: no unit of length matters.
+    The kernel widths scale with the spread of the real codes, so the unit of length is irrelevant.
     """
-    centre = real.mean(0)  # products of far points would cancel
+    centre = real.mean(0)  # avoids cancellation for points far from 0
     points = torch.cat([fake - centre, real - centre])
     signs = (
         fake.new_full((len(fake),), 1 / len(fake)),

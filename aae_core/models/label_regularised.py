@@ -1,8 +1,8 @@
-"""Labels shape the code space (figure 3, section 2.3): they go into the discriminator alone.
+"""Labels shape the code space (figure 3, section 2.3): only the discriminator receives labels.
 
-A one-hot vector of K + 1 entries, the last for "unlabelled", says which part of the prior a
-labelled image belongs to.  Positive phase: the prior sample comes from that class's mode, for an
-unlabelled image from the whole prior.  Negative phase: the image's code, with the same vector.
+A one-hot vector of K + 1 entries, the last for "unlabelled", names the prior's mode of a labelled
+image.  Positive phase: the prior sample comes from the class's mode, or from the whole prior for an
+unlabelled image.  Negative phase: the image's code, with the same vector.
 """
 
 from collections.abc import Sequence

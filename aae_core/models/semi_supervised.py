@@ -1,4 +1,4 @@
-"""Few labels (figure 8, section 5): y is the class, and the labelled images say which."""
+"""Semi-supervised model (figure 8, section 5): y is the class, known for a few images."""
 
 from aae_core.models.categorical import CategoricalAAE
 from aae_core.networks import Blueprint

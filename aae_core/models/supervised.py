@@ -1,4 +1,4 @@
-"""Style apart from class (figure 6, section 4): the decoder is told the label, z keeps the rest."""
+"""Supervised model (figure 6, section 4): the decoder's input is the label and the style z."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Supervised(Adversarial):
         return self._input(z, y)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Styles (B, L) and classes (B,) -> x̂, (B, D)."""
+        """Decode styles (B, L) and classes (B,) to x̂, (B, D).  Raises TypeError without y."""
         if y is None:
             raise TypeError("the supervised decoder needs the classes y as well")
         x: Tensor = self.pixels.inverse(self.image(self._input(z, y)))
@@ -30,7 +30,7 @@ class Supervised(Adversarial):
         return self.decode(self.style(x, generator=generator), y)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Any style with any class, (n, D)."""
+        """Decode n independent draws of style and class, (n, D)."""
         y = self.categorical.sample(n, generator=generator).argmax(-1)
         return self.decode(self.prior.sample(n, generator=generator), y)
 

@@ -1,7 +1,7 @@
-"""The variational autoencoder (Kingma and Welling 2014) on the same networks: section 2.1's rival.
+"""Variational autoencoder (Kingma and Welling 2014), section 2.1's baseline, on the same networks.
 
-It needs the prior's density.  For p(x|z) = N(x̂, σ²I) the cost is ½‖x̂ − x‖²/σ² plus the divergence
-KL(q(z|x) ‖ p(z)), taken times σ², so that a learning rate means the same for every σ.
+A VAE needs the prior's density.  For p(x|z) = N(x̂, σ²I) the cost is ½‖x̂ − x‖²/σ² plus the
+divergence KL(q(z|x) ‖ p(z)).  The sum is multiplied by σ² to make learning rates independent of σ.
 """
 
 import math
@@ -34,7 +34,7 @@ class VAE(Autoencoder):
         return costs | {"train/kl": kl.detach()}
 
     def _divergence(self, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """KL(q(z|x) ‖ p(z)) in nats, (B,): exact for N(0, s²I), else by the one draw z."""
+        """Return KL(q(z|x) ‖ p(z)) in nats, (B,): exact for N(0, s²I), else estimated from z."""
         if isinstance(self.prior, GaussianPrior):
             return gaussian_divergence(mean, log_variance, self.prior.std)
         deviation = (z - mean).square() / log_variance.exp()
@@ -43,6 +43,6 @@ class VAE(Autoencoder):
 
 
 def gaussian_divergence(mean: Tensor, log_variance: Tensor, std: float) -> Tensor:
-    """KL(N(μ, σ²) ‖ N(0, s²)), summed over coordinates: (B, L) -> (B,)."""
+    """Return KL(N(μ, σ²) ‖ N(0, s²)), summed over coordinates: (B, L) -> (B,)."""
     relative = (log_variance.exp() + mean.square()) / std**2
     return 0.5 * (relative - 1 - log_variance + 2 * math.log(std)).sum(-1)

@@ -1,4 +1,4 @@
-"""Priors p(z). A prior only has to sample: no density is ever asked for by the AAE (section 2)."""
+"""Priors p(z). A prior only has to sample: the AAE needs no density (section 2)."""
 
 from typing import Protocol, runtime_checkable
 
@@ -31,7 +31,7 @@ class Prior(Protocol):
 
     @property
     def std(self) -> float:
-        """Root mean square of a coordinate: the scale that codes are measured in."""
+        """Root mean square of a coordinate, the unit for the scale of codes."""
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw z ~ p(z), shape (n, dim), float32, on the generator's device."""
@@ -39,7 +39,7 @@ class Prior(Protocol):
 
 @runtime_checkable
 class LabelledPrior(Prior, Protocol):
-    """A prior of several parts, each of which may be a class's (section 2.3)."""
+    """A prior with several modes, each of which may belong to a class (section 2.3)."""
 
     @property
     def modes(self) -> int: ...
@@ -56,7 +56,7 @@ class DensePrior(Prior, Protocol):
     """A prior with a density in closed form, which the VAE needs and the AAE does not."""
 
     def log_density(self, z: Tensor) -> Tensor:
-        """log p(z) in nats, (n, dim) -> (n,)."""
+        """Return log p(z) in nats, (n, dim) -> (n,)."""
 
 
 def build_prior(config: PriorConfig, code_dim: int) -> Prior:

@@ -1,4 +1,4 @@
-"""Cat(K): one-hot vectors, every class as likely (section 5)."""
+"""Cat(K): one-hot vectors with equally likely classes (section 5)."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 @dataclass(frozen=True)
 class CategoricalPrior:
-    """Samples are one-hot, (n, dim); mode k is the k-th unit vector."""
+    """Uniform prior over one-hot samples, (n, dim); mode k is the k-th unit vector."""
 
     dim: int
 

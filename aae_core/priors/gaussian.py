@@ -1,4 +1,4 @@
-"""N(0, s²I) in any dimension."""
+"""Gaussian prior N(0, s²I) in any dimension."""
 
 import math
 from dataclasses import dataclass

@@ -9,9 +9,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MixturePrior:
-    """Mode k lies at `radius` in the direction 2πk/K, long and narrow as a petal points outwards.
+    """Mixture of K Gaussians; mode k is centred at `radius` in the direction 2πk/K.
 
-    radial_std along the direction, tangential_std across it.
+    radial_std is the std along this direction, tangential_std the std across this direction.
     """
 
     modes: int
@@ -47,7 +47,7 @@ class MixturePrior:
         return torch.logsumexp(-0.5 * (along.square() + across.square()), dim=-1) - log_norm
 
     def axes(self, modes: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors outwards and across for each of `modes` (n,), (n, 2) each."""
+        """Return unit vectors outwards and across for each of `modes` (n,): (n, 2) each."""
         angle = 2 * math.pi * modes / self.modes
         cos, sin = angle.cos(), angle.sin()
         return torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)

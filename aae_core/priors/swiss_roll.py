@@ -7,14 +7,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_KNOTS = 4_097  # of the table from length along the roll to angle
+_KNOTS = 4_097  # size of the table from length along the roll to angle
 
 
 @dataclass(frozen=True)
 class SwissRollPrior:
-    """The Archimedean spiral from the origin to `radius` in `turns` turns, `width` the std around.
+    """Archimedean spiral from the origin to `radius` in `turns` turns, with noise of std `width`.
 
-    Mode k is the k-th part of its length, of `modes` equal ones.
+    Mode k is the k-th of `modes` parts of equal length along the spiral.
     """
 
     modes: int
@@ -42,10 +42,10 @@ class SwissRollPrior:
         return self.mean((modes + within) / self.modes) + self.width * noise
 
     def mean(self, along: Tensor) -> Tensor:
-        """The spiral's point at a share `along` in [0, 1] of its length, (…) -> (…, 2)."""
+        """Return the spiral's point at a share `along` in [0, 1] of its length, (…) -> (…, 2)."""
         full = 2 * math.pi * self.turns
         angles = torch.linspace(0, full, _KNOTS, dtype=torch.float64, device=along.device)
-        lengths = angles * (1 + angles.square()).sqrt() + angles.asinh()  # of r = θ, times 2
+        lengths = angles * (1 + angles.square()).sqrt() + angles.asinh()  # twice those of r = θ
         wanted = along.double() * lengths[-1]
         right = torch.searchsorted(lengths, wanted).clamp(1, _KNOTS - 1)
         left = right - 1

@@ -1,4 +1,4 @@
-"""Uniform on a cube around the origin, in any dimension."""
+"""Uniform prior on a cube around the origin, in any dimension."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class UniformPrior:
-    """Every coordinate uniform in ±√3·std, so that its standard deviation is `std`."""
+    """Uniform prior with every coordinate in ±√3·std, which has the standard deviation `std`."""
 
     dim: int
     std: float

@@ -1,4 +1,4 @@
-"""Training: a state, and the loop that moves it."""
+"""Training: the state, and the loop that updates the state."""
 
 from aae_core.training.loop import EpochMetrics, fit
 from aae_core.training.pack import fit_pack

@@ -1,4 +1,4 @@
-"""Training images in batches: each epoch permutes them anew, all by the state's random streams."""
+"""Batches of training images, permuted in every epoch by the state's random streams."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from aae_core.training.state import TrainState
 
 @dataclass(frozen=True)
 class Supply:
-    """The training images on the device; `y` is −1 where the trial may not see the label."""
+    """Training images on the device; `y` is −1 if the label is hidden from the trial."""
 
     x: Tensor  # (n, D)
     y: Tensor  # (n,)
-    labelled: Tensor  # indices of the labelled images, for batches of their own; maybe none
+    labelled: Tensor  # indices of labelled images for separate batches; may be empty
 
     @classmethod
     def of(cls, state: TrainState, data: TrainingData) -> "Supply":
@@ -40,7 +40,7 @@ class Supply:
         return cls(resident(x, state.device), y.to(state.device), visible.to(state.device))
 
     def batches(self, state: TrainState) -> Iterator[Batch]:
-        """One epoch's; a last batch that is not full is left out."""
+        """Yield the batches of one epoch, without an incomplete last batch."""
         config, streams, pixels = state.config.training, state.streams, state.model.pixels
         size = min(config.batch_size, len(self.x))
         steps = len(self.x) // size
@@ -74,9 +74,9 @@ class Supply:
 
 
 def visible_labels(config: TrialConfig, data: TrainingData) -> list[int]:
-    """Indices of the training images whose label this trial sees.
+    """Return the indices of the training images whose label this trial sees.
 
-    Raises ConfigError where the data have too few.
+    Raises ConfigError if the data have too few labels.
     """
     if ARCHITECTURES[config.model.kind].labels == "none":
         return []
@@ -85,7 +85,7 @@ def visible_labels(config: TrialConfig, data: TrainingData) -> list[int]:
 
 
 def corrupt(x: Tensor, config: TrainConfig, stream: torch.Generator) -> Tensor:
-    """The encoder's input in training: Gaussian noise, then pixels set to 0."""
+    """Return the encoder's input in training: x plus Gaussian noise, then pixels set to 0."""
     if config.input_noise > 0:
         size, device = x.shape, x.device
         x = x + config.input_noise * torch.randn(size, generator=stream, device=device)

@@ -1,6 +1,6 @@
-"""fit(): a generator that trains and yields one EpochMetrics an epoch.
+"""fit(): a generator that trains and yields one EpochMetrics per epoch.
 
-It knows nothing of who listens: reporting, pruning and checkpoints are the caller's.
+The caller of fit() is responsible for reporting, pruning and checkpoints.
 """
 
 import math
@@ -22,19 +22,19 @@ from aae_core.training.state import TrainState
 @dataclass(frozen=True)
 class EpochMetrics:
     epoch: int  # counted from 1
-    metrics: dict[str, float]  # costs, and where the epoch was validated its figures
-    lr: dict[str, float]  # by group of settings
+    metrics: dict[str, float]  # costs, plus validation metrics if validated
+    lr: dict[str, float]  # for each group of settings
     seconds: float  # training and validation
-    samples_per_second: float  # of training alone
+    samples_per_second: float  # training only, without validation
 
 
 def fit(
     state: TrainState, data: TrainingData, validate_at: Collection[int] = ()
 ) -> Iterator[EpochMetrics]:
-    """Train from `state` to the configured number of epochs; `state` is moved in place.
+    """Train from `state` to the configured number of epochs; update `state` in place.
 
-    Every `validate_every` epochs, at the last one and at those of `validate_at` the metrics are
-    those of validation, too.  Validation moves nothing, so that its epochs change no other number.
+    The metrics include validation every `validate_every` epochs, in the last epoch and in the
+    epochs `validate_at`.  Validation changes no state, so these choices affect no other number.
 
     Raises TrialDiverged as soon as a cost or a validation metric is no longer finite.
     """
@@ -59,9 +59,9 @@ def finish_epoch(
     training_seconds: float,
     validate_at: Collection[int],
 ) -> EpochMetrics:
-    """Count the epoch that has trained on `images` of the images `train` as finished.
+    """Count an epoch as finished and validate its model if validation is due.
 
-    Validate the epoch where that is due.
+    The epoch trained on `images` images of `train`.
     """
     began, epoch, training = time.perf_counter(), state.epoch + 1, state.config.training
     _require_finite(costs, epoch)
@@ -82,7 +82,7 @@ def finish_epoch(
 
 
 def _train_epoch(state: TrainState, supply: Supply, epoch: int) -> tuple[int, dict[str, float]]:
-    """Number of images trained on, and each cost's mean over the epoch's batches."""
+    """Return the number of images trained on, and each cost's mean over the epoch's batches."""
     state.model.train()
     sums: dict[str, Tensor] = {}
     images = batches = 0
@@ -90,7 +90,7 @@ def _train_epoch(state: TrainState, supply: Supply, epoch: int) -> tuple[int, di
         costs = state.model.train_step(state, batch)
         for name, cost in costs.items():
             sums[name] = sums[name] + cost if name in sums else cost.double()
-        if state.device.type == "cpu":  # elsewhere a look would wait for the device
+        if state.device.type == "cpu":  # on a GPU, reading a cost would wait for the device
             _require_finite(costs, epoch)
         images, batches = images + len(batch.x), batches + 1
     return images, {name: float(total) / batches for name, total in sums.items()}

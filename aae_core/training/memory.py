@@ -1,18 +1,18 @@
-"""Memory that a training step frees stays with the process, for the next step."""
+"""Setting that keeps memory freed by one training step in the process for the next step."""
 
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 _BYTES = 1 << 30
 
 
 def keep_freed_memory() -> None:
-    """For the whole process, where the C library is glibc; elsewhere nothing.
+    """Keep freed memory in the process if the C library is glibc; do nothing otherwise.
 
-    A step's gradients and activations come and go.  Where they lie at the heap's top, or in maps of
-    their own, malloc returns them to the kernel each time, and to touch them again costs a page
-    fault every 4 KB: some 3,000 a step of the likelihood experiments.
+    Every step allocates and frees its gradients and activations.  By default malloc returns memory
+    at the heap's top or in separate maps to the kernel.  Its next use costs a page fault every
+    4 KB: about 3,000 a step in the likelihood experiments.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -1,8 +1,8 @@
-"""Trials of one form as one model: every weight is a stack, every product a batched one.
+"""A pack trains trials of one form as one model: weights are stacks, products are batched.
 
-The members' own weights, buffers and optimisers' slots are parts of the stacks, so that a member
-can be validated, saved and looked at as ever, and goes on alone, by `fit`, from where it has left.
-A step is the model's own `train_step`, whose costs are then one a member.
+The members' weights, buffers and optimiser slots are views of the stacks.  A member can therefore
+be validated, saved and read like any other state, and `fit` can continue a member that left the
+pack.  A step is the model's own `train_step`, which returns one value per cost and member.
 
 Shapes: P members, B batch, I inputs and O outputs of a layer.
 """
@@ -37,15 +37,16 @@ Name = TypeVar("Name")
 Net = TypeVar("Net", bound=nn.Module)
 Settings = TypeVar("Settings", bound=OptimizerConfig)
 
-_BETA2, _EPSILON = 0.999, 1e-8  # of Adam
-_CPU_SIZES = ((3e6, 16), (1e7, 4))  # up to so many products of a pass, so many members
+_BETA2, _EPSILON = 0.999, 1e-8  # Adam's
+_CPU_SIZES = ((3e6, 16), (1e7, 4))  # (maximum products a pass, members)
 _KINDS: frozenset[Kind] = frozenset({"aae", "supervised", "semi_supervised", "clustering", "gan"})
 
 
 def form(config: TrialConfig) -> TrialConfig | None:
-    """What trials that train together have in common; None: this one can only train alone.
+    """Return the settings that all members of a pack share; None if this trial must train alone.
 
-    They may differ in seed, prior, first weights' std, rates, momenta, schedules, epochs and noise.
+    Members may differ in seed, prior, initial weights' std, rates, momenta, schedules, epochs,
+    input noise and input dropout.
     """
     model, training = config.model, config.training
     if (
@@ -87,10 +88,10 @@ def _any_rate(settings: Settings) -> Settings:
 
 
 def worthwhile(config: TrialConfig, dim: int, *, on_gpu: bool) -> int:
-    """How many such trials of images (dim,) are faster together than one after the other.
+    """Return the number of trials on images (dim,) for which a pack is faster than single trials.
 
-    A pack saves the calls of operations.  A CPU spends its time on them where a step's products are
-    few (`benchmarks/train_step.py --pack`), a GPU in every step that we know.
+    A pack makes fewer calls of operations.  On a CPU these calls dominate only steps with few
+    products (`benchmarks/train_step.py --pack`), on a GPU every step that we measured.
     """
     if on_gpu:
         return 16
@@ -110,10 +111,10 @@ def fit_pack(
     data: TrainingData,
     validate_at: Collection[int] = (),
 ) -> Iterator[dict[Name, EpochMetrics | TrialDiverged]]:
-    """`fit` for all members at once: yields what each has to say of its epoch.
+    """Run `fit` for all members at once; yield each member's epoch metrics or its divergence.
 
-    Whoever has diverged or is at its last epoch is taken out of `members`, and between two epochs
-    the caller may take out whom he likes.  Each result is that of `fit`, up to rounding.
+    A member that diverged or finished its last epoch is removed from `members`.  Between two epochs
+    the caller may remove any member.  Each result equals that of `fit`, up to rounding.
     """
     pack = None
     for name in [name for name, state in members.items() if _is_done(state)]:
@@ -134,7 +135,7 @@ def fit_pack(
 def _alone(
     members: MutableMapping[Name, TrainState], data: TrainingData, validate_at: Collection[int]
 ) -> Iterator[dict[Name, EpochMetrics | TrialDiverged]]:
-    """`fit` of the only member, as long as it is that."""
+    """Run `fit` for the only member until the member finishes, diverges or is removed."""
     [(name, state)] = members.items()
     epochs = fit(state, data, validate_at)
     while list(members) == [name]:
@@ -153,7 +154,10 @@ def _is_done(state: TrainState) -> bool:
 
 
 class Pack:
-    """A `phases.State` whose members are all of one form, on one device and of the same data."""
+    """A `phases.State` of several members with the same form, device and data.
+
+    Raises ValueError for members of different forms.
+    """
 
     def __init__(self, states: Sequence[TrainState], data: TrainingData) -> None:
         keep_freed_memory()
@@ -181,7 +185,7 @@ class Pack:
         return min(state.progress for state in self.states)
 
     def epoch(self, validate_at: Collection[int] = ()) -> Iterator[EpochMetrics | TrialDiverged]:
-        """Train for one; then each member's result, in their order."""
+        """Train one epoch, then yield each member's result, in order of the members."""
         began = time.perf_counter()
         rates = [state.set_rates() for state in self.states]
         images, costs = self.train_epoch()
@@ -195,7 +199,7 @@ class Pack:
                 yield diverged
 
     def train_epoch(self) -> tuple[int, list[dict[str, float]]]:
-        """Number of images a member has trained on, and each one's mean costs."""
+        """Return the number of images that each member trained on, and each member's mean costs."""
         for optimizer in self.optimizers.values():
             optimizer.take_rates()
         self.model.train()
@@ -232,7 +236,7 @@ def _one_batch(batches: Sequence[Batch]) -> Batch:
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """One tensor (P, …), of which each of `tensors` (…) is a part from now on."""
+    """Stack `tensors` (…) into one tensor (P, …) and turn each of `tensors` into a view of it."""
     stack = torch.stack([tensor.detach() for tensor in tensors])
     for tensor, part in zip(tensors, stack, strict=True):
         tensor.data = part
@@ -256,7 +260,7 @@ def _one_model(models: Sequence[Model]) -> Model:
 
 
 def _one(nets: Sequence[Net]) -> Net:
-    """The first net's code over all nets' layers."""
+    """Return a copy of the first net with the stacked layers of all nets."""
     one = copy.copy(nets[0])
     one._modules = {
         name: _LAYERS.get(type(child), _one)([net.get_submodule(name) for net in nets])
@@ -266,19 +270,19 @@ def _one(nets: Sequence[Net]) -> Net:
 
 
 class Linears(nn.Module):
-    """(P, B, I) -> (P, B, O)."""
+    """Linear layers of all members: (P, B, I) -> (P, B, O)."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
         self.weight, self.bias = (_parameter(layers, name) for name in ("weight", "bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        # in memory (P, O, B), so that gradients come as the weights lie
+        # The result is (P, O, B) in memory, which gives gradients the memory layout of the weights.
         return torch.baddbmm(self.bias[..., None], self.weight, x.mT).mT
 
 
 class BatchNorms(nn.Module):
-    """(P, B, O) -> (P, B, O), every output normed over its member's batch, in training."""
+    """Batch norms of all members in training, (P, B, O): each output over its member's batch."""
 
     def __init__(self, layers: Sequence[nn.BatchNorm1d]) -> None:
         super().__init__()
@@ -300,7 +304,7 @@ _LAYERS = {nn.Linear: Linears, nn.BatchNorm1d: BatchNorms}
 
 @dataclass(frozen=True)
 class Priors:
-    """A prior of each member's own."""
+    """The members' priors."""
 
     members: Sequence[Prior]
 
@@ -309,13 +313,13 @@ class Priors:
         return self.members[0].dim
 
     def sample(self, n: int, *, generator: Streams) -> Tensor:
-        """(P, n, dim)."""
+        """Draw n samples of each member's prior, (P, n, dim)."""
         own = zip(self.members, generator.members, strict=True)
         return torch.stack([prior.sample(n, generator=stream) for prior, stream in own])
 
 
 class PackedOptimizer(Optimizer):
-    """SGD or Adam of all members, each at its own rate and momentum."""
+    """SGD or Adam for all members, each with its own rate and momentum."""
 
     def __init__(self, params: Sequence[Tensor], members: Sequence[Optimizer]) -> None:
         super().__init__(params, {})
@@ -328,26 +332,26 @@ class PackedOptimizer(Optimizer):
             self.state[p] = {name: self._slot(index, name, like) for name, like in zeros.items()}
 
     def _slot(self, index: int, name: str, like: Tensor) -> Tensor:
-        """The members' own memory of their parameter with that index; at first it is 0."""
+        """Stack the members' optimiser slot `name` of the parameter `index`, 0 if missing."""
         params = [member.param_groups[0]["params"][index] for member in self.members]
         states = [member.state[p] for member, p in zip(self.members, params, strict=True)]
         return stacked([state.setdefault(name, torch.zeros_like(like)) for state in states])
 
     def take_rates(self) -> None:
-        """The members' own, as they are now."""
+        """Copy the members' current rates and momenta."""
         groups = [member.param_groups[0] for member in self.members]
         device = self.param_groups[0]["params"][0].device
         momenta = [group["momentum"] if self.sgd else group["betas"][0] for group in groups]
         self.lr = torch.tensor([group["lr"] for group in groups], device=device)
         self.momentum = torch.tensor(momenta, device=device)
-        self.param_groups[0].update(lr=self.lr, momentum=self.momentum)  # as torch's own have them
+        self.param_groups[0].update(lr=self.lr, momentum=self.momentum)  # as in torch's optimisers
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # nobody has a closure
+    def step(self) -> None:  # type: ignore[override]  # no caller passes a closure
         (self._sgd if self.sgd else self._adam)()
 
     def _sgd(self) -> None:
-        """v ← m·v + g, p ← p − lr·v."""
+        """Apply v ← m·v + g, p ← p − lr·v."""
         for p, slots in self.state.items():
             v = slots["momentum_buffer"]
             assert p.grad is not None
@@ -355,7 +359,7 @@ class PackedOptimizer(Optimizer):
             p.addcmul_(v, _each(self.lr, p), value=-1)
 
     def _adam(self) -> None:
-        """Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1."""
+        """Apply algorithm 1 of Kingma and Ba 2015 (arXiv:1412.6980)."""
         first = next(iter(self.state.values()))
         t, beta1 = 1 + first["step"].double(), self.momentum.double()
         rate, root = self.lr / (1 - beta1**t), (1 - _BETA2**t).sqrt()
@@ -368,5 +372,5 @@ class PackedOptimizer(Optimizer):
 
 
 def _each(values: Tensor, p: Tensor) -> Tensor:
-    """A member's value (P,) for each of its weights (P, …)."""
+    """Reshape one value a member, (P,), to broadcast over that member's weights (P, …)."""
     return values.to(p.dtype).view(-1, *[1] * (p.dim() - 1))

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the multiplier of every rate in an epoch, counted from 1."""
+"""Learning-rate schedules: the multiplier of every rate in an epoch; epochs count from 1."""
 
 import math
 
@@ -6,7 +6,10 @@ from aae_core.config import ScheduleConfig
 
 
 def multiplier(schedule: ScheduleConfig, epoch: int, epochs: int) -> float:
-    """In (0, 1].  A cosine or exponential goes from 1 in epoch 1 to `factor` in the last."""
+    """Return a multiplier in (0, 1].
+
+    A cosine or exponential schedule goes from 1 in epoch 1 to `factor` in the last epoch.
+    """
     progress = (epoch - 1) / max(epochs - 1, 1)
     match schedule.kind:
         case "constant":

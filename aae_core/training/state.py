@@ -1,6 +1,7 @@
-"""All that training moves: nets, optimisers, random streams, the epoch and its history.
+"""State of a training: nets, optimisers, random streams, the epoch and its history.
 
-Saved and restored bit for bit, so that a resumed run equals an uninterrupted one on a CPU.
+A checkpoint restores the state bit for bit, so a resumed trial equals an uninterrupted one on a
+CPU.
 """
 
 from collections.abc import Iterator
@@ -28,20 +29,20 @@ _STREAMS = ("batches", "labelled", "corruption", "noise", "prior")
 class TrainState:
     config: TrialConfig
     image_shape: tuple[int, ...]
-    classes: int  # of the data's labels, 0 without any
+    classes: int  # number of the data's classes, 0 for unlabelled data
     data_sha256: str
     device: torch.device
     model: Model
     optimizers: dict[str, Optimizer]
     streams: dict[str, torch.Generator]
-    epoch: int = 0  # finished ones
+    epoch: int = 0  # number of finished epochs
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry per finished epoch
 
     @classmethod
     def create(
         cls, config: TrialConfig, data: TrainingData, device: torch.device | str = "cpu"
     ) -> "TrainState":
-        """Raises ConfigError where the data are not such as the model needs."""
+        """Build the initial state.  Raises ConfigError if the data do not fit the model."""
         state = cls._fresh(config, data.image_shape, data.classes, data.sha256, device)
         state.model.pixels.measure(data.x_train)
         return state
@@ -56,7 +57,7 @@ class TrainState:
         device: torch.device | str,
     ) -> "TrainState":
         device = torch.device(device)
-        init = generator(config.seed, "init")  # on the CPU: one start for every device
+        init = generator(config.seed, "init")  # on the CPU: same weights for every device
         model = build_model(config, image_shape, classes, generator=init).to(device)
         optimizers = {
             name: _build_optimizer(
@@ -101,7 +102,10 @@ class TrainState:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "TrainState":
-        """The state to go on from; on another kind of device the random streams start anew."""
+        """Read a checkpoint; on another kind of device, seed new random streams.
+
+        Raises CheckpointError if the checkpoint is missing, damaged or of another version.
+        """
         with _as_written(folder) as (tensors, document):
             state = cls._empty(document, device)
             state.epoch = document["epoch"]
@@ -111,7 +115,7 @@ class TrainState:
 
     @classmethod
     def _empty(cls, document: dict[str, Any], device: torch.device | str) -> "TrainState":
-        """What a checkpoint was saved from, before its first step."""
+        """Build a checkpoint's state as it was before its first step."""
         return cls._fresh(
             TrialConfig.from_dict(document["config"]),
             tuple(document["image_shape"]),
@@ -143,14 +147,17 @@ class TrainState:
         for name, stream in self.streams.items():
             if same_device:
                 stream.set_state(tensors[f"stream.{name}"])
-            else:  # a device's generator cannot take another's state
+            else:  # generators of different devices have incompatible states
                 self.streams[name] = generator(
                     self.config.seed, name, self.epoch, device=self.device
                 )
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
-    """The model of a checkpoint, for whatever it can: encode, decode, sample, classify."""
+    """Load a checkpoint's model in evaluation mode.
+
+    Raises CheckpointError if the checkpoint is missing, damaged or of another version.
+    """
     with _as_written(folder) as (tensors, document):
         model = TrainState._empty(document, device).model
         model.load_state_dict(_below("model", tensors))
@@ -159,7 +166,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
 
 @contextmanager
 def _as_written(folder: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-    """A checkpoint's contents; what does not fit together is of another version."""
+    """Yield a checkpoint's contents; raise CheckpointError if they do not fit the current code."""
     contents = checkpoint.load(folder)
     try:
         yield contents

@@ -1,6 +1,6 @@
-"""`aae-sweep`: the only place where all parts meet.
+"""The command `aae-sweep`. Only this package imports all parts of the project.
 
-Data goes to stdout, talk to stderr.  Everything slow is imported inside the commands.
+Data goes to stdout, messages to stderr. Slow imports are inside the commands.
 """
 
 import sys
@@ -64,7 +64,7 @@ app.add_typer(environment.data, name="data", rich_help_panel="Cluster and data")
 
 
 def main() -> None:
-    """Run the command line; the exit codes are those of the README."""
+    """Run the command line. The README lists the exit codes."""
     try:
         with disk.told(common.settings().home):
             app()
@@ -76,7 +76,7 @@ def main() -> None:
         _leave(str(error), 4)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of stdout has closed the pipe
         sys.stderr.close()
         sys.exit(0)
 

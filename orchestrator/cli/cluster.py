@@ -1,4 +1,4 @@
-"""up, down: a cluster of containers on this machine, as docker/compose.yaml describes it."""
+"""Commands up and down: a cluster of containers on this machine, as in docker/compose.yaml."""
 
 import os
 import secrets
@@ -11,7 +11,7 @@ import typer
 from orchestrator.errors import EnvironmentUnusable
 
 _FOLDER = Path(__file__).resolve().parents[2] / "docker"
-_USER = 1000  # of the containers where root starts them
+_USER = 1000  # runs the containers if root starts them
 
 # pgpass lines are host:port:database:user:password; mlflow_auth serves MLflow and its clients
 _SECRETS = {
@@ -43,7 +43,7 @@ def up(
     from dotenv import dotenv_values
 
     cpus = _engine_cpus()
-    given = dotenv_values(_FOLDER / ".env") | os.environ  # as compose reads them
+    given = dotenv_values(_FOLDER / ".env") | os.environ  # with compose's precedence
     folder = (_FOLDER / (given.get("AAE_SECRETS") or "secrets")).resolve()
     user = os.getuid() or _USER
     _make_secrets(folder, user, s3="compose.s3.yaml" in (given.get("COMPOSE_FILE") or ""))
@@ -80,7 +80,7 @@ COMMANDS = (up, down)
 
 
 def _engine_cpus() -> int:
-    """What Docker's engine has. Raises EnvironmentUnusable where none answers."""
+    """Return the CPUs of Docker's engine. Raises EnvironmentUnusable if no engine answers."""
     if not (_FOLDER / "compose.yaml").exists():
         raise EnvironmentUnusable(
             f"there is no {_FOLDER / 'compose.yaml'}: the cluster's files are not part of an "
@@ -99,9 +99,9 @@ def _engine_cpus() -> int:
 
 
 def _make_secrets(folder: Path, user: int, *, s3: bool) -> None:
-    """Those that are missing; all for the eyes of `user` alone, as whom the containers run.
+    """Create missing secrets. Only `user`, who runs the containers, may read the files.
 
-    Raises EnvironmentUnusable where an S3 store is wanted and nobody has said how to enter it.
+    Raises EnvironmentUnusable if an S3 store is used without its credentials.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if s3 and not (folder / "s3_credentials").exists():
@@ -122,7 +122,7 @@ def _make_secrets(folder: Path, user: int, *, s3: bool) -> None:
 
 
 def _stop_drivers() -> None:
-    """Before all that they need; `docker compose stop` leaves out what its `run` has started."""
+    """Stop the drivers before their services. `docker compose stop` skips containers of `run`."""
     listing = ["ps", "--all", "--status=running", "--format={{.Service}} {{.ID}}"]
     command = ["docker", "compose", *listing]
     told = subprocess.run(command, cwd=_FOLDER, stdout=subprocess.PIPE, text=True, check=True)
@@ -132,7 +132,7 @@ def _stop_drivers() -> None:
 
 
 def _wheels() -> str:
-    """A folder of wheels that pip is told of on this machine is offered to the build."""
+    """Return the build's folder of wheels: PIP_FIND_LINKS if that is a folder, else `wheels`."""
     found = os.environ.get("PIP_FIND_LINKS", "")
     return str(Path(found).resolve()) if found and Path(found).is_dir() else "wheels"
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, ways to print, the sweep or checkpoint that is meant."""
+"""Shared parts of the commands: options, output, and the lookup of sweeps and checkpoints."""
 
 import json
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _sweep_names(incomplete: str) -> list[str]:
-    """Complete a sweep's name or id. An unusable home has none: a shell shows no errors."""
+    """Complete a sweep's name or id. Return none if AAE_HOME is unusable: shells show no errors."""
     try:
         known = history().sweeps()
     except SweepError:
@@ -51,7 +51,7 @@ Overrides = Annotated[
         autocompletion=_override_keys,
     ),
 ]
-_PIPE_WIDTH = 1000  # no row is broken where a program reads it
+_PIPE_WIDTH = 1000  # columns; programs that read the output get unbroken rows
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 
 
@@ -66,18 +66,18 @@ def history() -> "History":
 
 
 def say(message: str) -> None:
-    """To the person at the terminal."""
+    """Print a message on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
 def emit(document: Any) -> None:
-    """One JSON document, or one line of JSON lines, on stdout."""
+    """Print a JSON document, or one line of JSON lines, on stdout."""
     print(json.dumps(document, allow_nan=False, default=str), flush=True)
 
 
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left on a terminal's stderr; silence elsewhere."""
+    """Show a bar with rate and time left if stderr is a terminal, else nothing."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
     from rich.text import Text
@@ -97,7 +97,7 @@ def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Aligned plain columns on stdout."""
+    """Print aligned plain columns on stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -111,7 +111,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def number(value: float | None, error: float | None = None) -> str:
-    """312.4 ± 1.9, to the error's second digit; a dash where there is none."""
+    """Format as 312.4 ± 1.9, to the error's second digit. No value gives a dash."""
     if value is None:
         return "–"
     if not error:
@@ -121,14 +121,16 @@ def number(value: float | None, error: float | None = None) -> str:
 
 
 def setting(path: str, value: Any) -> str:
-    """A parameter in few words: `prior.std 2.15`."""
+    """Format a parameter briefly: `prior.std 2.15`."""
     short = path.removeprefix("model.").removeprefix("training.")
     return f"{short} {value:.3g}" if isinstance(value, float) else f"{short} {value}"
 
 
 def rivals(best: dict[str, Any]) -> str | None:
-    """How the other candidates compare with the winner, from the document of `best`: by their
-    verdicts where the sweep file has a margin, else the ties."""
+    """Describe the other candidates against the winner, from the document of `best`.
+
+    The text gives verdicts if the sweep file has a margin, else the number of ties.
+    """
     from orchestrator.results.verdicts import rivals_in_words
 
     values = [str(group["value"]) for group in best["groups"]]
@@ -153,7 +155,10 @@ def duration(seconds: float | None) -> str:
 
 
 def checkpoint_of(name: str) -> Path:
-    """A checkpoint folder, or that of a sweep's winner (its first confirmation)."""
+    """Return the checkpoint folder `name`, or that of the winner of the sweep `name`.
+
+    The winner's checkpoint is that of its first confirmation. Raises UsageError.
+    """
     if (Path(name) / "manifest.json").exists():
         return Path(name).resolve()
     if "/" in name:

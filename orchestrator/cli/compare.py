@@ -1,4 +1,4 @@
-"""compare: the confirmed candidates of one sweep or several, and which differences are chance."""
+"""Command compare: test the differences between confirmed candidates of one or more sweeps."""
 
 import math
 from dataclasses import asdict, replace
@@ -108,7 +108,7 @@ def _objective(reader: "History", names: list[str]) -> str:
 
 
 def _own_margin(reader: "History", names: list[str], metric: str) -> float | None:
-    """The margin of the sweeps' files, which is about their objective alone."""
+    """Return the margin on which the sweep files agree. A margin only holds for the objective."""
     margins = {
         reader.spec(name)["confirm"].get("margin")
         if reader.objective(name)["metric"] == metric

@@ -1,4 +1,4 @@
-"""stop, pause, resume, retry, extend, logs: what may be done about a sweep."""
+"""Commands that control a sweep: stop, pause, resume, retry, extend and logs."""
 
 import time
 from contextlib import suppress
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.sweepfile.spec import SearchSpec, SweepSpec
 
 _LOOKING_SECONDS = 0.5
-_LAST_WORDS_SECONDS = 2.0  # a driver sums up after it has let go
+_LAST_WORDS_SECONDS = 2.0  # a driver prints its summary after releasing the lock
 
 
 def stop(
@@ -87,7 +87,7 @@ def retry(
         for stage in ("search", "confirm"):
             ledger = Ledger.read(storage, name, stage)
             again = ledger.retry(out_of_gpu_memory=out_of_memory) if ledger else {}
-            waiting |= bool(ledger and ledger.unfinished())  # of a retry that was killed here, too
+            waiting |= bool(ledger and ledger.unfinished())  # also after a killed retry
             queued += [
                 {"stage": stage, "trial": old, "retried_as": new} for old, new in again.items()
             ]
@@ -180,7 +180,7 @@ COMMANDS = (stop, pause, resume, retry, extend, logs)
 
 
 def _wish(sweep: str, wish: str | None, *, json: bool) -> None:
-    """Of a driver that is there."""
+    """Send a control request to the running driver. Raises UsageError if there is none."""
     from orchestrator.study.lock import is_held
     from orchestrator.study.study import WISHES
 
@@ -211,13 +211,13 @@ def _stop(settings: "Settings", sweep: str, wish: str, timeout: float) -> None:
                 f"{sweep} has not let go after {timeout:g} s; it will once its epochs have ended. "
                 f"See: aae-sweep status {sweep}, or give these up: aae-sweep stop {sweep} --now"
             )
-        if ledger.attribute("wish") is None:  # a driver that was just starting did not hear it
+        if ledger.attribute("wish") is None:  # a starting driver has cleared the request
             ledger.set_attribute("wish", wish)
         time.sleep(_LOOKING_SECONDS)
 
 
 def _search(settings: "Settings", sweep: str) -> "Ledger":
-    """To be written to."""
+    """Open the search's study for writing."""
     from orchestrator.study.study import Ledger, open_storage
 
     ledger = Ledger.read(open_storage(settings), sweep, "search")
@@ -226,13 +226,13 @@ def _search(settings: "Settings", sweep: str) -> "Ledger":
 
 
 def _reopen(search: "Ledger") -> None:
-    """A sweep that may have been done has something to do."""
+    """Mark the sweep as unfinished, so that `aae-sweep run` runs its stages again."""
     for name, value in {"done": None, "stage": "search", "state": "stopped"}.items():
         search.set_attribute(name, value)
 
 
 def _longer(spec: "SweepSpec", trials: int, hours: float) -> "SearchSpec":
-    """Refuses what would leave the search no longer than it is."""
+    """Return the extended search. Raises UsageError if a given limit would not grow."""
     before, after = spec.search, spec.extended(trials=trials, hours=hours).search
     if before is None or after is None:
         raise UsageError(f"{spec.sweep_id} has no search; raise confirm.seeds in its file")

@@ -1,4 +1,4 @@
-"""data, ui, doctor: the machine around the sweeps."""
+"""Commands data, ui and doctor: data sets, MLflow's UI and checks of the machines."""
 
 import os
 import sys

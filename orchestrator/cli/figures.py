@@ -1,4 +1,4 @@
-"""figures: the paper's pictures of a trained model."""
+"""Command figures: draw the paper's figures for a trained model."""
 
 from pathlib import Path
 from typing import Annotated

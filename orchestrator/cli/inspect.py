@@ -1,4 +1,4 @@
-"""status, ls, show, best, export, report, dashboard: they look, and change nothing of a sweep's."""
+"""Read-only commands: status, ls, show, best, export, report and dashboard."""
 
 import os
 import secrets
@@ -311,7 +311,7 @@ def _figure(figures: dict[str, Any] | None) -> str:
 
 def _print_trial(record: dict[str, Any], curve: list[Any]) -> None:
     params = record.pop("params")
-    del record["metrics"]  # the curve ends with them
+    del record["metrics"]  # the last row of the curve has them
     facts = {**record, **params}
     common.table(("", ""), ((k, v) for k, v in facts.items() if v not in (None, [])))
     columns = sorted({key for row in curve for key in row} - {"epoch"})
@@ -320,7 +320,7 @@ def _print_trial(record: dict[str, Any], curve: list[Any]) -> None:
 
 
 def pick(records: list[Any], wanted: str) -> Any:
-    """The trial that `3`, `confirm-3` or `confirm-0003` names.  Raises UsageError."""
+    """Return the trial that `3`, `confirm-3` or `confirm-0003` names. Raises UsageError."""
     stage, _, digits = wanted.rpartition("-")
     number = digits.lstrip("0") or digits[-1:]
     for record in records:

@@ -1,4 +1,4 @@
-"""sync, gc: what sweeps have left behind, sent to where it belongs or removed."""
+"""Commands sync and gc: send unsent records to MLflow, and remove unneeded files."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,7 +80,7 @@ COMMANDS = (sync, gc)
 
 
 def _send(settings: "Settings", sweep: str | None) -> tuple[int, dict[str, int]]:
-    """Runs that were closed first, and how many runs, metrics and artifacts were sent."""
+    """Close abandoned runs and send the outbox. Return the number closed and the numbers sent."""
     from orchestrator.tracking.mlflow_writer import MlflowWriter
     from orchestrator.tracking.outbox import Spool
 
@@ -95,13 +95,13 @@ def _send(settings: "Settings", sweep: str | None) -> tuple[int, dict[str, int]]
 
 
 def _close_abandoned(spool: "Spool", settings: "Settings", sweep: str | None) -> int:
-    """How many runs still said RUNNING though no driver holds their sweep."""
+    """Close runs that are RUNNING although no driver holds their sweep. Return their number."""
     from orchestrator.errors import SweepHeld
     from orchestrator.study.lock import held
 
     closed = 0
     for name in {run.sweep for run in spool.runs(sweep) if run.status == "RUNNING"}:
-        with suppress(SweepHeld), held(settings, name):  # nobody begins while we close
+        with suppress(SweepHeld), held(settings, name):  # keeps drivers from starting meanwhile
             closed += spool.abandon(name)
     return closed
 
@@ -114,7 +114,7 @@ def _listed(removed: "list[Removed]") -> dict[str, Any]:
 
 
 def _size(size: float) -> str:
-    """12.3 MB; powers of a thousand."""
+    """Format a size as 12.3 MB, with powers of 1000."""
     unit = "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 999.5:

@@ -1,4 +1,4 @@
-"""evaluate, parzen, sample, encode: what is done with trained models, or with anyone's samples."""
+"""Commands for trained models, or any samples: evaluate, parzen, sample and encode."""
 
 import math
 from contextlib import nullcontext
@@ -191,13 +191,13 @@ COMMANDS = (evaluate, parzen, sample, encode)
 
 
 def _controls(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each control row once: models that are scored alike share them."""
+    """Return each control row once. Models scored in the same way share the rows."""
     rows = (row for model in models for row in model.get("controls", []))
     return list({(row["kind"], row["n_samples"]): row for row in rows}.values())
 
 
 def _print_scores(models: list[dict[str, Any]]) -> None:
-    """Parzen figures of those that have any, the test metrics of the others."""
+    """Print a table of Parzen scores, and one of test metrics for models without these scores."""
     scored = [model for model in models if "log_likelihood" in model]
     others = [model for model in models if "log_likelihood" not in model]
     if scored:
@@ -251,7 +251,7 @@ def _sampler(checkpoint: Path, name: str) -> "Samples":
 
 
 def _note_range(what: str, images: "np.ndarray | None") -> None:
-    """Pixels are in [0, 1] by convention; others are scored as they are."""
+    """Print a note if pixels are outside [0, 1]. Such images are scored unchanged."""
     if images is None or images.dtype.kind != "f" or not images.size:
         return
     least, most = float(images.min()), float(images.max())
@@ -266,7 +266,10 @@ def _score(
     sigma: float | None,
     actors: int | None,
 ) -> "tuple[ParzenResult, bool]":
-    """Over Ray actors; in this process where one block and one process is all there is."""
+    """Score with Ray actors, or in this process if one actor suffices.
+
+    Also return whether the scores were known before.
+    """
     from aae_core.data.sets import fingerprint
     from aae_core.evaluation.parzen import CURVE, block_count
     from orchestrator.execution import cluster
@@ -276,12 +279,12 @@ def _score(
     images = [fingerprint(x) for x in (test, valid) if x is not None]
     content = {**samples.content, "images": images, "sigma": sigma}
     if actors is not None:
-        content["actors"] = actors  # whoever names a number wants to see it work
+        content["actors"] = actors  # a new number of actors computes the scores again
         most = actors
     elif settings.ray_address is None:
         most = min(cluster.usable_cpus(), block_count(size))
     else:
-        most = block_count(size)  # of as many CPUs as the cluster turns out to have
+        most = block_count(size)  # limited below by the cluster's CPUs
 
     def score(folder: Path) -> "ParzenResult":
         ray = cluster.connected(settings) if most > 1 else nullcontext()

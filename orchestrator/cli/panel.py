@@ -1,4 +1,4 @@
-"""What the person at the terminal sees of a running sweep: a live panel, or plain lines."""
+"""Progress of a running sweep in the terminal: a live panel or plain lines."""
 
 import math
 import sys
@@ -30,19 +30,19 @@ _CURVE_WIDTH = 20  # epochs
 
 @dataclass
 class Standing:
-    """How a stage stands, kept up to date by what the driver tells."""
+    """Current state of a stage, updated by the driver's events."""
 
     metric: str
     direction: Direction
-    baseline: str | None = None  # hash of the control's configuration, which leads nothing
+    baseline: str | None = None  # hash of the control's configuration; never the leader
     stage: str = ""
     planned: int = 0
     ended: dict[int, RunRecord] = field(default_factory=dict)
     live: dict[int, tuple[Assignment, Report | None]] = field(default_factory=dict)
-    curves: dict[int, list[float]] = field(default_factory=dict)  # of live trials, as validated
-    leader: Candidate | None = None  # as `selection` ranks: by its mean, where there are seeds
+    curves: dict[int, list[float]] = field(default_factory=dict)  # live trials, validated epochs
+    leader: Candidate | None = None  # best in `ranking`, by the mean over seeds
     began: float = 0.0
-    paced: tuple[float, float] | None = None  # when the first epoch was heard of, and work by then
+    paced: tuple[float, float] | None = None  # time of the first epoch, and work by then
 
     def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None:
         self.stage, self.planned, self.live, self.curves = stage, planned, {}, {}
@@ -82,13 +82,13 @@ class Standing:
         return record
 
     def newest(self, number: int) -> float | None:
-        """The metric of a live trial at the last epoch that was validated."""
+        """Return the metric of a live trial at its last validated epoch, if any."""
         curve = self.curves.get(number)
         return curve[-1] if curve else None
 
     @property
     def work(self) -> float:
-        """Trials done, those under way by their share of epochs."""
+        """Number of trials done. Running trials count by their share of epochs."""
         under_way = [
             report.epoch / assignment.config.training.epochs
             for assignment, report in self.live.copy().values()
@@ -107,7 +107,7 @@ class Standing:
 
     @property
     def best(self) -> str:
-        """The leader's value, with its error over seeds where it has several."""
+        """The leader's value, with its error over seeds if there are several."""
         if self.leader is None:
             return "none yet"
         figures = ranking.summarise(list(self.leader.values(self.metric).values()))
@@ -178,7 +178,7 @@ class Lines:
 
 
 class Panel(Lines):
-    """The same, with how all stands and what runs now drawn below the lines."""
+    """Lines, with the stage's state and the running trials drawn below them."""
 
     def __init__(self, standing: Standing, console: Console, sweep_id: str) -> None:
         super().__init__(standing, console)
@@ -194,7 +194,7 @@ class Panel(Lines):
         super().scoring(what, done, total)
 
     def __rich__(self) -> RenderableType:
-        """What is drawn, by the ticker's thread too."""
+        """Return the panel. The ticker's thread calls this method, too."""
         match self.standing.stage:
             case "":
                 return Text(f"{self._sweep_id}  starting Ray …", style="dim")
@@ -205,9 +205,9 @@ class Panel(Lines):
 
     @contextmanager
     def drawn(self) -> Iterator[None]:
-        """Keep the panel on the screen, its clock ticking.
+        """Show the panel and refresh it regularly.
 
-        Rich's own ticker may draw amid a line being printed, and so erase another.
+        Rich's own refresh may draw while a line is being printed, and so erase another line.
         """
         ended = threading.Event()
         with Live(self, console=self.console, auto_refresh=False, transient=True) as live:
@@ -230,7 +230,7 @@ class Panel(Lines):
             super()._print(line, style)
 
     def _ending(self, record: RunRecord) -> str:
-        return self._outcome(record)  # the rest is below
+        return self._outcome(record)  # the panel shows best and time left
 
     def _head(self) -> Table:
         standing = self.standing
@@ -288,7 +288,7 @@ class Panel(Lines):
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """The last values as bars from their least to their greatest; a gap for one not finite."""
+    """Draw the last values as bars from minimum to maximum. A non-finite value leaves a gap."""
     shown = values[-_CURVE_WIDTH:]
     known = [value for value in shown if math.isfinite(value)]
     low, high = min(known, default=0.0), max(known, default=0.0)
@@ -307,7 +307,7 @@ def _several(n: int, what: str) -> str:
 
 
 def _model(assignment: Assignment) -> str:
-    """In few words; of a basic AAE that it is one goes without saying."""
+    """Describe the model briefly. The kind is left out for a basic AAE."""
     model = assignment.config.model
     if model.kind == "classifier":
         return model.kind
@@ -320,7 +320,7 @@ def _model(assignment: Assignment) -> str:
 
 @contextmanager
 def watching(spec: SweepSpec) -> Iterator[Lines]:
-    """A panel on a terminal's stderr, lines elsewhere."""
+    """Yield a panel if stderr is a terminal, else plain lines."""
     console = Console(file=sys.stderr)
     standing = Standing(spec.objective.metric, spec.objective.direction, spec.baseline_hash)
     if not console.is_terminal:

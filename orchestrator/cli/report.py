@@ -1,4 +1,4 @@
-"""The report of `run` and `report`: the read side's page about one sweep or several."""
+"""Build the report page of one sweep or several, for `run` and `report`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from orchestrator.cli import common
 
 
 def build_report(sweeps: list[str], out: Path | None) -> Path:
-    """Write the page; by default to its (first) sweep's folder, where `status` finds it."""
+    """Write the page, by default to the first sweep's folder, where `status` finds the page."""
     from dashboards.build import write_report
 
     reader = common.history()

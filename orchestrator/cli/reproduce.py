@@ -1,4 +1,4 @@
-"""reproduce: any recorded run, trained again and compared."""
+"""Command reproduce: train a recorded run again and compare both."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,7 +114,7 @@ def _print(document: dict[str, Any]) -> None:
 
 
 def _exactly(value: float | None) -> str:
-    """Every digit: the last one may be what differs."""
+    """Format a value with all digits, since only the last may differ."""
     return "none" if value is None else repr(value)
 
 

@@ -1,4 +1,4 @@
-"""run, validate, plan, train."""
+"""Commands run, validate, plan and train."""
 
 import re
 import shlex
@@ -160,7 +160,7 @@ def _load(file: Path, overrides: list[str], small: bool) -> "SweepSpec":
 
 
 def stored(sweep: str) -> "SweepSpec":
-    """The sweep as it was last run."""
+    """Return the sweep as it last ran. Raises UsageError if another version began the sweep."""
     from json import dumps
 
     from orchestrator.sweepfile.spec import SweepSpec
@@ -174,9 +174,9 @@ def stored(sweep: str) -> "SweepSpec":
 
 
 def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec", str, str]:
-    """What is to be run, its text and the command that carries it on.
+    """Return the sweep to run, its text and the command that resumes it.
 
-    From a file; or where that is a sweep's name, as it was last run.
+    `file` is a sweep file, or a sweep's name. A named sweep runs as it last ran.
     """
     from orchestrator.sweepfile.loader import sweep_text
 
@@ -194,7 +194,7 @@ def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec",
 
 
 def _as_extended(spec: "SweepSpec", reader: "History") -> "SweepSpec":
-    """The file's numbers, or those of `aae-sweep extend` where they are larger."""
+    """Return the sweep with the larger limits of the file and of `aae-sweep extend`."""
     from orchestrator.study.study import Ledger, open_storage
 
     if spec.sweep_id not in reader.sweeps():
@@ -208,16 +208,16 @@ def _as_extended(spec: "SweepSpec", reader: "History") -> "SweepSpec":
 
 
 def log_of(settings: "Settings", sweep: str) -> Path:
-    """What its drivers said that nobody was there to hear."""
+    """Return the path of the log that detached drivers write."""
     return settings.sweep_folder(sweep) / "driver.log"
 
 
 def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
-    """Start the driver in a session of its own, and see it take the sweep up."""
+    """Start the driver in its own session, and wait until it holds the sweep's lock."""
     from orchestrator.study.lock import held, is_held
 
     settings, sweep = common.settings(), spec.sweep_id
-    with held(settings, sweep):  # refused here where another has it
+    with held(settings, sweep):  # raises SweepHeld if another driver holds it
         log = log_of(settings, sweep)
     words = shlex.split(resume)[1:]
     with log.open("ab") as out:
@@ -231,7 +231,7 @@ def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
         )
     while driver.poll() is None and not is_held(settings, sweep):
         time.sleep(0.2)
-    if driver.returncode not in (None, 0, 3):  # what was wrong, it has told its log
+    if driver.returncode not in (None, 0, 3):  # the log has the error
         say(log.read_bytes()[began:].decode(errors="replace").strip())
         raise typer.Exit(driver.returncode)
     if json:
@@ -262,14 +262,14 @@ def _carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
 
 @contextmanager
 def _draining() -> Iterator[threading.Event]:
-    """Set by the first SIGINT or SIGTERM; the second leaves at once."""
+    """Yield an event that the first SIGINT or SIGTERM sets. The second exits at once."""
     draining = threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if draining.is_set():
             raise KeyboardInterrupt
         draining.set()
-        # in a thread: the signal may have come in the middle of a line to the same stream
+        # in a thread, since the signal may interrupt a write to the same stream
         threading.Thread(target=say, args=(_LEAVING,)).start()
 
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -1,1 +1,1 @@
-"""Where a sweep runs: the cluster, Tune's driver, the workers and the Parzen actors."""
+"""Execution of a sweep: the cluster, Tune's driver, the workers and the Parzen actors."""

@@ -1,4 +1,4 @@
-"""Where Ray is, what it has, and whether it suffices."""
+"""The Ray cluster: its address, its resources, and the check that the resources suffice."""
 
 import math
 import os
@@ -22,18 +22,18 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study and MLflow hold what they would
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # we drain instead
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study and MLflow replace these loggers
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver drains instead
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a slow clean-up must not kill the next trial
-    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # the study is the state: Tune's own is never read
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # what they mean is told by us
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # the study is the state: Tune's state is never read
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the driver reports the errors
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
 }
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one trial gets."""
+    """CPUs and GPUs of one trial."""
 
     cpu: float
     gpu: float
@@ -44,10 +44,10 @@ class Share:
 
 
 def prepare(settings: Settings) -> None:
-    """Set the environment that Ray reads when it is imported; afterwards it is too late.
+    """Set the environment that Ray reads on import; a later call has no effect.
 
-    A Ray of our own listens on every interface of the machine, whatever address it is given, so
-    it gets a token that only this process and its children know.
+    A local Ray instance listens on every network interface, whatever address it is given.
+    Therefore the instance gets a token that only this process and its children have.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -58,7 +58,7 @@ def prepare(settings: Settings) -> None:
 
 @contextmanager
 def connected(settings: Settings) -> Iterator[None]:
-    """Ray for the length of a `with`: the cluster of RAY_ADDRESS, or one on this machine."""
+    """Connect to Ray for a `with` block: the cluster at RAY_ADDRESS, or one on this machine."""
     prepare(settings)
     import ray
 
@@ -71,7 +71,7 @@ def connected(settings: Settings) -> Iterator[None]:
     try:
         with _sigterm_left_alone():
             ray.init(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
-    except Exception as error:  # among them bare ones, of a node that is too slow to start
+    except Exception as error:  # Ray raises a bare one if a node starts too slowly
         where = f"the Ray cluster at {settings.ray_address}" if settings.ray_address else "Ray"
         raise EnvironmentUnusable(
             f"{where} cannot be used: {error}\n"
@@ -86,12 +86,12 @@ def connected(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_left_alone() -> Iterator[None]:
-    """Who connects decides what a SIGTERM does, from the first moment on.
+    """Keep this process's SIGTERM handler while Ray starts and ends.
 
-    Ray would put a handler of its own in place. It raises SystemExit, which Python drops where
-    the signal happens to fall into a destructor: the process then runs on, never told.  Ray's core
-    puts in another as it starts, which calls ours and aborts the process after three seconds, and
-    the system's own as it ends.
+    Ray would install a handler that raises SystemExit. Python drops a SystemExit that is raised in
+    a destructor, and then the process runs on.  At its start, Ray's core installs another handler,
+    which calls ours and aborts the process after three seconds.  At its end, Ray's core installs
+    the system's default handler.
     """
     from ray._private import utils
 
@@ -111,7 +111,7 @@ def usable_cpus() -> int:
 
 
 def preflight(settings: Settings, resources: ResourcesSpec) -> None:
-    """Where Ray will be this machine, refuse what it cannot hold before anything is started.
+    """Reject a share that this machine cannot hold, if Ray will run here, before anything starts.
 
     Raises EnvironmentUnusable.
     """
@@ -121,7 +121,7 @@ def preflight(settings: Settings, resources: ResourcesSpec) -> None:
 
 
 def share(resources: ResourcesSpec) -> Share:
-    """What each trial gets of this cluster; `gpu: auto` is a whole GPU where there are any."""
+    """Return each trial's share of this cluster; `gpu: auto` is a whole GPU if there are any."""
     wanted = _wanted(resources, capacity())
     _require_room(wanted, _biggest_node(), "no node has more than")
     return wanted
@@ -144,12 +144,12 @@ def _require_room(wanted: Share, room: dict[str, float], but: str) -> None:
 
 
 def slots(wanted: Share) -> int:
-    """How many trials of this share the cluster can run at once, as it stands now."""
+    """Return the number of trials of this share that the cluster can now run at once."""
     return _fitting(wanted, capacity())
 
 
 def slots_of_a_node(wanted: Share) -> int:
-    """Number of trials of this share that train side by side on the biggest node."""
+    """Return the number of trials of this share that train side by side on the biggest node."""
     return min(slots(wanted), _fitting(wanted, _biggest_node()))
 
 
@@ -161,7 +161,7 @@ def _fitting(wanted: Share, room: dict[str, float]) -> int:
 
 
 def cpus() -> int:
-    """Of the whole cluster, at least one."""
+    """Return the number of CPUs of the whole cluster, at least one."""
     return max(1, math.floor(capacity()["cpu"]))
 
 

@@ -1,4 +1,4 @@
-"""What each node of a Ray cluster runs, what it reaches, and what time it has."""
+"""Checks of each node of a Ray cluster: versions, storage, tracking server and clock."""
 
 import os
 import shutil
@@ -26,20 +26,20 @@ class Node:
     versions: dict[str, str]
     storage_problem: str | None
     tracking_problem: str | None
-    free_gb: float  # below AAE_HOME
-    clock_ahead: float  # seconds, beyond what the way there and back may explain
+    free_gb: float  # on the disk of AAE_HOME
+    clock_ahead: float  # seconds, beyond what the request's round trip explains
 
 
 def versions() -> dict[str, str]:
-    """Of Python, and of the packages that must be the same on all nodes."""
+    """Return the versions of Python and of the packages that must be the same on all nodes."""
     python = ".".join(map(str, sys.version_info[:2]))
     return {"python": python} | {name: version(name) for name in PACKAGES}
 
 
 def examine(settings: Settings) -> list[Node]:
-    """Ask every node that has CPUs, all at once, from within `cluster.connected`.
+    """Examine all nodes that have CPUs, in parallel, from within `cluster.connected`.
 
-    Raises EnvironmentUnusable where a node does not answer.
+    Raises EnvironmentUnusable if a node does not answer.
     """
     import ray
     from ray.exceptions import RayError
@@ -71,7 +71,7 @@ def examine(settings: Settings) -> list[Node]:
 
 
 def _look_around(probe: str, tracking_uri: str) -> dict[str, Any]:
-    """What a node finds; runs there."""
+    """Examine the node that runs this function."""
     clock = time.time()
     folder, name = Path(probe), uuid4().hex
     storage_problem, free_gb = None, 0.0
@@ -92,7 +92,7 @@ def _look_around(probe: str, tracking_uri: str) -> dict[str, Any]:
 
 
 def _unreachable(uri: str) -> str | None:
-    """Why the server at `uri` gives no HTTP answer; one that asks for a password is one."""
+    """Return why `uri` gives no HTTP answer, else None; a password request is an answer."""
     try:
         urllib.request.urlopen(uri, timeout=10).close()
     except urllib.error.HTTPError:
@@ -112,7 +112,7 @@ def _node(name: str, answer: dict[str, Any], asked: float, probe: Path) -> Node:
 
 
 def admits_strangers(address: str) -> bool:
-    """Whether the cluster answers somebody who brings no token."""
+    """Return True if the cluster answers a client without a token."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
     command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
     done = subprocess.run(

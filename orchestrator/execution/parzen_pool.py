@@ -1,9 +1,9 @@
-"""The Parzen protocol on Ray: blocks of samples are shared out over actors.
+"""The Parzen protocol on Ray: actors share the blocks of samples.
 
-An actor opens the samples itself and is given a new block whenever it has finished one. A lost
-actor is replaced and only the block that it held is computed again; with a folder, a job whose
-driver was lost goes on from the blocks that were finished. Results are passed on in block order, so
-the figures are those of `aae_core.evaluation.parzen.in_process`, bit for bit.
+An actor opens the samples itself and gets a new block whenever it has finished one. A lost actor is
+replaced, and only its current block is computed again. With a folder, a job whose driver was lost
+resumes from the finished blocks. Results are passed on in block order, so the figures are those of
+`aae_core.evaluation.parzen.in_process`, bit for bit.
 """
 
 import hashlib
@@ -45,14 +45,14 @@ from orchestrator.execution import cluster
 Progress = Callable[[int, int], None]  # blocks done, blocks in all
 
 _AHEAD = 4  # blocks per actor that may wait in the driver for an earlier one
-_EVERY = 20  # blocks until the finished ones are put together in one file
-_LOSSES = 3  # in a row, of one block, until it is taken for the cause
+_EVERY = 20  # blocks after which the finished ones are merged into one file
+_LOSSES = 3  # actors lost in a row until their block is taken for the cause
 
 _log = logging.getLogger(__name__)
 
 
 class SampleFile(Protocol):
-    """Where samples come from: small, so that it travels to the actors, which open it."""
+    """A source of samples, small enough to be sent to the actors, which open the source."""
 
     @property
     def n_samples(self) -> int: ...
@@ -72,7 +72,7 @@ class ArrayFile:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the samples are, wherever they lie: JSON."""
+        """Identity of the samples, independent of their path, as JSON."""
         with self.path.open("rb") as file:
             return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
@@ -97,8 +97,9 @@ class SharedArray:
 
 @dataclass(frozen=True)
 class CentroidSamples:
-    """N k-means centroids of shared images, computed by each process that scores a block of them:
-    on one thread, hence the same bits everywhere.
+    """N k-means centroids of shared images.
+
+    Each process that scores a block computes the centroids on one thread: the same bits everywhere.
     """
 
     images: SharedArray
@@ -111,7 +112,7 @@ class CentroidSamples:
 
 @dataclass(frozen=True)
 class CheckpointSamples:
-    """N draws of the model in a checkpoint folder; the path is absolute."""
+    """N samples drawn from the model in a checkpoint folder; the path is absolute."""
 
     path: Path
     seed: int
@@ -119,7 +120,7 @@ class CheckpointSamples:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the samples are, wherever they lie: JSON."""
+        """Identity of the samples, independent of their path, as JSON."""
         manifest = (self.path / "manifest.json").read_text()
         return {"checkpoint": manifest, "seed": self.seed, "samples": self.n_samples}
 
@@ -133,9 +134,9 @@ class CheckpointSamples:
 
 
 def open_array(path: Path) -> np.ndarray:
-    """A .npy of shape (n, D), memory-mapped and never unpickled.
+    """Open a .npy of shape (n, D), memory-mapped and never unpickled.
 
-    Raises DataError if it is missing, damaged or something else.
+    Raises DataError if the file is missing, damaged or something else.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -162,13 +163,12 @@ def score_samples(
     progress: Progress = lambda _done, _total: None,
     folder: Path | None = None,
 ) -> ParzenResult:
-    """`run_protocol` on `actors` processes of one CPU each, in the Ray that is initialised; one
-    is this process.
+    """Run `run_protocol` on `actors` processes of one CPU each, in the initialised Ray.
 
-    `folder` keeps what is finished; it belongs to these very samples and images, and goes when
-    the result is in a safe place.
+    A single actor is this process. `folder` keeps finished blocks of exactly these samples and
+    images; the caller removes the folder when the result is in a safe place.
 
-    Raises DataError for images or samples that cannot be scored, and SweepError when the actors
+    Raises DataError for images or samples that cannot be scored, and SweepError if the actors
     that hold one block keep dying.
     """
     with ParzenPool(actors) as pool:
@@ -180,11 +180,11 @@ def score_samples(
 def score_once(
     home: Path, content: Mapping[str, Any], score: Callable[[Path], ParzenResult]
 ) -> tuple[ParzenResult, bool]:
-    """`score(folder)`, or what it found when the same was asked before; and whether it was.
+    """Return `score(folder)` and False, or the stored result for this `content` and True.
 
-    `content` says all that the figures depend on. What is unfinished stays in the folder.
+    `content` is everything that the figures depend on. Unfinished work stays in the folder.
 
-    Raises SweepHeld while another process scores the same.
+    Raises SweepHeld while another process scores the same content.
     """
     key = digest({**content, "protocol": PROTOCOL})
     path, unfinished = home / "parzen" / key, home / "parzen" / f"{key}.unfinished"
@@ -219,7 +219,7 @@ def _known(path: Path) -> ParzenResult | None:
 
 
 class Unfinished:
-    """What a job has finished so far: on disk, or without a folder only counted."""
+    """The finished blocks of a job: on disk, or without a folder only counted."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -232,7 +232,7 @@ class Unfinished:
 
     @property
     def begun(self) -> int:
-        """Blocks that were handed out, in all lives of the job."""
+        """Number of blocks handed out since the job first started, restarts included."""
         return self._begun
 
     def begin(self) -> None:
@@ -252,7 +252,7 @@ class Unfinished:
         self._save("block", block, sums)
 
     def again(self, blocks: int) -> "Unfinished":
-        """Another pass over the first blocks, with files of its own."""
+        """Begin another pass over the first blocks, with files of its own."""
         self._pass, self.read_again = f"again-{blocks}-", self.read_again + blocks
         return self
 
@@ -260,7 +260,7 @@ class Unfinished:
         return self._load("latest") | self._load("total")
 
     def keep(self, blocks: int, total: Sums, *, needed: bool) -> None:
-        """Blocks of which a total is on disk go."""
+        """Save the total if due, then remove the files of blocks that the total covers."""
         if self._folder is None or not (needed or blocks % _EVERY == 0):
             return
         self._save("total" if needed else "latest", blocks, total)
@@ -279,7 +279,7 @@ class Unfinished:
             checkpoint.save_part(self._folder / name, sums.to_tensors())
 
     def _load(self, kind: str) -> dict[int, Sums]:
-        """Those that are whole; the others go."""
+        """Return the sums of intact files; remove damaged files."""
         found = {}
         for number, path in self._files(kind):
             try:
@@ -292,7 +292,7 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class _Work:
-    """What the blocks of a decade have in common, with references that actors resolve once."""
+    """The data that a decade's blocks share, with references that actors resolve once."""
 
     samples: SampleFile
     scorer: Any
@@ -301,10 +301,10 @@ class _Work:
 
 class _Actor:
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Any, Any]] = {}  # the last value of every kind, with its key
+        self._known: dict[str, tuple[Any, Any]] = {}  # by kind: its last key and value
 
     def ready(self) -> None:
-        """Returns once the actor has found a place to run."""
+        """Return once the actor has found a place to run."""
 
     def score(self, work: _Work, block: int) -> Sums:
         source = self._once("samples", work.samples, lambda samples: samples.open())
@@ -321,10 +321,10 @@ _RemoteActor = ray.remote(num_cpus=1)(_Actor)
 
 
 class ParzenPool:
-    """Actors that score one set of samples after another, from the first one to the `with`'s end.
+    """Actors that score one set of samples after another, until the end of the `with`.
 
-    No more are started than the cluster has CPUs, and only one that says it is ready is given
-    blocks: where others use the cluster too, an actor may wait long for its place.
+    The pool starts at most as many actors as the cluster has CPUs. Only a ready actor gets blocks:
+    on a cluster with other users, an actor may wait long for its place.
     """
 
     def __init__(self, actors: int) -> None:
@@ -352,7 +352,7 @@ class ParzenPool:
         progress: Progress = lambda _done, _total: None,
         folder: Path | None = None,
     ) -> ParzenResult:
-        """As `score_samples`. After an error the pool is of no more use."""
+        """Score samples like `score_samples`. After an error the pool is unusable."""
         n_samples = samples.n_samples
         total = block_count(n_samples)
         kept = Unfinished(folder)
@@ -373,7 +373,7 @@ class ParzenPool:
     def _run(
         self, samples: SampleFile, scorer: Scorer, window: Window, blocks: range, kept: Unfinished
     ) -> Iterator[Sums]:
-        """Every block's sums, in block order."""
+        """Yield every block's sums, in block order."""
         for _ in range(min(self._size, cluster.cpus()) - len(self._actors)):
             self._start_actor()
         work = _Work(samples, ray.put(scorer), ray.put(window))
@@ -397,7 +397,7 @@ class ParzenPool:
         self._busy[actor.score.remote(work, block)] = (actor, block)
 
     def _collect(self, finished: dict[int, Sums], waiting: list[int], kept: Unfinished) -> None:
-        """Wait for one answer: a block's sums, an actor that is ready, or a loss."""
+        """Wait for one event: a block's sums, a ready actor, or a lost actor."""
         [ref], _ = ray.wait(list(self._busy))
         actor, block = self._busy.pop(ref)
         try:
@@ -419,7 +419,7 @@ class ParzenPool:
 
     def _replace(self, actor: Any, block: int | None, error: Exception) -> None:
         self._actors.remove(actor)
-        ray.kill(actor)  # it may only have been out of reach
+        ray.kill(actor)  # the actor may be alive but out of reach
         task = "starting" if block is None else f"block {block}"
         self._losses[block] += 1
         if self._losses[block] == _LOSSES:

@@ -1,7 +1,7 @@
-"""What the machine does while a trial trains, under the names of MLflow's own monitor.
+"""System metrics while a trial trains, under the names of MLflow's own monitor.
 
-It goes the way of all metrics, by report and spool: that monitor is a thread which would write to
-the server from the worker, and end with the first call that fails.
+System metrics reach MLflow as all metrics do, by report and outbox. MLflow's monitor
+is a thread that would write to the server from the worker and end at the first failed call.
 """
 
 from contextlib import suppress
@@ -13,8 +13,10 @@ from orchestrator.records import SYSTEM
 
 
 def system_metrics(*, gpu: bool) -> dict[str, float]:
-    """Of the whole machine, the CPUs' since they were last asked for in this process; of the GPU
-    that this process sees, which is the first one to it."""
+    """Return machine-wide CPU and memory use, and the use of the first visible GPU.
+
+    CPU use counts from the last call in this process.
+    """
     memory = psutil.virtual_memory()
     found = {
         "cpu_utilization_percentage": psutil.cpu_percent(),
@@ -34,6 +36,6 @@ def _of_gpu() -> dict[str, float]:
         "gpu_0_memory_usage_megabytes": (total - free) / 1e6,
         "gpu_0_memory_usage_percentage": 100 * (total - free) / total,
     }
-    with suppress(pynvml.NVMLError):  # a part of a GPU has no utilisation of its own
+    with suppress(pynvml.NVMLError):  # NVML reports no utilisation for a part of a GPU
         found["gpu_0_utilization_percentage"] = float(torch.cuda.utilization())
     return found

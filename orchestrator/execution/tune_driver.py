@@ -1,7 +1,7 @@
 """One stage on Ray Tune: the study decides, Tune places.
 
-Every loss (worker, node, driver) takes one road back: the unfinished trial is suggested again as
-its next attempt, from its last good checkpoint, in a folder of its own.
+Every loss (of a worker, node or driver) is handled in the same way. The unfinished trial is
+suggested again as its next attempt, from its last good checkpoint, in a folder of its own.
 """
 
 import json
@@ -31,12 +31,12 @@ from orchestrator.records import Stage, TrialState
 from orchestrator.study.study import Assignment, Ledger
 from orchestrator.sweepfile.spec import SweepSpec
 
-MAX_LOSSES = 4  # of a trial's worker at the same epoch: then the trial is taken for the cause
-_CAPACITY_SECONDS = 5.0  # how often the cluster is asked what it has
+MAX_LOSSES = 4  # losses of a trial's worker at one epoch until the trial is taken for the cause
+_CAPACITY_SECONDS = 5.0  # between two reads of the cluster's resources
 
 
 class Listener(Protocol):
-    """Who is told what happens, in this order; called in the driver's only thread."""
+    """Receiver of a trial's events, in this order; called in the driver's only thread."""
 
     def trial_started(self, assignment: Assignment) -> None: ...
 
@@ -57,7 +57,7 @@ class Live:
 
 
 class StageDriver:
-    """Between the ledger and Tune. Tune's trial ids are only known here."""
+    """The link between the study and Tune. Only this class uses Tune's trial ids."""
 
     def __init__(
         self,
@@ -67,17 +67,17 @@ class StageDriver:
         share: cluster.Share,
         listener: Listener,
         next_assignment: Callable[[], Assignment | None],
-        pack_size: Callable[[TrialConfig], int],  # of trials of that form, at most
+        pack_size: Callable[[TrialConfig], int],  # maximum for trials of that form
         draining: threading.Event,
         paused: threading.Event,
     ) -> None:
         self.spec = spec
         self.ledger = ledger
-        self.live: dict[str, dict[int, Live]] = {}  # by Tune's trial, which is a pack of ours
+        self.live: dict[str, dict[int, Live]] = {}  # by Tune's trial, which is a pack of trials
         self.lost: deque[int] = deque(ledger.unfinished())
-        self._aside: deque[Assignment] = deque()  # they wait for others of their form
-        self._alone: set[int] = set()  # trials that a pack was lost with
-        self._losses: Counter[tuple[int, int]] = Counter()  # by trial and the epoch it had reached
+        self._aside: deque[Assignment] = deque()  # attempts that wait for others of their form
+        self._alone: set[int] = set()  # trials whose pack was lost
+        self._losses: Counter[tuple[int, int]] = Counter()  # by trial and its last epoch
         self._starved: set[int] = set()  # trials whose worker was killed for memory, once
         self._folder_of = folder_of
         self._share = share
@@ -86,21 +86,21 @@ class StageDriver:
         self._pack_size = pack_size
         self._draining = draining
         self._paused = paused
-        self._capacity = (0.0, 1)  # when it was asked, how many trials fit
-        self.full: str | None = None  # the disk, in words, once a worker could not save
+        self._capacity = (0.0, 1)  # time of the last read, number of trials that fit
+        self.full: str | None = None  # which disk, once a worker could not save
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles what it holds, to restore it; we start again from the study instead."""
+        """Return nothing: Tune pickles this state, but a restart reads the study instead."""
         return {}
 
-    # -- Tune asks ---------------------------------------------------------------------------
+    # -- called by Tune ----------------------------------------------------------------------
 
     @property
     def _is_stopping(self) -> bool:
         return self._draining.is_set() or self.full is not None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next attempt; None for "later"; FINISHED."""
+        """Return the next pack; None for "later"; FINISHED at the end."""
         if self._is_stopping:
             return None if self.live else Searcher.FINISHED
         if self._paused.is_set():
@@ -116,7 +116,7 @@ class StageDriver:
         return {"works": json.dumps([asdict(self._work(assignment)) for assignment in pack])}
 
     def _next_pack(self) -> list[Assignment]:
-        """The next attempt, and with it others that train as one model with it."""
+        """Return the next attempt, with others that can train as one model with the first."""
         first = self._next()
         if first is None:
             return []
@@ -160,13 +160,13 @@ class StageDriver:
         return fit
 
     def should_stop(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Hear what a pack reports, once, and say whether all of it ends here."""
+        """Process each report of a pack once; return True if the whole pack ends here."""
         members = self.live.get(trial_id)
         if members is None or "reports" not in result:
             return True  # ended already: Tune repeats the last report of a function that returns
         reports = [Report(**told) for told in json.loads(result["reports"])]
         for report in reports:
-            if report.number in members:  # else it has ended, and does not know yet
+            if report.number in members:  # else ended, though its worker still trains
                 self._hear_report(members, report, len(reports))
         if not members:
             del self.live[trial_id]
@@ -194,33 +194,34 @@ class StageDriver:
                 self._send_away(live.assignment)
 
     def _is_behind(self, live: Live, report: Report) -> bool:
-        """Ask the pruner, who compares what was validated."""
+        """Return True if the pruner, which compares validated epochs only, stops the trial."""
         if live.assignment.stage != "search" or self._goals(report.metrics) is None:
             return False
         return self.ledger.should_prune(report.number)
 
     def _goals(self, metrics: Mapping[str, float]) -> list[float] | None:
-        """The goals' values, the objective first; None after an epoch without validation."""
+        """Return the objectives' values, the main one first; None without validation."""
         goals = self.spec.goals
         return [metrics[name] for name in goals] if goals.keys() <= metrics.keys() else None
 
     def _send_away(self, assignment: Assignment) -> None:
-        """Tune can only end a whole pack: one of its trials learns by a file that it is over."""
+        """Stop one trial of a pack through a file, since Tune can only end the whole pack."""
         folder = self._folder_of(assignment)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LEAVE).touch()
 
     def tune_ended(self, trial_id: str, *, starved: str | None = None) -> None:
-        """Tune is done with a pack. A trial that has not ended by then was lost, or drained.
+        """Handle a pack that Tune has ended. A trial that has not ended was lost or drained.
 
-        `starved`: what Ray's memory monitor said as it killed the worker. Twice is enough.
+        `starved`: the message of Ray's memory monitor if the monitor killed the worker. A second
+        kill fails the trial.
         """
         members = self.live.pop(trial_id, None)
         if members is None or self._is_stopping:
             return
         if self._paused.is_set():
             self.lost.extend(members)
-        elif len(members) > 1:  # nobody knows whose fault it was: each is tried again alone
+        elif len(members) > 1:  # the cause is unknown: each trial's next attempt is alone
             self._alone.update(members)
             self.lost.extend(members)
         else:
@@ -254,12 +255,14 @@ class StageDriver:
         if not live.started:
             live.started = True
             self.ledger.started(report.number, report.node, report.resumed_from)
-            self._listener.trial_begun(live.assignment.stage, report)  # metrics first, they repeat
+            self._listener.trial_begun(live.assignment.stage, report)  # first: metrics may repeat
             self._hear_of_past(report)
 
     def _hear_of_past(self, report: Report) -> None:
-        """Earlier attempts, of which the ledger may have missed the last epochs: a driver's death
-        is no worker's, at once."""
+        """Replay epochs of earlier attempts that the study lacks.
+
+        Workers outlive a killed driver for a few seconds and finish epochs meanwhile.
+        """
         for row in (report.history or [])[self.ledger.epochs(report.number) :]:
             goals = self._goals(row)
             self.ledger.epoch(report.number, int(row["epoch"]), goals, None, trained=True)
@@ -267,7 +270,7 @@ class StageDriver:
     def _hear(self, live: Live, report: Report, pack: int) -> None:
         live.last_epoch = report.epoch
         goals = self._goals(report.metrics)
-        self._listener.trial_epoch(live.assignment.stage, report)  # metrics first: they may repeat
+        self._listener.trial_epoch(live.assignment.stage, report)  # first: metrics may repeat
         self.ledger.epoch(
             report.number,
             report.epoch,
@@ -287,14 +290,14 @@ class StageDriver:
         value: float | None,
         reason: str | None,
     ) -> None:
-        """The ledger last: a driver that dies in between ends the trial again."""
+        """End a trial, in the study last: if the driver dies before, the trial ends again."""
         live = members.pop(number)
         self._listener.trial_ended(live.assignment.stage, number, state, reason)
         self.ledger.end(number, state, value, reason)
 
 
 class _Passing(BaseException):
-    """Carries a driver's error past Tune, which would take it for a trial's."""
+    """Carrier of a driver's error past Tune, which would treat the error as a trial's."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -321,14 +324,14 @@ class _Searcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        if not error:  # else Tune tells the callback why
+        if not error:  # on an error, Tune passes the cause to the callback
             self._driver.tune_ended(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """The study is the state."""
+        """Save nothing: the study is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """The study is the state."""
+        """Restore nothing: the study is the state."""
 
 
 class _Stopper(tune.Stopper):
@@ -344,8 +347,11 @@ class _Stopper(tune.Stopper):
 
 
 class _Reconcile(tune.Callback):
-    """Of what has ended a trial, Tune keeps a text file; of an actor that dies as it is reset for
-    another trial, nothing."""
+    """Callback that reconciles the trials that Tune has ended.
+
+    Tune writes the error that ended a trial to a text file. Tune reports no error of an actor that
+    dies during its reset for another trial.
+    """
 
     def __init__(self, driver: StageDriver) -> None:
         self._driver = driver
@@ -363,25 +369,26 @@ class _Reconcile(tune.Callback):
 
 
 def _of_memory(told: str) -> str | None:
-    """What Ray's memory monitor said of a worker that it has killed; else None."""
+    """Return the message of Ray's memory monitor if the monitor killed the worker, else None."""
     lines = [line for line in told.splitlines() if "running low on memory" in line]
     return lines[-1] if lines else None
 
 
 def see_memory_kills() -> None:
-    """Let Tune see a dead actor where Ray's memory monitor has killed one in its work.
+    """Let Tune treat an actor that Ray's memory monitor killed during its work as a dead actor.
 
-    Ray 2.60 tells that by an error of its own, which Tune does not know: it gives the stage up.
+    Ray 2.60 raises an error of its own for such an actor. Tune does not handle this error and would
+    end the stage.
     """
     for module in (actor_manager, tune_controller):
         vars(module)["RayActorError"] = (RayActorError, OutOfMemoryError)
 
 
 def run_stage(driver: StageDriver, data: TrainingData, share: cluster.Share, scratch: Path) -> None:
-    """Run until there is nothing left to suggest. `scratch` is Tune's own, gone at the end."""
-    shutil.rmtree(scratch, ignore_errors=True)  # of a driver that was killed
+    """Run until nothing is left to suggest. `scratch` is Tune's folder, removed at the end."""
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a killed driver
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    # Tune's last snapshot of itself may not fit on a full disk; nobody reads it
+    # Tune's last snapshot of its state may not fit on a full disk; no code reads the snapshot
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     see_memory_kills()
     trainable = tune.with_resources(

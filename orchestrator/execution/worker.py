@@ -1,7 +1,7 @@
-"""What runs on a worker: fit, checkpoint, report. It writes nowhere but its own attempt's folder.
+"""The worker's code: fit, checkpoint, report. A worker writes only to its attempt's folder.
 
-Expected ends (complete, diverged, failed) are reported as results, with their reason: an error
-that reaches Tune carries none, and means that the worker itself was lost.
+Expected ends (complete, diverged, failed) are reported as results, with their reason. An error
+that reaches Tune carries no reason, and means that the worker itself was lost.
 """
 
 import gc
@@ -28,58 +28,58 @@ from orchestrator.records import OUT_OF_GPU_MEMORY
 from orchestrator.results.figures import draw_epoch, is_drawn
 from orchestrator.tracking.provenance import provenance
 
-CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, where epochs are shorter than this
-SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints: large nets save less often
-LEAVE = "leave"  # a file in an attempt's folder: its trial has ended, the rest of its pack goes on
+CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, if epochs are shorter
+SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints: large networks save less often
+LEAVE = "leave"  # file in an attempt's folder: its trial has ended, its pack continues
 
 
 @dataclass(frozen=True)
 class Work:
-    """One attempt, as it travels to a worker; plain values, absolute paths."""
+    """One attempt, as sent to a worker: plain values, absolute paths."""
 
     stage: str
     number: int
     attempt: int
     config: dict[str, Any]
-    folder: str  # of this attempt alone
+    folder: str  # used by this attempt alone
     resume: str | None
     threads: int
     gpu: bool
-    validate_at: list[int] = field(default_factory=list)  # epochs, whatever the configuration says
+    validate_at: list[int] = field(default_factory=list)  # epochs, besides the configuration's
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an attempt tells the driver: that it has begun, each epoch's metrics, and its end."""
+    """A message from an attempt to the driver: its start, an epoch's metrics, or its end."""
 
     number: int
     attempt: int
     node: str
     epoch: int
-    metrics: dict[str, float]  # none yet when it begins; no goals where it was not validated
+    metrics: dict[str, float]  # empty at the start; without objectives if not validated
     resumed_from: int | None = None
-    history: list[dict[str, float]] | None = None  # of the checkpoint resumed, when it begins
+    history: list[dict[str, float]] | None = None  # of the resumed checkpoint, at the start
     checkpoint: str | None = None  # one written since the last report
-    end: str | None = None  # complete | diverged | failed; full: its disk
+    end: str | None = None  # complete | diverged | failed | full (its disk)
     reason: str | None = None
     seconds: float = 0.0  # of this epoch
     samples_per_second: float = 0.0
-    trained: bool = True  # False: the checkpoint was already at its last epoch
-    machine: dict[str, str] | None = None  # what it trains with, when it begins
-    system: dict[str, float] = field(default_factory=dict)  # what the machine did in this epoch
-    pictures: list[str] = field(default_factory=list)  # of this epoch, files in the own folder
+    trained: bool = True  # False: the checkpoint was already at the last epoch
+    machine: dict[str, str] | None = None  # provenance tags, at the start
+    system: dict[str, float] = field(default_factory=dict)  # of this epoch
+    pictures: list[str] = field(default_factory=list)  # of this epoch, in the attempt's folder
 
 
 def train(config: Mapping[str, Any], data: TrainingData) -> None:
-    """The function that Ray Tune runs; with reused actors it starts clean each time.
+    """Train one attempt or a pack of attempts. Ray Tune runs this function.
 
-    It trains one attempt, or a pack of them.  Works and reports are JSON, so that Tune neither
+    In a reused actor, each call starts clean.  Works and reports are JSON, so that Tune neither
     flattens nor interprets them.
     """
     works = [Work(**work) for work in json.loads(config["works"])]
     gpu = works[0].gpu
     torch.set_num_threads(works[0].threads)
-    if gpu:  # what the trial before left in this process, which it may have run full
+    if gpu:  # the trial before may have filled the GPU's memory in this process
         gc.collect()
         torch.cuda.empty_cache()
     attempts = {work.number: Attempt(work, data, len(works)) for work in works}
@@ -96,21 +96,21 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
         for attempt in [attempt for attempt in attempts.values() if attempt.is_done]:
             tell([attempt.done_before()])
         states = {number: attempt.state for number, attempt in attempts.items()}
-        system_metrics(gpu=gpu)  # from here on counts what the first epoch reports
+        system_metrics(gpu=gpu)  # the first epoch's CPU use counts from here
         for epoch in fit_pack(states, data, works[0].validate_at):
             system = system_metrics(gpu=gpu)
             tell([attempts[number].after(said, system) for number, said in epoch.items()])
             for number in [number for number in states if attempts[number].is_to_leave]:
                 del states[number], attempts[number]
-    except Exception as error:  # whatever it is, it ends this trial and no other
+    except Exception as error:  # any error ends this trial only
         if len(attempts) > 1 and not disk.is_full(error):
-            raise  # each is tried again alone
+            raise  # the next attempt of each trial is alone
         traceback.print_exc()
         tell([attempt.failed(error) for attempt in attempts.values()])
 
 
 class Attempt:
-    """One attempt at one trial: where it stands, and what it tells the driver."""
+    """One attempt at one trial: its training state and its reports to the driver."""
 
     state: TrainState
 
@@ -126,7 +126,7 @@ class Attempt:
 
     @property
     def is_to_leave(self) -> bool:
-        """Its trial has ended: the driver says so where others of the pack go on."""
+        """Return True if the driver has ended this trial while its pack continues."""
         return self._pack > 1 and (Path(self._work.folder) / LEAVE).exists()
 
     def begun(self) -> Report:
@@ -134,11 +134,11 @@ class Attempt:
         if self.state.epoch:
             self._past.update(resumed_from=self.state.epoch, history=list(self.state.history))
         made_by = provenance(self._work.threads, gpu=self._work.gpu, pack=self._pack)
-        pictures = self._pictures()  # they may have been lost
+        pictures = self._pictures()  # those of an earlier attempt may be lost
         return self._report(self.state.epoch, {}, machine=made_by, pictures=pictures)
 
     def done_before(self) -> Report:
-        """The checkpoint that it took up was of its last epoch."""
+        """Report the end of a trial whose resumed checkpoint is of the last epoch."""
         metrics, checkpoint = _last_metrics(self.state), self._work.resume
         return self._report(
             self.state.epoch, metrics, end="complete", checkpoint=checkpoint, trained=False
@@ -177,7 +177,7 @@ class Attempt:
         return report
 
     def _pictures(self) -> list[str]:
-        """Of the models that are confirmed, in few epochs: training waits meanwhile."""
+        """Draw models of the confirmation, in few epochs, since training waits meanwhile."""
         epoch, epochs = self.state.epoch, self.state.config.training.epochs
         if self._work.stage != "confirm" or not is_drawn(epoch, epochs):
             return []
@@ -186,9 +186,9 @@ class Attempt:
 
 
 class Checkpoints:
-    """Of an attempt, below its `folder`: where one is due, and always after the last epoch.
+    """Checkpoints in an attempt's `folder`: saved when due, and always after the last epoch.
 
-    The two newest are kept: the driver may not yet have heard of the newer one.
+    The two newest are kept: the driver may not yet have received the newer one's report.
     """
 
     def __init__(self, folder: Path, pack: int = 1) -> None:
@@ -196,7 +196,7 @@ class Checkpoints:
         self._saved_at, self._pause = time.monotonic(), CHECKPOINT_SECONDS
 
     def after(self, state: TrainState) -> Path | None:
-        """Save the epoch that is finished, if it is time to."""
+        """Save the finished epoch if a checkpoint is due; return its folder."""
         began = time.monotonic()
         if state.epoch < state.config.training.epochs and began - self._saved_at < self._pause:
             return None
@@ -211,7 +211,7 @@ class Checkpoints:
 
 
 def _out_of_memory(error: torch.OutOfMemoryError) -> str:
-    told = str(error).partition(" If reserved but unallocated memory")[0]  # then for developers
+    told = str(error).partition(" If reserved but unallocated memory")[0]  # cut developer advice
     return f"{OUT_OF_GPU_MEMORY}: {' '.join(told.split())}"
 
 
@@ -221,7 +221,7 @@ def _last_metrics(state: TrainState | None) -> dict[str, float]:
 
 
 def begin(work: Work, data: TrainingData) -> TrainState:
-    """The state to go on from: the newest good checkpoint that is known, or the start."""
+    """Return the state of the newest good checkpoint, or the initial state if there is none."""
     device = "cuda" if work.gpu else "cpu"
     config = TrialConfig.from_dict(work.config)
     for folder in _to_go_on_from(work):
@@ -236,9 +236,9 @@ def begin(work: Work, data: TrainingData) -> TrainState:
 
 
 def _to_go_on_from(work: Work) -> list[Path]:
-    """The checkpoint that the ledger names, then those of all earlier attempts, the newest first.
+    """Return the study's checkpoint, then those of all earlier attempts, the newest first.
 
-    A retried trial's earlier attempts are where its predecessor had them.
+    A retry's earlier attempts are in the folder of the trial that the retry replaces.
     """
     named = [Path(work.resume)] if work.resume else []
     trials = {Path(work.folder).parent, *(path.parent.parent for path in named)}

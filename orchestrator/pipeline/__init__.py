@@ -1,1 +1,1 @@
-"""What a sweep does, in order: search, confirm, evaluate; and what can be done with its trials."""
+"""Stages of a sweep in order (search, confirm, evaluate), and operations on its trials."""

@@ -1,4 +1,4 @@
-"""One sweep in the hands of its driver: what was asked, its ledgers, and its place in MLflow."""
+"""A sweep while its driver runs it: the request, the two studies, and the runs in MLflow."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ _MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED
 
 
 class Observer(Protocol):
-    """Who watches a sweep; the terminal, mostly."""
+    """Receiver of a sweep's progress; usually the terminal."""
 
     def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None: ...
 
@@ -49,25 +49,25 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asked to have run, and how to ask it again."""
+    """The sweep that a user wants to run, and the command that resumes the sweep."""
 
     spec: SweepSpec
     spec_text: str
-    resume: str  # the command that carries on
+    resume: str  # the command that resumes the sweep
 
 
 @dataclass
 class Sweep:
-    """One sweep in the hands of its driver."""
+    """A sweep while its driver runs it."""
 
     request: Request
     settings: Settings
     observer: Observer
-    draining: threading.Event  # trials end with their epochs, and the driver leaves
+    draining: threading.Event  # trials finish their epochs, then the driver exits
     search: Ledger
     confirm: Ledger
     spool: Spool
-    paused: threading.Event = field(default_factory=threading.Event)  # as well, but it stays
+    paused: threading.Event = field(default_factory=threading.Event)  # the driver waits instead
     began: float = field(default_factory=time.monotonic)
     elapsed_before: float = 0.0
 
@@ -92,7 +92,7 @@ class Sweep:
 
     @property
     def elapsed(self) -> float:
-        """Seconds, those of earlier drivers included."""
+        """Seconds of driver time, including earlier drivers."""
         return self.elapsed_before + time.monotonic() - self.began
 
     def note_time(self) -> None:
@@ -117,7 +117,7 @@ def interrupted(sweep: Sweep, how: str = "interrupted") -> Interrupted:
 
 
 def describe(sweep: Sweep, data: TrainingData) -> None:
-    """Note what was asked, for readers and for MLflow."""
+    """Record the request in the study, and queue the sweep's run for MLflow."""
     spec = sweep.spec
     planned = {
         "search": spec.search.planned if spec.search else 0,
@@ -155,7 +155,7 @@ def describe(sweep: Sweep, data: TrainingData) -> None:
 
 @contextmanager
 def tracked(sweep: Sweep) -> Iterator[None]:
-    """MLflow follows for the length of a `with`; how that ends is how the sweep's run ends."""
+    """Send the outbox to MLflow during a `with`; its outcome sets the status of the sweep's run."""
     writer = MlflowWriter(
         sweep.spool, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
     )
@@ -164,7 +164,7 @@ def tracked(sweep: Sweep) -> Iterator[None]:
         yield
         sweep.spool.close_run(sweep.id, "FINISHED")
         sweep.note_time()
-    except LedgerLost:  # it may be another driver's by now: nothing more is written there
+    except LedgerLost:  # another driver may own the study by now: do not write to it
         _close_runs(sweep, "KILLED")
         raise
     except BaseException as error:
@@ -184,7 +184,7 @@ def tracked(sweep: Sweep) -> Iterator[None]:
 
 @contextmanager
 def _if_there_is_room(error: BaseException) -> Iterator[None]:
-    """A full disk may not even take the note that it was full, which is then told all the same."""
+    """Ignore a disk-full error while recording an earlier one, which is raised anyway."""
     try:
         yield
     except Exception as another:
@@ -193,7 +193,7 @@ def _if_there_is_room(error: BaseException) -> Iterator[None]:
 
 
 def _close_runs(sweep: Sweep, status: EndStatus) -> None:
-    """Also of the trials under way: MLflow would show them as running for ever."""
+    """Close all open runs, including trials' runs, which MLflow would show as running for ever."""
     for run in sweep.spool.runs(sweep.id):
         if run.status == "RUNNING":
             sweep.spool.close_run(run.key, status)
@@ -201,7 +201,7 @@ def _close_runs(sweep: Sweep, status: EndStatus) -> None:
 
 @dataclass
 class Recorder:
-    """Writes what happens into the spool, and passes it on."""
+    """Write trial events to the outbox and forward the events to the observer."""
 
     sweep: Sweep
 
@@ -262,9 +262,9 @@ class Recorder:
         gc.after_trial(sweep.settings, sweep.id, *ledgers, number, disk_gb)
 
     def _show(self, key: str, stage: Stage, report: Report) -> None:
-        """The epoch's pictures, in MLflow's layout of images by steps.
+        """Queue the epoch's pictures, named as MLflow names images by step.
 
-        Their time is that of the epoch's metrics, so that a repeated epoch's take their places.
+        Pictures carry the time of the epoch's metrics: a repeated epoch overwrites its pictures.
         """
         sweep = self.sweep
         if not report.pictures:

@@ -1,4 +1,4 @@
-"""evaluate: the winner is fixed on validation, and written down; then the test split is opened."""
+"""The evaluate stage: fix the winner on validation, record it, then open the test split."""
 
 import math
 import shutil
@@ -20,11 +20,11 @@ from orchestrator.results.figures import draw_pictures
 from orchestrator.results.reader import evaluation_path, run_key
 from orchestrator.sweepfile.checks import require_known_classes
 
-_LISTENING_SECONDS = 1.0  # between two looks whether a pause is over
+_LISTENING_SECONDS = 1.0  # between two checks for the end of a pause
 
 
 def evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
-    """Fix the winner on validation, write that down, and only then open the test split."""
+    """Fix the winner on validation, record the winner, and only then open the test split."""
     objective = sweep.spec.objective
     confirmed = ranking.candidates(sweep.confirm.records())
     found, control = ranking.apart(confirmed, sweep.spec.baseline_hash)
@@ -72,7 +72,7 @@ def _test_data(sweep: Sweep, data: TrainingData) -> TestData:
 
 
 def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[str, Any]:
-    """One model's document, put with its pictures into the run's own place in MLflow."""
+    """Score one model; queue its document, pictures and checkpoint for its run in MLflow."""
     document = {
         "trial": run.number,
         "seed": run.seed,
@@ -99,12 +99,12 @@ def _group(sweep: Sweep, run: RunRecord) -> Any:
 
 
 def numbers(figures: dict[str, float | None]) -> dict[str, float]:
-    """Back from JSON, which has no word for what is not finite."""
+    """Turn null back into NaN: JSON has no non-finite numbers."""
     return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
 def _show_in_front(sweep: Sweep, winner: RunRecord) -> None:
-    """The pictures of the winner's first model are the sweep's."""
+    """Copy the pictures of the winner's first model to the sweep's own run."""
     folder = sweep.settings.sweep_folder(sweep.id) / "pictures"
     folder.mkdir(exist_ok=True)
     drawn = sweep.settings.trial_folder(sweep.id, winner.stage, winner.number)

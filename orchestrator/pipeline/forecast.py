@@ -1,6 +1,6 @@
-"""The cost of each stage of a sweep, from the cost of one epoch. Pure, and the same for each call.
+"""Cost of each stage of a sweep, from the cost of one epoch. Pure and deterministic.
 
-Units: seconds of wall clock, bytes.  A plain figure is an upper bound, an expected one an estimate.
+Units: seconds of wall clock, bytes.  Plain figures are upper bounds, expected ones are estimates.
 """
 
 import heapq
@@ -24,9 +24,9 @@ ASSUMPTION = (
     "expected figures apply search.pruner's own rules to trials of random quality; each trial "
     "keeps its rank from epoch to epoch, and the sampler does not learn"
 )
-KEPT_CHECKPOINTS = 2  # of every trial, until `aae-sweep gc`
-_PLAYS = 20  # of a search, of which the mean is taken
-_PLAYED_TRIALS = 300  # of one play at most; longer searches repeat them
+KEPT_CHECKPOINTS = 2  # per trial, until `aae-sweep gc`
+_PLAYS = 20  # simulations of a search, which are averaged
+_PLAYED_TRIALS = 300  # per simulation at most; a longer search repeats them
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Pace:
     """Speed of a stage's training."""
 
     at_once: int  # trials
-    epoch_seconds: float  # of each of them
+    epoch_seconds: float  # per trial
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Trials, epochs and seconds of a stage, at most and expected."""
+    """Maximum and expected trials, epochs and seconds of a stage."""
 
     trials: int
     trials_expected: int
@@ -53,9 +53,9 @@ NOTHING = Cost(0, 0, 0, 0, 0.0, 0.0)
 
 
 def search_cost(spec: SweepSpec, pace: Pace, gpu: float) -> Cost:
-    """Cost of the search, within its budget.  gpu: what each trial holds of one.
+    """Return the cost of the search within its budget.  gpu: GPUs per trial.
 
-    At most, no trial is pruned; those that run as a budget ends go on to their own ends.
+    The maximum assumes that no trial is pruned.  Trials that run when a budget ends are completed.
     """
     search = spec.search
     if search is None:
@@ -80,7 +80,7 @@ def search_cost(spec: SweepSpec, pace: Pace, gpu: float) -> Cost:
 
 
 def confirm_cost(spec: SweepSpec, pace: Pace) -> Cost:
-    """Cost of `confirm`, which prunes nothing; a race (`confirm.race`) may only save."""
+    """Return the cost of `confirm`, which prunes nothing; `confirm.race` can only save trials."""
     trials = spec.confirmations
     epochs = trials * spec.confirm_epochs
     seconds = math.ceil(trials / pace.at_once) * spec.confirm_epochs * pace.epoch_seconds
@@ -88,10 +88,10 @@ def confirm_cost(spec: SweepSpec, pace: Pace) -> Cost:
 
 
 def parzen_seconds(samples: int, block_seconds: Sequence[float], actors: int) -> float:
-    """Time to score so many samples.
+    """Return the time to score `samples` samples.
 
-    block_seconds: of the first block, then of one of blocks 2 to 10, of 11 to 100, and so on: each
-    decade knows better what lies within reach. The last one stands for those that are missing.
+    block_seconds: time of the first block, then of one of blocks 2 to 10, 11 to 100, and so on.
+    The reach is recomputed for each of these decades.  The last figure stands for missing ones.
     """
     blocks, scored, total = block_count(samples), 0, 0.0
     for decade in count():
@@ -113,9 +113,9 @@ def evaluate_seconds(
     actors: int,
     train_images: int,
 ) -> float:
-    """Time of `evaluate`: metrics and pictures of each model, its Parzen score, and the controls.
+    """Return the time of `evaluate`: metrics, pictures and Parzen score per model, and controls.
 
-    block_seconds: none where the models are not judged by Parzen likelihood.
+    block_seconds: empty if the models are not judged by Parzen likelihood.
     """
     total = confirmations * per_model
     if block_seconds:
@@ -130,10 +130,13 @@ def evaluate_seconds(
 
 
 def disk_bytes(spec: SweepSpec, searched: int, at_once: int, checkpoint: int) -> dict[str, int]:
-    """Bytes at the most, and those left by `aae-sweep gc`; MLflow has each confirmed model, too."""
+    """Return the peak bytes and the bytes after `aae-sweep gc`.
+
+    Both include the copy of each confirmed model in MLflow.
+    """
     confirmed = spec.confirmations
     copies = KEPT_CHECKPOINTS * (searched + confirmed)
-    if spec.resources.disk_gb is not None:  # kept as trials end, by passes that become rarer
+    if spec.resources.disk_gb is not None:  # enforced as trials end, in ever rarer passes
         late = at_once + 1 + searched // 50
         within = 1e9 * spec.resources.disk_gb / max(1, checkpoint)
         copies = min(copies, math.ceil(within) + KEPT_CHECKPOINTS * late)
@@ -145,7 +148,7 @@ def disk_bytes(spec: SweepSpec, searched: int, at_once: int, checkpoint: int) ->
 
 
 def _limits(budget: BudgetSpec | None, pace: Pace, gpu: float) -> list[float]:
-    """Seconds after which no trial starts."""
+    """Return the seconds after which no trial starts, one limit per budget."""
     limits = []
     if budget and budget.hours:
         limits.append(3600 * budget.hours)
@@ -155,10 +158,10 @@ def _limits(budget: BudgetSpec | None, pace: Pace, gpu: float) -> list[float]:
 
 
 def _play(spec: SweepSpec, pace: Pace, gpu: float, seed: int) -> tuple[int, int, float]:
-    """Trials started, epochs trained, and the time at which the last trial ends."""
+    """Simulate a search; return its trials, its epochs and the end time of the last trial."""
     assert spec.search is not None
     limit = min(_limits(spec.search.budget, pace, gpu), default=math.inf)
-    free = [0.0] * pace.at_once  # when each place is
+    free = [0.0] * pace.at_once  # time at which each place is free
     trials = epochs = 0
     played = fates(spec, min(spec.search.planned, _PLAYED_TRIALS), seed)
     for fate in islice(cycle(played), spec.search.planned):
@@ -170,12 +173,12 @@ def _play(spec: SweepSpec, pace: Pace, gpu: float, seed: int) -> tuple[int, int,
 
 
 def fates(spec: SweepSpec, trials: int, seed: int) -> list[int]:
-    """Epochs that each trial trains, in the order of their starts; the pruner may end it early.
+    """Return the epochs that each trial trains, in order of start; the pruner may end trials early.
 
-    The pruner sees the same random value of a trial at each of its epochs, greater is better.
+    A trial reports the same random value to the pruner at each of its epochs; greater is better.
     """
     study = optuna.create_study(
-        study_name=f"play-{seed}",  # hyperband draws a trial's bracket by it
+        study_name=f"play-{seed}",  # hyperband derives a trial's bracket from the name
         direction="maximize",
         sampler=RandomSampler(seed=0),
         pruner=build_pruner(spec),
@@ -197,7 +200,7 @@ def fates(spec: SweepSpec, trials: int, seed: int) -> list[int]:
 
 
 def _decisions(spec: SweepSpec) -> list[int]:
-    """The epochs after which the pruner's verdict on a trial can change."""
+    """Return the epochs after which the pruner's decision on a trial can change."""
     pruner = spec.pruner
     match pruner.kind:
         case "none":

@@ -1,9 +1,9 @@
-"""Which checkpoints of a sweep nobody will ask for any more, and their removal.
+"""Garbage-collect the checkpoints of a sweep that are no longer needed.
 
-Needed are those of the confirmed models and of the search's contenders, and, of every trial that
-will go on, the last and the one to fall back on.  Trials under way are let alone while a driver
-holds the sweep, and a trial's checkpoints go only after the ledger has heard of its end: whatever
-dies in between, what is resumed is still there.
+Confirmed models and the search's candidates need their checkpoints.  Every trial that will resume
+needs its last checkpoint and one to fall back on.  While a driver holds the lock, running trials
+are not touched.  A trial's checkpoints are removed only after the study has recorded the trial's
+end, so a process may die at any time without losing a checkpoint to resume from.
 """
 
 import logging
@@ -23,8 +23,8 @@ from orchestrator.settings import Settings
 from orchestrator.study.lock import held
 from orchestrator.study.study import Ledger
 
-_GENERATIONS = 2  # of a trial that will go on
-_EVERY = 50  # a pass looks at all trials, so it waits for one more end in so many
+_GENERATIONS = 2  # of checkpoints, per trial that will resume
+_EVERY = 50  # a pass reads all trials, so the gap between passes grows by 1 per 50 trials
 _OVER = frozenset(("complete", "pruned", "diverged"))
 
 _log = logging.getLogger(__name__)
@@ -44,10 +44,10 @@ def clean(
     dry_run: bool = False,
     keep_failed: bool = False,
 ) -> list[Removed]:
-    """Remove, or only name, what the sweep does not need.
+    """Remove, or only list, the checkpoints that the sweep does not need.
 
-    Failed trials can then start anew at best, unless `keep_failed`. The sweep is held meanwhile;
-    where a driver holds it, only ended trials are touched.
+    Unless `keep_failed`, a retry of a failed trial starts from its first epoch.  The function
+    holds the sweep's lock.  If a driver holds the lock, only ended trials are touched.
     """
     search = Ledger.read(storage, sweep, "search")
     assert search is not None, sweep
@@ -73,10 +73,10 @@ def after_trial(
     number: int,
     disk_gb: float | None,
 ) -> None:
-    """For the driver, as trial `number` ends: keep the sweep's checkpoints within a disk budget.
+    """Keep the sweep's checkpoints within a disk budget; the driver calls this as a trial ends.
 
-    What trials left whose ends the ledger knows goes; failed ones keep what a retry goes on from.
-    The more trials, the rarer the passes: what they cost per trial does not grow.
+    Only trials whose end is in the study lose checkpoints.  Failed trials keep those that a retry
+    resumes from.  Passes become rarer with more trials, so the cost per trial does not grow.
     """
     if disk_gb is None or number % (1 + number // _EVERY):
         return
@@ -85,7 +85,7 @@ def after_trial(
 
 
 def clean_parzen(settings: Settings, *, dry_run: bool = False) -> list[Removed]:
-    """Remove, or only name, what Parzen jobs that nobody runs have left unfinished."""
+    """Remove, or only list, the unfinished files of Parzen jobs that no process runs."""
     folder = settings.home / "parzen"
     removed: list[Removed] = []
     for path in sorted((*folder.glob("*.unfinished"), *folder.glob(".*.tmp"))):
@@ -116,19 +116,19 @@ def _clean(
     touched = (
         [settings.trial_folder(sweep, r.stage, r.number) for r in ended]
         if driven
-        else sorted(trials.glob("*"))  # with those that a retry stands for
+        else sorted(trials.glob("*"))  # includes failed trials that a retry has replaced
     )
     found = (path for trial in touched for path in _saved(trial) if path not in needed)
     removed = _remove(found, dry_run)
     if not dry_run:
         for attempt in {r.folder.parent for r in removed}:
-            with suppress(OSError):  # it holds what is needed
+            with suppress(OSError):  # the folder holds needed checkpoints
                 attempt.rmdir()
     return removed
 
 
 def _contenders(search: Ledger, records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Those that are confirmed, or shown as the best until then."""
+    """Return the search's candidates, which are confirmed or, until then, shown as the best."""
     if not records:
         return []
     confirm = search.attribute("spec")["confirm"]
@@ -136,7 +136,7 @@ def _contenders(search: Ledger, records: Sequence[RunRecord]) -> list[RunRecord]
 
 
 def _to_go_on(trials: Path, record: RunRecord) -> Iterator[Path]:
-    """The last one that the ledger knows, and of any attempt the one before, to fall back on."""
+    """Yield the last recorded checkpoint, and the one before from any attempt as a fallback."""
     if record.checkpoint is not None:
         last = _here(trials, record.checkpoint)
         folders = {trials / f"{record.stage}-{record.number:04d}", last.parent.parent}
@@ -146,17 +146,17 @@ def _to_go_on(trials: Path, record: RunRecord) -> Iterator[Path]:
 
 
 def _here(trials: Path, checkpoint: str) -> Path:
-    """Where a checkpoint lies, though the home may have been moved since it was noted."""
+    """Return a recorded checkpoint's path under the present home, which may have been moved."""
     return trials.joinpath(*Path(checkpoint).parts[-3:])
 
 
 def _saved(trial: Path) -> list[Path]:
-    """The checkpoints of all attempts, and those that were never finished (`.epoch-….tmp`)."""
+    """Return the checkpoints of all attempts, including unfinished ones (`.epoch-….tmp`)."""
     return sorted(trial.glob("*/*epoch-*"))
 
 
 def _size(folder: Path) -> int:
-    """Bytes; what somebody removes meanwhile counts for nothing."""
+    """Return the size in bytes; files that are removed meanwhile count as 0."""
     size = 0
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -165,7 +165,7 @@ def _size(folder: Path) -> int:
 
 
 def _remove(folders: Iterable[Path], dry_run: bool) -> list[Removed]:
-    """What cannot be removed now is left to the next time."""
+    """Remove, or only list, folders; log those that cannot be removed, and leave them."""
     removed = []
     for folder in folders:
         try:
@@ -173,7 +173,7 @@ def _remove(folders: Iterable[Path], dry_run: bool) -> list[Removed]:
             if not dry_run:
                 shutil.rmtree(folder)
         except FileNotFoundError:
-            continue  # somebody else has just removed it
+            continue  # another process has just removed the folder
         except OSError as error:
             _log.warning("%s cannot be removed: %s", folder, error)
         else:

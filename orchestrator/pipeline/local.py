@@ -1,4 +1,4 @@
-"""One configuration, trained in this process: no Ray, no MLflow."""
+"""Train one configuration in this process, without Ray or MLflow."""
 
 import shutil
 from collections.abc import Collection, Iterator
@@ -23,13 +23,13 @@ from orchestrator.sweepfile.spec import SweepSpec
 def train(
     spec: SweepSpec, seed: int, settings: Settings, threads: int, *, evaluate: bool
 ) -> Iterator[dict[str, Any]]:
-    """The events start, epoch …, end of `aae-sweep train --json`."""
+    """Yield the events start, epoch …, end of `aae-sweep train --json`."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = spec.trial_config({}, seed)
     data = load_training_data(config.data, settings.data)
     require_compatible(spec, data)
-    if evaluate:  # files that cannot be had are missed now, not after the training
+    if evaluate:  # missing test files must fail before the training, not after
         open_data_set(config.data, settings.data).fetch("test")
     labelled = visible_labels(config, data) if config.data.labels is not None else None
     state = TrainState.create(config, data, device)
@@ -71,7 +71,7 @@ def train(
 def epochs(
     state: TrainState, data: TrainingData, validate_at: Collection[int] = ()
 ) -> Iterator[dict[str, Any]]:
-    """One event an epoch; a training that diverges has its end here."""
+    """Yield one event per epoch, and an end event if the training diverges."""
     metrics: dict[str, float] = {}
     try:
         for epoch in fit(state, data, validate_at):
@@ -88,7 +88,7 @@ def epochs(
 
 
 def _save(state: TrainState, folder: Path) -> Path:
-    """The newest training of a configuration and seed takes the place of the one before."""
+    """Save the state in place of an earlier training of the same configuration and seed."""
     shutil.rmtree(folder, ignore_errors=True)
     checkpoint = folder / f"epoch-{state.epoch:06d}"
     state.save(checkpoint)

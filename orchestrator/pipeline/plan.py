@@ -1,7 +1,7 @@
 """Estimate of a sweep's cost on the machine or cluster that would run it.
 
-One epoch of the file's own configuration and a few blocks of its Parzen score are timed there, as
-Ray tasks with a trial's resources, in as many places of one node at once as trials would train in.
+Ray tasks measure some epochs of the file's own configuration and a few blocks of its Parzen score.
+Each task has a trial's resources, and as many tasks run at once on one node as trials would.
 """
 
 import time
@@ -46,25 +46,25 @@ from orchestrator.settings import Settings
 from orchestrator.sweepfile.checks import require_compatible
 from orchestrator.sweepfile.spec import SweepSpec
 
-_ENOUGH_SECONDS = 20.0  # of epochs: after them none is timed again
+_ENOUGH_SECONDS = 20.0  # of timed epochs, after which no other is timed
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds, of one place where trials train."""
+    """Times, in seconds, from one place where trials train."""
 
-    epoch: float  # of a pack: training, validation, and the share of saving
-    per_model: float  # to validate it and to draw its pictures
+    epoch: float  # per pack: training, validation, and a share of saving
+    per_model: float  # to validate a model and draw its pictures
     samples_per_second: float
     checkpoint_bytes: int
-    blocks: list[float]  # of the Parzen score, as `forecast.parzen_seconds` takes them
+    blocks: list[float]  # of the Parzen score, in the form of `forecast.parzen_seconds`
 
 
 def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
-    """The document of `aae-sweep plan --json`.
+    """Return the document of `aae-sweep plan --json`.
 
-    Raises EnvironmentUnusable without data, a cluster or room on it, and TrialDiverged where the
-    file's own configuration diverges in the epochs that are timed.
+    Raises EnvironmentUnusable without data, a cluster or free resources, and TrialDiverged if the
+    file's own configuration diverges in the timed epochs.
     """
     cluster.preflight(settings, spec.resources)
     data = load_training_data(spec.data, settings.data)
@@ -124,7 +124,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
 def _forms(
     spec: SweepSpec, data: TrainingData, share: cluster.Share
 ) -> dict[str, tuple[TrialConfig, int]]:
-    """The file's own configuration in each stage, and how many such trials train as one model."""
+    """Return the file's own configuration for each stage, and how many such trials form a pack."""
     planned: dict[Stage, int] = {
         "search": spec.search.planned if spec.search else 1,
         "confirm": spec.confirmations,
@@ -141,7 +141,7 @@ def _forms(
 def _timed(
     spec: SweepSpec, data: TrainingData, share: cluster.Share, config: TrialConfig, pack: int
 ) -> list[Timing]:
-    """One timing of each place on a node where trials would train side by side."""
+    """Return the timings of all places on one node, measured at the same time."""
     import ray
     from ray.exceptions import RayTaskError
 
@@ -162,9 +162,9 @@ def _timed(
 def measure(
     config: Mapping[str, Any], data: TrainingData, threads: int, gpu: bool, pack: int, samples: int
 ) -> Timing:
-    """Train a pack of trials for some epochs, save, draw and score one of them, by the clock.
+    """Time some epochs of a pack of trials, then saving, drawing and scoring one of the trials.
 
-    The first epoch, which warms the process up, counts only where it is long or the only one.
+    The first epoch, which warms the process up, counts only if no other epoch is timed.
     """
     torch.set_num_threads(threads)
     own = TrialConfig.from_dict(dict(config))
@@ -189,9 +189,9 @@ def measure(
 
 
 def _time_epochs(states: list[TrainState], data: TrainingData) -> tuple[float, float, float]:
-    """Seconds of an epoch of all, seconds of one validation, images a second.
+    """Return seconds per epoch of the pack, per validation of one model, and images per second.
 
-    Every timed epoch validates; `training.validate_every` says how many epochs share the cost.
+    Every timed epoch validates; `training.validate_every` epochs share the cost of a validation.
     """
     took: list[float] = []
     training, members = states[0].config.training, dict(enumerate(states))
@@ -214,12 +214,12 @@ def _time_epochs(states: list[TrainState], data: TrainingData) -> tuple[float, f
 
 
 def _time_blocks(model: Samples, seed: int, n_samples: int, data: TrainingData) -> list[float]:
-    """Seconds of the first block of each decade: to draw it, and to score it by the real engine.
+    """Return the seconds to draw and score the first block of each decade, by the real engine.
 
-    Training images stand for the samples of a trained model, since those of a model after an epoch
-    lie so far from the data that every pair counts.  Validation images stand for the test images,
-    which nobody may see before the winner is fixed.  What later blocks know of the earlier ones is
-    the first block's sums, so many times over.
+    Training images stand for a trained model's samples: the samples of a barely trained model lie
+    so far from the data that every pair counts.  Validation images stand for the test images, which
+    stay closed until the winner is fixed.  Multiples of the first block's sums stand for the sums
+    of all earlier blocks.
     """
     began = time.perf_counter()
     ModelSource(model, seed, n_samples).block(0)
@@ -239,7 +239,7 @@ def _time_blocks(model: Samples, seed: int, n_samples: int, data: TrainingData) 
 
 
 def _times(sums: Sums, blocks: int) -> Sums:
-    """The sums over so many blocks that are all alike."""
+    """Return the sums over `blocks` identical blocks."""
     more = torch.tensor(blocks, dtype=torch.float64).log()
 
     def times(widths: Widths) -> Widths:

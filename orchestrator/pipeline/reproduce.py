@@ -1,6 +1,6 @@
-"""A recorded run, trained again from what MLflow holds alone, and compared number by number.
+"""Train a recorded run again from its MLflow record alone, and compare number by number.
 
-A run that was resumed on its way equals an uninterrupted one, so it is trained in one go here.
+A resumed run equals an uninterrupted run, so this module trains without interruption.
 """
 
 import json
@@ -29,24 +29,24 @@ if TYPE_CHECKING:  # importing MLflow takes seconds
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-_TRAINED = ("train/", "val/")  # test/… is what `evaluate` adds
-_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's words for no such run
+_TRAINED = ("train/", "val/")  # `evaluate` adds test/…
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # error codes of an unknown run
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What MLflow holds of a trial."""
+    """A trial as recorded in MLflow."""
 
     run_id: str
     tags: dict[str, str]
     params: dict[str, str]
     config: TrialConfig
-    curve: dict[int, dict[str, float]]  # by epoch, of training alone
-    others: list[str]  # metrics that training does not make
+    curve: dict[int, dict[str, float]]  # by epoch, only metrics that training produces
+    others: list[str]  # metrics that training does not produce
 
     @property
     def validated(self) -> set[int]:
-        """Epochs with validation metrics; a pruner may have asked for some of them."""
+        """Epochs with validation metrics; some may have been validated only for a pruner."""
         return {
             epoch
             for epoch, row in self.curve.items()
@@ -63,7 +63,7 @@ class Recorded:
 
     @property
     def divergence(self) -> str | None:
-        """What diverged, and when."""
+        """Reason and epoch of a divergence; None if the trial did not diverge."""
         return self.tags.get("aae.reason") if self.tags.get("aae.state") == "diverged" else None
 
     @property
@@ -77,18 +77,18 @@ class Recorded:
 
 @dataclass
 class Difference:
-    """Between a metric's recorded values and those that come out here."""
+    """Difference between a metric's recorded and reproduced values."""
 
     first_epoch: int
-    recorded: float | None  # in that epoch; None: there is none
+    recorded: float | None  # in that epoch; None: missing
     here: float | None
-    epochs: int = 0  # in which they differ
-    largest: float = 0.0  # infinite where only one of the two is a number
+    epochs: int = 0  # in which the values differ
+    largest: float = 0.0  # infinite if only one of the two is a number
 
 
 @dataclass
 class Comparison:
-    values: int = 0  # compared
+    values: int = 0  # number of compared values
     differences: dict[str, Difference] = field(default_factory=dict)
 
     @property
@@ -98,7 +98,7 @@ class Comparison:
     def add(
         self, epoch: int, recorded: Mapping[str, float], here: Mapping[str, float]
     ) -> list[str]:
-        """The metrics that differ in an epoch."""
+        """Compare the metrics of an epoch; return the names of those that differ."""
         names = sorted(recorded.keys() | here.keys())
         pairs = {name: (recorded.get(name), here.get(name)) for name in names}
         apart = {name: gap for name, pair in pairs.items() if (gap := _distance(*pair))}
@@ -111,7 +111,10 @@ class Comparison:
 
 
 def recorded(settings: Settings, run_id: str) -> Recorded:
-    """Read a trial's run. Raises UsageError where there is no such one, EnvironmentUnusable."""
+    """Read a trial's run.
+
+    Raises UsageError for an unknown run, EnvironmentUnusable if MLflow cannot be read.
+    """
     from mlflow.exceptions import MlflowException
 
     store = settings.tracking_uri
@@ -136,10 +139,10 @@ def recorded(settings: Settings, run_id: str) -> Recorded:
 def reproduce(
     run: Recorded, settings: Settings, data_path: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Train again, as far as the run went: the events start, epoch …, end.
+    """Train again as many epochs as were recorded; yield the events start, epoch …, end.
 
-    `data_path` is where the recorded `data.path` is now. Raises EnvironmentUnusable where the data
-    are others than recorded, before anything is trained; UsageError where nothing was recorded.
+    `data_path` replaces the recorded `data.path`.  Raises EnvironmentUnusable before the training
+    if the data differ from the recorded data, UsageError if nothing was recorded.
     """
     if not run.epochs and run.divergence is None:
         reason = run.tags.get("aae.reason") or "it may not have begun"
@@ -204,7 +207,7 @@ def _read(store: str, run_id: str) -> Recorded:
 
 
 def _config(client: "MlflowClient", run: "Run") -> TrialConfig:
-    """As its driver resolved it, every default included."""
+    """Return the configuration that the driver resolved, with every default."""
     try:
         with TemporaryDirectory() as folder:
             file = client.download_artifacts(run.info.run_id, "config.json", folder)
@@ -231,7 +234,7 @@ def _curve(client: "MlflowClient", run: "Run") -> dict[int, dict[str, float]]:
 
 
 def _require_database(store: str) -> None:
-    """MLflow would make one, and find it empty."""
+    """Refuse a missing SQLite file: MLflow would create an empty one."""
     path = store.partition("?")[0].removeprefix("sqlite:///")
     if store.startswith("sqlite:") and not Path(path).exists():
         raise EnvironmentUnusable(
@@ -259,7 +262,7 @@ def _require_same_data(run: Recorded, data: TrainingData) -> None:
 
 
 def _other_conditions(run: Recorded, here: Mapping[str, str]) -> list[dict[str, str | None]]:
-    """What the run was trained with, where that is not what it was trained with here."""
+    """Return the conditions that differ between the recorded and the present training."""
     config = {path: str(value) for path, value in flat(run.config.to_dict()).items()}
     pairs = {name.removeprefix("aae."): (run.tags.get(name), now) for name, now in here.items()}
     pairs |= {path: (run.params.get(path), now) for path, now in config.items()}
@@ -271,7 +274,7 @@ def _other_conditions(run: Recorded, here: Mapping[str, str]) -> list[dict[str, 
 
 
 def _distance(a: float | None, b: float | None) -> float:
-    """0 for the same number, or none on both sides; infinite where only one is a number."""
+    """Return |a − b|: 0 for equal values or two NaNs, infinite if only one is a number."""
     if a is None or b is None:
         return math.inf
     if a == b or (math.isnan(a) and math.isnan(b)):
@@ -280,5 +283,5 @@ def _distance(a: float | None, b: float | None) -> float:
 
 
 def _number(value: float | None) -> float | None:
-    """JSON has no word for what is not finite."""
+    """Return None for a non-finite number, which JSON cannot hold."""
     return value if value is not None and math.isfinite(value) else None

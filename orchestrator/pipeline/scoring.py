@@ -1,6 +1,6 @@
-"""The confirmed models meet the test set: metrics, Parzen likelihood, controls.
+"""Score the confirmed models on the test set: metrics, Parzen likelihood, controls.
 
-Whatever has been scored is kept by the content it depends on, so that asking twice costs nothing.
+Results are cached by the content that they depend on, so scoring twice costs nothing.
 """
 
 import json
@@ -41,7 +41,7 @@ from orchestrator.results.ranking import Candidate
 from orchestrator.results.reader import finite
 from orchestrator.sweepfile.spec import ParzenSpec
 
-_CONTROL_FIELDS = (  # of a control's Parzen document
+_CONTROL_FIELDS = (  # kept from a control's Parzen document
     "n_samples",
     "log_likelihood",
     "standard_error",
@@ -58,7 +58,7 @@ Progress = Callable[[str, int, int], None]  # what, done, total
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores models against one test set, and keeps what it finds below `folder`."""
+    """Score models on one test set, and cache the results below `folder`."""
 
     data: TrainingData
     test: TestData
@@ -67,8 +67,9 @@ class Scorer:
     progress: Progress
 
     def score(self, run: RunRecord, samples: int) -> dict[str, Any]:
-        """The test metrics of one confirmed model; for one that is judged by Parzen likelihood,
-        also that document with its curve and the controls.
+        """Return the test metrics of one confirmed model.
+
+        A model judged by Parzen likelihood also has the Parzen document, its curve and controls.
         """
         assert run.checkpoint is not None
         checkpoint = Path(run.checkpoint)
@@ -100,9 +101,9 @@ class Scorer:
         return document | {"controls": self.controls(sizes)}
 
     def controls(self, curve: Sequence[int]) -> list[dict[str, Any]]:
-        """The control rows for a model that is scored at the numbers of samples in `curve`.
+        """Return the control rows for a model scored at the numbers of samples in `curve`.
 
-        A row is scored once for each pair of training and test images, whatever models ask for it.
+        Models with the same training and test images share one scoring of each row.
         """
         sizes = control_sizes(curve, len(self.data.x_train))
         return [self._control(kind, n) for kind, n in sizes]
@@ -131,7 +132,7 @@ class Scorer:
     ) -> dict[str, Any]:
         data = {"data": self.data.sha256, "test": self.test.sha256, "protocol": PROTOCOL}
         path = self.folder / f"{digest({**content, **data})}.json"
-        with suppress(FileNotFoundError, json.JSONDecodeError):  # a power cut may leave half
+        with suppress(FileNotFoundError, json.JSONDecodeError):  # a power cut may truncate the file
             known: dict[str, Any] = json.loads(path.read_text())
             return known
         unfinished = path.with_suffix(".unfinished")
@@ -147,9 +148,9 @@ _CPU = torch.device("cpu")
 def planned_samples(
     ranked: Sequence[Candidate], parzen: ParzenSpec
 ) -> Iterator[tuple[RunRecord, int]]:
-    """Every confirmed model with its number of samples, the winner's first.
+    """Yield every confirmed model with its number of samples, the winner's models first.
 
-    The first `models` seeds of the winner, not its luckiest, get the full number.
+    The winner's first `models` seeds, not its best ones, get the full number.
     """
     for place, candidate in enumerate(ranked):
         for index, run in enumerate(candidate.runs):
@@ -158,7 +159,7 @@ def planned_samples(
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Whole, or not at all."""
+    """Write a JSON file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     building = path.with_suffix(f".{os.getpid()}.tmp")
     building.write_text(json.dumps(document, indent=2, allow_nan=False))

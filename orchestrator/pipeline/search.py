@@ -1,6 +1,6 @@
-"""search and confirm: which trials there are, until there are enough.
+"""The stages search and confirm: choose and train trials until there are enough.
 
-Both are handed TrainingData, which has no test member, and nothing here can reach the test split.
+Both stages receive TrainingData, which has no test member, so neither can reach the test split.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from orchestrator.study.repeats import MAX_IN_A_ROW
 from orchestrator.study.study import Assignment, confirm_seed
 from orchestrator.sweepfile.spec import SweepSpec
 
-_GENERATIONS = 4  # of packs that train at once: a sampler learns from one to the next
+_GENERATIONS = 4  # of packs, at least: a sampler learns from one generation to the next
 
 
 def search(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
@@ -46,7 +46,7 @@ def search(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
 
 
 def _enough(sweep: Sweep) -> str | None:
-    """Why no further trial is asked for."""
+    """Return why the search starts no further trial; None if the search continues."""
     search = sweep.spec.search
     assert search is not None
     if sweep.search.asked() >= search.planned:
@@ -64,7 +64,7 @@ def _enough(sweep: Sweep) -> str | None:
 
 
 def _extend(sweep: Sweep) -> None:
-    """Take up what `aae-sweep extend` has asked for meanwhile."""
+    """Apply an extension that `aae-sweep extend` has requested meanwhile."""
     spec = sweep.spec.extended(**sweep.search.attribute("extended", {}))
     if spec != sweep.spec and spec.search is not None:
         sweep.request = replace(sweep.request, spec=spec)
@@ -78,10 +78,10 @@ def _plan(sweep: Sweep, trials: int) -> None:
 
 
 def confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
-    """Train the search's winners again, with seeds that the search has never used.
+    """Train the search's candidates again, with seeds that the search has never used.
 
-    The file's own configuration is the control: it gets every seed that any candidate gets, takes
-    part in no race, and is trained once where a candidate has the same configuration.
+    The file's own configuration is the control.  The control gets every seed that any candidate
+    gets and takes part in no race.  A candidate with the control's configuration trains once.
     """
     spec = sweep.spec
     seeds = [confirm_seed(spec.seed, index) for index in range(spec.confirm.seeds)]
@@ -104,8 +104,10 @@ def confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
 
 
 def _control(spec: SweepSpec, chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the parameters of the file's own configuration, as a candidate names them if one has
-    it; none where nothing is searched or the control is switched off."""
+    """Return the control's parameters: those of a candidate with its configuration, or else {}.
+
+    The list is empty without a search, or if the control is switched off.
+    """
     if spec.search is None or not spec.confirm.baseline:
         return []
     own = (
@@ -117,7 +119,10 @@ def _control(spec: SweepSpec, chosen: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def _unbeaten(sweep: Sweep, racing: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
-    """Who goes on to the next heat, by the seeds of the heats so far: a restart finds the same."""
+    """Return the parameters of the candidates that enter the next heat.
+
+    Only the seeds of the heats so far count, so a restart makes the same choice.
+    """
     objective, confirm = sweep.spec.objective, sweep.spec.confirm
     records = (r for r in sweep.confirm.records() if r.seed in seeds and r.params in racing)
     left = ranking.unbeaten(
@@ -176,7 +181,7 @@ def _train(
 def pack_size(
     spec: SweepSpec, planned: int, data: TrainingData, share: cluster.Share
 ) -> Callable[[TrialConfig], int]:
-    """How many trials of a form train together, at most."""
+    """Return a function that gives the largest number of trials of a form per pack."""
     pack = spec.resources.pack
     if pack != "auto":
         return lambda _: pack

@@ -1,5 +1,6 @@
-"""A sweep from wherever it stands to its end: search -> confirm -> evaluate, each skipped where it
-has been done, whatever fails meanwhile and whoever wishes something.
+"""Run a sweep from its present state to its end: search -> confirm -> evaluate.
+
+Completed stages are skipped.  The driver handles failures and control requests meanwhile.
 """
 
 import math
@@ -38,9 +39,9 @@ from orchestrator.sweepfile import space
 from orchestrator.sweepfile.checks import require_compatible
 from orchestrator.sweepfile.spec import EvaluateSpec, ParzenSpec, SweepSpec
 
-_LISTENING_SECONDS = 1.0  # between two looks for a wish to stop
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two looks for a study's server
-_LEDGER_SECONDS = 3600.0  # how long it is waited for
+_LISTENING_SECONDS = 1.0  # between two reads of the control request
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach a study's server
+_LEDGER_SECONDS = 3600.0  # longest wait for that server
 
 
 def run(
@@ -50,12 +51,12 @@ def run(
     draining: threading.Event,
     write_report: Callable[[str], Path],
 ) -> None:
-    """Carry the sweep to its end, from wherever it stands; `write_report` is the last step.
+    """Run the sweep from its present state to its end; `write_report` is the last step.
 
-    A study whose server goes away is waited for, and then taken up as after a driver's death.
+    If the study's server goes away, the driver waits, then resumes as after a driver's death.
 
-    Raises SpecError where the sweep does not go with its data, EnvironmentUnusable, SweepHeld, and
-    Interrupted once `draining` was set.
+    Raises SpecError if the sweep does not fit its data, EnvironmentUnusable, SweepHeld, and
+    Interrupted once `draining` is set.
     """
     spec = request.spec
     cluster.preflight(settings, spec.resources)
@@ -123,7 +124,7 @@ def _made_room(settings: Settings, sweep: str) -> bool:
     try:
         with disk.told(settings.home):
             return bool(gc.clean(settings, open_storage(settings), sweep, keep_failed=True))
-    except DiskFull:  # too full to read the study
+    except DiskFull:  # the disk is too full to read the study
         return False
 
 
@@ -145,9 +146,9 @@ def _require_same_data(sweep: Sweep, data: TrainingData) -> None:
 
 
 def _learn(sweep: Sweep) -> None:
-    """Tell the sampler, before it is first asked, what another sweep has found.
+    """Give the sampler another sweep's finished trials, before its first suggestion.
 
-    Taken over are the finished trials whose very configurations this sweep's space has, too.
+    Only trials whose configurations also lie in this sweep's space are used.
     """
     search = sweep.spec.search
     if search is None or search.learn_from is None or sweep.search.attribute("learned") is not None:
@@ -174,9 +175,10 @@ def _learn(sweep: Sweep) -> None:
 
 @contextmanager
 def _heeding(sweep: Sweep) -> Iterator[None]:
-    """Do what `aae-sweep stop` and `pause` wish for, on whichever machine.
+    """Carry out the control requests of `aae-sweep stop` and `pause`, sent from any machine.
 
-    A wish is an attribute of the search's study, and lives no longer than the driver it is for.
+    A control request is an attribute of the search's study.  The driver clears the attribute when
+    it starts and when it ends.
     """
     over = threading.Event()
     heard: list[str | None] = [None]
@@ -186,7 +188,7 @@ def _heeding(sweep: Sweep) -> Iterator[None]:
     def listen() -> None:
         while not over.wait(_LISTENING_SECONDS):
             wish = heard[-1]
-            with suppress(StorageInternalError):  # away for a moment: asked again
+            with suppress(StorageInternalError):  # server briefly away: read again
                 wish = sweep.search.attribute("wish")
             if wish == heard[-1]:
                 continue
@@ -200,7 +202,7 @@ def _heeding(sweep: Sweep) -> Iterator[None]:
             verb = "pause" if wish == "pause" else "stop"
             sweep.observer.note(f"asked to {verb}: {WISHES[wish]}")
             if wish == "now":
-                signal.pthread_kill(main_thread, signal.SIGINT)  # as a second Ctrl-C
+                signal.pthread_kill(main_thread, signal.SIGINT)  # like a second Ctrl-C
 
     sweep.search.set_attribute("wish", None)
     listener = threading.Thread(target=listen, daemon=True)
@@ -221,8 +223,10 @@ def _heeding(sweep: Sweep) -> Iterator[None]:
 def evaluate_again(
     settings: Settings, sweep: str, parzen: ParzenSpec | None, resume: str, observer: Observer
 ) -> dict[str, Any]:
-    """Score a sweep's confirmed models again, perhaps with other numbers of samples; `resume` is
-    the command that does so."""
+    """Score a sweep's confirmed models again, perhaps with other numbers of samples.
+
+    `resume` is the command that repeats this evaluation.
+    """
     storage = open_storage(settings)
     search = Ledger.read(storage, sweep, "search")
     assert search is not None
@@ -240,10 +244,10 @@ def evaluate_again(
 
 
 def _show(sweep: Sweep, write_report: Callable[[str], Path]) -> None:
-    """The sweep's own run in MLflow carries the winner's figures and name, and the report."""
+    """Add the winner's metrics and name, and the report, to the sweep's own run in MLflow."""
     best = History(sweep.settings).best(sweep.id)
     assert best is not None
-    # all there ever were: a step that was there before would keep its old figures
+    # a step used before would keep its old figures, so the step counts all trials ever
     trials = sum(len(ledger.study.trials) for ledger in (sweep.search, sweep.confirm))
     means = {name: figures["mean"] for name, figures in best["metrics"].items()}
     sweep.spool.log(sweep.id, trials, evaluate.numbers(means))

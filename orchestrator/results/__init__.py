@@ -1,1 +1,1 @@
-"""What is known of a sweep: read without Ray, and without torch where no tensor is needed."""
+"""Results of a sweep, read without Ray, and without torch where no tensor is needed."""

@@ -2,8 +2,8 @@
 
 `sweep.json` is the resolved sweep file, `best.json` the winner with its metrics by seed,
 `trials.csv` a row per trial, `curves.csv` a row per epoch of every confirmed trial,
-`evaluation.json` the test figures with their controls, `record.json` the circumstances: command,
-versions, machine, hours and interruptions.
+`evaluation.json` the test figures with their controls, `record.json` how the sweep was run:
+command, versions, machine, hours and interruptions.
 """
 
 import csv
@@ -16,15 +16,15 @@ from typing import Any
 from orchestrator.records import RunRecord, Stage
 from orchestrator.results.reader import History, as_document
 
-_PLACES = ("checkpoint", "checkpoints", "node", "run_id", "run_ids")  # mean nothing elsewhere
-_PACKAGE = "aae.version."  # begins the tags that name versions
+_PLACES = ("checkpoint", "checkpoints", "node", "run_id", "run_ids")  # meaningless elsewhere
+_PACKAGE = "aae.version."  # prefix of the tags that name versions
 
 
 def export(reader: History, sweep: str, folder: Path, *, figures_only: bool = False) -> list[str]:
     """Write the new folder `folder`, and return the names of its files.
 
-    `figures_only` leaves out the winner's checkpoint and every path, host and run id: what is left
-    is small and means the same on any machine.
+    `figures_only` leaves out the winner's checkpoint and every path, host and run id.  The export
+    is then small and means the same on any machine.
     """
     folder.mkdir(parents=True)
     records = reader.trials(sweep)
@@ -52,7 +52,7 @@ def export(reader: History, sweep: str, folder: Path, *, figures_only: bool = Fa
 
 
 def _record(reader: History, sweep: str, records: list[RunRecord]) -> dict[str, Any]:
-    """Describe how the sweep was run: by which command, on what, how long, how often resumed."""
+    """Describe how the sweep was run: command, machine, duration and number of resumptions."""
     status = reader.status(sweep)
     tags = [reader.tags(sweep, record) for record in records]
     stages: tuple[Stage, ...] = ("search", "confirm")
@@ -68,9 +68,9 @@ def _record(reader: History, sweep: str, records: list[RunRecord]) -> dict[str, 
         "threads": _values(tags, "aae.threads"),
         "code": _values(tags, "aae.code"),
         "versions": {name.removeprefix(_PACKAGE): _values(tags, name) for name in sorted(packages)},
-        "elapsed_hours": status["elapsed_seconds"] / 3600,  # of all drivers
+        "elapsed_hours": status["elapsed_seconds"] / 3600,  # over all drivers
         "stages": {stage: _stage([r for r in records if r.stage == stage]) for stage in stages},
-        "drivers": reader.attribute(sweep, "drivers"),  # 1 where nothing interrupted the sweep
+        "drivers": reader.attribute(sweep, "drivers"),  # 1 if nothing interrupted the sweep
     }
 
 

@@ -1,4 +1,4 @@
-"""Which figures of the paper a model has, and the files that they are."""
+"""Draw the figures of the paper that a model supports, each to its files."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,11 +23,11 @@ from orchestrator.results.pictures import (
     save_thumbnail,
 )
 
-Figure: TypeAlias = Callable[[Model, TrainingData, torch.Generator], Any]  # None: has it not
+Figure: TypeAlias = Callable[[Model, TrainingData, torch.Generator], Any]  # None: unsupported
 Save: TypeAlias = Callable[[Any, Path], None]
 
 _TITLE = "Validation codes"
-_AT = "@"  # the time, in the name of a picture that has none yet
+_AT = "@"  # placeholder for the time in a picture's name
 
 
 def _save_strip(walk: Walk, path: Path) -> None:
@@ -52,9 +52,9 @@ _FIGURES: dict[Figure, dict[str, Save]] = {
 
 
 def draw_figures(model: Model, data: TrainingData, seed: int, folder: Path) -> list[Path]:
-    """Every figure that makes sense for the model; a classifier has none.
+    """Draw every figure that the model supports, and return the paths; a classifier has none.
 
-    The pictures depend on the model, the data and the seed alone.
+    The pictures depend only on the model, the data and the seed.
     """
     paths = []
     for figure, files in _FIGURES.items():
@@ -69,17 +69,16 @@ def draw_figures(model: Model, data: TrainingData, seed: int, folder: Path) -> l
 
 
 def is_drawn(epoch: int, epochs: int) -> bool:
-    """Before the first epoch, where MLflow's slider begins, after it, after each that doubles it,
-    and after the last."""
+    """Return True for epochs 0, 1, 2, 4, 8, … and the last; MLflow's slider begins at 0."""
     return epoch.bit_count() <= 1 or epoch == epochs
 
 
 def draw_epoch(state: TrainState, data: TrainingData, folder: Path) -> list[Path]:
-    """The figures of a model in training that are pictures, each with a thumbnail.
+    """Draw the PNG figures of a model in training, each with a thumbnail; return the paths.
 
-    Their random streams are their own and the same in every epoch: what trains is left alone, and
-    what moves from one picture to the next is the model. Named as MLflow names images by steps,
-    but for the time (`dated`).
+    Each figure has its own random stream, the same in every epoch.  Drawing thus leaves the
+    training unchanged, and pictures of different epochs differ only by the model.  File names
+    are those of MLflow for images by step, except for the time (`dated`).
     """
     paths = []
     for figure, files in _FIGURES.items():
@@ -99,11 +98,11 @@ def draw_epoch(state: TrainState, data: TrainingData, folder: Path) -> list[Path
 
 
 def dated(name: str, time_ms: int) -> str:
-    """The name that MLflow's pages understand."""
+    """Return the name that MLflow's pages expect, with the time."""
     return name.replace(_AT, str(time_ms))
 
 
 def draw_pictures(run: RunRecord, data: TrainingData, folder: Path) -> list[Path]:
-    """The figures of a confirmed model."""
+    """Draw the figures of a confirmed model, and return the paths."""
     assert run.checkpoint is not None
     return draw_figures(aae_core.load(run.checkpoint), data, run.seed, folder)

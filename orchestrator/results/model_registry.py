@@ -1,7 +1,7 @@
-"""A sweep's winner in MLflow's model registry, to be loaded by `mlflow.pyfunc.load_model`.
+"""Register a sweep's winner in MLflow's model registry, for `mlflow.pyfunc.load_model`.
 
-Not by the flavour for PyTorch, which pickles the module: what is kept here is the checkpoint,
-tensors and JSON, with the code that reads it (MLflow's "models from code").
+MLflow's flavour for PyTorch would pickle the module.  This module instead stores the checkpoint
+(tensors and JSON) with the code that reads the checkpoint (MLflow's "models from code").
 """
 
 import hashlib
@@ -29,19 +29,19 @@ if TYPE_CHECKING:  # importing MLflow takes seconds
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-CHAMPION = "champion"  # the alias of what was registered last
+CHAMPION = "champion"  # alias of the version registered last
 CHECKPOINT_TAG = "aae.checkpoint_sha256"
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 _SCRIPT = Path(__file__).with_name("pyfunc_model.py")
-_PACKAGES = ("numpy", "safetensors", "torch")  # what the script and aae_core import
+_PACKAGES = ("numpy", "safetensors", "torch")  # imports of the script and aae_core
 
 
 @dataclass(frozen=True)
 class Registered:
     name: str
     version: int
-    new: bool  # False: this very checkpoint had been registered before
+    new: bool  # False: the same checkpoint was registered before
     uri: str
     run_id: str
 
@@ -49,9 +49,9 @@ class Registered:
 def register(reader: History, sweep: str, name: str | None = None) -> Registered:
     """Register the winner's first model, under the sweep's name if no other is given.
 
-    The same checkpoint is registered once; its version becomes the champion in any case.
+    A checkpoint is registered only once; its version gets the alias CHAMPION in any case.
 
-    Raises UsageError where no winner is confirmed, EnvironmentUnusable where MLflow is away.
+    Raises UsageError if no winner is confirmed, EnvironmentUnusable if MLflow is unreachable.
     """
     best, status = reader.best(sweep), reader.status(sweep)
     if best is None or not best["confirmed"] or status["stage"] != "done":
@@ -75,7 +75,7 @@ def register(reader: History, sweep: str, name: str | None = None) -> Registered
 
 
 def _send_what_waits(settings: Settings, sweep: str) -> None:
-    """The winner's run must be in MLflow before its model is."""
+    """Send the outbox to MLflow, which needs the winner's run before the model."""
     with Spool(settings.spool) as spool:
         writer = MlflowWriter(spool, settings.tracking_uri, settings.mlflow_artifacts, sweep)
         writer.sync_once()
@@ -123,7 +123,7 @@ def _new_version(
         run.info.experiment_id, sweep_name, run.info.run_id, tags, run.data.params, model.kind
     )
     with TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # MLflow's, of its own type hints
+        warnings.simplefilter("ignore", UserWarning)  # MLflow warns about its own type hints
         _save(Path(folder), Path(best["checkpoints"][0]), model, logged)
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, "READY")
@@ -179,5 +179,5 @@ def _save(folder: Path, checkpoint: Path, model: Model, logged: "LoggedModel") -
         input_example=(np.full((2, model.dim), 0.5, np.float32), {"method": first}),
         pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _PACKAGES],
     )
-    for compiled in list(folder.rglob("__pycache__")):  # here, or as MLflow tried the model
+    for compiled in list(folder.rglob("__pycache__")):  # .pyc files of this process or of MLflow
         shutil.rmtree(compiled)

@@ -1,4 +1,4 @@
-"""Pictures of images and of codes: PNG, GIF, WebP by Pillow, HTML by plotly, written atomically."""
+"""Save pictures of images and codes atomically: PNG, GIF, WebP by Pillow, HTML by plotly."""
 
 import html
 import math
@@ -24,26 +24,26 @@ PALETTE = (
 )  # fmt: skip
 _PRIOR, _INK, _FAINT, _PAPER = "#C8C8C8", "#333333", "#E4E4E4", "#FFFFFF"
 
-_OVERSAMPLING = 3  # drawn larger and scaled down: Pillow's own shapes have jagged edges
-_GRID_WIDTH = 480  # pixels that a sample grid is at least wide
-_THUMBNAIL = 256  # pixels that a thumbnail is at most wide and high
+_OVERSAMPLING = 3  # draw larger and scale down: Pillow's shapes have jagged edges
+_GRID_WIDTH = 480  # minimum width of a sample grid, in pixels
+_THUMBNAIL = 256  # maximum width and height of a thumbnail, in pixels
 _SIDE, _LEFT, _TOP, _BOTTOM, _LEGEND = 560, 56, 48, 36, 112  # layout of a scatter, in pixels
 _TITLE_SIZE, _TEXT_SIZE = 17, 13
 _PRIOR_POINT, _LEGEND_POINT, _HEAD = 1.6, 4.5, 9.0  # radii
 _FRAME_MS = 80
-_POLICY = (  # a browser fetches nothing, whatever the page says
+_POLICY = (  # the browser fetches nothing, whatever the page contains
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 
 
 def save_grid(canvas: np.ndarray, path: Path) -> None:
-    """A uint8 canvas, (H, W) or (H, W, 3), enlarged by a whole factor if it is small."""
+    """Save a uint8 canvas, (H, W) or (H, W, 3); enlarge a small canvas by a whole factor."""
     _save(_enlarged(canvas), path)
 
 
 def save_thumbnail(picture: Path, path: Path) -> None:
-    """A picture as small as MLflow's pages want it first; WebP."""
+    """Save a WebP thumbnail of a picture, which MLflow's pages show first."""
     with Image.open(picture) as image:
         image.thumbnail((_THUMBNAIL, _THUMBNAIL))
         with _whole(path) as part:
@@ -51,7 +51,7 @@ def save_thumbnail(picture: Path, path: Path) -> None:
 
 
 def save_animation(canvases: Sequence[np.ndarray], path: Path) -> None:
-    """Canvases of one size as a GIF that begins again at its end."""
+    """Save canvases of one size as a GIF that loops."""
     first, *rest = [_enlarged(canvas) for canvas in canvases]
     with _whole(path) as part:
         first.save(
@@ -60,10 +60,10 @@ def save_animation(canvases: Sequence[np.ndarray], path: Path) -> None:
 
 
 def save_scatter(codes: Codes, path: Path, title: str) -> None:
-    """Codes coloured by their labels, over draws of the prior in grey, or in a pale colour each
-    if they have labels too; heads as numbered rings.
+    """Save a plot of codes, coloured by label, over draws of the prior; heads are numbered rings.
 
-    Beyond ten labels colours repeat; the legend lists all labels of a colour.
+    A draw of the prior is grey, or has its label's colour, but pale.  Colours repeat beyond ten
+    labels; the legend lists all labels of a colour.
     """
     plane = _Plane.around(_everything(codes))
     plane.draw_axes(title)
@@ -76,11 +76,11 @@ def save_scatter(codes: Codes, path: Path, title: str) -> None:
 
 
 def save_page(codes: Codes, path: Path, title: str) -> None:
-    """The same to look at in a browser, one file that needs no other: zoom, hover, hide a label."""
+    """Save the plot as one self-contained HTML page, to zoom, hover and hide labels."""
     plot = _figure(codes, title).to_html(
         full_html=False,
         include_plotlyjs=True,
-        div_id="codes",  # else drawn at random
+        div_id="codes",  # plotly's default is random
         config={"displaylogo": False, "responsive": True, "showSendToCloud": False},
     )
     page = (
@@ -93,8 +93,8 @@ def save_page(codes: Codes, path: Path, title: str) -> None:
 
 
 def _figure(codes: Codes, title: str) -> "go.Figure":
-    """A trace for the prior, one for each label, and one for the heads."""
-    import plotly.graph_objects as go  # slow
+    """Return a plot with a trace for the prior, one per label, and one for the heads."""
+    import plotly.graph_objects as go  # slow to import
 
     def cloud(points: np.ndarray, name: str, size: float, colour: object, hover: str) -> go.Scatter:
         x, y = points.astype(np.float32).T
@@ -124,7 +124,7 @@ def _figure(codes: Codes, title: str) -> "go.Figure":
 
 
 def _by_label(codes: Codes) -> dict[str, tuple[int, np.ndarray]]:
-    """The labels' names; of each the number of its colour, and the indices of its points."""
+    """Return the number of each label's colour and the indices of its points, by label name."""
     if codes.labels is None:
         return {"codes": (0, np.arange(len(codes.points)))}
     values = np.unique(codes.labels).tolist()
@@ -142,7 +142,7 @@ def _point_colours(codes: Codes) -> list[str]:
 
 
 def _reference_colours(codes: Codes) -> list[str]:
-    """Of a draw that has a label, that of the codes which should lie there, but pale."""
+    """Return the colours of the prior's draws: grey, or their labels' colours, but pale."""
     if codes.modes is None:
         return [_PRIOR] * len(codes.reference)
     return [_pale(_colour(label)) for label in codes.modes.tolist()]
@@ -158,7 +158,7 @@ def _colour(label: int) -> str:
 
 
 def _legend(codes: Codes) -> dict[str, str]:
-    """What stands beside each colour."""
+    """Return the legend's text for each colour."""
     entries: dict[str, str] = {}
     for name, (label, _) in _by_label(codes).items():
         colour = _colour(label)
@@ -167,7 +167,7 @@ def _legend(codes: Codes) -> dict[str, str]:
 
 
 def _radius(n_points: int) -> float:
-    """Smaller where they would hide each other."""
+    """Return the radius of a point: smaller if points would hide one another."""
     return min(2.2, max(1.2, 90 / math.sqrt(n_points)))
 
 
@@ -176,7 +176,7 @@ class _Plane:
     """A square drawing area; one unit has the same length along both axes."""
 
     centre: tuple[float, float]
-    half: float  # of the side, in the data's unit
+    half: float  # half of the side, in the data's unit
     image: Image.Image
     draw: ImageDraw.ImageDraw
 
@@ -185,12 +185,12 @@ class _Plane:
         low, high = points.min(0), points.max(0)
         size = (_LEFT + _SIDE + _LEGEND, _TOP + _SIDE + _BOTTOM)
         image = Image.new("RGB", (_OVERSAMPLING * size[0], _OVERSAMPLING * size[1]), _PAPER)
-        half = 0.53 * float((high - low).max()) or 1.0  # a margin; all points in one place
+        half = 0.53 * float((high - low).max()) or 1.0  # with a margin; 1 if all points coincide
         x, y = ((low + high) / 2).tolist()
         return cls((x, y), half, image, ImageDraw.Draw(image))
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """Of the finished picture."""
+        """Return the position in the finished picture, in pixels."""
         scale = _SIDE / (2 * self.half)
         return (
             _LEFT + (x - self.centre[0] + self.half) * scale,
@@ -248,14 +248,14 @@ class _Plane:
 
 
 def _ticks(centre: float, half: float) -> list[float]:
-    """Three to seven round numbers within the axis."""
+    """Return three to seven round numbers within the axis."""
     step = _round_step(half / 2)
     first, last = math.ceil((centre - half) / step), math.floor((centre + half) / step)
     return [i * step for i in range(first, last + 1)]
 
 
 def _round_step(length: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is no longer."""
+    """Return the largest 1, 2 or 5 times a power of ten that is at most `length`."""
     power = 10.0 ** math.floor(math.log10(length))
     return max(factor * power for factor in (1, 2, 5) if factor * power <= length)
 
@@ -273,8 +273,10 @@ def _save(image: Image.Image, path: Path) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """The file is there whole or not at all, whoever writes the same one meanwhile or cuts the
-    power."""
+    """Yield a temporary path, then move the file to `path`.
+
+    Concurrent writers and power cuts leave no partial file.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

@@ -1,7 +1,7 @@
-"""A registered model as `mlflow.pyfunc.load_model` gives it: MLflow keeps this file as its code.
+"""Code of a registered model, which MLflow stores and `mlflow.pyfunc.load_model` runs.
 
-Beside it lie aae_core and a checkpoint, safetensors and JSON; nothing is unpickled.  It asks for no
-other part of ours, so that a model can be served where aae-sweep is not installed.
+MLflow also stores aae_core and a checkpoint (safetensors and JSON); nothing is unpickled.  This
+file imports no other part of the project, so a model can be served without aae-sweep.
 
 Shapes: n rows, D pixels in [0, 1], L code, K categories; all float32.
 """
@@ -20,13 +20,13 @@ import aae_core
 from aae_core.models import GAN, Autoencoder, CategoricalAAE, Classifies, Model, Samples, Supervised
 from aae_core.streams import generator
 
-DRAWN = 16  # images, where no number is given
+DRAWN = 16  # images, if no number is given
 
 Method = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
 
 class Served(PythonModel):
-    """`predict(rows, params={"method": …})`; the first method of the model without `params`."""
+    """Model for `predict(rows, params={"method": …})`; the default is the model's first method."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.model = aae_core.load(context.artifacts["checkpoint"])
@@ -56,13 +56,13 @@ class Served(PythonModel):
 
 
 def methods(model: Model) -> dict[str, Method]:
-    """What an architecture can be asked for.
+    """Return the methods that a model supports, by name.
 
-    encode       (n, D) -> (n, L), one fixed code an image
+    encode       (n, D) -> (n, L), one fixed code per image
     classify     (n, D) -> (n, K), probabilities
     reconstruct  (n, D) -> (n, D)
-    sample       any rows -> (params["n"], D), drawn by params["seed"]
-    decode       (n, L) -> (n, D); where the decoder sees a category, (n, L + K)
+    sample       any rows -> (params["n"], D), drawn with params["seed"]
+    decode       (n, L) -> (n, D); (n, L + K) if the decoder takes a category
     """
     found: dict[str, Method] = {}
     if isinstance(model, Autoencoder):

@@ -2,8 +2,8 @@
 
 A candidate is one configuration; its value under a metric is the mean over its seeds, and ± is the
 standard error over seeds.  A t-test compares candidates, seed by seed where they share seeds.
-Those that it cannot distinguish from the best at 5 % are ties.  Holm's correction covers every pair
-of candidates, because the best is chosen on the very seeds that are tested.
+Candidates that the test cannot distinguish from the best at 5 % are ties.  Holm's correction covers
+every pair of candidates, because the best is chosen on the same seeds that are tested.
 """
 
 import math
@@ -20,7 +20,7 @@ import numpy as np
 
 from orchestrator.records import Direction, RunRecord
 
-METHODS = {  # Comparison.method -> what is told of it
+METHODS = {  # Comparison.method -> its description
     "paired": "seed by seed ({seeds})",
     "welch": "all values (Welch)",
     None: "too few seeds",
@@ -31,13 +31,13 @@ _RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Candidate:
-    """The confirmations of one configuration, by seed."""
+    """One configuration with its confirmations, one per seed."""
 
     config_hash: str
     params: dict[str, Any]
     runs: tuple[RunRecord, ...]
-    sweep: str | None = None  # where candidates of several are compared
-    diverged: int = 0  # seeds at which it diverged, which `runs` lack
+    sweep: str | None = None  # set if several sweeps are compared
+    diverged: int = 0  # number of seeds that diverged; `runs` lacks them
 
     @property
     def seeds(self) -> list[int]:
@@ -50,11 +50,11 @@ class Candidate:
 def contenders(
     records: Iterable[RunRecord], goals: Mapping[str, Direction], *, top: int, per: str | None
 ) -> list[RunRecord]:
-    """The search's best `top` trials, of each value of `per` where given.
+    """Return the search's best `top` trials, for each value of `per` if given.
 
-    Of several goals the Pareto front comes first, then the front of the rest, each in the first
-    goal's order.  A trial that was pruned comes after every complete one, those that got further
-    first; one that breaks a constraint comes after all that keep it.
+    With several objectives, Pareto fronts come in order, each sorted by the first objective.
+    Pruned trials come after complete ones, those with more epochs first.  Trials that violate a
+    constraint come after all others.
     """
 
     def soundness(record: RunRecord) -> tuple[bool, int]:
@@ -75,13 +75,15 @@ def contenders(
 def _by_front(records: Sequence[RunRecord], goals: Mapping[str, Direction]) -> list[RunRecord]:
     signs = [-1 if direction == "maximize" else 1 for direction in goals.values()]
     costs = np.array([[r.metrics[name] for name in goals] for r in records]) * signs
-    front = fronts(costs) if len(goals) > 1 else np.zeros(len(costs), int)  # one: its own order
+    front = fronts(costs) if len(goals) > 1 else np.zeros(len(costs), int)  # one: no fronts
     return [records[i] for i in np.lexsort((costs[:, 0], front))]
 
 
 def fronts(costs: np.ndarray) -> np.ndarray:
-    """Which Pareto front each point is on: 0 where no other is as good in every goal and better in
-    one, 1 where none but those of front 0 are, and so on.  costs: (points, goals), small is good.
+    """Return the Pareto front of each point, (points,).  costs: (points, objectives), to minimise.
+
+    A point dominates another if it is as good in every objective and better in one.  No point
+    dominates those of front 0, only points of front 0 dominate those of front 1, and so on.
     """
     found = np.zeros(len(costs), int)
     left = np.arange(len(costs))
@@ -95,7 +97,7 @@ def fronts(costs: np.ndarray) -> np.ndarray:
 
 
 def candidates(records: Iterable[RunRecord]) -> list[Candidate]:
-    """Group the finished confirmations by configuration, one run a seed."""
+    """Group the finished confirmations by configuration, one run per seed."""
     groups: dict[str, dict[int, RunRecord]] = {}
     diverged: Counter[str] = Counter()
     for record in records:
@@ -118,8 +120,8 @@ def apart(
 ) -> tuple[list[Candidate], Candidate | None]:
     """Split the candidates of the search from the control, whose configuration hash is `baseline`.
 
-    The control is no candidate: no ranking may make it the winner.  Where the search has suggested
-    the file's own configuration itself, that candidate is the control, too.
+    The control is not a candidate, so no ranking can make the control the winner.  If the search
+    itself has suggested the file's own configuration, that candidate is also the control.
     """
     found = list(found)
     control = next((each for each in found if each.config_hash == baseline), None)
@@ -129,9 +131,9 @@ def apart(
 def rank(
     found: Iterable[Candidate], metric: str, direction: Direction, *, seeds: int | None = None
 ) -> list[Candidate]:
-    """Best mean first; a candidate with fewer seeds (up to `seeds`) comes after those with more.
+    """Sort by mean, best first; candidates with fewer seeds (up to `seeds`) follow those with more.
 
-    Else one that diverged on its hard seeds would win by the easy ones.
+    Otherwise a candidate that diverged on hard seeds would win by its easy seeds.
     """
     sign = -1 if direction == "maximize" else 1
 
@@ -145,21 +147,21 @@ def rank(
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one candidate's mean is above another's, and how likely chance alone is to do that.
+    """Difference between the means of two candidates, with its p-value.
 
-    paired: by the differences at the seeds that both have. welch: by two samples, where they share
-    less than two seeds. None, without an error: by a single seed, or values that are not finite.
+    paired: t-test of the differences at shared seeds.  welch: two-sample t-test, if fewer than two
+    seeds are shared.  None: no t-test, because of a single seed or non-finite values.
     """
 
     method: Literal["paired", "welch"] | None
-    seeds: int  # that both have
+    seeds: int  # that both candidates have
     difference: float | None
     se: float | None = None
     ci95: list[float] | None = None  # of this comparison alone
     p: float | None = None  # two-sided
-    p_holm: float | None = None  # corrected for all pairs of the candidates
+    p_holm: float | None = None  # corrected for all pairs of candidates
     degrees: float | None = None  # of freedom, of Student's t
-    diverged: int = 0  # seeds at which either diverged
+    diverged: int = 0  # diverged seeds of both candidates
 
     @property
     def tied(self) -> bool:
@@ -170,7 +172,7 @@ class Comparison:
 
 
 def compare(a: Candidate, b: Candidate, metric: str) -> Comparison:
-    """a − b under a metric, by all values where fewer than two seeds are shared."""
+    """Compare a with b (a − b) under a metric, by all values if fewer than two seeds are shared."""
     return replace(_compared(a, b, metric), diverged=a.diverged + b.diverged)
 
 
@@ -194,19 +196,19 @@ def _compared(a: Candidate, b: Candidate, metric: str) -> Comparison:
 
 
 def versus_best(ranked: Sequence[Candidate], metric: str) -> list[Comparison]:
-    """Every candidate behind the first minus the first; p_holm counts every pair of candidates.
+    """Compare every later candidate with the first; p_holm counts every pair of candidates.
 
-    Pairs with the first alone would be too few: the first is chosen on the values that are tested,
-    so any pair may become the one that is read.
+    Differences are later minus first.  Counting only pairs with the first would be too few: the
+    tested values also choose the first, so any pair may become one with the first.
     """
-    pairs = [compare(b, a, metric) for a, b in combinations(ranked, 2)]  # the first's come first
+    pairs = [compare(b, a, metric) for a, b in combinations(ranked, 2)]  # pairs with ranked[0] lead
     adjusted = iter(holm([c.p for c in pairs if c.p is not None]))
     corrected = [c if c.p is None else replace(c, p_holm=next(adjusted)) for c in pairs]
     return corrected[: max(len(ranked) - 1, 0)]
 
 
 def tied_with_best(ranked: Sequence[Candidate], metric: str) -> list[Candidate]:
-    """Those behind the first that its seeds cannot be told from."""
+    """Return the later candidates that tie with the first."""
     compared = zip(ranked[1:], versus_best(ranked, metric), strict=True)
     return [candidate for candidate, comparison in compared if comparison.tied]
 
@@ -214,8 +216,10 @@ def tied_with_best(ranked: Sequence[Candidate], metric: str) -> list[Candidate]:
 def unbeaten(
     found: Iterable[Candidate], metric: str, direction: Direction, *, per: str | None, looks: int
 ) -> list[Candidate]:
-    """Those that a race goes on with: of each value of `per`, the best and all that cannot be told
-    from it, at a level so strict that in all `looks` together 5 % of the best would be lost."""
+    """Return the candidates that stay in a race: for each value of `per`, the best and its ties.
+
+    The level is so strict that all `looks` together lose at most 5 % of the best candidates.
+    """
     groups: dict[Any, list[Candidate]] = {}
     for candidate in found:
         groups.setdefault(candidate.params.get(per) if per else None, []).append(candidate)
@@ -229,7 +233,7 @@ def unbeaten(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values: below α, all of them together are wrong with probability α (Holm 1979)."""
+    """Return adjusted p-values (Holm 1979): rejecting all below α has family-wise error α."""
     order = np.argsort(p)
     stepped = np.sort(p) * np.arange(len(p), 0, -1)
     adjusted = np.empty(len(p))
@@ -238,8 +242,11 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """Mean over seeds with its error; what is unknown is null: of one value the errors, of two the
-    bootstrap interval, and all where there is none or one that is not finite."""
+    """Return the mean over seeds with its errors; unknown figures are None.
+
+    One value gives no errors, two values no bootstrap interval.  Without values, or with a
+    non-finite one, all figures are unknown.
+    """
     known = [value if math.isfinite(value) else None for value in values]
     mean = fmean(values) if known and None not in known else None
     if mean is None or len(values) < 2:
@@ -260,7 +267,7 @@ def summarise(values: Sequence[float]) -> dict[str, Any]:
 def _tested(
     method: Literal["paired", "welch"], seeds: int, difference: float, square: float, degrees: float
 ) -> Comparison:
-    """`square`: of the difference's standard error."""
+    """Return the t-test of a difference; `square` is its squared standard error."""
     from scipy.special import stdtr  # slow to import
 
     se = math.sqrt(square)
@@ -271,7 +278,7 @@ def _tested(
 
 
 def _interval(mean: float, se: float, degrees: float) -> list[float]:
-    """95 % by Student's t."""
+    """Return the 95 % confidence interval by Student's t."""
     from scipy.special import stdtrit  # slow to import
 
     half = float(stdtrit(degrees, 0.975)) * se
@@ -279,10 +286,11 @@ def _interval(mean: float, se: float, degrees: float) -> list[float]:
 
 
 def _bootstrap95(values: Sequence[float]) -> list[float] | None:
-    """Percentiles of the resampled mean (Efron 1979), whatever the values' order; None below three.
+    """Return percentiles of the resampled mean (Efron 1979) in any order of the values, or None.
 
-    No shape is assumed, but of few seeds it is too narrow: it never leaves the range of the values,
-    which of three holds the expectation in three cases of four. ci95 is the cautious one.
+    At least three values are needed.  The interval assumes no distribution but is too narrow for
+    few seeds: it stays within the range of the values.  The range of three values holds the
+    expectation in three cases of four.  ci95 is more cautious.
     """
     if len(values) < 3:
         return None
@@ -292,5 +300,5 @@ def _bootstrap95(values: Sequence[float]) -> list[float] | None:
 
 @cache
 def _resamples(n: int) -> np.ndarray:
-    """Each of n values' share in a resample, the same resamples for all: (resamples, n)."""
+    """Return the weights of n values in each resample, (resamples, n); all calls get the same."""
     return np.random.default_rng(n).multinomial(n, np.full(n, 1 / n), _RESAMPLES) / n

@@ -1,6 +1,6 @@
-"""The reader for everything that shows: the study says what happened, the spool every number.
+"""Read sweeps for every command that shows results: events from the study, numbers from the outbox.
 
-Looks, never writes; needs neither Ray nor torch.  The documents are those of `--json`.
+The reader never writes, and needs neither Ray nor torch.  Its documents are those of `--json`.
 """
 
 import json
@@ -22,9 +22,7 @@ from orchestrator.study.study import Ledger, open_storage, sweep_ids
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.outbox import Spool
 
-DEPARTURES = (
-    "aae.departures"  # tag of a trial's run: what its training does that the paper's does not
-)
+DEPARTURES = "aae.departures"  # tag of a trial's run: how its training departs from the paper's
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class SweepView:
-    """All that a report shows of one sweep."""
+    """Everything that a report shows of one sweep."""
 
     status: dict[str, Any]
     trials: list[RunRecord]
     curves: dict[tuple[str, int], list[dict[str, float]]]  # (stage, number) -> a row per epoch
     best: dict[str, Any] | None
     evaluation: dict[str, Any] | None
-    study: Study | None  # of the search, to be read only
+    study: Study | None  # of the search; read only
     pictures: list[Picture]
     spec: dict[str, Any]  # resolved
     spec_text: str  # as its author wrote it
@@ -51,7 +49,7 @@ class SweepView:
 
 
 class History:
-    """What the studies and the spool of `settings` tell."""
+    """Reader of the studies and the outbox of `settings`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -59,11 +57,11 @@ class History:
         self._spool = Spool(settings.spool, read_only=True)
 
     def sweeps(self) -> list[str]:
-        """Sweep ids, oldest first."""
+        """Return the sweep ids, oldest first."""
         return sweep_ids(self._storage)
 
     def resolve(self, name: str) -> str:
-        """The sweep meant by an id, a prefix of one, a sweep's name (its latest), or `latest`."""
+        """Return the sweep id for an id, an id's prefix, a name (its latest sweep) or `latest`."""
         known = self.sweeps()
         if not known:
             raise UsageError(nothing_yet(self.settings))
@@ -81,7 +79,7 @@ class History:
         raise UsageError(f"`{name}` names {'several sweeps' if begun else 'no sweep'}: {told}")
 
     def is_done(self, spec: SweepSpec) -> bool:
-        """Whether the same file has been run to its end."""
+        """Return True if the same sweep file has been run to its end."""
         ledger = Ledger.read(self._storage, spec.sweep_id, "search")
         return ledger is not None and ledger.attribute("done") == digest(spec.resolved())
 
@@ -120,11 +118,11 @@ class History:
         return {"metric": metric, "direction": direction}
 
     def goals(self, sweep: str) -> dict[str, Direction]:
-        """The objective first, then what the sweep is after beside it."""
+        """Return the objectives with their directions, the main objective first."""
         return self._search(sweep).goals
 
     def trials(self, sweep: str, stage: Stage | None = None) -> list[RunRecord]:
-        """Trials with their last metrics, search before confirm."""
+        """Return the trials with their last metrics, search before confirm."""
         run_ids = self._spool.run_ids(sweep)
         found = []
         for each in ("search", "confirm") if stage is None else (stage,):
@@ -139,17 +137,17 @@ class History:
         return found
 
     def curve(self, sweep: str, record: RunRecord) -> list[dict[str, float]]:
-        """One row per epoch: {"epoch": 1, "train/recon": …}."""
+        """Return one row per epoch: {"epoch": 1, "train/recon": …}."""
         return self._spool.history(run_key(sweep, record.stage, record.number))
 
     def candidates(self, sweep: str) -> tuple[list[Candidate], Candidate | None]:
-        """The confirmed candidates, and the control: the file's own configuration."""
+        """Return the confirmed candidates, and the control: the file's own configuration."""
         ledger = Ledger.read(self._storage, sweep, "confirm")
         baseline = ledger.attribute("baseline") if ledger else None
         return ranking.apart(ranking.candidates(self.trials(sweep, "confirm")), baseline)
 
     def best(self, sweep: str) -> dict[str, Any] | None:
-        """The winner among the confirmed, or the search's best with `confirmed` false."""
+        """Describe the confirmed winner, or else the search's best with `confirmed` false."""
         goals = self.goals(sweep)
         metric, direction = next(iter(goals.items()))
         confirm = self.spec(sweep)["confirm"]
@@ -195,16 +193,16 @@ class History:
         }
 
     def tags(self, sweep: str, record: RunRecord) -> dict[str, str]:
-        """Tags of a trial's run: the versions, the processor and the threads it trained with."""
+        """Return the tags of a trial's run: versions, processor and threads of its training."""
         run = self._spool.run(run_key(sweep, record.stage, record.number))
         return dict(run.tags) if run else {}
 
     def attribute(self, sweep: str, name: str, default: Any = None) -> Any:
-        """What the driver noted of a sweep."""
+        """Return an attribute that the driver recorded for a sweep."""
         return self._search(sweep).attribute(name, default)
 
     def evaluation(self, sweep: str) -> dict[str, Any] | None:
-        """The last evaluation on the test set."""
+        """Return the last evaluation on the test set, or None."""
         path = evaluation_path(self.settings, sweep)
         if not path.exists():
             return None
@@ -212,12 +210,12 @@ class History:
         return document
 
     def spec(self, sweep: str) -> dict[str, Any]:
-        """The sweep file, resolved."""
+        """Return the resolved sweep file."""
         spec: dict[str, Any] = self._search(sweep).attribute("spec")
         return spec
 
     def data_sha256(self, sweep: str) -> str | None:
-        """Of the training and validation images; None until they have been read."""
+        """Return the checksum of the training and validation images; None before they are read."""
         checksum: str | None = self._search(sweep).attribute("data_sha256")
         return checksum
 
@@ -252,13 +250,13 @@ class History:
         return ledger
 
     def _departures(self, sweep: str, record: RunRecord) -> list[str]:
-        """Return what a trial does that the paper does not; none where its record does not say."""
+        """Return how a trial departs from the paper; empty if no departures are recorded."""
         run = self._spool.run(run_key(sweep, record.stage, record.number))
         told = run.tags.get(DEPARTURES, "") if run else ""
         return told.split("; ") if told else []
 
     def _promised(self, sweep: str, confirmed: list[Candidate]) -> dict[str, float]:
-        """The value by which the search ranked each of these configurations, by its hash."""
+        """Return the value by which the search ranked each of these configurations, by hash."""
         search, hashes = self._search(sweep), {c.config_hash for c in confirmed}
         known = [record for record in search.records() if record.config_hash in hashes]
         metric = next(iter(search.goals))
@@ -280,7 +278,7 @@ class History:
         }
 
     def _eta(self, sweep: str, records: list[RunRecord]) -> float | None:
-        """Planned trials at the pace of those that have ended."""
+        """Estimate the seconds left, with the planned trials at the pace of the ended trials."""
         search = self._search(sweep)
         ended = sum(r.state not in ("running", "waiting") for r in records)
         planned = sum(search.attribute("planned", {}).values())
@@ -292,7 +290,7 @@ class History:
 
 
 def _state(search: Ledger, done: bool, running: bool) -> str:
-    """A driver that was killed could not say so: what it left as running was interrupted."""
+    """Return the sweep's state; `running`, left by a killed driver, becomes `interrupted`."""
     if done or running:
         return "done" if done else "running"
     noted: str = search.attribute("state", "interrupted")
@@ -328,8 +326,7 @@ PICTURES = (
 
 
 def summary(best: dict[str, Any]) -> str:
-    """The document of `best` in a few words: figures over all seeds, the search's gain, and the
-    configuration."""
+    """Summarise the document of `best`: metrics over all seeds, the search's gain, parameters."""
     n = len(best["seeds"])
     figures = (
         f"{name} {found['mean']:.5g}" + (f" ± {found['se']:.2g}" if found["se"] else "")
@@ -351,7 +348,7 @@ def nothing_yet(settings: Settings) -> str:
 
 
 def run_key(sweep: str, stage: str, number: int) -> str:
-    """What a trial's run is called in the spool."""
+    """Return the key of a trial's run in the outbox."""
     return f"{sweep}/{stage}/{number}"
 
 
@@ -360,7 +357,7 @@ def evaluation_path(settings: Settings, sweep: str) -> Path:
 
 
 def as_document(record: RunRecord) -> dict[str, Any]:
-    """For `--json`: numbers that JSON has no word for become null."""
+    """Return a trial for `--json`; non-finite numbers become null."""
     document = asdict(record)
     document["metrics"] = finite(record.metrics)
     document["conditions"] = conditions(record.metrics)
@@ -374,7 +371,7 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
 def _judged(
     candidate: Candidate, versus: Comparison | None, metric: str, promised: float | None
 ) -> dict[str, Any]:
-    """What is added to a candidate's description by the winner and by the search.
+    """Return a candidate's optimism, and its difference from the winner.
 
     optimism: the search's value, `promised`, minus the confirmed mean.
     """
@@ -387,7 +384,7 @@ def _judged(
 
 
 def _control(control: Candidate | None, winner: Candidate, metric: str) -> dict[str, Any] | None:
-    """The control as a candidate is described, beside the winner; its parameters are the file's."""
+    """Describe the control like a candidate, beside the winner; its parameters are the file's."""
     if control is None:
         return None
     versus = ranking.compare(control, winner, metric)

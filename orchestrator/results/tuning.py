@@ -1,11 +1,12 @@
 """Tuning curves: the best of n independent trials as n grows, with simultaneous confidence bands.
 
 The best of n draws from a distribution function F has the distribution function Fⁿ, so its median
-is F's quantile at 2^(−1/n).  A band that holds all of F with 95 % therefore holds all of the median
-tuning curve, whatever F is (Lourie, Cho and He 2023, arXiv:2311.09480); a mean would need bounds on
-the values.  F at the i-th of N sorted trials is Beta(i, N + 1 − i): each gets the same error, as
-large as all of them together allow (Aldor-Noiman et al. 2013, equal local levels).  This band is
-exact, and unlike that of Dvoretzky, Kiefer and Wolfowitz narrow where the best trials are.
+is F's quantile at 2^(−1/n).  A band that covers all of F with 95 % thus covers all of the median
+tuning curve, for any F (Lourie, Cho and He 2023, arXiv:2311.09480).  A mean would need bounds on
+the values.  F at the i-th of N sorted trials is Beta(i, N + 1 − i).  Each trial gets the same
+error, the largest that the joint confidence allows (Aldor-Noiman et al. 2013, equal local levels).
+This band is exact.  Unlike the band of Dvoretzky, Kiefer and Wolfowitz, it is narrow at the best
+trials.
 """
 
 import math
@@ -17,16 +18,16 @@ import numpy as np
 
 from orchestrator.records import Direction
 
-_STEPS = 14  # of the search for the level, each of which halves what is not known of it
+_STEPS = 14  # of the bisection for the level
 Ends = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
 class Best:
-    """The median of the best of n trials; an end that the trials do not bound is infinite."""
+    """Median and band of the best of n trials; an end that the trials do not bound is infinite."""
 
     trials: int
-    median: float  # infinite where most of the best would be trials without a result
+    median: float  # infinite if the median is a trial without a result
     low: float
     high: float
 
@@ -34,10 +35,11 @@ class Best:
 def tuning_curve(
     values: Sequence[float], direction: Direction, *, confidence: float = 0.95
 ) -> list[Best]:
-    """The curve for n = 1 to N, and the band that holds all of it with at least that confidence.
+    """Return the curve for n = 1 to N, with a band that covers all of it.
 
-    values: of all N trials, NaN for one without a result, which counts as worse than any other.
-    They are taken as independent draws from one distribution: by a sampler that does not learn.
+    values: of all N trials; NaN is a trial without a result and ranks below all results.  Trials
+    count as independent draws from one distribution, by a sampler that does not learn.  The band
+    covers the curve with at least `confidence`.
     """
     sign = 1.0 if direction == "maximize" else -1.0
     signed = sign * np.asarray(values, float)
@@ -50,7 +52,7 @@ def tuning_curve(
     for n in range(1, total + 1):
         quantile = 0.5 ** (1 / n)
         middle = ordered[math.ceil(total * quantile - 1e-9) - 1]
-        below = int(np.searchsorted(most, quantile))  # so many are surely lower than the median
+        below = int(np.searchsorted(most, quantile))  # trials surely below the median
         above = int(np.searchsorted(least, quantile))
         worst = ordered[below - 1] if below else -math.inf
         best = ordered[above] if above < total else math.inf
@@ -61,8 +63,10 @@ def tuning_curve(
 
 @cache
 def cdf_band(n: int, confidence: float) -> Ends:
-    """Least and most of F at each of n sorted draws, (n,) and (n,): all hold at once with exactly
-    that probability where F is continuous, else with more."""
+    """Return lower and upper bounds of F at each of n sorted draws, (n,) and (n,).
+
+    All bounds hold at once with probability `confidence`: exactly if F is continuous, else more.
+    """
     strict, loose = math.log((1 - confidence) / n), math.log(1 - confidence)
     for _ in range(_STEPS if n > 1 else 0):
         middle = (strict + loose) / 2
@@ -75,7 +79,10 @@ def cdf_band(n: int, confidence: float) -> Ends:
 
 
 def _equal_tailed(n: int, error: float) -> tuple[np.ndarray, np.ndarray]:
-    """The interval of each order statistic of n uniform draws that misses with that probability."""
+    """Return the ends of an interval for each order statistic of n uniform draws, (n,) and (n,).
+
+    Each interval misses with probability `error`.
+    """
     from scipy.special import betaincinv  # slow to import
 
     i = np.arange(1, n + 1)
@@ -83,10 +90,10 @@ def _equal_tailed(n: int, error: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _coverage(least: np.ndarray, most: np.ndarray) -> float:
-    """Probability that all order statistics of uniform draws lie within their intervals.
+    """Return the probability that all order statistics of uniform draws lie in their intervals.
 
     The count of draws up to t is a Poisson process, given that it ends at n (Khmaladze and
-    Shinjikashvili 2001): it is followed from one end of an interval to the next.
+    Shinjikashvili 2001).  The loop steps the process from one end of an interval to the next.
     """
     n = len(least)
     times = np.sort(np.concatenate([least, most, [1.0]]))
@@ -101,7 +108,7 @@ def _coverage(least: np.ndarray, most: np.ndarray) -> float:
 
 
 def _poisson(mean: float, n: int) -> np.ndarray:
-    """The probabilities of 0 to n − 1."""
+    """Return the Poisson probabilities of 0 to n − 1, (n,)."""
     from scipy.special import gammaln, xlogy
 
     k = np.arange(n)

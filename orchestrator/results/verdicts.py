@@ -1,14 +1,14 @@
 """Verdicts on candidates beside the winner, and the gain of a search over its control.
 
 "Not distinguishable" is no evidence of equivalence: few seeds distinguish nothing.  A margin, in
-the objective's unit, says which differences are of no importance.  Two one-sided t-tests then prove
-a difference smaller than it (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15).  The errors:
+the objective's unit, defines the unimportant differences.  Two one-sided t-tests then prove that a
+difference is below the margin (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15).  The errors:
 
-- worse: 5 % for all candidates together (Holm's correction over every pair, in `selection`);
-- equivalent: 5 % for each candidate, as is usual for equivalence.  A pair is declared equivalent
-  only where its own test says so, whichever of the two won, so choosing the winner adds no error.
+- worse: 5 % for all candidates together (Holm's correction over every pair, in `ranking`);
+- equivalent: 5 % for each candidate, as is usual for equivalence.  Only a pair's own test declares
+  it equivalent, whichever of the two won, so choosing the winner adds no error.
 
-`benchmarks/verdicts.py` counts the errors of both on simulated seeds.
+`benchmarks/verdicts.py` counts both errors on simulated seeds.
 """
 
 import math
@@ -24,11 +24,11 @@ _POWER = 0.8
 
 
 def verdict(versus: Comparison | None, direction: Direction, margin: float | None) -> Verdict:
-    """Judge a candidate by its difference from the winner; the winner itself by None.
+    """Judge a candidate by its difference from the winner; `versus` is None for the winner.
 
-    Without a margin nothing is equivalent.  Neither is a candidate that diverged at a seed: the
-    seeds that it survived say nothing of that one.  A difference that is significant and yet within
-    the margin is equivalent: the margin says that it is of no importance.
+    Without a margin no candidate is equivalent.  A candidate that diverged at a seed is never
+    equivalent: the other seeds are no evidence about that seed.  A significant difference within
+    the margin is equivalent, because the margin defines it as unimportant.
     """
     if versus is None:
         return "winner"
@@ -40,23 +40,25 @@ def verdict(versus: Comparison | None, direction: Direction, margin: float | Non
 
 
 def p_equivalence(versus: Comparison, margin: float) -> float | None:
-    """Return the larger p-value of two one-sided t-tests, against a difference of -margin or less
-    and against one of margin or more; None where there is no t-test."""
+    """Return the larger p-value of two one-sided t-tests; None without a t-test.
+
+    The tests are against a difference of -margin or less, and against one of margin or more.
+    """
     from scipy.special import stdtr  # slow to import
 
     if versus.difference is None or versus.se is None or versus.degrees is None:
         return None
-    distance = margin - abs(versus.difference)  # to the nearer bound, whose p-value is the larger
+    distance = margin - abs(versus.difference)  # to the nearer bound, which has the larger p-value
     if not versus.se:
         return 0.0 if distance > 0 else 1.0
     return float(stdtr(versus.degrees, -distance / versus.se))
 
 
 def detectable(versus: Comparison) -> float | None:
-    """Return the smallest true difference that these seeds show with a power of 80 %.
+    """Return the smallest true difference that these seeds detect with a power of 80 %.
 
-    By a two-sided t-test at 5 %, from the observed standard error of the difference; None where
-    there is no t-test.
+    The test is a two-sided t-test at 5 % with the observed standard error of the difference.
+    Without a t-test the result is None.
     """
     if versus.se is None or versus.degrees is None:
         return None
@@ -65,9 +67,9 @@ def detectable(versus: Comparison) -> float | None:
 
 @cache
 def _detectable_errors(degrees: float) -> float:
-    """Solve for the noncentrality at which t exceeds its two-sided 5 % bound with 80 %.
+    """Solve for the noncentrality at which t exceeds its two-sided 5 % bound in 80 % of cases.
 
-    The other tail adds less than 1e-5 there, and scipy's is often not a number.
+    The other tail is left out: it adds less than 1e-5, and scipy often returns NaN for it.
     """
     from scipy.special import nctdtr, stdtrit  # slow to import
 
@@ -95,9 +97,9 @@ def difference(versus: Comparison | None) -> dict[str, Any] | None:
 def gain(
     winner: Candidate, control: Candidate | None, metric: str, direction: Direction
 ) -> dict[str, Any] | None:
-    """Describe winner minus control for `--json`, better is positive whatever the direction.
+    """Describe winner minus control for `--json`; positive is better for either direction.
 
-    None without a control, or where the seeds allow no t-test.
+    The result is None without a control, or if the seeds allow no t-test.
     """
     versus = compare(winner, control, metric) if control is not None else None
     if versus is None or versus.difference is None or versus.ci95 is None:
@@ -107,9 +109,9 @@ def gain(
 
 
 def gain_in_words(best: Mapping[str, Any]) -> str | None:
-    """Say what the search gained over its control, from the document of `best`.
+    """Describe the search's gain over its control in words, from the document of `best`.
 
-    None where that is unknown.
+    The result is None if the gain is unknown.
     """
     found, baseline = best.get("gain"), best.get("baseline")
     if found is None or baseline is None:
@@ -133,9 +135,9 @@ def gain_in_words(best: Mapping[str, Any]) -> str | None:
 def rivals_in_words(
     rivals: Iterable[tuple[str, Mapping[str, Any]]], metric: str, margin: float | None
 ) -> str | None:
-    """Name the candidates behind the winner by their verdicts, from their labels and documents.
+    """List the other candidates by verdict in words, from their labels and documents.
 
-    None where there is no margin, or no rival.
+    The result is None without a margin, or without other candidates.
     """
     if margin is None:
         return None
@@ -160,7 +162,7 @@ def though(candidate: Mapping[str, Any]) -> str:
 
 
 def _better(value: float, direction: Direction) -> float:
-    return value if direction == "maximize" else 0.0 - value  # -0.0 would be printed
+    return value if direction == "maximize" else 0.0 - value  # avoids printing -0.0
 
 
 def _amount(value: float, metric: str) -> str:

@@ -1,4 +1,4 @@
-"""How the studies' database is reached: a SQLite file, or a server that may go away meanwhile."""
+"""Connections to the studies' database: a SQLite file, or a server that may go away."""
 
 import sqlite3
 from pathlib import Path
@@ -13,11 +13,11 @@ from orchestrator.settings import Settings
 
 
 class _Connection(sqlite3.Connection):
-    """Waits for the disk at checkpoints alone: a trial is twenty transactions.
+    """SQLite connection that syncs only at WAL checkpoints, since a trial is twenty transactions.
 
-    A killed process loses nothing by that. A power cut may take the last moments, which trials go
-    through again from their checkpoints, but no attempt that a worker has heard of: the ledger
-    makes those durable first.
+    A killed process loses nothing. A power cut may lose the last moments, which trials repeat from
+    their checkpoints. No attempt that a worker has received is lost: the study makes attempts
+    durable first.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -26,7 +26,7 @@ class _Connection(sqlite3.Connection):
 
 
 _SQLITE = {"factory": _Connection, "timeout": 60}  # seconds to wait for another process's write
-_POSTGRESQL = {  # what this side makes of silence; libpq's names, seconds but for the last
+_POSTGRESQL = {  # when a silent server counts as lost; libpq's names, seconds except the last
     "connect_timeout": 10,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -37,10 +37,10 @@ _SHUT_DOWN = ("08", "57P")  # SQLSTATE classes: connection exception, operator i
 
 
 def url_of(settings: Settings) -> URL:
-    """Raises EnvironmentUnusable where AAE_STUDY_URI is none."""
+    """Return the database's address. Raises EnvironmentUnusable if AAE_STUDY_URI is invalid."""
     try:
         return make_url(settings.study_uri)
-    except (sqlalchemy.exc.ArgumentError, ValueError):  # whose words may quote the password
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # the message may quote the password
         raise EnvironmentUnusable(
             "AAE_STUDY_URI is no database address; write it as "
             "postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE, the password URL-encoded"
@@ -58,7 +58,7 @@ def connect_arguments(url: URL) -> dict[str, Any]:
 
 
 def make_durable(engine: Engine) -> None:
-    """Bring what was written so far to the disk; a server has done so by itself."""
+    """Write all commits so far to the disk; a server has already done so by itself."""
     if engine.name == "sqlite":
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
@@ -72,7 +72,7 @@ def unusable(url: URL, error: Exception) -> EnvironmentUnusable:
 
 
 def shown(url: URL) -> str:
-    """The address without user, password and options."""
+    """Return the address without user, password and options."""
     place = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
     return str(place)
 
@@ -85,7 +85,7 @@ def without_password(text: str, url: URL) -> str:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether it came of a server that has closed the connection, or cannot be reached."""
+    """Return True if the cause is a server that closed the connection or is out of reach."""
     return any(
         isinstance(each, DBAPIError)
         and (each.connection_invalidated or _sqlstate(each).startswith(_SHUT_DOWN))
@@ -94,8 +94,8 @@ def is_away(error: BaseException) -> bool:
 
 
 def _sqlstate(error: DBAPIError) -> str:
-    """PostgreSQL's code; where no server has told the error, that of a lost connection."""
-    state = getattr(error.orig, "sqlstate", "")  # SQLite has none
+    """Return PostgreSQL's error code; without a reply of a server, the lost connection's code."""
+    state = getattr(error.orig, "sqlstate", "")  # SQLite's errors have none
     if state is None and isinstance(error, sqlalchemy.exc.OperationalError):
         return "08000"
     return state or ""

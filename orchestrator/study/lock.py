@@ -1,10 +1,10 @@
-"""Who drives a sweep: one process at most, whatever its host and its home.
+"""The lock on a sweep: at most one driver, whatever its host and its home.
 
-The lock is where the study is, and dies with its holder: beside a SQLite file a file lock, in
-PostgreSQL an advisory lock of a connection that is kept for nothing else.  A server lets go of a
-connection that has fallen silent after 20 seconds at the earliest; its holder notices within 11,
-and of one that was closed at once.  Whoever takes the lock of a server that has just started
-gives its last holder a moment to notice.
+The lock is stored with the study and ends with its holder.  Beside a SQLite file the lock is a file
+lock, in PostgreSQL an advisory lock of a connection without other use.  The server drops a silent
+connection after 20 seconds at the earliest.  The holder notices a silent server within 11 seconds
+and a closed connection at once.  A driver that takes the lock of a server that has just started
+waits a moment, so that the last holder notices first.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ from orchestrator.errors import LedgerLost, SweepHeld
 from orchestrator.settings import Settings
 from orchestrator.study import database
 
-_BEAT_SECONDS = 1.0  # between two words with the server
-_GRACE_SECONDS = 5  # after a server's start, for those who held a lock before it
-_NAME = "aae-sweep "  # of the connection, before "PID@HOST"; PostgreSQL keeps 63 bytes
+_BEAT_SECONDS = 1.0  # between two queries to the server
+_GRACE_SECONDS = 5  # after a server's start, for drivers that held a lock before it
+_NAME = "aae-sweep "  # the connection's name starts so, then "PID@HOST"; PostgreSQL keeps 63 bytes
 
 _TAKE = text("SELECT pg_try_advisory_lock(:key)")
 _GRACE = text(
     "SELECT pg_sleep(greatest(0, :grace -"
     " extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())))"
 )
-_PATIENCE = text(  # of the server with a holder that has fallen silent; the last one is in ms
+_PATIENCE = text(  # how long the server keeps a silent holder's connection: seconds, the last in ms
     "SELECT set_config('tcp_keepalives_idle', '20', false),"
     " set_config('tcp_keepalives_interval', '5', false),"
     " set_config('tcp_keepalives_count', '4', false),"
@@ -65,7 +65,7 @@ class Holder:
 
 
 class Lease:
-    """A sweep that is held."""
+    """The lock on a sweep, held by this process."""
 
     def __init__(self, settings: Settings, connection: Connection | None) -> None:
         self._settings = settings
@@ -73,7 +73,7 @@ class Lease:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Raise LedgerLost out of a `with`, in the main thread, as soon as the hold is gone."""
+        """Raise LedgerLost in the main thread, out of a `with`, as soon as the lock is lost."""
         lost = threading.Event()
         try:
             with ExitStack() as stack:
@@ -88,9 +88,9 @@ class Lease:
 
 @contextmanager
 def held(settings: Settings, sweep_id: str) -> Iterator[Lease]:
-    """Hold the sweep against other drivers; the lock dies with its holder.
+    """Hold the sweep's lock against other drivers; the lock ends with this process.
 
-    Raises SweepHeld, saying who holds it, and LedgerLost where its server goes away meanwhile.
+    Raises SweepHeld, which names the holder, and LedgerLost if the server goes away meanwhile.
     """
     settings.sweep_folder(sweep_id).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -146,8 +146,8 @@ def _file_held(settings: Settings, sweep_id: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     note = path.with_suffix(".json")
     try:
-        with FileLock(path, timeout=1):  # `is_held` may just be looking
-            with suppress(OSError):  # for people only: a full disk must not keep `gc` out
+        with FileLock(path, timeout=1):  # `is_held` may take the lock for a moment
+            with suppress(OSError):  # only people read the note: a full disk must not stop `gc`
                 note.write_text(json.dumps(vars(Holder.here())))
             yield
     except Timeout:
@@ -155,7 +155,7 @@ def _file_held(settings: Settings, sweep_id: str) -> Iterator[None]:
 
 
 def _lock_file(settings: Settings, sweep_id: str) -> Path:
-    """Beside a SQLite study, which several homes may share; else in the home."""
+    """Return the lock file: beside a SQLite study, which homes may share, else in the home."""
     file = database.sqlite_file(database.url_of(settings))
     root = file.absolute().parent if file else settings.home
     return root / "sweeps" / sweep_id / "driver.lock"
@@ -164,7 +164,7 @@ def _lock_file(settings: Settings, sweep_id: str) -> Path:
 def _noted(note: Path) -> Holder | None:
     try:
         return Holder(**json.loads(note.read_text()))
-    except (OSError, ValueError, TypeError):  # just being written
+    except (OSError, ValueError, TypeError):  # another process is writing the note
         return None
 
 
@@ -197,7 +197,7 @@ def _server_held(settings: Settings, sweep_id: str) -> Iterator[Connection]:
             yield connection
         except BaseException as error:
             if database.is_away(error):
-                connection.invalidate()  # nothing to say good-bye to
+                connection.invalidate()  # the server cannot receive an orderly close
             raise
 
 
@@ -210,13 +210,13 @@ def _holder_on_server(connection: Connection, sweep_id: str) -> Holder | None:
 
 
 def _key(sweep_id: str) -> int:
-    """PostgreSQL knows advisory locks by 64 bits."""
+    """Return the 64-bit key of the sweep's advisory lock in PostgreSQL."""
     return int.from_bytes(hashlib.sha256(sweep_id.encode()).digest()[:8], signed=True)
 
 
 @contextmanager
 def _watching(connection: Connection, lost: threading.Event) -> Iterator[None]:
-    """Once the server has closed the connection, or says nothing, interrupt the main thread."""
+    """Interrupt the main thread once the server closes the connection or does not answer."""
     before = signal.signal(signal.SIGUSR2, signal.default_int_handler)
     over, told = socket.socketpair()
     watcher = threading.Thread(target=_watch, args=(connection, over, lost), daemon=True)

@@ -28,10 +28,10 @@ from orchestrator.sweepfile.spec import PrunerSpec, SamplerSpec, SweepSpec
 
 
 def build_sampler(spec: SweepSpec, number: int) -> BaseSampler:
-    """A fresh one per ask: what it suggests survives a restart of the driver.
+    """Build a new sampler for each trial, so that suggestions survive a restart of the driver.
 
-    Optuna takes seeds of 32 bits. Two trials with one seed (1e-4 for 1,000 trials) may be suggested
-    the same parameters, which then end as a repeat.
+    Optuna takes seeds of 32 bits. Two trials with one seed (probability 1e-4 for 1,000 trials) may
+    get the same parameters; the second trial then ends as a repeat.
     """
     assert spec.search is not None
     sampler: SamplerSpec = spec.search.sampler
@@ -48,9 +48,9 @@ def build_sampler(spec: SweepSpec, number: int) -> BaseSampler:
             return GPSampler(
                 n_startup_trials=sampler.startup_trials,
                 seed=seed,
-                warn_independent_sampling=False,  # conditional parameters are meant to be
+                warn_independent_sampling=False,  # intended for conditional parameters
             )
-        case "qmc":  # one sequence: its position is the study's, its scrambling the file's
+        case "qmc":  # one sequence: the study gives its position, the file its scrambling
             seed = stream_seed(spec.seed, "qmc") % 2**32
             return _Sequence(space.distributions(spec.search.space), seed)
         case "grid":
@@ -79,10 +79,10 @@ def build_pruner(spec: SweepSpec) -> BasePruner:
 
 
 class _Sequence(QMCSampler):
-    """Every parameter has its own coordinate from the first trial on, conditional ones too.
+    """QMC sampler with a coordinate for each parameter, even conditional, from the first trial on.
 
-    Optuna's takes the space from the first trial that ends: until then, and for parameters that
-    trial did not have, it would draw at random, by the same seed in every trial.
+    Optuna's QMCSampler takes the space from the first trial that ends. Until then, and for
+    parameters which that trial lacks, QMCSampler draws at random, by the same seed in every trial.
     """
 
     def __init__(self, distributions: Mapping[str, BaseDistribution], seed: int) -> None:

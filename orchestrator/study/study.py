@@ -1,8 +1,8 @@
-"""The ledger: two Optuna studies per sweep, and the only truth about its trials.
+"""The study: two Optuna studies per sweep, and the only truth about its trials.
 
-`<sweep>/search` asks the sampler; `<sweep>/confirm` is a queue of (winner, fresh seed) pairs that
-no sampler ever sees.  Every start, epoch and end of a trial is written here, so that whoever starts
-the sweep again finds what was lost and from which checkpoint it goes on.
+`<sweep>/search` uses the sampler.  `<sweep>/confirm` is a queue of (candidate, fresh seed) pairs
+and uses no sampler.  The driver writes every start, epoch and end of a trial here.  The next driver
+reads here which trials were lost and from which checkpoints they resume.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,14 +40,14 @@ _ENDS: dict[str, OptunaState] = {
     "diverged": OptunaState.FAIL,
     "failed": OptunaState.FAIL,
 }
-WISHES = {  # attribute `wish` of a running sweep's search
+WISHES = {  # control requests: attribute `wish` of a running sweep's search
     "pause": "finishing the epochs under way, and waiting",
     "drain": "finishing the epochs under way",
     "now": "leaving at once",
 }
-_OF_ITS_END = ("end", "reason", "node", "started")  # what a retry leaves behind
-_NOT_TRAINED = {"repeats", "taken_from"}  # told to the sampler alone
-_NOT_ASKED_FOR = {"retry_of", "taken_from"}  # beside what the sampler was asked for
+_OF_ITS_END = ("end", "reason", "node", "started")  # attributes that a retry does not copy
+_NOT_TRAINED = {"repeats", "taken_from"}  # mark trials that only the sampler uses
+_NOT_ASKED_FOR = {"retry_of", "taken_from"}  # mark trials that no sampler suggested
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Assignment:
     attempt: int  # counted from 1
     config: TrialConfig
     resume: Path | None  # the last good checkpoint of an earlier attempt
-    params: Mapping[str, Any] = field(default_factory=dict)  # of the search, by path
+    params: Mapping[str, Any] = field(default_factory=dict)  # of the search space, by path
 
 
 def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
-    """The database of all studies. A reader creates no file: one not there reads as empty."""
+    """Open the database of all studies. A reader creates no file: a missing file reads as empty."""
     url = database.url_of(settings)
     file = database.sqlite_file(url)
     if file is None:
@@ -85,7 +85,7 @@ def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
 
 
 def sweep_ids(storage: BaseStorage) -> list[str]:
-    """Every sweep of the storage, oldest first."""
+    """Return the id of every sweep in the storage, oldest first."""
     studies = storage.get_all_studies()
     return [
         s.study_name.removesuffix("/search") for s in studies if s.study_name.endswith("/search")
@@ -93,7 +93,7 @@ def sweep_ids(storage: BaseStorage) -> list[str]:
 
 
 class _Live:
-    """A trial in the making, its attributes at hand: the driver is their only writer."""
+    """An unfinished trial with a cache of its attributes, which only the driver writes."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
@@ -112,7 +112,7 @@ class _Live:
 
 
 class Ledger:
-    """One stage of one sweep."""
+    """The study of one stage of one sweep."""
 
     def __init__(self, study: optuna.Study, stage: Stage, storage: RDBStorage) -> None:
         self.study = study
@@ -123,7 +123,7 @@ class Ledger:
 
     @classmethod
     def create(cls, storage: RDBStorage, spec: SweepSpec, stage: Stage) -> "Ledger":
-        """Open the stage's study, made on the first call."""
+        """Open the stage's study; the first call creates the study."""
         study = optuna.create_study(
             storage=storage,
             study_name=f"{spec.sweep_id}/{stage}",
@@ -138,7 +138,7 @@ class Ledger:
 
     @classmethod
     def read(cls, storage: RDBStorage, sweep_id: str, stage: Stage) -> "Ledger | None":
-        """The stage's study for looking only; None if it has not begun."""
+        """Open the stage's study for readers; return None if the stage has not begun."""
         try:
             study = optuna.load_study(
                 storage=storage, study_name=f"{sweep_id}/{stage}", sampler=RandomSampler(seed=0)
@@ -147,14 +147,14 @@ class Ledger:
             return None
         return cls(study, stage, storage)
 
-    # -- what is to be done ------------------------------------------------------------------
+    # -- next trials --------------------------------------------------------------------------
 
     def unfinished(self) -> list[int]:
-        """Trials that some earlier driver started and never ended, oldest first."""
+        """Return the numbers of trials that earlier drivers started but did not end, in order."""
         return [t.number for t in self._trials(OptunaState.RUNNING)]
 
     def settle(self, spec: SweepSpec) -> None:
-        """Finish what an earlier driver died in the middle of: to ask for a trial, or to end it."""
+        """Reconcile the trials that an earlier driver was suggesting or ending when it died."""
         for trial in self._trials(OptunaState.RUNNING):
             known = trial.user_attrs
             if "end" in known:
@@ -167,7 +167,7 @@ class Ledger:
                 self._end_repeat(trial.number)
 
     def asked(self) -> int:
-        """How many trials have ever been asked for; neither a retry nor a repeat is another."""
+        """Return the number of trials suggested so far; retries and repeats do not count."""
         trials = self.study.get_trials(deepcopy=False)
         return sum(
             t.state != OptunaState.WAITING
@@ -176,7 +176,7 @@ class Ledger:
         )
 
     def since_best(self) -> int:
-        """How many trials have been completed since the best one."""
+        """Return the number of trials completed since the best trial."""
         complete = self._trials(OptunaState.COMPLETE)
         complete.sort(key=lambda trial: trial.datetime_complete or datetime.max)
         complete = [
@@ -192,19 +192,20 @@ class Ledger:
         return len(values) - 1 - values.index(best(values))
 
     def ask(self, spec: SweepSpec) -> Assignment | None:
-        """Let the sampler suggest the next trial; it depends on the file's seed and the number
-        alone (and, for samplers that learn, on the trials told so far).
+        """Let the sampler suggest the next trial; return None if the suggestion is a repeat.
 
-        None where it suggests what was asked for before: nothing is to be trained, ask again.
+        After None there is nothing to train: call `ask` again.  The suggestion depends only on the
+        file's seed and the trial's number, and for samplers that learn also on finished trials.
         """
         number, place = self._next(spec)
         self._suggest(spec, number, place, self.study.ask)
         return None if self._end_repeat(number) else self.next_attempt(number, spec)
 
     def learn(self, other: str, records: Iterable[RunRecord], spec: SweepSpec) -> int:
-        """Tell the sampler of another sweep's finished trials, given with their parameters here.
+        """Add another sweep's finished trials, with their parameters in this sweep's space.
 
-        They are known to it alone: nobody counts, ranks or confirms them.  Returns how many.
+        Only the sampler uses these trials: they are not counted, ranked or confirmed.  Returns the
+        number of trials.
         """
         assert spec.search is not None
         known = {t.user_attrs.get("taken_from") for t in self.study.get_trials(deepcopy=False)}
@@ -225,7 +226,7 @@ class Ledger:
         return taken
 
     def enqueue(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Queue confirmations, each {"params", "seed", "group"}, once only."""
+        """Queue confirmations, each with "params" and "seed"; skip those queued before."""
         trials = self.study.get_trials(deepcopy=False)
         known = [(t.user_attrs["params"], t.user_attrs["seed"]) for t in trials]
         for entry in entries:
@@ -233,7 +234,7 @@ class Ledger:
                 self.study.enqueue_trial({}, user_attrs=dict(entry))
 
     def pop(self, spec: SweepSpec) -> Assignment | None:
-        """The next queued confirmation."""
+        """Return the next queued confirmation; None if the queue is empty."""
         if not self._trials(OptunaState.WAITING):
             return None
         trial = self.study.ask()
@@ -241,12 +242,13 @@ class Ledger:
         return self.next_attempt(trial.number, spec)
 
     def retry(self, *, out_of_gpu_memory: bool = False) -> dict[int, int]:
-        """Take every failed trial up again: the new numbers of these, by the old ones.
+        """Retry every failed trial; return the new trials' numbers, keyed by the old ones.
 
-        Those that ran out of GPU memory would do so again, and are left unless asked for.
+        Trials that ran out of GPU memory would do so again; only `out_of_gpu_memory` retries them.
 
-        Optuna reopens no trial that was told. Its successor is one that a driver has lost: same
-        parameters, seed and checkpoint, another attempt; it stands in the old one's place.
+        Optuna cannot reopen a finished trial, so a retry is a new trial that replaces the old one.
+        Like a trial whose driver was lost, a retry keeps parameters, seed and checkpoint, and
+        continues with another attempt.
         """
         over = set(self._retries().values())
         failed = [
@@ -274,7 +276,7 @@ class Ledger:
         known = live.attributes
         config = spec.stage_config(self.stage, known["params"], known["seed"])
         live.note(attempts=known.get("attempts", 0) + 1, config_hash=config.config_hash)
-        # whatever happens, the attempt's folder is its own
+        # even after a power cut, no later attempt may get this attempt's folder
         database.make_durable(self._storage.engine)
         checkpoint = live.progress.get("checkpoint")
         return Assignment(
@@ -286,7 +288,7 @@ class Ledger:
             known["params"],
         )
 
-    # -- what happened -----------------------------------------------------------------------
+    # -- events of a trial --------------------------------------------------------------------
 
     def started(self, number: int, node: str, resumed_epoch: int | None) -> None:
         live = self._live(number)
@@ -308,9 +310,10 @@ class Ledger:
         gpu_seconds: float = 0.0,
         violations: Mapping[str, float] | None = None,
     ) -> None:
-        """Note a finished epoch; a repeated one keeps its first values.
+        """Record a finished epoch; a repeated epoch keeps its first values.
 
-        goals: the objective first; None, as are `violations`, where the epoch was not validated.
+        goals: the objectives' values, the main one first.  `goals` and `violations` are None if
+        the epoch was not validated.
         """
         live = self._live(number)
         before = live.progress
@@ -333,16 +336,16 @@ class Ledger:
             return
         if len(goals) == 1:
             live.trial.report(goals[0], epoch)
-        else:  # `Trial.report` refuses
+        else:  # `Trial.report` refuses several objectives
             self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, goals[0])
 
     def should_prune(self, number: int) -> bool:
         if len(self.study.directions) > 1:
             return False
-        return bool(self._live(number).trial.should_prune())  # numpy's, from some pruners
+        return bool(self._live(number).trial.should_prune())  # some pruners return numpy's bool
 
     def epochs(self, number: int) -> int:
-        """The last epoch heard of, in any attempt."""
+        """Return the last recorded epoch of any attempt."""
         return int(self._live(number).progress.get("epochs", 0))
 
     def end(self, number: int, state: TrialState, value: float | None, reason: str | None) -> None:
@@ -355,11 +358,13 @@ class Ledger:
         self.study.tell(number, values, _ENDS[state])
         del self._open[number]
 
-    # -- what is known -----------------------------------------------------------------------
+    # -- records ------------------------------------------------------------------------------
 
     def records(self) -> list[RunRecord]:
-        """Every trial, a retried one as its retry, a repeat as its first; of its metrics, the
-        goals' last values."""
+        """Return a record of each trial; its metrics are the objectives' last values.
+
+        A retry stands for the trial that it replaces. Repeats have no record of their own.
+        """
         goals, over = list(self.goals), set(self._retries().values())
         trials = self.study.get_trials(deepcopy=False)
         return [
@@ -370,7 +375,7 @@ class Ledger:
 
     @property
     def goals(self) -> dict[str, Direction]:
-        """The objective first."""
+        """Direction of each objective, the main one first."""
         names = [self.attribute("objective"), *self.attribute("also", [])]
         towards: dict[StudyDirection, Direction] = {
             StudyDirection.MINIMIZE: "minimize",
@@ -384,14 +389,14 @@ class Ledger:
         return len(ended) - others - len(self._retries())
 
     def gpu_hours(self) -> float:
-        """Of all epochs so far, repeated ones too."""
+        """Return the GPU hours of all epochs so far, including repeated epochs."""
         trials = self.study.get_trials(deepcopy=False)
         seconds = (t.user_attrs.get("progress", {}).get("gpu_seconds", 0.0) for t in trials)
         return float(sum(seconds)) / 3600
 
     @property
     def repeats(self) -> Repeats:
-        """The configurations that have been asked for."""
+        """The configurations suggested so far."""
         if self._repeats is None:
             trials = self.study.get_trials(deepcopy=False)
             known = [(t.number, t.user_attrs) for t in trials if "retry_of" not in t.user_attrs]
@@ -409,15 +414,17 @@ class Ledger:
         self.study.sampler = build_sampler(spec, place)
         trial = ask()
         params = space.suggest(trial, spec.search.space)
-        self.study.sampler = RandomSampler(seed=0)  # the grid sampler's `tell` raises
+        self.study.sampler = RandomSampler(seed=0)  # the grid sampler would raise in `tell`
         self._open[number] = _Live(trial)
         seed = search_seed(spec.seed, place)
         config_hash = spec.trial_config(params, seed).config_hash
         self._open[number].note(params=params, config_hash=config_hash, seed=seed)
 
     def _end_repeat(self, number: int) -> bool:
-        """A configuration that was asked for before ends as it did then, as far as that is known;
-        the sampler is told so, and nobody else."""
+        """End a trial that repeats a configuration; return False if the configuration is new.
+
+        The trial gets the first trial's result so far, which only the sampler uses.
+        """
         live = self._live(number)
         first = self.repeats.of(number, live.attributes["config_hash"])
         if first is None:
@@ -437,22 +444,24 @@ class Ledger:
 
     @staticmethod
     def _constrain(live: _Live, violations: Mapping[str, float]) -> None:
-        """Once: a driver may have died right after it."""
+        """Set each constraint once: an earlier driver may have died right after setting it."""
         for name, value in violations.items():
             if name not in live.trial.constraints:
                 live.trial.set_constraint(name, value)
 
     def _asked_again(self, trial: FrozenTrial) -> Trial:
-        """What was suggested already stays."""
+        """Return a started trial for further suggestions; existing suggestions stay."""
         self.study.sampler.before_trial(self.study, trial)
         return Trial(self.study, trial._trial_id)
 
     def _next(self, spec: SweepSpec) -> tuple[int, int]:
-        """Number and place of the trial to come. What the file says of it is fixed by its place:
-        a share, a start."""
+        """Return number and place of the next trial, after enqueuing its fixed parameters.
+
+        The place alone determines the parameters that the file fixes: a share, a start.
+        """
         trials = self._trials()
         waiting = [t.number for t in trials if t.state == OptunaState.WAITING]
-        number = waiting[0] if waiting else len(trials)  # a driver died right here, or none did
+        number = waiting[0] if waiting else len(trials)  # a driver may have died right here
         place = _place(number, trials)
         fixed = _fixed(spec, place)
         if fixed and not waiting:
@@ -460,7 +469,7 @@ class Ledger:
         return number, place
 
     def _retries(self) -> dict[int, int]:
-        """What each retry is one of, by number."""
+        """Return the number of each retried trial, keyed by its retry's number."""
         trials = self.study.get_trials(deepcopy=False)
         attributes = ((t.number, t.user_attrs.get("retry_of")) for t in trials)
         return {number: old for number, old in attributes if old is not None}
@@ -468,7 +477,7 @@ class Ledger:
     def _live(self, number: int) -> "_Live":
         if number not in self._open:
             frozen = self.study.get_trials(deepcopy=False)[number]
-            # Optuna has no public way to go on with a trial that another process asked for.
+            # Optuna has no public way to continue a trial that another process started.
             self._open[number] = _Live(Trial(self.study, frozen._trial_id))
         return self._open[number]
 
@@ -477,12 +486,12 @@ class Ledger:
 
 
 def _place(number: int, trials: Sequence[FrozenTrial]) -> int:
-    """Among the trials that were asked for: where there are no others, a trial's number."""
+    """Return the trial's number, not counting the earlier trials that no sampler suggested."""
     return number - sum(bool(_NOT_ASKED_FOR & t.user_attrs.keys()) for t in trials[:number])
 
 
 def _fixed(spec: SweepSpec, place: int) -> dict[str, Any]:
-    """What the sampler is not asked for, at this place of the search; as Optuna keeps it."""
+    """Return the parameters that the file fixes at this place, as Optuna stores them."""
     assert spec.search is not None
     fixed = {}
     if spec.search.balance is not None:
@@ -495,18 +504,19 @@ def _fixed(spec: SweepSpec, place: int) -> dict[str, Any]:
 
 
 def search_seed(seed: int, number: int) -> int:
-    """An even seed of 32 bits, short enough to type; confirm_seed's are odd, so no confirmation
-    repeats a seed that the search has seen.
+    """Return an even seed of 32 bits, short enough to type.
+
+    confirm_seed returns odd seeds, so no confirmation repeats a seed of the search.
 
     Some two of n trials have the same seed with a probability of about n²/2³²: 1e-5 for 200
-    trials, 2 % for 10,000. They then start from the same noise, as all candidates of a
-    confirmation do on purpose; their settings differ, so neither repeats the other.
+    trials, 2 % for 10,000. Such trials start from the same noise, as all candidates of a
+    confirmation do on purpose. Their settings differ, so neither trial repeats the other.
     """
     return stream_seed(seed, "search", number) >> 32 << 1
 
 
 def confirm_seed(seed: int, index: int) -> int:
-    """The same for every candidate, so that candidates are compared seed by seed.
+    """Return an odd seed, the same for every candidate: candidates are compared seed by seed.
 
     Some two of n seeds are equal with a probability of about n²/2³²: 2e-8 for 10 seeds.
     """
@@ -550,7 +560,7 @@ def _last_value(trial: FrozenTrial) -> float | None:
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
-    """From its first worker's start to its end, or to now."""
+    """Return the seconds from the first worker's start to the trial's end, or to now."""
     started = trial.user_attrs.get("started")
     if started is None:
         return None

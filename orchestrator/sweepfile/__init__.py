@@ -1,1 +1,1 @@
-"""The sweep file: read, checked and resolved."""
+"""Read, check and resolve sweep files."""

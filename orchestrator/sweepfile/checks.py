@@ -1,4 +1,4 @@
-"""Whether a sweep goes with its data: what no sweep file shows, asked before anything starts."""
+"""Check a sweep against its data before anything starts. The file alone cannot show this."""
 
 import torch
 
@@ -24,9 +24,9 @@ _OF_LABELS = frozenset(
 
 
 def require_compatible(spec: SweepSpec, data: TrainingData) -> None:
-    """Raises SpecError where the file's own configuration cannot be trained on these data.
+    """Raise SpecError if the file's own configuration cannot be trained on these data.
 
-    What the search varies is left to its trials.
+    Problems of searched settings are left to the trials.
     """
     searched = spec.search.space if spec.search else {}
     found = {path: m for path, m in _problems(spec, data).items() if path not in searched}
@@ -38,7 +38,7 @@ def require_compatible(spec: SweepSpec, data: TrainingData) -> None:
 
 
 def require_known_classes(spec: SweepSpec, data: TrainingData, test: TestData) -> None:
-    """Raises DataError where a model of classes would meet one that no training image is of."""
+    """Raise DataError if the model reads labels and no training image has a test image's class."""
     reads_labels = ARCHITECTURES[spec.model.kind].labels != "none"
     if reads_labels and test.y is not None and test.y.max() >= data.classes:
         raise DataError(

@@ -1,8 +1,8 @@
-"""A sweep file's text, the files that it extends, and `--set` on top, to a SweepSpec; or every
-problem at once.
+"""Turn a sweep file, the files that it extends and the `--set` overrides into a SweepSpec.
 
-The file is YAML 1.2 (so 1e-4 is a number and `no` a word), read node by node: that keeps the line
-of every key, sees a repeated one, and never builds an object that the file asks for.
+All problems are reported at once. The file is YAML 1.2, so 1e-4 is a number and `no` a word. The
+loader reads the file node by node. This keeps the line of every key, finds duplicate keys and never
+builds an object that the file names.
 """
 
 import json
@@ -26,7 +26,7 @@ from orchestrator.sweepfile.parameters import PARAMETER_KEYS, Parameter, TrialSp
 from orchestrator.sweepfile.spec import SweepSpec
 
 _MAX_BYTES = 256 * 1024
-_MAX_NODES = 20_000  # aliases expanded
+_MAX_NODES = 20_000  # after expansion of aliases
 _MAX_DEPTH = 20
 _OVERRIDE = r"\s*[^\s.=]+(\.[^\s.=]+)*\s*="
 _EXTENDS = "extends"
@@ -37,7 +37,7 @@ _TEXT_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp"))
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepSpec:
     """Read a sweep file; `overrides` are `key.path=value`, as given to `--set`.
 
-    Raises SpecError. What is odd but not wrong is in the spec's `notes`.
+    Raises SpecError. Odd but valid settings are listed in the spec's `notes`.
     """
     path = Path(path)
     try:
@@ -50,9 +50,10 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepSpec:
 def parse_sweep(
     text: str, source: str, overrides: Sequence[str] = (), *, folder: Path | None = None
 ) -> SweepSpec:
-    """Read a sweep from text.
+    """Read a sweep from text. Raises SpecError.
 
-    A relative `extends` or `data.path` starts at `folder`; in overrides, at the current folder.
+    A relative `extends` or `data.path` is resolved against `folder`, in an override against the
+    current folder.
     """
     folder = folder or Path.cwd()
     try:
@@ -63,7 +64,7 @@ def parse_sweep(
         draft.override(override)
     draft.anchor_data_path(Path.cwd())
     spec, messages = _validate(draft.document)
-    unread = {problem.path for problem in draft.problems}  # wrong in every other way too
+    unread = {problem.path for problem in draft.problems}  # other messages there are consequences
     wrong = [draft.problem(path, message) for path, message in messages.items()]
     found = draft.problems + [problem for problem in wrong if problem.path not in unread]
     if spec is None or found:
@@ -72,7 +73,7 @@ def parse_sweep(
 
 
 def sweep_text(path: Path) -> str:
-    """Return a sound sweep file's text, followed by the text of every file that it extends."""
+    """Return the text of a valid sweep file, followed by that of every file that it extends."""
     text = _read(path)
     base = (_Tree(text).value or {}).get(_EXTENDS)
     if base is None:
@@ -81,7 +82,7 @@ def sweep_text(path: Path) -> str:
 
 
 class _UnreadableError(Exception):
-    """No YAML, or not a kind of it that a sweep file is; nothing more can be said about it."""
+    """The text is not YAML, or not a mapping within the limits. No further problem can be found."""
 
     def __init__(self, line: int | None, message: str) -> None:
         super().__init__(message)
@@ -91,15 +92,15 @@ class _UnreadableError(Exception):
 
 @dataclass
 class _Draft:
-    """The document so far, where each part of it comes from, and what is wrong with it."""
+    """The document so far, the origin of each of its parts, and its problems."""
 
     document: dict[str, Any]
-    origins: dict[str, int | str]  # by dotted path: a line of the file; or FILE:LINE, or --set …
+    origins: dict[str, int | str]  # by dotted path: a line of the file, FILE:LINE or --set …
     problems: list[Problem]
 
     @classmethod
     def read(cls, text: str, folder: Path, above: tuple[Path, ...]) -> "_Draft":
-        """Read a file of `folder` and what it extends; `above` are this file and its readers."""
+        """Read a file of `folder` and its bases. `above` is this file and those that extend it."""
         tree = _Tree(text)
         if tree.value is None:
             raise _UnreadableError(None, "is empty; a sweep needs at least `name: …`")
@@ -113,7 +114,7 @@ class _Draft:
         return draft
 
     def _extend(self, name: Any, folder: Path, above: tuple[Path, ...]) -> None:
-        """Take over the keys of another file that this file does not give itself."""
+        """Add the keys of another file that this file does not set itself."""
         line = self.origins[_EXTENDS]
         assert isinstance(line, int)
         if not isinstance(name, str):
@@ -174,7 +175,7 @@ class _Draft:
         group[keys[-1]] = value
 
     def anchor_data_path(self, folder: Path) -> None:
-        """Make a relative path of the data absolute, one that starts at `folder`."""
+        """Make a relative `data.path` absolute, starting at `folder`."""
         data = self.document.get("data")
         if isinstance(data, dict) and isinstance(data.get("path"), str):
             path = os.path.expanduser(data["path"])  # noqa: PTH111 - an unknown ~user may stay
@@ -193,7 +194,7 @@ class _Draft:
 
 
 class _Tree:
-    """One YAML text as plain values, the lines of its parts, and what YAML allows but we do not."""
+    """A YAML text as plain values, the line of each part, and problems that YAML itself allows."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[str, int] = {}
@@ -293,7 +294,7 @@ def _validate(document: dict[str, Any]) -> tuple[SweepSpec | None, dict[str, str
 
 
 def _contradictions(document: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with the sound parts of a document that is not sound as a whole."""
+    """Return the contradictions among the valid parts of an invalid document, by path."""
     base, found = _sound_trial(document)
     search = document.get("search") or {}
     space = search.get("space", {}) if isinstance(search, dict) else None
@@ -309,7 +310,10 @@ def _contradictions(document: dict[str, Any]) -> dict[str, str]:
 
 
 def _sound_trial(document: dict[str, Any]) -> tuple[TrialSpec, dict[str, str]]:
-    """The trial without its wrong settings, and these: some only show when others are mended."""
+    """Return the trial without its invalid settings, and the messages about these, by path.
+
+    Some problems only show after others are removed, hence the loop.
+    """
     trial = {key: deepcopy(document[key]) for key in TrialSpec.model_fields if key in document}
     found: dict[str, str] = {}
     while True:
@@ -321,12 +325,12 @@ def _sound_trial(document: dict[str, Any]) -> tuple[TrialSpec, dict[str, str]]:
             before = deepcopy(trial)
             for path in wrong:
                 _drop(trial, path.split("."))
-            if trial == before:  # a default is wrong beside what is given
+            if trial == before:  # a default contradicts a given setting
                 return TrialSpec(), found
 
 
 def _drop(group: dict[str, Any], keys: list[str]) -> None:
-    """Take out the last of `keys`, or the innermost group there is around it."""
+    """Remove the setting that `keys` name, or the innermost existing group around the setting."""
     inner = group.get(keys[0])
     if len(keys) > 1 and isinstance(inner, dict) and keys[1] in inner:
         _drop(inner, keys[1:])
@@ -347,7 +351,7 @@ def _text(document: Any, key: str) -> str | None:
 
 
 def _keys(path: str) -> list[str]:
-    """The keys of an override's path: in `search.space` the names of parameters hold dots."""
+    """Split an override's path into keys. Names of parameters in `search.space` contain dots."""
     parts = path.split(".")
     if parts[:2] != ["search", "space"] or len(parts) < 3:
         return parts
@@ -357,7 +361,7 @@ def _keys(path: str) -> list[str]:
 
 
 def _public(path: str) -> str:
-    """As the author thinks of it: without list indices and the kind of a parameter's range."""
+    """Return the path as in the file: no list indices and no kind of a parameter's range."""
     path = re.sub(r"(\.\d+)+(?=\.|$)", "", path)
     return re.sub(r"^(search\.space\..+)\.(choice|int|float)$", r"\1", path)
 
@@ -367,20 +371,20 @@ def _blame(message: str, origin: str) -> str:
 
 
 def _place(path: Path) -> Path:
-    """Return the one name of a file that has several."""
+    """Return a file's path with links resolved, so that one file has one path."""
     return Path(os.path.realpath(path))
 
 
-_REPLACED_BY_KIND = ("search.sampler", "search.pruner")  # each kind has keys of its own
+_REPLACED_BY_KIND = ("search.sampler", "search.pruner")  # each kind has its own keys
 
 
 def _merged(
     base: dict[str, Any], changes: dict[str, Any], path: str, replaced: list[str]
 ) -> dict[str, Any]:
-    """Merge mappings key by key; note in `replaced` which paths of `base` are gone.
+    """Merge `changes` into `base` key by key; add the replaced paths of `base` to `replaced`.
 
-    Lists and single values replace, and null drops a key. A parameter of the search space, and a
-    sampler or pruner of another kind, replace the whole mapping.
+    Lists and single values replace the old value, and null drops a key. A parameter of the search
+    space replaces the whole mapping, as does a sampler or pruner of another kind.
     """
     merged = dict(base)
     for key, value in changes.items():

@@ -1,4 +1,4 @@
-"""What pydantic holds against a sweep file, in the words of whoever wrote the file."""
+"""Translate pydantic's errors into messages about the keys of the sweep file."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,17 +36,17 @@ _MESSAGES: dict[str, str] = {
 
 
 def problems(error: ValidationError, root: type[BaseModel]) -> dict[str, str]:
-    """Messages by dotted path, e.g. `model.prior.std`; the index in a list is part of the path."""
+    """Return messages by dotted path, e.g. `model.prior.std`. List indices are part of a path."""
     found: dict[str, str] = {}
     for detail in error.errors(include_url=False):
-        if detail["type"] != "default_factory_not_called":  # it follows from another one
+        if detail["type"] != "default_factory_not_called":  # a consequence of another error
             for path, message in _explain(detail, root):
                 found.setdefault(path, message)
     return found
 
 
 def keys(root: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted path of every setting below a type, with those of each of its kinds."""
+    """Yield the dotted path of every setting of a type, over all members of its unions."""
     hint = _bare(root)
     kinds = _members(hint).values() or [hint]
     children = {name: child for kind in kinds for name, child in _children(_bare(kind)).items()}
@@ -57,14 +57,14 @@ def keys(root: Any, prefix: str = "") -> Iterator[str]:
 
 
 def nearest(wrong: str, right: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the closest right one, or all of them."""
+    """Return a hint for an unknown name: the closest valid name, else all valid names."""
     names = sorted(right)
     close = get_close_matches(wrong, names, n=1)
     return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(names)}"
 
 
 def shown(value: Any) -> str:
-    """A value as its author wrote it, shortened."""
+    """Return a value as in the file, shortened to 40 characters."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
@@ -104,7 +104,7 @@ def _with_value(message: str, value: Any) -> str:
 
 
 def _locate(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[str], Any]:
-    """The path as the author knows it, without pydantic's union tags, and the type around it."""
+    """Return the path in the file, without pydantic's union tags, and the type that encloses it."""
     path: list[str] = []
     parent: Any = root
     hint: Any = root
@@ -120,7 +120,7 @@ def _locate(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[str
 
 
 def _bare(hint: Any) -> Any:
-    """Without Annotated and None."""
+    """Return the type without Annotated and without None."""
     if get_origin(hint) is Annotated:
         return _bare(get_args(hint)[0])
     if _is_union(hint):
@@ -130,7 +130,7 @@ def _bare(hint: Any) -> Any:
 
 
 def _members(hint: Any) -> dict[str, Any]:
-    """The members of a tagged union by their tags."""
+    """Return the members of a tagged union by tag, none for another type."""
     return {_tag(member): member for member in get_args(hint)} if _is_union(hint) else {}
 
 

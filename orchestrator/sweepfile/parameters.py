@@ -1,6 +1,6 @@
-"""What the sweep file may say about parameters, and what would contradict itself.
+"""Parameters of the search space, and the checks that find contradictions among them.
 
-A parameter is a setting that the search varies, named by its dotted path: `model.prior.std`.
+A parameter is a setting that the search varies. Its name is its dotted path: `model.prior.std`.
 """
 
 import json
@@ -24,7 +24,7 @@ from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig, s
 from orchestrator.sweepfile.messages import nearest, problems, shown
 
 Count = Annotated[int, Field(ge=1)]
-Value = Any  # of one setting: text, number, true or false, or a list of these
+Value = Any  # a setting's value: text, number, true or false, or a list of these
 
 
 class Spec(BaseModel):
@@ -32,7 +32,7 @@ class Spec(BaseModel):
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
-        """Of what JSON or YAML has been read to: lists are tuples, and nothing else is converted.
+        """Validate a document read from JSON or YAML. Only lists are converted, to tuples.
 
         Raises pydantic's ValidationError.
         """
@@ -40,7 +40,7 @@ class Spec(BaseModel):
 
 
 def _each_a_tuple(when: Any) -> Any:
-    """`when: {path: value}` is short for `when: {path: [value]}`."""
+    """Expand `when: {path: value}` to `when: {path: [value]}`."""
     if not isinstance(when, Mapping):
         return when
     return {
@@ -50,11 +50,11 @@ def _each_a_tuple(when: Any) -> Any:
 
 
 class _Parameter(Spec):
-    # The parents, and for each the values of which it must have one for this parameter to exist.
+    # Allowed values by parent. The parameter exists if every parent has one of its values.
     when: Annotated[dict[str, tuple[Value, ...]], BeforeValidator(_each_a_tuple)] = {}
 
     def exists(self, params: Mapping[str, Value]) -> bool:
-        """Whether a trial that has these parameters has this one, too."""
+        """Return whether a trial with these parameters has this parameter, too."""
         return all(
             parent in params and params[parent] in values for parent, values in self.when.items()
         )
@@ -65,7 +65,7 @@ class Choice(_Parameter):
 
     @property
     def ends(self) -> tuple[Value, ...]:
-        """The values that the setting must accept, so that it accepts every other."""
+        """Values to check. If the setting accepts these, it accepts all values."""
         return self.choices
 
     def allows(self, value: Value) -> bool:
@@ -117,7 +117,7 @@ class FloatRange(_Parameter):
         return self.bounds
 
     def allows(self, value: Value) -> bool:
-        """In a `when`: no value of a float is worth a name."""
+        """Return False: a `when` cannot name a single value of a float range."""
         return False
 
     def includes(self, value: Value) -> bool:
@@ -154,7 +154,7 @@ PARAMETER_KEYS = (*_KINDS, "log", "step", "when")
 
 
 class TrialSpec(Spec):
-    """One trial: the settings that every trial shares, before the search varies some."""
+    """Settings of a trial, as the file gives them before the search varies some."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataConfig = DataConfig()
@@ -167,7 +167,7 @@ class TrialSpec(Spec):
         return self
 
     def trial(self, params: Mapping[str, Value], seed: int) -> "TrialSpec":
-        """Return this trial with some settings, named by their paths, at other values.
+        """Return this trial with other values for the settings that `params` names by path.
 
         Raises pydantic's ValidationError.
         """
@@ -182,7 +182,7 @@ class TrialSpec(Spec):
         return TrialSpec.of({**document, "seed": seed})
 
     def trial_config(self, params: Mapping[str, Value], seed: int) -> TrialConfig:
-        """Return what `trial` does, as the core reads it."""
+        """Return the result of `trial` as the core's TrialConfig."""
         trial = self.trial(params, seed)
         return TrialConfig(trial.data, trial.model, trial.training, trial.seed)
 
@@ -200,9 +200,9 @@ SETTINGS = (*_settings(ModelConfig, "model"), *_settings(TrainConfig, "training"
 
 
 def parents_first(space: Mapping[str, Parameter]) -> list[str]:
-    """The paths in an order that is the space's alone, every parameter behind its parents.
+    """Return the paths, every parameter after its parents. The order depends only on the space.
 
-    Raises graphlib.CycleError, its second argument the circle.
+    Raises graphlib.CycleError; its second argument is the cycle.
     """
     graph: TopologicalSorter[str] = TopologicalSorter()
     for path in sorted(space):
@@ -219,9 +219,9 @@ def contradictions(
     balance: str | None = None,
     per: str | None = None,
 ) -> dict[str, str]:
-    """Messages by path in the sweep file, about values that are sound alone but not together.
+    """Return messages by path about values that are valid alone but not together.
 
-    A parameter that is None is known to be wrong in itself: it is named, nothing more.
+    None stands for a parameter already found invalid. Only its name is checked.
     """
     sound = {path: parameter for path, parameter in space.items() if parameter is not None}
     return {
@@ -243,7 +243,7 @@ def _no_setting(path: str) -> str:
 
 
 def refusals(base: TrialSpec, space: Mapping[str, Parameter]) -> dict[str, str]:
-    """What a trial says to values that the space may give it, one at a time and two together."""
+    """Return messages by path about values of the space that a trial rejects, alone or in pairs."""
     known = {path: parameter for path, parameter in space.items() if path in SETTINGS}
     found: dict[str, list[str]] = {path: [] for path in known}
     sound: dict[str, list[Value]] = {path: [] for path in known}
@@ -262,7 +262,10 @@ def refusals(base: TrialSpec, space: Mapping[str, Parameter]) -> dict[str, str]:
 def _pairs(
     space: Mapping[str, Parameter], sound: Mapping[str, list[Value]]
 ) -> Iterator[tuple[tuple[str, Value], tuple[str, Value]]]:
-    """Values of two parameters: what one says of another, its kind does, which is a word."""
+    """Yield pairs of values to check together, at least one of a string-valued parameter.
+
+    Only string-valued parameters, e.g. a kind, restrict others. Float ranges are left out.
+    """
     words = [path for path in space if any(isinstance(value, str) for value in sound[path])]
     for path in words:
         for other, parameter in space.items():
@@ -274,7 +277,10 @@ def _pairs(
 def _refused(
     base: TrialSpec, space: Mapping[str, Parameter], values: Mapping[str, Value]
 ) -> Iterator[tuple[str, str]]:
-    """Who of the parameters is to blame, and the message; what another one may mend is left out."""
+    """Yield `(parameter, message)` for each rejected value.
+
+    A problem that another parameter of the space may solve is left out.
+    """
     chosen = _with_parents(space, values)
     if chosen is None:
         return
@@ -293,7 +299,7 @@ def _refused(
 def _with_parents(
     space: Mapping[str, Parameter], values: Mapping[str, Value]
 ) -> dict[str, Value] | None:
-    """The values with such of their parents that these parameters exist; None if there are none."""
+    """Return the values, plus parents with which these parameters exist; None if impossible."""
     chosen = dict(values)
     for path in values:
         for parent, allowed in space[path].when.items():
@@ -326,7 +332,7 @@ def _idle_conditions(
 def _idle(
     path: str, values: tuple[Value, ...], space: Mapping[str, Parameter | None]
 ) -> str | None:
-    """Why a condition on the parameter `path` can never hold, or never fail to."""
+    """Return why a condition on the parameter `path` is useless, None if the condition is valid."""
     parent = space.get(path)
     if path not in space:
         return f"is not in the space, so it never varies; {nearest(path, space)}"
@@ -410,5 +416,5 @@ def _check_bounds(bounds: tuple[float, float], log: bool) -> None:
 
 
 def _is_one_of(value: Value, others: Iterable[Value]) -> bool:
-    """Equality as YAML's author sees it: 1 is 1.0, but it is not true."""
+    """Compare values as YAML does: 1 equals 1.0, but 1 does not equal true."""
     return any(isinstance(value, bool) == isinstance(b, bool) and value == b for b in others)

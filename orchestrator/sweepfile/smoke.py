@@ -1,7 +1,7 @@
-"""`--smoke`: any sweep made so small that all of it, search to report, takes about a minute.
+"""Make a sweep so small (`--smoke`) that all its stages, search to report, take about a minute.
 
-Architecture, phases, priors, optimisers, search space and stages stay as the file says; sizes,
-epochs and the data shrink.  The figures mean nothing: only that they are there does.
+Architecture, phases, priors, optimisers, search space and stages stay as in the file. Sizes,
+epochs and the data shrink. The figures mean nothing; the run only shows that all parts work.
 """
 
 import math
@@ -21,15 +21,15 @@ from orchestrator.sweepfile.spec import SweepSpec
 
 NOTE = "a smoke run: everything is tiny, its figures mean nothing; the sweep itself is untouched"
 
-_EPOCHS = 2  # gmmn_ae needs both
+_EPOCHS = 2  # gmmn_ae has a phase in each
 _TRIALS = 2  # without `balance`
-_SEEDS = 2  # the fewest that have an error bar
+_SEEDS = 2  # the fewest with an error bar
 _SAMPLES, _SCREEN_SAMPLES = 4_000, 2_000
 _WIDTH, _CHANNELS = 32, 4
-_INIT_STD = 0.1  # with the paper's 0.01 layers this narrow would not start to move
+_INIT_STD = 0.1  # with the paper's 0.01 such narrow layers would not start to learn
 
 _BATCH = 20
-_SHARE = 0.5  # of the epochs, so that gmmn_ae's matcher has the second one
+_SHARE = 0.5  # of the epochs; gmmn_ae's matcher gets the second epoch
 
 _SMALL: dict[str, Callable[[Any], Any]] = {
     "training.epochs": lambda epochs: min(epochs, _EPOCHS),
@@ -46,17 +46,17 @@ _SMALL |= {
     for setting in ("hidden", "init_std")
 }
 
-# Per class of the stand-in for a data set: it has the set's shape and classes, and bundled digits.
+# Images per class in a stand-in data set: bundled digits in the shape and classes of the original.
 _IMAGES = {"train": 40, "valid": 10, "test": 10}
-_SIDE = 8  # of a digit
+_SIDE = 8  # pixels of a digit
 _CLASSES = {"mnist": 10, "fashion_mnist": 10, "svhn": 10, "tfd": 7}
 _PARTLY_LABELLED = "tfd"
 
 
 def smoke(spec: SweepSpec, settings: Settings) -> SweepSpec:
-    """The sweep with small networks, few epochs and small data, under a name of its own.
+    """Return the sweep with small networks, few epochs, small data and its own name.
 
-    The data are written below AAE_HOME; digits and the user's own arrays are small as they are.
+    The data are written below AAE_HOME. Digits and the user's own arrays are used as they are.
     """
     document = spec.resolved()
     document["name"] = f"{spec.name[:58]}-smoke"
@@ -81,7 +81,10 @@ def smoke(spec: SweepSpec, settings: Settings) -> SweepSpec:
 
 
 def _small_search(search: dict[str, Any]) -> dict[str, Any]:
-    """As many trials as show every choice that shall be balanced; none of them is pruned."""
+    """Return search settings with a trial for every balanced choice, else 2 trials at most.
+
+    The grace period equals all epochs, so that no trial is pruned.
+    """
     balanced = search["space"].get(search["balance"])
     sampler, pruner = dict(search["sampler"]), dict(search["pruner"])
     if "startup_trials" in sampler:
@@ -97,7 +100,7 @@ def _small_search(search: dict[str, Any]) -> dict[str, Any]:
 
 
 def _small_parameter(path: str, parameter: dict[str, Any]) -> dict[str, Any]:
-    """Its range shrunk as the setting itself is; choices that become the same are one."""
+    """Shrink a parameter's range as its setting is shrunk. Choices that become equal are merged."""
     small = dict(parameter)
     if path in _SMALL:
         (key,) = parameter.keys() & {"choice", "int", "float"}
@@ -111,7 +114,7 @@ def _small_parameter(path: str, parameter: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shrunk(path: str, value: Any) -> Any:
-    """A setting in a smoke run.  None stays: it refers to a setting that shrinks itself."""
+    """Return a setting's value in a smoke run. None stays, since it refers to another setting."""
     return _SMALL[path](value) if path in _SMALL and value is not None else value
 
 
@@ -131,7 +134,7 @@ def _small_parzen(parzen: dict[str, int]) -> dict[str, int]:
 
 
 def _small_data(data: DataConfig, folder: Path) -> dict[str, Any]:
-    """The settings that differ. Half the images at most are labelled, so that some are not."""
+    """Write the small data; return the changed settings. At most half the images are labelled."""
     if data.name not in _CLASSES:
         return {}
     image_shape = _image_shape(data)
@@ -159,7 +162,7 @@ def _image_shape(data: DataConfig) -> tuple[int, ...]:
 
 
 def _stand_in(name: str, image_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Members of a file for `arrays`; each split is of the digits' own one."""
+    """Return the arrays of a file for `arrays`. Each split comes from the same split of digits."""
     digits, nowhere = DataConfig(name="digits"), Path()
     training, test = load_training_data(digits, nowhere), load_test_data(digits, nowhere)
     assert training.y_train is not None
@@ -173,7 +176,7 @@ def _stand_in(name: str, image_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for split, (x, y) in splits.items():
         of_class = [np.flatnonzero(y == label)[: _IMAGES[split]] for label in range(_CLASSES[name])]
-        kept = np.stack(of_class, axis=1).ravel()  # the classes take turns
+        kept = np.stack(of_class, axis=1).ravel()  # classes alternate
         arrays |= {f"x_{split}": _enlarged(x[kept], image_shape), f"y_{split}": y[kept]}
     if name == _PARTLY_LABELLED:
         arrays["y_train"][len(arrays["y_train"]) // 2 :] = -1
@@ -181,7 +184,7 @@ def _stand_in(name: str, image_shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 def _enlarged(x: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Digits (n, 64) in [0, 1], every pixel a square, in a frame of 0: (n, *image_shape) uint8."""
+    """Enlarge digits (n, 64) in [0, 1] to (n, *image_shape) uint8, with a border of zeros."""
     scale, rest = divmod(image_shape[0], _SIDE)
     squares = x.reshape(-1, _SIDE, _SIDE).repeat(scale, axis=1).repeat(scale, axis=2)
     frame = (rest // 2, rest - rest // 2)
@@ -191,7 +194,7 @@ def _enlarged(x: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Whole, or not at all: another smoke run may be reading it."""
+    """Write the file atomically, since another smoke run may read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     building = path.with_suffix(f".{os.getpid()}.tmp")
     with building.open("wb") as file:

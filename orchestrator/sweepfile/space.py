@@ -1,6 +1,6 @@
-"""The search space as Optuna sees it.
+"""Translate the search space to Optuna.
 
-Optuna keeps text, numbers and booleans as choices, but no lists; a list travels as its JSON text.
+Optuna stores text, numbers and booleans as choices, but no lists. A list is stored as JSON text.
 """
 
 import json
@@ -26,7 +26,7 @@ Space = Mapping[str, Parameter]
 
 
 class Suggester(Protocol):
-    """What `suggest` asks of an `optuna.trial.Trial`."""
+    """Methods of `optuna.trial.Trial` that `suggest` calls."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
@@ -34,7 +34,7 @@ class Suggester(Protocol):
 
 
 def suggest(trial: Suggester, space: Space) -> dict[str, Value]:
-    """One value for every parameter whose conditions hold, asked in the order of the space."""
+    """Suggest a value for every parameter whose conditions hold, parents first."""
     params: dict[str, Value] = {}
     for path in parents_first(space):
         if space[path].exists(params):
@@ -43,8 +43,10 @@ def suggest(trial: Suggester, space: Space) -> dict[str, Value]:
 
 
 def locate(config: TrialConfig, spec: SweepSpec) -> dict[str, Value] | None:
-    """The parameters by which a search of `spec` tries this very configuration, whatever its seed;
-    None if it never does."""
+    """Return the parameters with which the search of `spec` would try this configuration.
+
+    The seed does not matter. Returns None if the search never tries the configuration.
+    """
     assert spec.search is not None
     settings = json.loads(json.dumps(config.to_dict()))
     params: dict[str, Value] = {}
@@ -59,17 +61,17 @@ def locate(config: TrialConfig, spec: SweepSpec) -> dict[str, Value] | None:
 
 
 def labels(space: Space, params: Mapping[str, Value]) -> dict[str, Any]:
-    """Parameters as Optuna keeps them."""
+    """Return the parameters as Optuna stores them."""
     return {path: _label(value) for path, value in params.items() if path in space}
 
 
 def distributions(space: Space) -> dict[str, "BaseDistribution"]:
-    """Optuna's distribution of every parameter, conditions aside."""
+    """Return Optuna's distribution of every parameter, without conditions."""
     return {path: _distribution(space[path]) for path in parents_first(space)}
 
 
 def grid(space: Space) -> dict[str, list[Any]]:
-    """Every value of every parameter, for a space of choices and ranges that have steps."""
+    """Return every value of every parameter. Raises ValueError for a float range."""
     return {path: _values(space[path]) for path in parents_first(space)}
 
 
@@ -110,7 +112,7 @@ def _label(value: Value) -> Any:
 
 
 def _value(parameter: Parameter, kept: Any) -> Value:
-    """The choice behind a label; a number is its own."""
+    """Return the choice that a stored label stands for. A number stands for itself."""
     if isinstance(parameter, Choice):
         return next(choice for choice in parameter.choices if _label(choice) == kept)
     return kept

@@ -1,7 +1,7 @@
-"""The sweep file as an object: frozen, checked, with every default filled in.
+"""The sweep file as a frozen, validated object with all defaults.
 
-Wherever a setting is meant, its path is dotted, as in `model.prior.std`. A wrong value raises
-pydantic's ValidationError; `loading` turns it into lines of the file.
+A setting is named by its dotted path, such as `model.prior.std`. An invalid value raises pydantic's
+ValidationError. `loader` adds the lines of the file to the messages.
 """
 
 import math
@@ -34,7 +34,7 @@ class TpeSpec(Spec):
     """Tree-structured Parzen estimator."""
 
     kind: Literal["tpe"] = "tpe"
-    startup_trials: Count = 10  # drawn at random before the model guides
+    startup_trials: Count = 10  # random trials before the model suggests any
 
 
 class GpSpec(Spec):
@@ -45,7 +45,7 @@ class GpSpec(Spec):
 
 
 class QmcSpec(Spec):
-    """Quasi-random: a scrambled Sobol' sequence."""
+    """Quasi-random search by a scrambled Sobol' sequence."""
 
     kind: Literal["qmc"] = "qmc"
 
@@ -55,7 +55,7 @@ class RandomSpec(Spec):
 
 
 class GridSpec(Spec):
-    """Every combination once."""
+    """Grid search: every combination once."""
 
     kind: Literal["grid"] = "grid"
 
@@ -68,7 +68,7 @@ class HalvingSpec(Spec):
 
     kind: Literal["successive_halving"] = "successive_halving"
     grace_epochs: Count = 5  # before a trial may be pruned
-    reduction_factor: int = Field(default=3, ge=2)  # one in so many goes on
+    reduction_factor: int = Field(default=3, ge=2)  # one in so many trials continues
 
 
 class HyperbandSpec(Spec):
@@ -78,11 +78,11 @@ class HyperbandSpec(Spec):
 
 
 class MedianSpec(Spec):
-    """Prunes what is behind the median of the trials before it at the same epoch."""
+    """Median rule: prune a trial worse than the median of earlier trials at the same epoch."""
 
     kind: Literal["median"] = "median"
     grace_epochs: Count = 5
-    startup_trials: Count = 5  # that must end before any is pruned
+    startup_trials: Count = 5  # trials that must end before any is pruned
 
 
 class NoPrunerSpec(Spec):
@@ -98,9 +98,9 @@ _GOALS = [m.name for m in METRICS.values() if m.name.startswith("val/") and m.be
 
 
 def goals_of(kind: Kind, labels: int | None = None) -> list[str]:
-    """The metrics that a search over this architecture may be after, the default one first.
+    """Return the metrics that can be objectives for this architecture, the default first.
 
-    `labels` as in the sweep file: categories are classes where a trial sees any, else clusters.
+    `labels` is as in the sweep file. Categories are classes if a trial sees labels, else clusters.
     """
     architecture = ARCHITECTURES[kind]
     clusters = ("cluster_error", "cluster_error_majority")
@@ -143,10 +143,10 @@ class ObjectiveSpec(Spec):
 
 
 class BudgetSpec(Spec):
-    """After which no trial starts; those under way go on to their ends."""
+    """Limits after which no trial starts. Running trials continue to their ends."""
 
-    hours: float | None = Field(default=None, gt=0)  # of wall clock
-    gpu_hours: float | None = Field(default=None, gt=0)  # of epochs, times `resources.gpu`
+    hours: float | None = Field(default=None, gt=0)  # wall clock
+    gpu_hours: float | None = Field(default=None, gt=0)  # duration of epochs times `resources.gpu`
 
     @model_validator(mode="after")
     def _of_something(self) -> Self:
@@ -169,27 +169,27 @@ class SearchSpec(Spec):
     space: dict[str, Parameter] = Field(min_length=1)
     sampler: SamplerSpec = TpeSpec()
     pruner: PrunerSpec = NoPrunerSpec()
-    objective: ObjectiveSpec | None = None  # the architecture's own goal
-    also: tuple[Annotated[str, AfterValidator(_goal)], ...] = ()  # goals beside it: a Pareto front
-    balance: str | None = None  # a parameter of which every choice gets the same share of trials
+    objective: ObjectiveSpec | None = None  # None: the architecture's default
+    also: tuple[Annotated[str, AfterValidator(_goal)], ...] = ()  # more objectives: a Pareto front
+    balance: str | None = None  # a parameter; each of its choices gets the same number of trials
     budget: BudgetSpec | None = None
-    patience: Count | None = None  # completed trials without a better one: then no more are asked
+    patience: Count | None = None  # completed trials without a better one that end the search
     constraints: dict[str, Annotated[Bounds, AfterValidator(_open_at_most_on_one_side)]] = Field(
-        default={}  # by metric; a trial that breaks one is confirmed only for want of others
+        default={}  # by metric; a trial that breaks one is confirmed only if no other is left
     )
-    start: tuple[dict[str, Value], ...] = ()  # the first trials; what they leave out is sampled
-    learn_from: str | None = None  # a sweep whose trials the sampler knows from the beginning
+    start: tuple[dict[str, Value], ...] = ()  # the first trials; missing parameters are sampled
+    learn_from: str | None = None  # a sweep whose trials the sampler uses from the start
 
     @property
     def planned(self) -> int:
-        """Trials at most: a grid ends with its last combination."""
+        """Maximum number of trials. A grid ends with its last combination."""
         if self.sampler.kind != "grid":
             return self.trials
         return min(self.trials, self._combinations)
 
     @property
     def span(self) -> str:
-        """How long it may become."""
+        """Limits of the search in words: trials and hours."""
         hours = f"{self.budget.hours:g}" if self.budget and self.budget.hours else "unlimited"
         return f"{self.trials} trials, hours {hours}"
 
@@ -200,19 +200,19 @@ class SearchSpec(Spec):
 
 
 class ConfirmSpec(Spec):
-    """Which winners are trained again, and how often."""
+    """Selection of the winners to train again, and the number of seeds."""
 
     top: Count = 1
-    per: str | None = None  # so many winners for every choice of this parameter
+    per: str | None = None  # `top` winners for every choice of this parameter
     seeds: Count = 3
-    race: int | None = Field(default=None, ge=2)  # seeds after which the beaten get no more
-    overrides: dict[str, Value] = Field(default={}, alias="set")  # by path: confirmation alone
-    baseline: bool = True  # the file's own configuration as well, by the same seeds: the control
-    margin: float | None = Field(default=None, gt=0)  # smaller differences are of no importance
+    race: int | None = Field(default=None, ge=2)  # seeds after which losing candidates get no more
+    overrides: dict[str, Value] = Field(default={}, alias="set")  # by path; for confirmation only
+    baseline: bool = True  # also train the file's configuration by the same seeds (control)
+    margin: float | None = Field(default=None, gt=0)  # smaller differences do not matter
 
     @property
     def heats(self) -> list[int]:
-        """How many seeds each contender has after each round; a race doubles them."""
+        """Seeds of each candidate after each round. A race doubles the number."""
         heats = [] if self.race is None else [self.race]
         while heats and heats[-1] < self.seeds:
             heats.append(min(2 * heats[-1], self.seeds))
@@ -220,8 +220,8 @@ class ConfirmSpec(Spec):
 
 
 class ParzenSpec(Spec):
-    samples: Count = 10_000_000  # for the models that count
-    models: Count = 1  # so many of them per group
+    samples: Count = 10_000_000  # for the winners' models
+    models: Count = 1  # of the winner in each group
     screen_samples: Count = 100_000  # for every confirmed model
 
 
@@ -234,10 +234,10 @@ _AutoOrNumber = Discriminator(lambda value: "auto" if isinstance(value, str) els
 
 
 class ResourcesSpec(Spec):
-    """`cpu` and `gpu` of one trial, `auto`: one where there are any; `disk_gb` of checkpoints.
+    """`cpu` and `gpu` of one trial (`auto`: a GPU if there is one); `disk_gb` for checkpoints.
 
-    `pack`: how many trials of one form may share them, trained as one model; `auto`: as many as
-    are faster so, and leave the sampler something to learn from.
+    `pack`: how many trials of the same form may share the resources, trained as one model. `auto`:
+    as many as gain speed and still let the sampler learn between trials.
     """
 
     cpu: float = Field(default=1.0, gt=0)
@@ -253,7 +253,7 @@ def _sound_name(name: str) -> str:
 
 
 class SweepSpec(TrialSpec):
-    """Without `search` a sweep confirms its own configuration."""
+    """A sweep. Without `search` it only confirms the file's own configuration."""
 
     name: Annotated[str, AfterValidator(_sound_name)]
     search: SearchSpec | None = None
@@ -332,20 +332,20 @@ class SweepSpec(TrialSpec):
 
     @property
     def _kinds(self) -> tuple[Kind, ...]:
-        """Of the sweep's models."""
+        """Kinds of the sweep's models."""
         varied = self.search.space.get("model.kind") if self.search else None
         return tuple(varied.ends) if varied else (self.model.kind,)
 
     @property
     def _goals(self) -> list[str]:
-        """What is measured on every kind of the sweep's models."""
+        """Possible objectives that are measured on every kind of the sweep's models."""
         known = [kind for kind in self._kinds if kind in ARCHITECTURES]
         first, *others = [goals_of(kind, self.data.labels) for kind in (known or [self.model.kind])]
         return [goal for goal in first if all(goal in goals for goals in others)]
 
     @property
     def _measured(self) -> list[str]:
-        """What a constraint may be about: on every kind of the sweep's models, after each epoch."""
+        """Metrics for constraints, measured on all kinds of the sweep's models after each epoch."""
         first, *others = [
             [
                 *(f"train/disc_{block}" for block in ARCHITECTURES[kind].adversaries),
@@ -357,20 +357,20 @@ class SweepSpec(TrialSpec):
         return [name for name in first if all(name in names for names in others)]
 
     def violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """How far each constraint of the search is from being met; at most 0 where it is."""
+        """Return by how much each constraint of the search is violated; at most 0 if it is met."""
         constraints = self.search.constraints if self.search else {}
         return {name: violation(metrics[name], bounds) for name, bounds in constraints.items()}
 
     @property
     def objective(self) -> ObjectiveSpec:
-        """As the file says, or else the goal that the architecture declares."""
+        """The file's objective, else the architecture's default."""
         if self.search and self.search.objective:
             return self.search.objective
         return ObjectiveSpec(metric=goals_of(self.model.kind, self.data.labels)[0])
 
     @property
     def goals(self) -> dict[str, Direction]:
-        """The objective, and what the file is after beside it."""
+        """Direction of each objective, the main one first."""
         also = self.search.also if self.search else ()
         return {self.objective.metric: self.objective.direction} | {
             name: METRICS[name].direction for name in also
@@ -378,16 +378,16 @@ class SweepSpec(TrialSpec):
 
     @property
     def compared(self) -> str | None:
-        """The parameter whose values stand side by side in every result."""
+        """The parameter whose values every result compares, if any."""
         return self.confirm.per or (self.search.balance if self.search else None)
 
     @property
     def has_parzen(self) -> bool:
-        """Whether any of the sweep's models is judged by Parzen likelihood."""
+        """True if Parzen likelihood is measured on any of the sweep's models."""
         return any("parzen_ll" in ARCHITECTURES[kind].metrics for kind in self._kinds)
 
     def stage_config(self, stage: Stage, params: Mapping[str, Value], seed: int) -> TrialConfig:
-        """Return a trial's configuration; confirmation has `confirm.set` on top."""
+        """Return a trial's configuration; for confirmation with the settings of `confirm.set`."""
         overrides = self.confirm.overrides if stage == "confirm" else {}
         return self.trial_config({**params, **overrides}, seed)
 
@@ -404,7 +404,7 @@ class SweepSpec(TrialSpec):
 
     @property
     def confirmations(self) -> int:
-        """Trainings that `confirm` asks for, if every group has its winners."""
+        """Number of confirmation trials if every group has all its winners."""
         if self.search is None:
             return self.confirm.seeds
         per = self.confirm.per
@@ -413,13 +413,13 @@ class SweepSpec(TrialSpec):
 
     @property
     def baseline_hash(self) -> str | None:
-        """Name the file's own configuration as `confirm` trains it; None without a search."""
+        """Hash of the file's own configuration as `confirm` trains it; None without a search."""
         own = self.stage_config("confirm", {}, self.seed)
         return own.config_hash if self.search else None
 
     @property
     def pruner(self) -> PrunerSpec:
-        """As the file says, its grace period no longer than the longest trial."""
+        """The file's pruner, its grace period at most the epochs of the longest trial."""
         pruner = self.search.pruner if self.search else NoPrunerSpec()
         if isinstance(pruner, NoPrunerSpec):
             return pruner
@@ -428,21 +428,21 @@ class SweepSpec(TrialSpec):
 
     @property
     def rungs(self) -> list[int]:
-        """Epochs at which the pruner compares trials, and which are therefore validated.
+        """Epochs at which the pruner compares trials. These epochs are therefore validated.
 
-        The median pruner has none: it compares at whatever epochs are validated.
+        The median pruner has no rungs, since it compares at every validated epoch.
         """
         pruner = self.pruner
         if not isinstance(pruner, HalvingSpec | HyperbandSpec):
             return []
-        rungs = [pruner.grace_epochs]  # of all brackets of hyperband, too
+        rungs = [pruner.grace_epochs]  # the same for all brackets of Hyperband
         while (rung := rungs[-1] * pruner.reduction_factor) <= self.max_epochs:
             rungs.append(rung)
         return rungs
 
     @property
     def notes(self) -> list[str]:
-        """What the author should hear, though nothing is wrong."""
+        """Remarks for the author about valid but odd settings."""
         if self.search is None:
             return []
         found = []
@@ -461,7 +461,7 @@ class SweepSpec(TrialSpec):
 
     @property
     def config_hash(self) -> str:
-        """Names the experiment; what may change between two runs of it is left out."""
+        """Hash of the experiment (8 digits), without settings that may change between runs."""
         document = without_younger(self.resolved())
         for key in ("evaluate", "resources"):
             del document[key]
@@ -470,7 +470,7 @@ class SweepSpec(TrialSpec):
         if document["search"] is not None:
             for key in ("trials", "budget", "patience"):
                 del document["search"][key]
-            # younger than the oldest sweeps
+            # keys added after the first sweeps; empty ones must not change an old hash
             for key in ("also", "constraints", "start", "learn_from"):
                 if not document["search"][key]:
                     del document["search"][key]
@@ -481,7 +481,7 @@ class SweepSpec(TrialSpec):
         return f"{self.name}-{self.config_hash}"
 
     def extended(self, *, trials: int = 0, hours: float = 0.0) -> Self:
-        """The same sweep with so many trials and hours, where it has not got more of them."""
+        """Return the sweep with at least so many trials and hours. Existing larger limits stay."""
         if self.search is None:
             return self
         budget = self.search.budget
@@ -491,7 +491,7 @@ class SweepSpec(TrialSpec):
         return self.model_copy(update={"search": self.search.model_copy(update=longer)})
 
     def resolved(self) -> dict[str, Any]:
-        """The whole sweep with its defaults, as JSON; `model_validate_json` takes it back."""
+        """Return the sweep and its defaults as a JSON document that `SweepSpec.of` reads."""
         document = self.model_dump(mode="json", by_alias=True)
         if document["search"] is not None:
             document["search"]["objective"] = self.objective.model_dump(mode="json")

@@ -1,1 +1,1 @@
-"""MLflow: the outbox on disk, its writer, and what a run's record says."""
+"""MLflow: the outbox on disk, its writer, and the provenance of a run."""

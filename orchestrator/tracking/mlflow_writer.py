@@ -1,7 +1,7 @@
-"""The only writer to MLflow: makes a tracking server agree with the spool, as often as it takes.
+"""The only writer to MLflow: retries until the tracking server agrees with the outbox.
 
-Every step may be repeated without harm: a run is looked for before it is created, metrics keep
-their first timestamp (part of MLflow's primary key), tags and artifacts are overwritten.
+Every step may be repeated without harm. A run is searched for before it is created, metrics keep
+their first timestamp (part of MLflow's primary key), and tags and artifacts are overwritten.
 """
 
 import logging
@@ -21,7 +21,7 @@ from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings
 from orchestrator.tracking.outbox import Spool, SpooledArtifact, SpooledMetric, SpooledRun
 
-if TYPE_CHECKING:  # importing MLflow takes seconds, so that is the thread's to do
+if TYPE_CHECKING:  # importing MLflow takes seconds, so the thread does it
     from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
@@ -29,19 +29,19 @@ RUN_KEY_TAG = "aae.run_key"
 SPOOL_TAG = "aae.spool"
 
 INTERVAL, LONGEST_INTERVAL = 2.0, 10.0  # seconds between two passes
-LOAD = 0.05  # of one CPU is what passes should take: the rest belongs to training
+LOAD = 0.05  # target share of one CPU for passes: training needs the CPUs
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0  # seconds
 
 UI_HOST = "127.0.0.1"
 
 _CLIENT_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # retrying is done here
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # this module retries
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # failures are told by `error`
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which is for data
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # `error` holds the failure
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for data
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_UV_AUTO_DETECT": "false",  # a model takes no file along of whoever's folder this is
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a model copies no file from the working folder
 }
 
 _log = logging.getLogger(__name__)
@@ -49,10 +49,10 @@ _Item = TypeVar("_Item", SpooledRun, SpooledArtifact)
 
 
 class MlflowWriter:
-    """Sends one sweep's part of the spool to MLflow, or all of it when no sweep is named.
+    """Sender of one sweep's part of the outbox to MLflow, or of the whole outbox without a sweep.
 
-    `start` runs it in a thread, which no failure ends and for which nobody waits; `error` says what
-    the last pass met. `sync_once` makes one pass in the caller's thread.
+    `start` starts a thread that no failure ends and that blocks no caller. `error` describes the
+    failure of the last pass. `sync_once` makes one pass in the caller's thread.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class MlflowWriter:
         self._sweep_id = sweep_id
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}  # id by name
-        self._sending = FileLock(f"{spool.path}.sync.lock")  # MLflow bears one sender at a time
+        self._sending = FileLock(f"{spool.path}.sync.lock")  # MLflow supports one sender at a time
         self._passed = threading.Condition()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -78,22 +78,22 @@ class MlflowWriter:
         self._thread.start()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until MLflow has everything, `timeout` seconds at most; say whether it has."""
+        """Wait at most `timeout` seconds; return True if MLflow has everything by then."""
         self._wake.set()
         with self._passed:
             return self._passed.wait_for(self._in_agreement, timeout)
 
     def stop(self, timeout: float) -> bool:
-        """Try once more, then leave the rest in the spool; say whether MLflow has everything."""
+        """Make a last pass; return True if MLflow has everything. The outbox keeps unsent items."""
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout)
         return self._in_agreement()
 
     def sync_once(self) -> int:
-        """Send what is pending; the number of runs, metrics and artifacts sent.
+        """Send pending items; return the number of runs, metrics and artifacts sent.
 
-        Raises EnvironmentUnusable when MLflow did not take everything; the rest stays pending.
+        Raises EnvironmentUnusable if MLflow did not take everything; unsent items stay pending.
         """
         before = self.sent.total()
         try:
@@ -116,7 +116,7 @@ class MlflowWriter:
             began = time.thread_time()
             try:
                 self._pass()
-            except Exception as error:  # whatever it was, the spool still has it
+            except Exception as error:  # after any error the outbox is complete
                 self.error = described(error)
                 pause, backoff = backoff, min(2 * backoff, LONGEST_BACKOFF)
             else:
@@ -136,13 +136,13 @@ class MlflowWriter:
 
         with self._sending:
             client = self._connected()
-            self._spool.make_durable()  # MLflow must not know more than the spool remembers
+            self._spool.make_durable()  # MLflow must not have more than the outbox
             try:
                 self._send_all(client)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                self._experiments.clear()  # somebody emptied the store: fill it again
+                self._experiments.clear()  # the store was emptied: fill the store again
                 self._spool.forget(self._sweep_id)
                 self._send_all(client)
 
@@ -151,7 +151,7 @@ class MlflowWriter:
 
         if self._client is None:
             client = MlflowClient(self._uri)
-            self._spool.forget(self._sweep_id, keep=self._store)  # what another server was told
+            self._spool.forget(self._sweep_id, keep=self._store)  # sent only to another server
             self._client = client
         return self._client
 
@@ -178,7 +178,10 @@ class MlflowWriter:
             self.sent["runs"] += 1
 
     def _run_id(self, client: "MlflowClient", run: SpooledRun) -> str:
-        """The run's id in MLflow, where it is created unless a crash hid from us that it was."""
+        """Return the run's id in MLflow; create the run if MLflow lacks it.
+
+        A crash may have left a run in MLflow whose id the outbox lacks.
+        """
         if run.run_id is not None:
             return run.run_id
         experiment_id = self._experiment_id(client, run.experiment)
@@ -197,7 +200,7 @@ class MlflowWriter:
         return run_id
 
     def _send_dataset(self, client: "MlflowClient", sweep: str, run_id: str) -> None:
-        """MLflow takes the same one twice for one."""
+        """Send the sweep's data set; MLflow stores a repeated data set once."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
         from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
@@ -214,7 +217,7 @@ class MlflowWriter:
 
     def _run_id_of(self, client: "MlflowClient", key: str) -> str:
         run = self._spool.run(key)
-        assert run is not None, key  # the spool's foreign keys see to it
+        assert run is not None, key  # the outbox's foreign keys ensure this
         return self._run_id(client, run)
 
     def _experiment_id(self, client: "MlflowClient", name: str) -> str:
@@ -229,7 +232,7 @@ class MlflowWriter:
 
     @property
     def _artifact_location(self) -> str | None:
-        """A server has its own place for artifacts; a bare database has none."""
+        """Folder for artifacts of a bare database; None for a server, which has its own."""
         return None if _is_server(self._uri) else self._artifact_root.as_uri()
 
     def _send_description(self, client: "MlflowClient", run: SpooledRun, run_id: str) -> None:
@@ -266,24 +269,24 @@ class MlflowWriter:
 
 
 def prepare_client() -> None:
-    """Settings that MLflow takes from the environment alone."""
+    """Set the options that MLflow reads only from the environment."""
     for name, value in _CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # if it has been imported before
+    # if MLflow has been imported before
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
 
 
 def ui_url(settings: Settings, port: int = 5000) -> str:
-    """Where MLflow's pages are, or will be once `ui_command` runs."""
+    """Return the address of MLflow's pages, valid for a bare database once `ui_command` runs."""
     if _is_server(settings.tracking_uri):
         return _without_password(settings.mlflow_ui or settings.tracking_uri)
     return f"http://{UI_HOST}:{port}"
 
 
 def ui_command(settings: Settings, port: int = 5000) -> tuple[list[str], dict[str, str]]:
-    """Arguments and additional environment of a server for a bare database.
+    """Return the arguments and additional environment of a server for a bare database.
 
-    The database's address, which may hold a password, goes by the environment.
+    The environment holds the database's address, which may contain a password.
     """
     command = [sys.executable, "-m", "mlflow", "server", "--host", UI_HOST, "--port", str(port)]
     return [*command, "--workers", "1"], {
@@ -296,7 +299,7 @@ def ui_command(settings: Settings, port: int = 5000) -> tuple[list[str], dict[st
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """{"runs": 2, "metrics": 1, "artifacts": 0} -> 2 runs, 1 metric."""
+    """Describe counts: {"runs": 2, "metrics": 1, "artifacts": 0} -> 2 runs, 1 metric."""
     some = {what: n for what, n in counts.items() if n}
     return ", ".join(
         f"{n:,} {what.removesuffix('s') if n == 1 else what}" for what, n in some.items()
@@ -304,7 +307,7 @@ def in_words(counts: Mapping[str, int]) -> str:
 
 
 def _each(items: Iterable[_Item], send: Callable[[_Item], None]) -> list[str]:
-    """Send all. What MLflow refuses (4xx) holds nothing else back: it is returned, in words."""
+    """Send all items; return a message for each that MLflow rejects (4xx) and continue."""
     from mlflow.exceptions import MlflowException
 
     problems = []
@@ -338,6 +341,6 @@ def _without_password(text: str) -> str:
 
 
 def described(error: Exception) -> str:
-    """In a line, without passwords."""
+    """Return the error in one line, without passwords."""
     text = _without_password(str(error).partition("\n")[0])
     return text if isinstance(error, EnvironmentUnusable) else f"{type(error).__name__}: {text}"

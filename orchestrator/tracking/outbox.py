@@ -1,11 +1,11 @@
-"""What should be in MLflow, in one SQLite file: the driver writes here, MLflow follows when it can.
+"""The outbox: MLflow's queue in one SQLite file, which the driver fills and MlflowWriter sends.
 
-Rows stay after they were sent, so this is also the metric store that `show` and the reports read.
+Rows stay after they were sent, so `show` and the reports read the outbox as their metric store.
 Several drivers may share the file. Times are milliseconds since 1970.
 
-The journal is a write-ahead log with synchronous=NORMAL: a killed process loses nothing, a power
-cut at most the last moments, which the checkpoints' histories fill again; and an epoch costs no
-fsync. Whatever MLflow is told has been made durable first (`make_durable`).
+The journal is a write-ahead log with synchronous=NORMAL, so an epoch costs no fsync. A killed
+process loses nothing. A power cut loses at most the last moments, which the checkpoints' histories
+restore. All data is made durable (`make_durable`) before it is sent to MLflow.
 """
 
 import hashlib
@@ -88,7 +88,7 @@ class SpooledRun:
     end_ms: int | None
     version: int
     synced: int
-    store: str | None  # the tracking server that knows run_id
+    store: str | None  # the tracking server that has run_id
     experiment_id: str | None
     run_id: str | None
 
@@ -108,9 +108,9 @@ class SpooledArtifact(NamedTuple):
 
 
 class Spool:
-    """One connection, shared by threads. Unknown run keys raise sqlite3.IntegrityError.
+    """The outbox. Threads share one connection. Unknown run keys raise sqlite3.IntegrityError.
 
-    A reader (`read_only`) creates nothing: a file that is not there yet reads as an empty one.
+    A reader (`read_only`) creates no file: a missing file reads as empty.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -135,7 +135,7 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What the driver says
+    # For the driver
 
     def open_run(
         self,
@@ -148,7 +148,7 @@ class Spool:
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
     ) -> None:
-        """Begin a run, or take it up again: RUNNING, with the newest tags and the first params."""
+        """Begin or resume a run: RUNNING, with the newest tags and the first params."""
         now, params_json, tags_json = _now_ms(), _texts(params or {}), _texts(tags or {})
         self._write(
             "INSERT INTO run (key, sweep, experiment, parent, name, params, tags, status, start_ms)"
@@ -160,9 +160,9 @@ class Spool:
         )
 
     def log(self, key: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Note an epoch's metrics; those noted before keep their value and their time.
+        """Record an epoch's metrics; metrics recorded before keep their value and their time.
 
-        What is not finite stays here alone: MLflow stores ±inf as ±1.8e308, a point like any other.
+        Non-finite values stay in the outbox: MLflow would store ±inf as ±1.8e308, a normal point.
         """
         now = _now_ms()
         self._write(
@@ -181,16 +181,16 @@ class Spool:
         )
 
     def set_params(self, key: str, params: Mapping[str, object]) -> None:
-        """Add params. One that is there keeps its value, since MLflow refuses to change it."""
+        """Add params. An existing param keeps its value, since MLflow refuses changes to params."""
         self._write(
             "UPDATE run SET params = json_patch(?, params), version = version + 1 WHERE key = ?",
             [(_texts(params), key)],
         )
 
     def attach(self, key: str, path: Path, folder: str = "") -> None:
-        """Upload a file, or a folder under its own name, into the run's `folder`.
+        """Queue a file, or a folder under its own name, for upload into the run's `folder`.
 
-        Attached again, it is uploaded again if it has changed since.
+        A path attached again is uploaded again if its files have changed since.
         """
         self._write(
             "INSERT INTO artifact (run, path, folder, stamp) VALUES (?, ?, ?, ?)"
@@ -199,7 +199,7 @@ class Spool:
         )
 
     def set_dataset(self, sweep_id: str, document: Mapping[str, str]) -> None:
-        """What all runs of a sweep have as input, in the words of MLflow's Dataset."""
+        """Set the input of all runs of a sweep, as the fields of MLflow's Dataset."""
         self._write(
             "INSERT OR REPLACE INTO dataset (sweep, document) VALUES (?, ?)",
             [(sweep_id, _texts(document))],
@@ -212,9 +212,9 @@ class Spool:
         )
 
     def abandon(self, sweep_id: str) -> int:
-        """Close the sweep's RUNNING runs as KILLED when they were last heard of; how many.
+        """Close the sweep's RUNNING runs as KILLED at their last metric's time; return how many.
 
-        For a sweep that nobody drives: `open_run` takes them up again.
+        Only for a sweep without a driver. `open_run` resumes the runs.
         """
         last_heard = (
             "SELECT max(timestamp_ms) FROM metric JOIN run AS r ON r.key = metric.run"
@@ -228,25 +228,25 @@ class Spool:
                 (sweep_id,),
             ).rowcount
 
-    # What readers ask
+    # For readers
 
     def run(self, key: str) -> SpooledRun | None:
         rows = self._read("SELECT * FROM run WHERE key = ?", (key,))
         return _run(rows[0]) if rows else None
 
     def runs(self, sweep_id: str | None = None) -> list[SpooledRun]:
-        """The runs of one sweep or of all, parents before children."""
+        """Return the runs of one sweep or of all, parents before children."""
         query = f"SELECT * FROM run WHERE {_OF_SWEEP} ORDER BY rowid"
         return [_run(row) for row in self._read(query, {"sweep": sweep_id})]
 
     def run_ids(self, sweep_id: str) -> dict[str, str]:
-        """MLflow's run id by key, of the runs that MLflow has."""
+        """Return MLflow's run id by key, for the runs that MLflow has."""
         return {run.key: run.run_id for run in self.runs(sweep_id) if run.run_id is not None}
 
     def history(self, key: str) -> list[dict[str, float]]:
-        """One row per epoch, in order: {"epoch": 1, "train/recon": …}, finite or not.
+        """Return one row per epoch, in order: {"epoch": 1, "train/recon": …}, finite or not.
 
-        What the machine did meanwhile is MLflow's alone.
+        System metrics are left out; only MLflow shows them.
         """
         query = (
             f"SELECT epoch, name, value FROM metric WHERE run = ? AND {_OF_MODEL}"
@@ -255,7 +255,7 @@ class Spool:
         return _by_epoch(self._read(query, (key,)))
 
     def last(self, key: str) -> dict[str, float]:
-        """The last row of `history`; empty when there is none."""
+        """Return the last row of `history`; empty if there is none."""
         query = (
             f"SELECT epoch, name, value FROM metric WHERE run = :key AND {_OF_MODEL}"
             " AND epoch = (SELECT max(epoch) FROM metric WHERE run = :key) ORDER BY name"
@@ -263,8 +263,10 @@ class Spool:
         return next(iter(_by_epoch(self._read(query, {"key": key}))), {})
 
     def time_of(self, key: str, epoch: int) -> int:
-        """When the epoch's first metrics were noted, whoever repeats it later; without any, when
-        the run began."""
+        """Return the time of the epoch's first metrics, or without metrics the run's start.
+
+        A repeat of the epoch does not change the time.
+        """
         first = "SELECT min(timestamp_ms) FROM metric WHERE run = key AND epoch = ?"
         query = f"SELECT coalesce(({first}), start_ms) AS time FROM run WHERE key = ?"
         time: int = self._read(query, (epoch, key))[0]["time"]
@@ -276,7 +278,7 @@ class Spool:
         return document
 
     def waiting(self, sweep_id: str | None = None) -> dict[str, int]:
-        """How many runs, metrics and artifacts MLflow does not have as they are here."""
+        """Return how many runs, metrics and artifacts MLflow lacks or has in an older state."""
         query = (
             f"SELECT (SELECT count(*) FROM run WHERE version > synced AND {_OF_SWEEP}) AS runs,"
             " (SELECT count(*) FROM metric JOIN run ON run = key"
@@ -287,13 +289,13 @@ class Spool:
         return dict(self._read(query, {"sweep": sweep_id})[0])
 
     def unsynced(self, sweep_id: str | None = None) -> int:
-        """All that is waiting, in one number."""
+        """Return the sum of `waiting`."""
         return sum(self.waiting(sweep_id).values())
 
-    # What the writer needs
+    # For MlflowWriter
 
     def pending_runs(self, sweep_id: str | None = None) -> list[SpooledRun]:
-        """Runs that changed or have metrics to send, parents before children."""
+        """Return runs that changed or have metrics to send, parents before children."""
         query = (
             f"SELECT * FROM run WHERE {_OF_SWEEP} AND (version > synced OR EXISTS"
             " (SELECT 1 FROM metric WHERE run = key AND metric.synced = 0)) ORDER BY rowid"
@@ -321,7 +323,7 @@ class Spool:
         )
 
     def note_run(self, run: SpooledRun) -> None:
-        """MLflow has the run as `run` says; what changed meanwhile stays to be sent."""
+        """Record that MLflow has this version of the run; newer changes stay pending."""
         self._write("UPDATE run SET synced = ? WHERE key = ?", [(run.version, run.key)])
 
     def note_metrics(self, key: str, metrics: Iterable[SpooledMetric]) -> None:
@@ -337,7 +339,7 @@ class Spool:
         )
 
     def forget(self, sweep_id: str | None = None, *, keep: str | None = None) -> None:
-        """Take everything as still to be sent, but for what the store `keep` has."""
+        """Mark everything as unsent, except data that the store `keep` has."""
         chosen = f"{_OF_SWEEP} AND store IS NOT :keep"
         theirs = f"run IN (SELECT key FROM run WHERE {chosen})"
         values = {"sweep": sweep_id, "keep": keep}
@@ -353,7 +355,7 @@ class Spool:
             )
 
     def make_durable(self) -> None:
-        """Bring what was written so far to the disk, past a power cut."""
+        """Write all commits so far to the disk, so that they survive a power cut."""
         self._read("PRAGMA wal_checkpoint(PASSIVE)", ())
 
     def _read(self, query: str, values: Any) -> list[sqlite3.Row]:
@@ -370,13 +372,13 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
         db = _open(f"{path.absolute().as_uri()}?mode=ro")
         if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
             return db
-        db.close()  # somebody is just making it
+        db.close()  # another process is creating the file
     if read_only:
         db = _open("file::memory:")
         db.executescript(_SCHEMA)
         return db
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):  # the change to WAL does not wait for others by itself
+    with FileLock(f"{path}.lock"):  # SQLite's change to WAL does not wait for other processes
         db = _open(path.absolute().as_uri())
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
@@ -407,7 +409,7 @@ def _run(row: sqlite3.Row) -> SpooledRun:
 
 
 def _by_epoch(rows: list[sqlite3.Row]) -> list[dict[str, float]]:
-    """SQLite has no NaN and gives NULL in its place."""
+    """Group rows by epoch, with NaN for NULL, since SQLite has no NaN."""
     return [
         {"epoch": epoch}
         | {name: math.nan if value is None else value for _, name, value in metrics}
@@ -416,7 +418,7 @@ def _by_epoch(rows: list[sqlite3.Row]) -> list[dict[str, float]]:
 
 
 def _stamp(path: Path) -> str:
-    """Changes when the file does, or any file of the folder."""
+    """Return a digest that changes with the file, or with any file of the folder."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()

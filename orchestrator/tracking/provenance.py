@@ -1,4 +1,4 @@
-"""What a trial's numbers depend on besides its configuration and seed, as tags of its run."""
+"""Provenance of a trial's numbers, besides its configuration and seed, as tags of its run."""
 
 import hashlib
 import json
@@ -19,26 +19,26 @@ PACKAGES = ("aae-sweep", "torch", "numpy")
 DATA, THREADS, DEVICE = "aae.data_sha256", "aae.threads", "aae.device"
 PACK = "aae.pack"
 _DIGEST = 36  # characters that MLflow keeps of a data set's digest
-_THEN = ", then "  # between the circumstances of a trial's attempts, where they differ
+_THEN = ", then "  # between the values of a trial's attempts, if they differ
 
 
 def provenance(threads: int, *, gpu: bool, pack: int = 1) -> dict[str, str]:
-    """Of a training in this process, of so many trials as one model."""
+    """Return the tags of training in this process, with `pack` trials as one model."""
     return {**_machine(), THREADS: str(threads), DEVICE: _device(gpu), PACK: str(pack)}
 
 
 def succession(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """A trial may go on elsewhere than where it began: its tags say both."""
+    """Return a resumed trial's tags, with both values where its attempts differ."""
     return {name: _after(before.get(name), value) for name, value in now.items()}
 
 
 def latest(tag: str) -> str:
-    """Of the last attempt."""
+    """Return the last attempt's value of a tag."""
     return tag.rpartition(_THEN)[2]
 
 
 def dataset(source: Mapping[str, Any], data: TrainingData) -> dict[str, str]:
-    """The data in the words of MLflow's Dataset, without a pixel; `source`: the sweep file's."""
+    """Return the fields of MLflow's Dataset, without a pixel; `source` is the sweep file's."""
     named = {key: value for key, value in source.items() if value is not None}
     path = named.get("path")
     images = {"train": len(data.x_train), "valid": len(data.x_valid)}
@@ -60,7 +60,7 @@ def dataset(source: Mapping[str, Any], data: TrainingData) -> dict[str, str]:
 
 
 def _tensors(array: np.ndarray | None) -> str | None:
-    """MLflow's schema of a batch, JSON within JSON."""
+    """Return MLflow's schema of a batch, JSON within JSON."""
     if array is None:
         return None
     spec = {"dtype": str(array.dtype), "shape": [-1, *array.shape[1:]]}
@@ -68,7 +68,7 @@ def _tensors(array: np.ndarray | None) -> str | None:
 
 
 def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"model": {"code_dim": 8}} -> {"model.code_dim": 8}: what MLflow calls params."""
+    """Return MLflow params of a document: {"model": {"code_dim": 8}} -> {"model.code_dim": 8}."""
     found: dict[str, Any] = {}
     for key, value in document.items():
         path = f"{prefix}{key}"
@@ -82,7 +82,10 @@ def _after(before: str | None, now: str) -> str:
 
 @cache
 def _machine() -> dict[str, str]:
-    """The same packages may hold other code, and the same processor other instructions."""
+    """Return the tags of the code and the processor.
+
+    Equal versions may hold different code, and equal processors may use different instructions.
+    """
     return {
         "aae.code": _code(Path(aae_core.__file__).parent),
         **{f"aae.version.{name}": version(name) for name in PACKAGES},
@@ -91,7 +94,7 @@ def _machine() -> dict[str, str]:
 
 
 def _code(package: Path) -> str:
-    """12 hexadecimal digits that name the sources which make the numbers."""
+    """Return 12 hexadecimal digits that identify the sources which make the numbers."""
     checksum = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         checksum.update(f"{file.relative_to(package)};".encode() + file.read_bytes())
@@ -104,14 +107,14 @@ def _processor() -> str:
 
 
 def _device(gpu: bool) -> str:
-    """The driver process trains nothing: it must not ask CUDA, which takes memory of the GPU."""
+    """Return the device without CUDA, which would take GPU memory in the driver process."""
     boards = Path("/proc/driver/nvidia/gpus").glob("*/information") if gpu else ()
     models = {model for board in boards for model in _facts(board, "Model")}
     return ", ".join(["cuda" if gpu else "cpu", *sorted(models)])
 
 
 def _facts(file: Path, name: str) -> list[str]:
-    """The values of the lines `name: value`."""
+    """Return the values of the lines `name: value`."""
     lines = file.read_text().splitlines() if file.exists() else []
     pairs = [line.partition(":") for line in lines]
     return [value.strip() for key, _, value in pairs if key.strip() == name]

@@ -1,4 +1,4 @@
-"""One tiny sweep by the command line, and what every reading command makes of it."""
+"""Test one tiny sweep through the command line, and every command that reads the sweep."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.cli import main
 
-HUGE = 10**12  # units that no machine has memory for
+HUGE = 10**12  # more units than any machine has memory for
 SWEEP = f"""\
 name: tiny
 data: {{name: digits}}
@@ -78,7 +78,7 @@ def sweep(ran: tuple[int, str, str]) -> dict[str, Any]:
 
 
 def aae_here(home: Path, *arguments: object) -> tuple[int, str, str]:
-    """The same in this process, which has imported everything already."""
+    """Run a command in this process, where all imports are done."""
     out, err = StringIO(), StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setenv("AAE_HOME", str(home))
@@ -105,7 +105,7 @@ def told(home: Path, *arguments: object) -> str:
 # -- run -------------------------------------------------------------------------------------
 
 
-def test_run_prints_one_document_and_exits_with_3_for_failed_trials(
+def test_run_prints_one_document_and_exits_3_for_failed_trials(
     ran: tuple[int, str, str], sweep: dict[str, Any], file: Path
 ) -> None:
     code, out, err = ran
@@ -128,7 +128,9 @@ def test_run_prints_one_document_and_exits_with_3_for_failed_trials(
     assert "can't allocate memory" in err
 
 
-def test_the_same_again_has_nothing_to_do(home: Path, file: Path, sweep: dict[str, Any]) -> None:
+def test_run_of_a_done_sweep_has_nothing_to_do(
+    home: Path, file: Path, sweep: dict[str, Any]
+) -> None:
     code, out, err = aae(home, "run", file)
     assert code == 3
     assert err == f"{sweep['id']} is done; nothing to run\n"
@@ -138,7 +140,7 @@ def test_the_same_again_has_nothing_to_do(home: Path, file: Path, sweep: dict[st
     assert read(home, "status", "tiny") == sweep
 
 
-def test_terminated_exits_with_130_and_says_how_to_carry_on(home: Path, file: Path) -> None:
+def test_run_after_sigterm_exits_130_with_the_resume_command(home: Path, file: Path) -> None:
     process = start(home / "stopped", "run", file, "--set", "training.epochs=1000000")
     assert process.stderr is not None
     assert process.stderr.readline() == "search: 3 trials\n"
@@ -155,7 +157,7 @@ def test_terminated_exits_with_130_and_says_how_to_carry_on(home: Path, file: Pa
 # -- read ------------------------------------------------------------------------------------
 
 
-def test_status_and_ls_agree(home: Path, sweep: dict[str, Any]) -> None:
+def test_status_and_ls_agree_on_the_sweep(home: Path, sweep: dict[str, Any]) -> None:
     for name in ("latest", "tiny", sweep["id"], sweep["id"][:-3]):
         assert read(home, "status", name) == sweep
     (listed,) = read(home, "ls")
@@ -167,7 +169,7 @@ def test_status_and_ls_agree(home: Path, sweep: dict[str, Any]) -> None:
     assert row.split()[:4] == [sweep["id"], "done", "done", "5/5"]
 
 
-def test_show_lists_every_trial(home: Path, sweep: dict[str, Any]) -> None:
+def test_show_lists_every_trial_with_its_state(home: Path, sweep: dict[str, Any]) -> None:
     document = read(home, "show", "tiny")
     assert document["sweep"] == sweep["id"]
     trials = document["trials"]
@@ -202,7 +204,7 @@ def test_show_lists_every_trial(home: Path, sweep: dict[str, Any]) -> None:
     assert "val/parzen_ll" in told(home, "show", "tiny", "confirm-0")
 
 
-def test_best_has_its_error(home: Path, sweep: dict[str, Any]) -> None:
+def test_best_reports_mean_and_standard_error_over_seeds(home: Path, sweep: dict[str, Any]) -> None:
     best = read(home, "best", "tiny")
     assert best["confirmed"] is True
     assert len(best["seeds"]) == len(best["checkpoints"]) == len(best["run_ids"]) == 2
@@ -223,7 +225,7 @@ def test_best_has_its_error(home: Path, sweep: dict[str, Any]) -> None:
     assert "± is the standard error over seeds" in told(home, "best")
 
 
-def test_export_and_report_write_files(home: Path, sweep: dict[str, Any]) -> None:
+def test_export_and_report_write_their_files(home: Path, sweep: dict[str, Any]) -> None:
     out = home / "exported"
     document = read(home, "export", "tiny", "--out", out)
     assert document["sweep"] == sweep["id"]
@@ -251,7 +253,7 @@ def test_export_and_report_write_files(home: Path, sweep: dict[str, Any]) -> Non
     assert "</html>" in page.read_text()
 
 
-def test_export_of_figures_only_has_neither_weights_nor_places(
+def test_export_figures_only_contains_no_weights_and_no_paths(
     home: Path, sweep: dict[str, Any]
 ) -> None:
     out = home / "figures"
@@ -270,7 +272,7 @@ def test_export_of_figures_only_has_neither_weights_nor_places(
     assert sum(map(len, texts)) < 200_000
 
 
-def test_export_registers_the_winner_once(home: Path, sweep: dict[str, Any]) -> None:
+def test_export_registers_the_winner_only_once(home: Path, sweep: dict[str, Any]) -> None:
     best = read(home, "best")
     registered = read(home, "export", "tiny", "--register")
     assert registered.keys() == {"sweep", "model"}
@@ -284,7 +286,7 @@ def test_export_registers_the_winner_once(home: Path, sweep: dict[str, Any]) -> 
     assert (code, err) == (2, "--as other: names a registered model; add --register\n")
 
 
-def test_evaluate_is_a_parzen_document_per_seed(home: Path, sweep: dict[str, Any]) -> None:
+def test_evaluate_prints_a_parzen_document_per_seed(home: Path, sweep: dict[str, Any]) -> None:
     code, out, _ = aae(home, "evaluate", "tiny", "--parzen-samples", 2_000, "--json")
     assert code == 0
     models = json.loads(out)["models"]
@@ -301,14 +303,14 @@ def test_evaluate_is_a_parzen_document_per_seed(home: Path, sweep: dict[str, Any
 
 @pytest.mark.parametrize("command", ["status", "show", "best", "export", "report", "evaluate"])
 @pytest.mark.usefixtures("sweep")
-def test_unknown_names_are_answered_with_the_known(
+def test_commands_answer_unknown_sweeps_with_the_known_names(
     home: Path, sweep: dict[str, Any], command: str
 ) -> None:
     assert aae_here(home, command, "nope") == (2, "", f"`nope` names no sweep: {sweep['id']}\n")
 
 
 @pytest.mark.usefixtures("sweep")
-def test_an_unknown_trial_is_named(home: Path) -> None:
+def test_show_names_an_unknown_trial(home: Path) -> None:
     for trial in ("77", "confirm-9", "junk"):
         code, out, err = aae_here(home, "show", "tiny", trial)
         assert (code, out) == (2, "")
@@ -316,14 +318,14 @@ def test_an_unknown_trial_is_named(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("sweep")
-def test_the_winner_can_be_sampled_by_the_sweeps_name(home: Path) -> None:
+def test_sample_draws_from_the_winner_of_a_sweep(home: Path) -> None:
     out = home / "samples.npy"
     assert told(home, "sample", "tiny", "-n", 25, "--out", out) == f"{out}\n"
     assert np.load(out).shape == (25, 64)
 
 
 @pytest.mark.usefixtures("sweep")
-def test_doctor_finds_all_well(home: Path) -> None:
+def test_doctor_reports_every_check_as_ok(home: Path) -> None:
     code, out, _ = aae(home, "doctor", "--json")
     document = json.loads(out)
     assert code == 0
@@ -336,7 +338,7 @@ def test_doctor_finds_all_well(home: Path) -> None:
 # -- parzen ----------------------------------------------------------------------------------
 
 
-def test_the_number_of_actors_changes_no_bit(home: Path) -> None:
+def test_parzen_same_bits_for_any_actor_count(home: Path) -> None:
     rng = np.random.default_rng(0)
     for name, n in (("s", 20_500), ("v", 20), ("t", 30)):
         np.save(home / f"{name}.npy", rng.random((n, 30), np.float32))
@@ -360,7 +362,7 @@ def test_the_number_of_actors_changes_no_bit(home: Path) -> None:
 
 
 def imported(home: Path, *arguments: str) -> set[str]:
-    """The packages in memory when a command has ended."""
+    """Return the packages in memory at the end of a command."""
     script = f"""
 import sys
 sys.argv = {["aae-sweep", *arguments]!r}
@@ -379,12 +381,12 @@ print(*sys.modules, file=sys.stderr)
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("validate", "x.yaml")])
-def test_help_imports_nothing_slow(home: Path, arguments: tuple[str, ...]) -> None:
+def test_help_and_validate_import_no_slow_package(home: Path, arguments: tuple[str, ...]) -> None:
     slow = {"torch", "ray", "mlflow", "optuna", "pandas", "scipy", "sklearn", "plotly"}
     assert imported(home, *arguments).isdisjoint(slow)
 
 
 @pytest.mark.usefixtures("sweep")
-def test_status_needs_neither_torch_nor_ray(home: Path) -> None:
+def test_reading_commands_import_neither_torch_nor_ray(home: Path) -> None:
     for command in ("status", "ls", "show", "best"):
         assert imported(home, command).isdisjoint({"torch", "ray", "mlflow"})

@@ -1,4 +1,4 @@
-"""Its worker is killed, it is interrupted, its driver is killed: the numbers stay the same."""
+"""Kill a sweep's worker, interrupt the sweep, kill its driver: the metrics stay the same."""
 
 import json
 import os
@@ -42,7 +42,7 @@ evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 
 
 def under_way(records: list[RunRecord]) -> bool:
-    """Whether one is in the middle of its training."""
+    """Return whether a trial is in the middle of its training."""
     return any(r.state == "running" and 2 <= r.epochs < EPOCHS - 4 for r in records)
 
 
@@ -62,7 +62,7 @@ def _killed_worker_then_interrupted(bench: Bench) -> None:
         os.kill(workers_of(process)[0], signal.SIGKILL)
         bench.wait_for(process, lambda records: resumptions(records) == 1)
         bench.wait_for(process, under_way)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get the signal too
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert f"Resume with: aae-sweep run {bench.file}" in err
@@ -82,19 +82,19 @@ def _killed_driver(bench: Bench, _killed_worker_then_interrupted: None) -> None:
         process.kill()
     assert workers
     assert bench.ask("status", "faults")["state"] == "interrupted"
-    wait_until_gone(workers)  # Ray dies with its driver
+    wait_until_gone(workers)  # Ray ends with its driver
 
 
 @pytest.fixture(scope="module")
 def records(bench: Bench, _killed_driver: None) -> list[RunRecord]:
-    """Of the sweep that was disturbed three times, at its end."""
+    """Return the trials of the sweep at its end, after three faults."""
     done = bench.run()
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "done"
     return bench.trials()
 
 
-def test_it_ends_with_exactly_the_planned_trials(records: list[RunRecord]) -> None:
+def test_sweep_after_faults_has_exactly_the_planned_trials(records: list[RunRecord]) -> None:
     assert [(r.stage, r.number) for r in records] == [
         *(("search", n) for n in range(4)),
         ("confirm", 0),
@@ -103,7 +103,7 @@ def test_it_ends_with_exactly_the_planned_trials(records: list[RunRecord]) -> No
     assert {r.epochs for r in records} == {EPOCHS}
 
 
-def test_the_trials_are_those_of_an_undisturbed_search(
+def test_sweep_after_faults_has_the_trials_of_an_undisturbed_search(
     bench: Bench, records: list[RunRecord], tmp_path: Path
 ) -> None:
     spec = load_sweep(bench.file)
@@ -113,7 +113,7 @@ def test_the_trials_are_those_of_an_undisturbed_search(
     assert [spec.trial_config(r.params, r.seed) for r in records[:4]] == asked
 
 
-def test_lost_trials_went_on_from_their_checkpoints(records: list[RunRecord]) -> None:
+def test_lost_trials_resume_from_their_checkpoints(records: list[RunRecord]) -> None:
     resumed = [r for r in records if r.attempts > 1]
     assert max(r.attempts for r in resumed) >= 3
     for record in resumed:
@@ -125,7 +125,7 @@ def test_lost_trials_went_on_from_their_checkpoints(records: list[RunRecord]) ->
 
 @pytest.fixture
 def _one_thread() -> Iterator[None]:
-    """What a trial of one CPU has: another number of threads adds in another order."""
+    """Set one thread, as a trial of one CPU has; another number adds in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -133,8 +133,10 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_no_number_is_other_than_without_the_faults(bench: Bench, records: list[RunRecord]) -> None:
-    """Each trial once more, here, without Ray, from its start to its end."""
+def test_metrics_after_faults_equal_undisturbed_training(
+    bench: Bench, records: list[RunRecord]
+) -> None:
+    """Train each trial once more, here, without Ray, from start to end."""
     spec = load_sweep(bench.file)
     data = load_training_data(spec.data, bench.settings.data)
     for record in records:
@@ -148,12 +150,14 @@ def test_no_number_is_other_than_without_the_faults(bench: Bench, records: list[
         assert found == undisturbed, record
 
 
-def test_mlflow_shows_every_run_as_finished(bench: Bench, records: list[RunRecord]) -> None:
+def test_mlflow_lists_every_run_as_finished_after_faults(
+    bench: Bench, records: list[RunRecord]
+) -> None:
     assert set(bench.mlflow_states().values()) == {"FINISHED"}
     assert len(bench.mlflow_states()) == 1 + len(records)
     assert bench.ask("status", "faults")["unsynced"] == 0
 
 
-def test_nothing_of_tunes_is_left(bench: Bench, records: list[RunRecord]) -> None:
+def test_tune_folder_is_gone_after_the_sweep(bench: Bench, records: list[RunRecord]) -> None:
     folder = bench.settings.sweep_folder(bench.sweep)
     assert not (folder / ".tune").exists()

@@ -1,4 +1,4 @@
-"""Search and confirm need no test split; and what ends badly ends alone, with its reason."""
+"""Search and confirm need no test split. A failing trial ends alone, with its reason."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def write_images(path: Path, *, test: bool) -> None:
     np.savez(path, **members)  # type: ignore[arg-type]
 
 
-def test_a_sweep_meets_its_test_set_last(bench: Bench) -> None:
+def test_sweep_needs_its_test_set_only_for_evaluation(bench: Bench) -> None:
     images = bench.folder / "images.npz"
     write_images(images, test=False)
     without = bench.run()
@@ -52,7 +52,7 @@ def test_a_sweep_meets_its_test_set_last(bench: Bench) -> None:
 
     write_images(images, test=True)
     done = bench.run()
-    assert done.returncode == 3, done.stderr  # for the trials that failed
+    assert done.returncode == 3, done.stderr  # 3 for the trials that failed
     assert json.loads(done.stdout)["state"] == "done"
     after = bench.trials()
     assert [(r.stage, r.number, r.params, r.seed, r.attempts) for r in after] == [
@@ -64,8 +64,8 @@ def test_a_sweep_meets_its_test_set_last(bench: Bench) -> None:
         assert not any(name.startswith("test/") for name in before.metrics)
 
 
-def test_what_ends_badly_ends_alone_with_its_reason(bench: Bench) -> None:
-    """Runs second, on the same sweep: a rate that diverges, a network no memory holds, both."""
+def test_failing_trials_end_alone_with_their_reasons(bench: Bench) -> None:
+    """Test the first test's sweep: a diverging rate, a network too large for memory, both."""
     search = {
         (r.params["training.reconstruction.lr"], len(str(r.params["model.hidden"]))): r
         for r in bench.trials()

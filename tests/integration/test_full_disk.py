@@ -1,4 +1,4 @@
-"""A home on a disk of its own that fills up: the sweep makes room, or ends in words and goes on."""
+"""Fill the disk of a home: the sweep frees space, or ends with a message and resumes later."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 
 @pytest.fixture
 def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """A sweep whose home is a disk of as many megabytes as the test is given."""
+    """Yield a sweep whose home is a disk of `request.param` megabytes."""
     bench = Bench(tmp_path, SWEEP)
     with small_disk(bench.settings.home, request.param):
         yield bench
@@ -46,7 +46,7 @@ def under_way(records: list[RunRecord]) -> bool:
 
 
 @pytest.mark.parametrize("bench", [105], indirect=True)
-def test_what_the_sweep_needs_no_more_makes_room(bench: Bench) -> None:
+def test_sweep_on_a_small_disk_removes_unneeded_checkpoints(bench: Bench) -> None:
     done = bench.run()
     assert done.returncode == 0, done.stderr
     assert "removed the checkpoints that nothing needs, and resumed" in done.stderr
@@ -54,7 +54,7 @@ def test_what_the_sweep_needs_no_more_makes_room(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("bench", [90], indirect=True)
-def test_a_disk_that_stays_full_ends_the_sweep_in_words(bench: Bench) -> None:
+def test_sweep_on_a_full_disk_ends_with_a_message_and_resumes(bench: Bench) -> None:
     ballast = bench.settings.home / "ballast"
     with bench.started() as process:
         bench.wait_for(process, under_way)
@@ -66,7 +66,7 @@ def test_a_disk_that_stays_full_ends_the_sweep_in_words(bench: Bench) -> None:
     assert "of 94 MB are free" in err
     assert f"Resume with: aae-sweep run {bench.file}" in err
     assert out == ""
-    for command in ("status", "gc", "run"):  # of the home as it is, in words at the least
+    for command in ("status", "gc", "run"):  # on the full disk, without a traceback
         told = subprocess.run(
             [COMMAND, command, *([str(bench.file)] if command == "run" else [])],
             env=bench.environment,

@@ -1,4 +1,4 @@
-"""Ray's real memory monitor, to which any memory is too much: no worker lives long."""
+"""Ray's real memory monitor with a threshold that every worker exceeds."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Hungry(Bench):
         }
 
 
-def test_a_trial_that_is_killed_for_memory_twice_has_failed(tmp_path: Path) -> None:
+def test_trial_killed_for_memory_twice_fails_with_its_reason(tmp_path: Path) -> None:
     bench = Hungry(tmp_path, SWEEP)
     done = bench.run()
     assert done.returncode == 3, done.stderr

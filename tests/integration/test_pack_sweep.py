@@ -1,4 +1,4 @@
-"""A sweep whose trials train in packs finds what it finds without, whatever is lost on its way."""
+"""A sweep with packs has the results of a sweep without, even when a worker is killed."""
 
 import os
 import signal
@@ -29,14 +29,14 @@ evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 
 
 def found(bench: Bench) -> list[tuple[Any, ...]]:
-    """Of every trial: what it was, how far it came, its curve."""
+    """Return each trial's stage, number, state, progress, seed, code size and curve."""
     return sorted(
         (t.stage, t.number, t.state, t.epochs, t.seed, t.params["model.code_dim"], bench.curve(t))
         for t in bench.trials()
     )
 
 
-def test_packs_find_what_each_trial_finds_alone_though_a_worker_is_killed(tmp_path: Path) -> None:
+def test_packs_match_separate_trials_after_a_worker_is_killed(tmp_path: Path) -> None:
     alone, packed = (Bench(folder(tmp_path, name), SWEEP) for name in ("alone", "packed"))
     assert alone.run().returncode == 0
     packed.file.write_text(SWEEP + "resources: {pack: 4}\n")

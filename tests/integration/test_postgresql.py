@@ -1,4 +1,4 @@
-"""Studies on a real PostgreSQL server: who holds a sweep, a killed driver, a restarted server."""
+"""Studies on a real PostgreSQL server: the lock, a killed driver, a restarted server."""
 
 import json
 import os
@@ -66,10 +66,10 @@ def home(folder: Path, server: Server) -> Settings:
     return Settings.from_environment({"AAE_HOME": str(folder), "AAE_STUDY_URI": server.uri})
 
 
-# -- the hold --------------------------------------------------------------------------------
+# -- lock ------------------------------------------------------------------------------------
 
 
-def test_hosts_with_homes_of_their_own_are_kept_apart(server: Server, tmp_path: Path) -> None:
+def test_sweep_lock_on_postgresql_excludes_other_hosts(server: Server, tmp_path: Path) -> None:
     here, there = home(tmp_path / "here", server), home(tmp_path / "there", server)
     with held(here, "a"):
         assert is_held(there, "a")
@@ -82,7 +82,7 @@ def test_hosts_with_homes_of_their_own_are_kept_apart(server: Server, tmp_path: 
     assert not is_held(there, "a")
 
 
-def test_the_hold_dies_with_its_holder(server: Server, tmp_path: Path) -> None:
+def test_sweep_lock_is_released_when_its_process_is_killed(server: Server, tmp_path: Path) -> None:
     there = home(tmp_path / "there", server)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD],
@@ -102,7 +102,7 @@ def test_the_hold_dies_with_its_holder(server: Server, tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_holder_whose_connection_is_cut_leaves_at_once(server: Server, tmp_path: Path) -> None:
+def test_lock_holder_with_a_cut_connection_leaves_at_once(server: Server, tmp_path: Path) -> None:
     cut = threading.Timer(0.5, lambda: terminate_connections(server))
     began = time.monotonic()
     cut.start()
@@ -127,7 +127,7 @@ def terminate_connections(server: Server) -> None:
         )
 
 
-def test_no_error_tells_the_password(server: Server, tmp_path: Path) -> None:
+def test_study_errors_never_contain_the_password(server: Server, tmp_path: Path) -> None:
     for wrong in (
         server.uri.replace("/postgres", "/nowhere"),
         server.uri.replace("aae:", "nobody:"),
@@ -186,7 +186,7 @@ def under_way(records: list[RunRecord]) -> bool:
 def ended(
     server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> "tuple[Served, subprocess.CompletedProcess[str]]":
-    """A sweep whose driver was killed; in the next one's time the server was restarted."""
+    """Return a sweep whose first driver was killed and whose server restarted under the second."""
     bench = Served(tmp_path_factory.mktemp("served"), server)
     with bench.started() as process:
         bench.wait_for(process, under_way)
@@ -209,7 +209,7 @@ def ended(
     return bench, subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def test_a_restarted_server_is_waited_for(
+def test_sweep_waits_for_a_restarted_server_and_resumes(
     ended: "tuple[Served, subprocess.CompletedProcess[str]]",
 ) -> None:
     bench, done = ended
@@ -224,7 +224,7 @@ def test_a_restarted_server_is_waited_for(
     assert set(bench.mlflow_states().values()) == {"FINISHED"}
 
 
-def test_the_password_is_nowhere_to_be_read(
+def test_password_is_in_no_output_and_no_file(
     ended: "tuple[Served, subprocess.CompletedProcess[str]]",
 ) -> None:
     bench, done = ended

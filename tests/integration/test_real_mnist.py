@@ -1,4 +1,4 @@
-"""The first promise on real MNIST: without the t10k files, search and confirm are the same."""
+"""Test on real MNIST that search and confirm give the same results without the t10k files."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ evaluate: {parzen: {samples: 1_000, screen_samples: 1_000}}
 
 
 def bench(folder: Path, *patterns: str) -> Bench:
-    """A sweep over those of the real files that the patterns name."""
+    """Return a sweep over the real files that match `patterns`."""
     real = Path(os.environ.get("AAE_DATA", "")).absolute() / "mnist"
     if not os.environ.get("AAE_DATA") or not real.is_dir():
         pytest.skip("no mnist/ in AAE_DATA")
@@ -52,7 +52,7 @@ METRICS = ("train/recon", "train/disc_z", "train/gen_z", "val/recon", "val/parze
 
 
 @pytest.mark.mnist
-def test_search_and_confirm_never_look_at_the_test_files(tmp_path: Path) -> None:
+def test_search_and_confirm_never_read_the_test_files(tmp_path: Path) -> None:
     (tmp_path / "without").mkdir()
     without = bench(tmp_path / "without", "train-*")
     done = without.run()

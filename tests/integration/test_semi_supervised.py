@@ -1,4 +1,4 @@
-"""A sweep after the classification error: no Parzen figure anywhere, and lower is better."""
+"""A sweep that minimises the classification error and has no Parzen figure anywhere."""
 
 import subprocess
 from pathlib import Path
@@ -27,7 +27,7 @@ VAL = {"val/recon", "val/error", "val/latent_mmd", "val/latent_std"}
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The sweep at its end."""
+    """Return the sweep at its end."""
     bench = Bench(tmp_path_factory.mktemp("few_labels"), SWEEP)
     done = bench.run()
     assert done.returncode == 0, done.stderr
@@ -35,7 +35,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return bench
 
 
-def test_the_lowest_error_wins(bench: Bench) -> None:
+def test_best_has_the_lowest_classification_error(bench: Bench) -> None:
     status, best = bench.ask("status"), bench.ask("best")
     assert status["objective"] == {"metric": "val/error", "direction": "minimize"}
     assert status["trials"]["complete"] == 5
@@ -47,7 +47,7 @@ def test_the_lowest_error_wins(bench: Bench) -> None:
     assert status["best"]["value"] == best["metrics"]["val/error"]["mean"]
 
 
-def test_an_evaluation_has_test_metrics_alone(bench: Bench) -> None:
+def test_evaluate_reports_only_test_metrics_without_parzen(bench: Bench) -> None:
     models = bench.ask("evaluate")["models"]
     assert [model["metrics"].keys() for model in models] == [{"test/recon", "test/error"}] * 2
     assert not any("log_likelihood" in model for model in models)
@@ -58,14 +58,14 @@ def test_an_evaluation_has_test_metrics_alone(bench: Bench) -> None:
     assert told.splitlines()[0].split() == ["model", "group", "test/error", "test/recon"]
 
 
-def test_the_report_speaks_of_errors(bench: Bench) -> None:
+def test_report_shows_errors_instead_of_parzen_figures(bench: Bench) -> None:
     report = Path(bench.ask("report")["report"]).read_text()
     assert "reaches: val/error" in report
     assert 'id="parzen"' not in report
     assert "The data: the paper has no figure for" in report
 
 
-def test_the_same_again_does_nothing(bench: Bench) -> None:
+def test_run_of_a_done_sweep_does_nothing(bench: Bench) -> None:
     before = bench.ask("show")
     again = bench.run()
     assert again.returncode == 0

@@ -1,5 +1,6 @@
-"""`aae-sweep run SWEEP --smoke` on shipped files: architectures that no Parzen figure measures, and
-one without an encoder, go the whole way from search to report.
+"""Test `aae-sweep run SWEEP --smoke` on shipped files, from search to report.
+
+The files cover architectures without a Parzen figure and one without an encoder.
 """
 
 import json
@@ -23,7 +24,7 @@ SHIPPED = ("semi_supervised_mnist_100", "clustering_mnist_16", "likelihood_mnist
 
 @pytest.fixture(scope="module", params=SHIPPED)
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The sweep at its end."""
+    """Return the sweep at its end."""
     shipped = SWEEPS / f"{request.param}.yaml"
     bench = Bench(tmp_path_factory.mktemp(request.param), shipped.read_text())
     done = bench.run("--smoke")
@@ -38,7 +39,7 @@ def spec(bench: Bench) -> SweepSpec:
     return smoke(load_sweep(bench.file), bench.settings)
 
 
-def test_it_is_done_under_its_own_name(bench: Bench, spec: SweepSpec) -> None:
+def test_smoke_run_is_done_under_its_own_name(bench: Bench, spec: SweepSpec) -> None:
     status = bench.ask("status", spec.name)
     assert (status["sweep"], status["id"]) == (spec.name, spec.sweep_id)
     assert (status["stage"], status["state"]) == ("done", "done")
@@ -53,7 +54,7 @@ def test_it_is_done_under_its_own_name(bench: Bench, spec: SweepSpec) -> None:
     assert [sweep["sweep"] for sweep in bench.ask("ls")] == [spec.name]
 
 
-def test_the_best_has_the_figures_of_its_architecture(bench: Bench, spec: SweepSpec) -> None:
+def test_smoke_best_has_the_metrics_of_its_architecture(bench: Bench, spec: SweepSpec) -> None:
     best = bench.ask("best", spec.name)
     assert best["confirmed"]
     assert best["seeds"] == [confirm_seed(spec.seed, 0), confirm_seed(spec.seed, 1)]
@@ -68,7 +69,9 @@ def test_the_best_has_the_figures_of_its_architecture(bench: Bench, spec: SweepS
         assert all(math.isfinite(value) for value in figures["values"])
 
 
-def test_only_what_parzen_measures_has_a_parzen_document(bench: Bench, spec: SweepSpec) -> None:
+def test_smoke_evaluation_has_parzen_documents_only_where_measured(
+    bench: Bench, spec: SweepSpec
+) -> None:
     path = bench.settings.sweep_folder(spec.sweep_id) / "evaluation.json"
     models = json.loads(path.read_text())["models"]
     assert len(models) == 2
@@ -78,7 +81,7 @@ def test_only_what_parzen_measures_has_a_parzen_document(bench: Bench, spec: Swe
         assert any(name.startswith("test/") for name in model["metrics"])
 
 
-def test_the_same_again_does_nothing(bench: Bench, spec: SweepSpec) -> None:
+def test_smoke_run_of_a_done_sweep_does_nothing(bench: Bench, spec: SweepSpec) -> None:
     before = bench.ask("show", spec.name)
     again = bench.run("--smoke")
     assert again.returncode == 0, again.stderr

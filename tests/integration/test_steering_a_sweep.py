@@ -1,4 +1,4 @@
-"""A sweep left to run on its own: it is watched, stopped, given up, extended, retried."""
+"""Test a detached sweep: watch, stop, stop at once, extend, retry."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from orchestrator.records import RunRecord
 from orchestrator.study.lock import is_held
 
 EPOCHS = 12
-HUGE = 10**12  # units that no machine has memory for
+HUGE = 10**12  # more units than any machine has memory for
 STEERED = f"""
 name: steered
 seed: 5
@@ -39,7 +39,7 @@ evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 
 
 class Steered(Bench):
-    left = ""  # the sweep that runs on its own
+    left = ""  # id of the detached sweep
 
     def tell(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -52,7 +52,7 @@ class Steered(Bench):
         )
 
     def leave_running(self) -> int:
-        """Its driver's process id."""
+        """Start the sweep detached and return its driver's process id."""
         started = self.tell("run", self.file, "-d", "--json")
         assert started.returncode == 0, started.stderr
         told = json.loads(started.stdout)
@@ -106,7 +106,7 @@ def _given_up(bench: Steered, _stopped: None) -> None:
 
 @pytest.fixture(scope="module")
 def status(bench: Steered, _given_up: None) -> Any:
-    """At the end, the sweep extended meanwhile."""
+    """Return the status at the end; the sweep was extended meanwhile."""
     bench.leave_running()
     extended = bench.tell("extend", "steered", "--trials", 3)
     assert "3 trials, hours unlimited; it is running, and goes on to them" in extended.stdout
@@ -116,7 +116,7 @@ def status(bench: Steered, _given_up: None) -> Any:
     return bench.ask("status", "steered")
 
 
-def test_it_ends_with_the_trials_it_was_extended_to(bench: Steered, status: Any) -> None:
+def test_extended_sweep_ends_with_the_new_number_of_trials(bench: Steered, status: Any) -> None:
     assert (status["state"], status["planned"]) == ("done", {"search": 3, "confirm": 1})
     counts = {state: n for state, n in status["trials"].items() if n}
     assert counts == {"complete": 3, "failed": 1}
@@ -127,12 +127,12 @@ def test_it_ends_with_the_trials_it_was_extended_to(bench: Steered, status: Any)
     assert status["unsynced"] == 0
 
 
-def test_its_failed_trial_is_retried_by_the_sweeps_name(bench: Steered, status: Any) -> None:
+def test_retry_by_sweep_name_repeats_the_failed_trial(bench: Steered, status: Any) -> None:
     [failed] = [r for r in bench.trials() if r.state == "failed"]
     assert bench.tell("retry", "steered").stdout.endswith(
         f"Resume with: aae-sweep run {bench.sweep}\n"
     )
-    assert bench.tell("run", "steered").returncode == 3  # it cannot but fail again
+    assert bench.tell("run", "steered").returncode == 3  # the retry must fail again
     [again] = [r for r in bench.trials() if r.state == "failed"]
     assert (again.params, again.seed, again.attempts) == (failed.params, failed.seed, 2)
     assert again.number == 3
@@ -143,7 +143,7 @@ def test_its_failed_trial_is_retried_by_the_sweeps_name(bench: Steered, status: 
     assert bench.tell("run", bench.file).stderr.endswith("is done; nothing to run\n")
 
 
-def test_sigterm_stops_what_runs_on_its_own(bench: Steered, status: Any) -> None:
+def test_sigterm_interrupts_a_detached_sweep(bench: Steered, status: Any) -> None:
     bench.file.write_text(STEERED.replace("name: steered", "name: another"))
     pid = bench.leave_running()
     os.kill(pid, signal.SIGTERM)

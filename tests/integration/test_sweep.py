@@ -1,4 +1,4 @@
-"""A whole sweep of the digits, by the command line: what it leaves behind, and what adds to it."""
+"""Test a whole sweep of the digits through the command line: its outputs and its extension."""
 
 import json
 import sqlite3
@@ -40,10 +40,10 @@ METRICS = {"train/recon", "train/disc_z", "train/gen_z", "val/recon", "val/parze
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The sweep at its end."""
+    """Return the sweep at its end."""
     bench = Bench(tmp_path_factory.mktemp("tiny"), TINY)
     done = bench.run()
-    assert done.returncode == 0, done.stderr  # though a trial diverged: that is a result
+    assert done.returncode == 0, done.stderr  # 0 although a trial diverged: divergence is a result
     return bench
 
 
@@ -53,7 +53,7 @@ def shown(bench: Bench) -> list[dict[str, Any]]:
     return trials
 
 
-def test_status_says_what_was_done(bench: Bench) -> None:
+def test_status_of_a_done_sweep_counts_its_trials(bench: Bench) -> None:
     status = bench.ask("status", "tiny")
     assert (status["sweep"], status["stage"], status["state"]) == ("tiny", "done", "done")
     assert status["id"] == f"tiny-{status['config_hash']}"
@@ -75,7 +75,9 @@ def test_status_says_what_was_done(bench: Bench) -> None:
     assert "</html>" in Path(status["report"]).read_text()
 
 
-def test_every_trial_is_shown(bench: Bench, shown: list[dict[str, Any]]) -> None:
+def test_show_lists_every_trial_with_epochs_and_metrics(
+    bench: Bench, shown: list[dict[str, Any]]
+) -> None:
     search = [t for t in shown if t["stage"] == "search"]
     confirm = [t for t in shown if t["stage"] == "confirm"]
     assert [t["number"] for t in search] == list(range(6))
@@ -97,7 +99,7 @@ def test_every_trial_is_shown(bench: Bench, shown: list[dict[str, Any]]) -> None
     assert all(row.keys() >= METRICS for row in history)
 
 
-def test_only_winners_are_confirmed_with_fresh_seeds(shown: list[dict[str, Any]]) -> None:
+def test_confirm_trains_only_group_winners_with_fresh_seeds(shown: list[dict[str, Any]]) -> None:
     confirm = [t for t in shown if t["stage"] == "confirm"]
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for trial in confirm:
@@ -119,7 +121,9 @@ def test_only_winners_are_confirmed_with_fresh_seeds(shown: list[dict[str, Any]]
         assert [t["seed"] for t in trials] == [confirm_seed(10, 0), confirm_seed(10, 1)]
 
 
-def test_the_best_is_a_mean_over_seeds(bench: Bench, shown: list[dict[str, Any]]) -> None:
+def test_best_reports_means_and_gain_over_confirm_seeds(
+    bench: Bench, shown: list[dict[str, Any]]
+) -> None:
     best = bench.ask("best", "tiny")
     assert best["confirmed"]
     assert best["seeds"] == [confirm_seed(10, 0), confirm_seed(10, 1)]
@@ -151,13 +155,13 @@ def test_the_best_is_a_mean_over_seeds(bench: Bench, shown: list[dict[str, Any]]
     assert best["code_version"]
 
 
-def test_test_figures_belong_to_confirmations_alone(shown: list[dict[str, Any]]) -> None:
+def test_test_metrics_belong_only_to_confirm_trials(shown: list[dict[str, Any]]) -> None:
     for trial in shown:
         has_test = any(name.startswith("test/") for name in trial["metrics"])
         assert has_test == (trial["stage"] == "confirm")
 
 
-def test_the_evaluation_has_its_samples_curve_and_controls(bench: Bench) -> None:
+def test_evaluation_has_samples_curves_and_controls(bench: Bench) -> None:
     path = bench.settings.sweep_folder(bench.sweep) / "evaluation.json"
     models = json.loads(path.read_text())["models"]
     assert [model["n_samples"] for model in models] == [20_000] + [10_000] * 7
@@ -175,7 +179,9 @@ def test_the_evaluation_has_its_samples_curve_and_controls(bench: Bench) -> None
         assert (Path(model["checkpoint"]) / "manifest.json").exists()
 
 
-def test_mlflow_has_it_all(bench: Bench, shown: list[dict[str, Any]]) -> None:
+def test_mlflow_has_every_run_with_tags_and_artifacts(
+    bench: Bench, shown: list[dict[str, Any]]
+) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(bench.settings.tracking_uri)
@@ -206,7 +212,7 @@ def test_mlflow_has_it_all(bench: Bench, shown: list[dict[str, Any]]) -> None:
     assert names >= {"config.json", "evaluation.json", "samples.png", "latent.png", "checkpoint"}
 
 
-def test_mlflow_has_every_metric_of_the_spool_once(bench: Bench) -> None:
+def test_mlflow_has_every_metric_of_the_outbox_once(bench: Bench) -> None:
     run_ids = {r.run_id: f"{bench.sweep}/{r.stage}/{r.number}" for r in bench.trials()}
     with sqlite3.connect(bench.settings.home / "mlflow.db") as mlflow:
         rows = mlflow.execute("SELECT run_uuid, key, step, count(*) FROM metrics GROUP BY 1, 2, 3")
@@ -217,7 +223,7 @@ def test_mlflow_has_every_metric_of_the_spool_once(bench: Bench) -> None:
     assert there == dict.fromkeys(here, 1)
 
 
-def test_the_same_again_does_nothing(bench: Bench, shown: list[dict[str, Any]]) -> None:
+def test_run_of_a_done_sweep_changes_nothing(bench: Bench, shown: list[dict[str, Any]]) -> None:
     began = time.monotonic()
     before = bench.ask("status", "tiny")
     again = bench.run()
@@ -229,7 +235,7 @@ def test_the_same_again_does_nothing(bench: Bench, shown: list[dict[str, Any]]) 
 
 
 def test_more_trials_extend_the_same_sweep(bench: Bench, shown: list[dict[str, Any]]) -> None:
-    """Runs last: it changes the sweep."""
+    """Test last, because more trials change the sweep."""
     done = bench.run("--set", "search.trials=8")
     assert done.returncode == 0, done.stderr
     status = bench.ask("status", "tiny")

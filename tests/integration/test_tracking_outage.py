@@ -1,4 +1,4 @@
-"""MLflow's server is away for a whole sweep, whose driver is killed too: `sync` brings it all."""
+"""Test a sweep without MLflow's server and with a killed driver: `sync` sends everything."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ NOTHING = {"runs": 0, "metrics": 0, "artifacts": 0}
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> TrackedBench:
-    """A driver was killed in the middle of a trial; no server has ever been there."""
+    """Return a sweep whose driver was killed during a trial; its server has never run."""
     bench = TrackedBench(tmp_path_factory.mktemp("outage"), OUTAGE)
     with bench.started() as process:
         bench.wait_for(
@@ -43,20 +43,20 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> TrackedBench:
         )
         workers = workers_of(process)
         process.kill()
-    wait_until_gone(workers)  # Ray dies with its driver
+    wait_until_gone(workers)  # Ray ends with its driver
     return bench
 
 
 @pytest.fixture(scope="module")
 def ended(killed: TrackedBench) -> TrackedBench:
-    """The same sweep at its end, the server still or again away."""
+    """Return the same sweep at its end, with the server still or again away."""
     done = killed.run()
     assert done.returncode == 0, done.stderr
     assert "MLflow has not everything yet" in done.stderr
     return killed
 
 
-def test_without_the_server_sync_says_what_waits(killed: TrackedBench) -> None:
+def test_sync_without_a_server_reports_unsent_metrics(killed: TrackedBench) -> None:
     before = killed.waiting()
     assert before["metrics"] > 0
     done = killed.sync()
@@ -66,7 +66,7 @@ def test_without_the_server_sync_says_what_waits(killed: TrackedBench) -> None:
     assert killed.waiting() == before
 
 
-def test_what_a_killed_driver_left_as_running_ends_as_killed(killed: TrackedBench) -> None:
+def test_sync_marks_runs_of_a_killed_driver_as_killed(killed: TrackedBench) -> None:
     with killed.serving() as client:
         sent: dict[str, Any] = killed.ask("sync", "outage")["sent"]
         assert_same(client, killed)
@@ -78,7 +78,7 @@ def test_what_a_killed_driver_left_as_running_ends_as_killed(killed: TrackedBenc
         assert_same(client, killed)
 
 
-def test_every_metric_of_a_sweep_without_server_arrives(ended: TrackedBench) -> None:
+def test_sync_sends_every_metric_of_a_sweep_without_server(ended: TrackedBench) -> None:
     records = ended.trials()
     assert {r.state for r in records} == {"complete"}
     waited = ended.waiting()

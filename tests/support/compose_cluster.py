@@ -1,4 +1,4 @@
-"""A cluster of containers as `aae-sweep up` makes it, under a name and with secrets of its own."""
+"""A cluster of containers made by `aae-sweep up`, with its own name and secrets."""
 
 import json
 import os
@@ -37,7 +37,7 @@ evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 
 
 class Cluster:
-    """Two workers of two CPUs each: room for all three trials, and for two once one is lost."""
+    """Two workers of two CPUs each: room for all three trials, or for two without one worker."""
 
     def __init__(self, folder: Path) -> None:
         self.secrets = folder / "secrets"
@@ -67,7 +67,7 @@ class Cluster:
         return self._run("docker", *arguments).stdout
 
     def trials(self, driver: str) -> list[dict[str, Any]]:
-        """As they stand, by the container that drives them; none while there is nothing yet."""
+        """Return the trials that the driver's container lists, or none before its first output."""
         asked = ("docker", "exec", driver, "aae-sweep", "show", "cluster", "--json")
         told = self._run(*asked, check=False)
         trials: list[dict[str, Any]] = json.loads(told.stdout)["trials"] if told.stdout else []
@@ -77,7 +77,7 @@ class Cluster:
         return self.compose("run", "--rm", "-T", "sweep", *arguments, check=check)
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
-        """What `docker inspect` tells of each."""
+        """Return the description by `docker inspect` of each container."""
         ids = self.compose("ps", "--all", "--quiet", *services).stdout.split()
         if not ids:
             return []
@@ -88,12 +88,12 @@ class Cluster:
         return f"{self.environment['COMPOSE_PROJECT_NAME']}_{name}"
 
     def secret_values(self) -> set[str]:
-        """The random part of each."""
+        """Return the random part of each secret."""
         words = (re.split(r"[\s:=]", path.read_text()) for path in self.secrets.iterdir())
         return {word for found in words for word in found if len(word) >= 40}
 
     def wait_for(self, what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-        """Until `what` gives something."""
+        """Wait until `what` returns a true value, and return that value."""
         deadline = time.monotonic() + seconds
         while not (found := what()):
             assert time.monotonic() < deadline, self.compose("logs", "--tail=30").stdout

@@ -1,7 +1,7 @@
-"""What strikes a sweep. Another fault is another function of the table `FAULTS`.
+"""Faults for a sweep. A new fault is a new function in the table `FAULTS`.
 
-A fault acts at once, waits for the driver's end where it brings that about, and returns how many
-epochs it may cost: one for each trial whose worker it takes.
+A fault acts at once. A fault that ends the driver waits for that end. Each fault returns how many
+epochs may be lost: one for each trial whose worker is lost.
 """
 
 import os
@@ -34,7 +34,7 @@ def kill_worker(victim: Victim, draw: Random) -> int:
 
 
 def kill_driver(victim: Victim, draw: Random) -> int:
-    """Its Ray outlives it for a moment, and so do the trials in there."""
+    """Kill the driver; its Ray and the trials there outlive the driver for a moment."""
     lost = len(_workers(victim))
     victim.driver.kill()
     victim.driver.wait()
@@ -42,7 +42,7 @@ def kill_driver(victim: Victim, draw: Random) -> int:
 
 
 def kill_raylet(victim: Victim, draw: Random) -> int:
-    """With it goes all of a local Ray."""
+    """Kill the raylet, and with it all of a local Ray."""
     lost = len(_workers(victim))
     [raylet] = processes_of(victim.driver, "raylet")
     os.kill(raylet, signal.SIGKILL)
@@ -51,7 +51,7 @@ def kill_raylet(victim: Victim, draw: Random) -> int:
 
 
 def terminate_driver(victim: Victim, draw: Random) -> int:
-    """As a machine that is shut down does, or `docker stop`."""
+    """Terminate the driver, as a shutdown of its machine or `docker stop` does."""
     lost = len(_workers(victim))
     victim.driver.terminate()
     _, err = victim.driver.communicate(timeout=PATIENCE)
@@ -60,10 +60,10 @@ def terminate_driver(victim: Victim, draw: Random) -> int:
 
 
 def tear_checkpoint(victim: Victim, draw: Random) -> int:
-    """All workers die, and what one of them had saved last is cut off: one more epoch is lost."""
+    """Kill all workers and truncate a trial's last checkpoint, which loses one more epoch."""
     while True:
         workers = _workers(victim)
-        with _halted(victim.driver):  # or a successor might read before it is torn
+        with _halted(victim.driver):  # no new worker may read the checkpoint before it is torn
             records = victim.bench.trials()
             saved = [Path(r.checkpoint) for r in records if r.state == "running" and r.checkpoint]
             if saved:
@@ -77,7 +77,7 @@ def tear_checkpoint(victim: Victim, draw: Random) -> int:
 
 
 def toggle_server(victim: Victim, draw: Random) -> int:
-    """The tracking server is stopped, until it is struck again or the sweep has ended."""
+    """Stop the running tracking server, or start the stopped one."""
     if victim.bench.serves:
         victim.bench.stop_server()
     else:
@@ -86,7 +86,7 @@ def toggle_server(victim: Victim, draw: Random) -> int:
 
 
 def fill_disk(victim: Victim, draw: Random) -> int:
-    """Whatever room the driver makes is taken too, until it gives up."""
+    """Fill the disk, and any space that the driver frees, until the driver exits."""
     lost = len(_workers(victim))
     ballast = victim.bench.settings.home / "ballast"
     while victim.driver.poll() is None:
@@ -110,7 +110,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def _workers(victim: Victim) -> list[int]:
-    """Those in which Ray trains, as soon as there are any."""
+    """Wait for the processes in which Ray trains, and return their ids."""
     deadline = time.monotonic() + PATIENCE
     while not (found := workers_of(victim.driver)):
         assert victim.driver.poll() is None, victim.driver.communicate()

@@ -1,4 +1,4 @@
-"""What small SVHN and TFD files hold."""
+"""Contents of small SVHN and TFD files."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def svhn_arrays(split: str) -> dict[str, np.ndarray]:
 
 
 def tfd_arrays() -> dict[str, np.ndarray]:
-    """60 images; 30 are unlabelled; of the others 3 of 6 train, 1 validates, 2 test in a fold."""
+    """Return 60 images: 30 unlabelled; by fold, of 6 labelled 3 train, 1 validates, 2 test."""
     random = np.random.default_rng(0)
     expressions = np.where(np.arange(60) < 30, np.where(np.arange(60) < 15, -1, 0), 1)
     expressions[30:] += np.arange(30) % 7

@@ -1,4 +1,4 @@
-"""A page in the browser, with all that it complained of or asked the network for."""
+"""A page in the browser, with its error messages and its network requests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, in a temporary folder."""
+"""A separate PostgreSQL server in a temporary folder."""
 
 import os
 import pwd
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PASSWORD = "swordfish"
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # as Debian packages them
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # where Debian installs them
 
 
 class Server:
-    """On a port of this machine, behind a password; `stop` and `start` keep what it holds."""
+    """A server on a local port with a password; `stop` and `start` keep its data."""
 
     def __init__(self, folder: Path, port: int, user: str | None) -> None:
         self.uri = f"postgresql+psycopg://aae:{PASSWORD}@127.0.0.1:{port}/postgres"
@@ -32,7 +32,7 @@ class Server:
         self._call("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", options)
 
     def stop(self) -> None:
-        """As a machine that is rebooted does: connections are closed, not waited for."""
+        """Stop the server as a reboot does: it closes connections without waiting for them."""
         self._call("pg_ctl", "stop", "-w", "-m", "fast")
 
     def _call(self, program: str, *arguments: str) -> None:
@@ -64,5 +64,5 @@ def free_port() -> int:
 
 
 def _user() -> str | None:
-    """PostgreSQL refuses to be run by root."""
+    """Return `nobody` if this process is root, because PostgreSQL refuses to run as root."""
     return pwd.getpwnam("nobody").pw_name if os.geteuid() == 0 else None

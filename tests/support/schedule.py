@@ -1,4 +1,4 @@
-"""When which fault strikes: a pure function of a seed, in epochs and not in seconds."""
+"""Schedule of faults: a pure function of a seed, in epochs and not in seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from random import Random
 
 @dataclass(frozen=True)
 class Strike:
-    after: int  # epochs that all trials together have finished since the strike before
+    after: int  # epochs of all trials together since the previous strike
     fault: str  # a name of `faults.FAULTS`
-    seed: int  # of what the fault itself draws: its victim, or what it destroys
+    seed: int  # for the fault's own draws: its victim, or the file to damage
 
 
 def schedule(seed: int, faults: Sequence[str], strikes: int, epochs: int) -> list[Strike]:
-    """So many strikes within so many epochs, in any order, every fault at least once."""
+    """Return `strikes` strikes within `epochs` epochs, in any order, each fault at least once."""
     if not len(faults) <= strikes <= epochs:
         raise ValueError(f"{strikes} strikes of {len(faults)} faults do not fit {epochs} epochs")
     draw = Random(seed)

@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""A small disk that tests can fill."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
-    """A new folder, a tmpfs of its own; skips the test where none can be mounted."""
+    """Mount a tmpfs at a new folder; skip the test if no tmpfs can be mounted."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder]
     mounted = subprocess.run(mount, capture_output=True, text=True)
@@ -23,7 +23,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
 
 
 def fill(path: Path) -> None:
-    """Make the file longer until not a byte is left."""
+    """Append to the file until the disk has no byte left."""
     with path.open("ab", buffering=0) as file:
         for size in (1 << 20, 1 << 10, 1):
             try:

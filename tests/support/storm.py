@@ -1,4 +1,4 @@
-"""A sweep that faults strike, started again by its user until it is done."""
+"""A sweep under faults, which its user restarts until the sweep is done."""
 
 import time
 from collections import deque
@@ -17,7 +17,7 @@ LONG = 1800.0  # seconds that a whole sweep may take on a busy machine
 
 @dataclass
 class Storm:
-    """What has struck, in this order, and how many epochs that may have cost at most."""
+    """Faults so far, in order, and the largest number of epochs that they may have cost."""
 
     struck: list[str] = field(default_factory=list)
     cost: int = 0
@@ -28,7 +28,7 @@ class Storm:
 def endure(bench: TrackedBench, strikes: Iterable[Strike]) -> Storm:
     """Run the sweep to its end through all strikes, each at its number of epochs."""
     storm, coming, began = Storm(), deque(strikes), time.monotonic()
-    then = 0  # epochs finished when the last one struck
+    then = 0  # finished epochs at the last strike
     while True:
         storm.starts += 1
         with bench.started() as driver:
@@ -47,5 +47,5 @@ def endure(bench: TrackedBench, strikes: Iterable[Strike]) -> Storm:
 
 
 def epochs(records: Iterable[RunRecord]) -> int:
-    """Finished by all trials together; a repeated one counts once."""
+    """Return the finished epochs of all trials together; a repeated epoch counts once."""
     return sum(record.epochs for record in records)

@@ -1,4 +1,4 @@
-"""Sweeps of small trials with a Tune of straw: one trial at a time, in the test's process."""
+"""Sweeps of small trials with a stand-in for Tune: one trial at a time, in the test's process."""
 
 import math
 import threading
@@ -30,7 +30,7 @@ from orchestrator.sweepfile.spec import SweepSpec
 
 
 class Watcher:
-    """An observer that may act at what it sees."""
+    """An observer that records events and may act on each event."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -71,10 +71,10 @@ class NoMlflow:
 
 
 def straw_stage(driver: StageDriver, data: TrainingData, share: Share, scratch: Path) -> None:
-    """Tune's part: one trial at a time, in this process."""
+    """Stand in for Tune: train one trial at a time, in this process."""
     while (work := driver.suggest("t")) != Searcher.FINISHED:
         if not isinstance(work, dict):
-            time.sleep(0.01)  # it is paused
+            time.sleep(0.01)  # the driver is paused
             continue
         stopped = [False]
 
@@ -114,7 +114,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "SharedArray", StrawArray)
     monkeypatch.setattr(worker, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(worker, "SAVING_SHARE", math.inf)
-    monkeypatch.setattr(worker, "is_drawn", lambda *_: False)  # takes longer than to train
+    monkeypatch.setattr(worker, "is_drawn", lambda *_: False)  # drawing takes longer than training
 
 
 def images(path: Path, *, test: bool) -> Path:
@@ -174,7 +174,7 @@ def numbers(reader: History, spec: SweepSpec) -> list[Any]:
 
 
 def search_of(settings: Settings, spec: SweepSpec) -> Ledger:
-    """As another process has it."""
+    """Return the search study as another process reads it."""
     ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
     assert ledger is not None
     return ledger

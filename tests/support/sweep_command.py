@@ -1,4 +1,4 @@
-"""`aae-sweep` as a user starts it: a process of its own, with a home of its own."""
+"""`aae-sweep` as a user starts it: in a separate process with a separate home."""
 
 import json
 import os
@@ -40,7 +40,7 @@ class Bench:
 
     @contextmanager
     def started(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-        """A sweep under way, in a process group of its own, as a shell would start it."""
+        """Yield a running sweep in its own process group, as a shell starts a sweep."""
         with subprocess.Popen(
             [COMMAND, "run", str(self.file), "--json", *arguments],
             env=self.environment,
@@ -62,7 +62,7 @@ class Bench:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def ask(self, *arguments: str) -> Any:
-        """What a reading verb answers with --json."""
+        """Return the --json output of a reading command."""
         command = [COMMAND, *arguments, "--json"]
         done = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=True
@@ -74,28 +74,28 @@ class Bench:
         return self._reader.resolve("latest")
 
     def trials(self) -> list[RunRecord]:
-        """As they stand; none while the driver has not got that far."""
+        """Return the current trials; an empty list before the driver writes the first."""
         if not (self.settings.home / "spool.db").exists():
             return []
         return self._reader.trials(self.sweep) if self._reader.sweeps() else []
 
     @cached_property
     def _reader(self) -> History:
-        """To be asked often; there must be something to read."""
+        """Keep one reader for repeated use; the home must contain a sweep."""
         return History(self.settings)
 
     def curve(self, record: RunRecord) -> list[dict[str, float]]:
         return self._reader.curve(self.sweep, record)
 
     def mlflow_states(self) -> dict[str, str]:
-        """What MLflow was told of every run, by its key."""
+        """Return the status of every run in the outbox, by run key."""
         with Spool(self.settings.spool, read_only=True) as spool:
             return {run.key: run.status for run in spool.runs(self.sweep)}
 
     def wait_for(
         self, process: "subprocess.Popen[str]", what: Callable[[list[RunRecord]], bool]
     ) -> None:
-        """Until the trials are so, while the process lives."""
+        """Wait until the trials satisfy `what`; fail if the process ends first."""
         deadline = time.monotonic() + PATIENCE
         while not what(self.trials()):
             assert process.poll() is None, process.communicate()
@@ -104,12 +104,12 @@ class Bench:
 
 
 def workers_of(process: "subprocess.Popen[str]") -> list[int]:
-    """The processes in which Ray trains for it."""
+    """Return the ids of the processes in which Ray trains for `process`."""
     return processes_of(process, "ray::ImplicitFunc")
 
 
 def processes_of(process: "subprocess.Popen[str]", name: str) -> list[int]:
-    """Its descendants whose program's name begins so."""
+    """Return the descendants of `process` whose program name starts with `name`."""
     return [
         pid
         for pid, parent in _parents()
@@ -133,7 +133,7 @@ def _parents() -> Iterator[tuple[int, int]]:
 def _parent(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, ValueError):  # it has just gone
+    except (OSError, ValueError):  # the process has just ended
         return 0
 
 

@@ -1,4 +1,4 @@
-"""A sweep that never ran, with every part of a report in it: known numbers for the tests."""
+"""A sweep that never ran, with known numbers for every part of a report."""
 
 import json
 import math
@@ -37,7 +37,7 @@ SPACE: dict[str, Any] = {
 
 
 def make_view(folder: Path, n_search: int = 24, epochs: int = 30) -> SweepView:
-    """A finished sweep on MNIST: every fourth trial pruned, one diverged, one failed."""
+    """Return a finished sweep on MNIST: every fourth trial pruned, one diverged, one failed."""
     rng = random.Random(0)
     curves: dict[tuple[str, int], list[dict[str, float]]] = {}
     search = [_trial("search", n, _suggest(n, rng), epochs, curves, rng) for n in range(n_search)]
@@ -73,7 +73,7 @@ def make_view(folder: Path, n_search: int = 24, epochs: int = 30) -> SweepView:
 
 
 class History:
-    """What the live page asks of the reader, with one sweep that a test lets go on."""
+    """A stand-in for the live page's reader, with one sweep that a test can advance."""
 
     def __init__(self, whole: SweepView) -> None:
         self.whole = self._shown = whole
@@ -101,7 +101,7 @@ class History:
 
 
 def as_semi_supervised(view: SweepView) -> SweepView:
-    """The same sweep, had it been after the error with 100 labels: lower is better."""
+    """Return the same sweep with the error at 100 labels as its objective: lower is better."""
     assert view.best is not None
     assert view.evaluation is not None
     assert view.study is not None
@@ -152,7 +152,7 @@ _ERRORS = {METRIC: "val/error", "test/parzen_ll": "test/error"}
 
 
 def _error(log_likelihood: float) -> float:
-    """In per cent, better where the likelihood is."""
+    """Return an error in per cent that falls as the likelihood rises."""
     return (345 - log_likelihood) / 10
 
 
@@ -164,7 +164,7 @@ def _as_errors(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def with_control(view: SweepView, level: float, margin: float | None) -> SweepView:
-    """The same sweep with a control of this mean, by the same seeds, and with a margin."""
+    """Return the same sweep with a margin and with a control of mean `level` and the same seeds."""
     assert view.best is not None
     winner, *others = (
         ranking.Candidate(group["config_hash"], group["params"], tuple(runs))
@@ -215,14 +215,14 @@ def with_control(view: SweepView, level: float, margin: float | None) -> SweepVi
 
 
 def without_results(view: SweepView, **changes: Any) -> SweepView:
-    """The same sweep before anything could be told of it."""
+    """Return the same sweep before its first results."""
     return replace(
         view, best=None, evaluation=None, study=None, pictures=[], curves={}, trials=[], **changes
     )
 
 
 def hostile(view: SweepView) -> SweepView:
-    """The same sweep, with markup wherever a name can stand."""
+    """Return the same sweep with markup in every name."""
     assert view.best is not None
     assert view.evaluation is not None
     return replace(
@@ -355,7 +355,7 @@ def _status(trials: list[RunRecord]) -> dict[str, Any]:
 
 
 def _best(confirm: list[RunRecord]) -> dict[str, Any]:
-    """As `History` tells it, by the same selection."""
+    """Return the document that `History` returns, by the same selection."""
     ranked = ranking.rank(ranking.candidates(confirm), METRIC, "maximize")
     compared = [None, *ranking.versus_best(ranked, METRIC)]
     groups = [
@@ -465,7 +465,7 @@ def _distribution(entry: dict[str, Any]) -> optuna.distributions.BaseDistributio
 
 
 def _png(path: Path, width: int, height: int) -> Path:
-    """A grey gradient: the smallest honest PNG writer."""
+    """Write a grey gradient with a minimal PNG writer."""
     rows = b"".join(
         b"\0" + bytes((x * 7 + y * 3) % 256 for x in range(width)) for y in range(height)
     )

@@ -35,14 +35,14 @@ CLASSES, SIDE, N_TRAIN, N_VALID, BATCH = 3, 4, 60, 24, 20
 LABELS = {"none": None, "some": 2 * CLASSES, "only": 14 * CLASSES}
 
 KINDS = list(ARCHITECTURES)
-RIVALS = ["gan", "gmmn_ae"]  # whose authors built other networks
+RIVALS = ["gan", "gmmn_ae"]  # their authors built other networks
 CASES = [
     (kind, encoder, prior)
     for kind, architecture in ARCHITECTURES.items()
     for encoder in architecture.encoders
     for prior in architecture.priors
 ]
-COVERING = [  # every encoder and every prior of an architecture, but not each with each
+COVERING = [  # every encoder and every prior of an architecture, but not every pair
     (kind, encoders[i % len(encoders)], priors[i % len(priors)])
     for kind, architecture in ARCHITECTURES.items()
     for encoders, priors in [(architecture.encoders, architecture.priors)]
@@ -51,7 +51,7 @@ COVERING = [  # every encoder and every prior of an architecture, but not each w
 
 
 def images(y: np.ndarray | None = None) -> TrainingData:
-    """Three noisy templates as uint8; `y` takes the place of the training labels."""
+    """Return three noisy templates as uint8; `y` replaces the training labels."""
     random = np.random.default_rng(0)
     templates = random.integers(0, 200, (CLASSES, SIDE * SIDE))
     labels = permutation(N_TRAIN + N_VALID) % CLASSES
@@ -70,7 +70,7 @@ def trial(
     epochs: int = 2,
     **model: Any,
 ) -> TrialConfig:
-    """Plain, and quick to learn; without encoder or prior, the architecture's first."""
+    """Return a plain, fast trial; encoder and prior default to the architecture's first."""
     architecture = ARCHITECTURES[kind]
     prior = prior or architecture.priors[0]
     rate = {"optimizer": optimizer, "lr": 1e-3 if optimizer == "adam" else 0.02}
@@ -94,7 +94,7 @@ def trial(
 
 
 def dressed(config: TrialConfig) -> TrialConfig:
-    """With all that makes a resumed run hard: batch norm, dropout, and noise of both sorts."""
+    """Add all settings that make resuming hard: batch norm, dropout, and noise of both kinds."""
     return replace(
         config,
         model=replace(config.model, batch_norm="autoencoder", dropout=0.3),
@@ -103,7 +103,7 @@ def dressed(config: TrialConfig) -> TrialConfig:
 
 
 def as_published(config: TrialConfig) -> TrialConfig:
-    """A rival with the blocks of its authors: maxout and dropout, or sigmoids and pretraining."""
+    """Give a rival the blocks of its authors: maxout and dropout, or sigmoids and pretraining."""
     discriminator = NetworkConfig(
         hidden=(30, 24), activation="maxout", pieces=3, dropout=0.5, input_dropout=0.2, init_std=0.2
     )
@@ -135,7 +135,7 @@ def first_batch(state: TrainState, data: TrainingData | None = None) -> Batch:
 
 
 def step(state: TrainState, batch: Batch | None = None, only: str | None = None) -> Costs:
-    """One training step; with `only`, every other optimiser stands still."""
+    """Take one training step; with `only`, the rate of every other optimiser is 0."""
     if only is not None:
         for name, optimizer in state.optimizers.items():
             for group in optimizer.param_groups:
@@ -144,7 +144,7 @@ def step(state: TrainState, batch: Batch | None = None, only: str | None = None)
 
 
 def weights(model: Model) -> dict[str, Tensor]:
-    """Parameters and buffers as they are now."""
+    """Return a copy of the current parameters and buffers."""
     return deepcopy(dict(model.state_dict()))
 
 

@@ -1,4 +1,4 @@
-"""A sweep whose MLflow server comes and goes, and whether the server has what the spool has."""
+"""A sweep with an MLflow server to start and stop, and a check of server against outbox."""
 
 import math
 import os
@@ -24,9 +24,9 @@ from orchestrator.tracking.outbox import Spool
 
 
 class TrackedBench(Bench):
-    """Its tracking server has an address, but is up only between `start_server` and `stop_server`.
+    """A sweep whose tracking server is up only between `start_server` and `stop_server`.
 
-    What the server was told outlasts it.
+    The server's address and data outlast each run.
     """
 
     def __init__(self, folder: Path, sweep_file: str) -> None:
@@ -45,7 +45,7 @@ class TrackedBench(Bench):
         return self._server is not None
 
     def start_server(self) -> None:
-        """It answers a few seconds later."""
+        """Start the server, which answers a few seconds later."""
         server = Settings.from_environment({"AAE_HOME": str(self.folder / "server")})
         server.home.mkdir(exist_ok=True)
         command, environment = ui_command(server, self._port)
@@ -58,7 +58,7 @@ class TrackedBench(Bench):
         )
 
     def stop_server(self) -> None:
-        """At once, whatever it was doing."""
+        """Kill the server at once."""
         if self._server is not None:
             os.killpg(self._server.pid, signal.SIGKILL)
             self._server.wait()
@@ -66,7 +66,7 @@ class TrackedBench(Bench):
 
     @contextmanager
     def serving(self) -> Iterator[MlflowClient]:
-        """The server as it answers, for the length of a `with`."""
+        """Yield a client of the server, which runs for the length of a `with`."""
         if self._server is None:
             self.start_server()
         assert self._server is not None
@@ -91,7 +91,7 @@ class TrackedBench(Bench):
 
 
 def runs_by_key(client: MlflowClient, bench: Bench) -> dict[str, Run]:
-    """What MLflow has of the sweep; fails when a run is there twice."""
+    """Return MLflow's runs of the sweep by run key; fail if a run is there twice."""
     experiment = client.get_experiment_by_name(bench.sweep.rpartition("-")[0])
     assert experiment is not None
     runs = list(client.search_runs([experiment.experiment_id]))
@@ -101,7 +101,7 @@ def runs_by_key(client: MlflowClient, bench: Bench) -> dict[str, Run]:
 
 
 def assert_same(client: MlflowClient, bench: Bench) -> None:
-    """Run for run and point for point, MLflow has what the spool has, once."""
+    """Assert that MLflow has every run and every metric point of the outbox exactly once."""
     found = runs_by_key(client, bench)
     with Spool(bench.settings.spool, read_only=True) as spool:
         noted = spool.runs(bench.sweep)

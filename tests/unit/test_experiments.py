@@ -1,4 +1,4 @@
-"""docs/experiments.md and the README say what `results/` says: no figure is typed by hand."""
+"""Test that docs/experiments.md and the README show only figures from `results/`."""
 
 import importlib.util
 import json
@@ -30,7 +30,7 @@ def figures(*values: float) -> dict[str, Any]:
 
 @pytest.fixture
 def result(experiments: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished sweep in a `results/` of its own."""
+    """Return a finished sweep in a separate `results/` folder."""
     monkeypatch.setattr(experiments, "RESULTS", tmp_path)
     monkeypatch.setattr(experiments, "ROOT", tmp_path)
     spec = load_sweep(ROOT / "sweeps" / "semi_supervised_mnist_100.yaml", ["training.epochs=50"])
@@ -57,19 +57,21 @@ def result(experiments: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return folder
 
 
-def test_pages_hold_what_results_say(experiments: ModuleType) -> None:
+def test_documentation_pages_contain_the_current_results(experiments: ModuleType) -> None:
     for page in experiments.PAGES:
         text = page.read_text()
         assert experiments.rewritten(text) == text, f"{page.name}: run `make experiments`"
 
 
-def test_every_part_of_a_page_has_its_end(experiments: ModuleType) -> None:
+def test_results_blocks_of_pages_all_have_an_end(experiments: ModuleType) -> None:
     for page in experiments.PAGES:
         text = page.read_text()
         assert text.count("<!-- results:") == text.count("<!-- end -->") > 0
 
 
-def test_result_changes_the_pages(experiments: ModuleType, result: Path) -> None:
+def test_changed_result_changes_the_documentation_pages(
+    experiments: ModuleType, result: Path
+) -> None:
     page = "<!-- results: readme -->\n<!-- end -->\n<!-- results: runs -->\n<!-- end -->\n"
     text = experiments.rewritten(page)
     assert "**1.50 ± 0.25**; 2 seeds, 50 epochs, 1.2 h of training; some processor" in text
@@ -94,5 +96,7 @@ def test_result_changes_the_pages(experiments: ModuleType, result: Path) -> None
         ("dimensionality_reduction_2d_unsupervised", "13.95 %"),
     ],
 )
-def test_published_cell_is_the_papers(experiments: ModuleType, sweep: str, printed: str) -> None:
+def test_published_cell_is_the_figure_of_the_paper(
+    experiments: ModuleType, sweep: str, printed: str
+) -> None:
     assert experiments.published_cell(load_sweep(ROOT / "sweeps" / f"{sweep}.yaml")) == printed

@@ -1,4 +1,4 @@
-"""Every sweep that is shipped loads, says how it is started, and runs: here in small."""
+"""Test that every shipped sweep loads, opens with its launch command, and trains in small."""
 
 import math
 import re
@@ -27,17 +27,17 @@ def name_of(path: Path) -> str:
     return f"{path.stem}_two_cores" if path in TWO_CORES else path.stem
 
 
-def test_sweeps_were_found() -> None:
+def test_full_size_and_two_core_sweeps_were_found() -> None:
     assert FULL_SIZE
     assert TWO_CORES
 
 
 @each_sweep
-def test_shipped_sweep_loads(path: Path) -> None:
+def test_shipped_sweep_loads_without_notes_and_with_seeds(path: Path) -> None:
     spec = load_sweep(path)
     assert spec.name == name_of(path)
     assert spec.notes == []
-    assert spec.confirm.seeds > 1  # a figure without an error bar is none
+    assert spec.confirm.seeds > 1  # one seed has no error bar
     assert spec.search is None or spec.search.trials > 0
 
 
@@ -51,7 +51,7 @@ def test_shipped_sweep_opens_with_its_launch_command(path: Path) -> None:
 
 
 @each_sweep
-def test_parzen_is_asked_for_where_it_is_measured(path: Path) -> None:
+def test_shipped_sweep_has_parzen_settings_only_where_measured(path: Path) -> None:
     spec = load_sweep(path)
     asked = "parzen:" in sweep_text(path)
     assert asked == ("parzen_ll" in ARCHITECTURES[spec.model.kind].metrics)
@@ -108,7 +108,7 @@ def measured(metrics: dict[str, float], split: str) -> set[str]:
 
 
 def declared(spec: SweepSpec) -> set[str]:
-    """The architecture's metrics; categories are named by the labels, or else are clusters."""
+    """Return the architecture's metrics; without labels, its categories count as clusters."""
     names = set(ARCHITECTURES[spec.model.kind].metrics)
     clustered = {"cluster_error", "cluster_error_majority", "cluster_ties", "empty_clusters"}
     if spec.model.kind == "dimensionality_reduction":
@@ -117,7 +117,7 @@ def declared(spec: SweepSpec) -> set[str]:
 
 
 def test_sweeps_of_figure_11_share_one_reconstruction_rate() -> None:
-    """The reason for the rate, the way of its gradient through the heads, holds for all of them."""
+    """Test one rate for all: its reason, the gradient's path through the heads, holds for each."""
     paths = [path for path in SWEEPS if path.stem.startswith("dimensionality_reduction")]
     assert len(paths) == 4
     assert {load_sweep(path).training.reconstruction.lr for path in paths} == {0.002}

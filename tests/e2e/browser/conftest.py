@@ -26,15 +26,15 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def open_page(chromium: Browser) -> Iterator[Open]:
-    """Opens an address in a context of its own; keywords are Playwright's for contexts."""
+    """Yield a function that opens an address in a new context; its keywords are Playwright's."""
     contexts: list[BrowserContext] = []
 
     def opened(url: str, **options: Any) -> Opened:
-        while len(contexts) > 1:  # the first is shared by a module's tests
+        while len(contexts) > 1:  # a module's tests share the first context
             contexts.pop().close()
         options.setdefault("viewport", {"width": 1280, "height": 900})
         contexts.append(chromium.new_context(**options))
-        contexts[-1].set_default_timeout(120_000)  # a machine may have other work
+        contexts[-1].set_default_timeout(120_000)  # for a busy machine
         page = Opened(contexts[-1].new_page())
         page.page.goto(url)
         return page
@@ -46,7 +46,7 @@ def open_page(chromium: Browser) -> Iterator[Open]:
 
 @pytest.fixture(scope="session")
 def report_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """The report of a synthetic sweep with so many search trials, built once."""
+    """Return a function that builds the report of a synthetic sweep of `n_search` trials once."""
     made: dict[int, Path] = {}
 
     def report(n_search: int) -> Path:

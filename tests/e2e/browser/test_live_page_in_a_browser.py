@@ -1,4 +1,4 @@
-"""The live page while its sweep goes on: it follows, and leaves alone what its reader has set."""
+"""Test that the live page of a running sweep updates and keeps its reader's settings."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from dashboards import live
 
 @pytest.fixture
 def history(tmp_path: Path) -> History:
-    """A sweep that has begun: nothing is confirmed."""
+    """Return a sweep that has begun and has no confirmed trial."""
     view = make_view(tmp_path)
     history = History(view)
     history.show(view.trials[:16], best=None, evaluation=None, pictures=[])
@@ -34,11 +34,11 @@ def opened(history: History, open_page: Open, monkeypatch: pytest.MonkeyPatch) -
     server.server_close()
 
 
-def test_it_follows_the_sweep(opened: Opened, history: History) -> None:
+def test_live_page_follows_the_sweep_and_keeps_settings(opened: Opened, history: History) -> None:
     page = opened.page
     opened.wait_for_figures()
     page.locator("#trials thead button", has_text="epochs").click()
-    page.locator("#trials h2").click()  # what has the focus is not replaced
+    page.locator("#trials h2").click()  # the page does not replace a focused element
     page.locator("body").evaluate("document.activeElement.blur()")
     page.locator("#importance summary").click()
     page.locator("body").evaluate("document.activeElement.blur()")
@@ -61,7 +61,7 @@ def test_it_follows_the_sweep(opened: Opened, history: History) -> None:
     assert {url.split("/")[2].split(":")[0] for url in opened.requests} == {"127.0.0.1"}
 
 
-def test_it_can_be_paused(opened: Opened, history: History) -> None:
+def test_live_page_can_be_paused_and_continued(opened: Opened, history: History) -> None:
     page = opened.page
     page.locator("#live button").click()
     history.show(history.whole.trials, best=history.whole.best)
@@ -71,7 +71,7 @@ def test_it_can_be_paused(opened: Opened, history: History) -> None:
     expect(page.locator("#confirmed")).to_be_visible(timeout=60_000)
 
 
-def test_a_server_that_is_gone_is_told(opened: Opened, history: History) -> None:
+def test_live_page_reports_an_unreachable_server(opened: Opened, history: History) -> None:
     opened.page.route("**/*", lambda route: route.abort())
     expect(opened.page.locator("#live [role=status]")).to_contain_text("no answer", timeout=60_000)
     opened.page.unroute("**/*")

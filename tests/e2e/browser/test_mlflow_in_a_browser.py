@@ -1,4 +1,4 @@
-"""MLflow's own pages of a small sweep: they compare its runs and show its pictures unaided."""
+"""Test MLflow's own pages of a small sweep: comparison of runs, pictures, registered model."""
 
 import json
 from collections.abc import Iterator
@@ -33,12 +33,12 @@ evaluate: {parzen: {samples: 10_000, screen_samples: 10_000}}
 
 @dataclass(frozen=True)
 class Served:
-    """A finished sweep, and the server that has all of it."""
+    """A finished sweep, and the server that has all of its runs."""
 
     bench: TrackedBench
     client: MlflowClient
     experiment: str
-    runs: dict[str, str]  # id by the key's end, as in confirm/0
+    runs: dict[str, str]  # ids by the end of the key, as in confirm/0
 
     def address(self, page: str) -> str:
         return f"{self.bench.url}/#/{page}"
@@ -66,7 +66,7 @@ def opened(open_page: Open, address: str) -> Page:
     return page
 
 
-def test_runs_are_compared_by_parameters_and_charts(served: Served, open_page: Open) -> None:
+def test_mlflow_compares_runs_by_parameters_and_charts(served: Served, open_page: Open) -> None:
     runs = [run for name, run in served.runs.items() if name.startswith("search/")]
     chosen = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([served.experiment]))}"
     page = opened(open_page, served.address(f"compare-runs?{chosen}"))
@@ -76,7 +76,7 @@ def test_runs_are_compared_by_parameters_and_charts(served: Served, open_page: O
         expect(page.get_by_text(what).first).to_be_attached()
 
 
-def test_a_run_names_its_data_set(served: Served, open_page: Open) -> None:
+def test_mlflow_run_page_names_its_data_set(served: Served, open_page: Open) -> None:
     page = opened(open_page, served.run("confirm/0"))
     inputs: Any = served.client.get_run(served.runs["confirm/0"]).inputs
     digest = inputs.dataset_inputs[0].dataset.digest
@@ -84,12 +84,12 @@ def test_a_run_names_its_data_set(served: Served, open_page: Open) -> None:
     expect(page.get_by_text(digest[:8]).first).to_be_attached()
 
 
-def test_a_confirmed_run_shows_its_pictures_by_epochs(served: Served, open_page: Open) -> None:
+def test_mlflow_confirmed_run_shows_its_pictures_by_epoch(served: Served, open_page: Open) -> None:
     page = opened(open_page, served.run("confirm/0", "/model-metrics"))
     expect(page.get_by_text("parzen_sigma").first).to_be_visible()
     page.get_by_text("Model metrics").last.scroll_into_view_if_needed()
     page.mouse.move(700, 500)
-    page.mouse.wheel(0, 10_000)  # what is not seen is not drawn
+    page.mouse.wheel(0, 10_000)  # MLflow draws only visible charts
     for key in ("samples", "latent", "manifold", "walk"):
         expect(page.get_by_role("heading", name=key, exact=True)).to_be_visible()
     slider = page.get_by_role("slider").first
@@ -98,19 +98,19 @@ def test_a_confirmed_run_shows_its_pictures_by_epochs(served: Served, open_page:
     expect(page.get_by_text("No image logged at this step")).to_have_count(0)
 
 
-def test_a_run_has_metrics_of_the_machine(served: Served, open_page: Open) -> None:
+def test_mlflow_run_page_has_system_metrics(served: Served, open_page: Open) -> None:
     page = opened(open_page, served.run("search/0", "/system-metrics"))
     expect(page.get_by_text("cpu_utilization_percentage").first).to_be_attached()
 
 
-def test_the_sweeps_own_run_carries_figures_and_report(served: Served, open_page: Open) -> None:
+def test_mlflow_sweep_run_has_figures_and_report(served: Served, open_page: Open) -> None:
     page = opened(open_page, served.run(served.bench.sweep))
     expect(page.get_by_text("val/parzen_ll").first).to_be_attached()
     page = opened(open_page, served.run(served.bench.sweep, "/artifacts"))
     expect(page.get_by_text("report.html").first).to_be_attached()
 
 
-def test_the_winner_is_a_registered_model_with_versions(served: Served, open_page: Open) -> None:
+def test_mlflow_lists_the_winner_as_a_registered_model(served: Served, open_page: Open) -> None:
     page = opened(open_page, served.address("models/tiny"))
     expect(page.get_by_text("Version 1").first).to_be_visible()
     expect(page.get_by_text("champion").first).to_be_visible()

@@ -1,4 +1,4 @@
-"""The report as its readers meet it: drawn, hovered, sorted, paged, on a phone and in the dark."""
+"""Test the report as readers use it: drawn, hovered, sorted, paged, on a phone, in dark mode."""
 
 import re
 import time
@@ -28,12 +28,12 @@ def opened(report: Path, open_page: Open) -> Opened:
     return found
 
 
-def test_nothing_is_complained_of_and_nothing_fetched(opened: Opened, report: Path) -> None:
+def test_report_has_no_console_errors_and_no_requests(opened: Opened, report: Path) -> None:
     assert opened.problems == []
     assert opened.requests == [report.as_uri()]
 
 
-def test_every_figure_has_drawn_its_data(opened: Opened) -> None:
+def test_report_figures_have_all_drawn_data(opened: Opened) -> None:
     plots = opened.page.locator(".plot")
     assert plots.count() >= 5
     for plot in plots.all():
@@ -44,8 +44,8 @@ def test_every_figure_has_drawn_its_data(opened: Opened) -> None:
         assert box["height"] > 100, label
 
 
-def test_no_text_runs_out_of_its_figure(opened: Opened) -> None:
-    """Labels that plotly places are cut at the figure's edge."""
+def test_report_figures_cut_no_text(opened: Opened) -> None:
+    """Test labels that plotly places, which a figure's edge may cut."""
     cut = opened.page.evaluate(
         """() => [...document.querySelectorAll('.plot')].flatMap((plot) => {
             const edge = plot.getBoundingClientRect();
@@ -71,7 +71,7 @@ def test_no_text_runs_out_of_its_figure(opened: Opened) -> None:
         ("parzen", r"nats"),
     ],
 )
-def test_a_hover_shows_the_values(opened: Opened, section: str, told: str) -> None:
+def test_report_figures_show_values_on_hover(opened: Opened, section: str, told: str) -> None:
     figure = opened.page.locator(f"#{section} .plot").first
     figure.scroll_into_view_if_needed()
     area = figure.locator(".nsewdrag").first.bounding_box()
@@ -94,7 +94,7 @@ def _middle(mark: Locator) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-def test_a_column_sorts_both_ways(opened: Opened) -> None:
+def test_report_table_column_sorts_both_ways(opened: Opened) -> None:
     head = opened.page.locator("#trials thead button", has_text="val/parzen_ll")
     for expected in ("ascending", "descending"):
         head.press("Enter")  # by keyboard
@@ -103,7 +103,7 @@ def test_a_column_sorts_both_ways(opened: Opened) -> None:
         assert values == sorted(values, reverse=expected == "descending")
 
 
-def test_pages_of_a_table_hold_every_trial_once(report_of: ReportOf, open_page: Open) -> None:
+def test_report_table_pages_hold_every_trial_once(report_of: ReportOf, open_page: Open) -> None:
     opened = open_page(report_of(24).as_uri())
     trials: list[str] = []
     following = opened.page.locator("#trials .pager button", has_text="Next")
@@ -119,7 +119,9 @@ def test_pages_of_a_table_hold_every_trial_once(report_of: ReportOf, open_page: 
 
 
 @pytest.mark.parametrize("width", [375, 768])
-def test_a_narrow_screen_does_not_overflow(report: Path, open_page: Open, width: int) -> None:
+def test_report_on_a_narrow_screen_does_not_overflow(
+    report: Path, open_page: Open, width: int
+) -> None:
     opened = open_page(report.as_uri(), viewport={"width": width, "height": 700})
     opened.wait_for_figures()
     assert opened.page.evaluate("document.documentElement.scrollWidth") == width
@@ -151,10 +153,10 @@ def _contrast(opened: Opened, selector: str, property: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_legible_by_day_and_by_night(
+def test_report_is_legible_in_light_and_dark_scheme(
     report_of: ReportOf, open_page: Open, scheme: str
 ) -> None:
-    """4.5 is what WCAG asks of text; the colours change with the system's, without a reload."""
+    """Test WCAG's contrast for text, 4.5; colours follow the system's scheme without a reload."""
     opened = open_page(
         report_of(24).as_uri(), color_scheme="dark" if scheme == "light" else "light"
     )
@@ -165,14 +167,14 @@ def test_it_is_legible_by_day_and_by_night(
     for selector in ("p", "figcaption", ".verdict strong", "thead button", "nav a", ".quiet"):
         assert _contrast(opened, selector, "color") >= 4.5, selector
     for selector in (".xtick text", ".ytick text", ".legendtext", ".xtitle"):
-        deadline = time.monotonic() + 60  # one figure after the other is drawn again
+        deadline = time.monotonic() + 60  # the page redraws one figure after the other
         while _contrast(opened, f"#history {selector}", "fill") < 4.5:
             assert time.monotonic() < deadline, selector
             opened.page.wait_for_timeout(100)
     assert opened.problems == []
 
 
-def test_the_keyboard_reaches_the_results_first(report_of: ReportOf, open_page: Open) -> None:
+def test_report_keyboard_reaches_the_results_first(report_of: ReportOf, open_page: Open) -> None:
     opened = open_page(report_of(3).as_uri())
     opened.page.keyboard.press("Tab")
     assert opened.page.evaluate("document.activeElement.textContent") == "Skip to the results"
@@ -180,7 +182,7 @@ def test_the_keyboard_reaches_the_results_first(report_of: ReportOf, open_page: 
     assert opened.page.url.endswith("#main")
 
 
-def test_without_scripts_the_tables_are_whole(report_of: ReportOf, open_page: Open) -> None:
+def test_report_without_scripts_shows_whole_tables(report_of: ReportOf, open_page: Open) -> None:
     opened = open_page(report_of(24).as_uri(), java_script_enabled=False)
     rows = opened.page.locator("#trials tbody tr")
     assert rows.count() == 33
@@ -188,7 +190,7 @@ def test_without_scripts_the_tables_are_whole(report_of: ReportOf, open_page: Op
     assert opened.page.locator(".verdict").is_visible()
 
 
-def test_a_hostile_sweep_does_nothing(tmp_path: Path, open_page: Open) -> None:
+def test_report_of_a_hostile_sweep_runs_no_script(tmp_path: Path, open_page: Open) -> None:
     view = hostile(make_view(tmp_path))
     opened = open_page(write_report([view], tmp_path / "report.html").as_uri())
     opened.wait_for_figures()

@@ -1,6 +1,6 @@
-"""A sweep that is struck by a seeded schedule of faults ends as the undisturbed one does.
+"""Test that a sweep under a seeded schedule of faults ends as the undisturbed sweep does.
 
-`make test` runs one short round; `make chaos ROUNDS=10 SEED=0` long ones (docs/faults.md).
+The default is one short round; `make chaos ROUNDS=10 SEED=0` runs long rounds (docs/faults.md).
 """
 
 import os
@@ -57,7 +57,7 @@ evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
 class Round:
     seed: int
     trials: int
-    epochs: int  # of a trial
+    epochs: int  # per trial
     strikes: int
     faults: tuple[str, ...]
 
@@ -72,7 +72,7 @@ SHORT = Round(seed=1, trials=4, epochs=6, strikes=4, faults=("torn", "raylet", "
 
 
 def rounds() -> list[Round]:
-    """As many as CHAOS_ROUNDS says, with seeds from CHAOS_SEED on; else the short one."""
+    """Return CHAOS_ROUNDS rounds with seeds from CHAOS_SEED on, or else the short round."""
     count, first = (int(os.environ.get(f"CHAOS_{name}", 0)) for name in ("ROUNDS", "SEED"))
     faults = tuple(os.environ.get("CHAOS_FAULTS", "").split()) or tuple(FAULTS)
     seeds = range(first, first + count)
@@ -107,7 +107,7 @@ def disturbed(chaos: Round, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def storm(chaos: Round, disturbed: TrackedBench) -> Storm:
-    most = 2 * chaos.trials * chaos.epochs // 3  # of its epochs, for a diverging trial has fewer
+    most = 2 * chaos.trials * chaos.epochs // 3  # not all epochs: a diverging trial has fewer
     storm = endure(disturbed, schedule(chaos.seed, chaos.faults, chaos.strikes, most))
     records = disturbed.trials()
     repeated = sum(r.epochs_computed - r.epochs for r in records)
@@ -122,13 +122,13 @@ def storm(chaos: Round, disturbed: TrackedBench) -> Storm:
 
 @pytest.fixture(scope="module")
 def records(disturbed: TrackedBench, storm: Storm) -> list[RunRecord]:
-    """Of the struck sweep, at its end."""
+    """Return the trials of the disturbed sweep at its end."""
     return disturbed.trials()
 
 
 @pytest.fixture(scope="module")
 def client(disturbed: TrackedBench, storm: Storm) -> Iterator[MlflowClient]:
-    """The tracking server, once `aae-sweep sync` has told it what it missed."""
+    """Yield a client of the tracking server after `aae-sweep sync` has sent all missing data."""
     with disturbed.serving() as client:
         done = disturbed.sync()
         assert done.returncode == 0, done.stderr
@@ -147,7 +147,7 @@ def ends(records: list[RunRecord]) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_every_trial_has_one_end_and_it_is_the_undisturbed_ones(
+def test_trials_after_faults_end_as_the_undisturbed_trials(
     chaos: Round, undisturbed: Bench, records: list[RunRecord]
 ) -> None:
     assert ends(records) == ends(undisturbed.trials())
@@ -157,7 +157,7 @@ def test_every_trial_has_one_end_and_it_is_the_undisturbed_ones(
     assert "diverged" in states or chaos != SHORT
 
 
-def test_every_curve_is_the_undisturbed_one(
+def test_curves_after_faults_equal_the_undisturbed_curves(
     undisturbed: Bench, disturbed: TrackedBench, records: list[RunRecord]
 ) -> None:
     for record in records:
@@ -165,7 +165,9 @@ def test_every_curve_is_the_undisturbed_one(
     assert disturbed.ask("best", "chaos")["metrics"] == undisturbed.ask("best", "chaos")["metrics"]
 
 
-def test_every_model_is_the_undisturbed_one(undisturbed: Bench, records: list[RunRecord]) -> None:
+def test_models_after_faults_equal_the_undisturbed_models(
+    undisturbed: Bench, records: list[RunRecord]
+) -> None:
     for record, other in zip(records, undisturbed.trials(), strict=True):
         if record.state == "complete":
             assert record.checkpoint is not None
@@ -176,7 +178,7 @@ def test_every_model_is_the_undisturbed_one(undisturbed: Bench, records: list[Ru
                 assert torch.equal(tensor, expected[name]), (record, name)
 
 
-def test_no_more_epochs_are_repeated_than_each_strike_may_cost(
+def test_repeated_epochs_stay_within_the_cost_of_the_faults(
     storm: Storm, records: list[RunRecord]
 ) -> None:
     for record in records:
@@ -184,7 +186,7 @@ def test_no_more_epochs_are_repeated_than_each_strike_may_cost(
     assert sum(r.epochs_computed - r.epochs for r in records) <= storm.cost
 
 
-def test_no_metric_has_a_gap_or_a_duplicate(
+def test_mlflow_metrics_after_faults_have_no_gap_or_duplicate(
     disturbed: TrackedBench, records: list[RunRecord], client: MlflowClient, runs: dict[str, Run]
 ) -> None:
     assert_same(client, disturbed)
@@ -196,7 +198,7 @@ def test_no_metric_has_a_gap_or_a_duplicate(
                 assert sorted(steps) == list(range(1, record.epochs + 1)), (record, name)
 
 
-def test_the_study_and_mlflow_agree(
+def test_study_and_mlflow_agree_after_faults(
     disturbed: TrackedBench, records: list[RunRecord], runs: dict[str, Run]
 ) -> None:
     statuses = {"complete": "FINISHED", "diverged": "FAILED"}

@@ -1,4 +1,4 @@
-"""Laws of the schedule: it is its seed's, it fits, and no fault is left out."""
+"""Laws of the schedule: a function of its seed, within its epochs, with every fault."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ FAULTS = ("worker", "driver", "server")
 
 
 @given(seed=st.integers(), strikes=st.integers(3, 30), epochs=st.integers(30, 200))
-def test_it_is_a_function_of_its_seed_and_fits(seed: int, strikes: int, epochs: int) -> None:
+def test_schedule_depends_only_on_its_seed_and_fits(seed: int, strikes: int, epochs: int) -> None:
     drawn = schedule(seed, FAULTS, strikes, epochs)
     assert drawn == schedule(seed, FAULTS, strikes, epochs)
     assert len(drawn) == strikes
@@ -20,11 +20,11 @@ def test_it_is_a_function_of_its_seed_and_fits(seed: int, strikes: int, epochs: 
     assert sum(strike.after for strike in drawn) <= epochs
 
 
-def test_another_seed_is_another_schedule() -> None:
+def test_schedule_differs_for_another_seed() -> None:
     assert schedule(0, FAULTS, 10, 100) != schedule(1, FAULTS, 10, 100)
 
 
 @pytest.mark.parametrize(("strikes", "epochs"), [(2, 100), (10, 9)])
-def test_what_does_not_fit_is_refused(strikes: int, epochs: int) -> None:
+def test_schedule_rejects_strikes_that_do_not_fit(strikes: int, epochs: int) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         schedule(0, FAULTS, strikes, epochs)

@@ -1,4 +1,4 @@
-"""The files for clusters of several machines, on their own: no machine is asked."""
+"""Test the files for clusters of several machines, without any machine."""
 
 import re
 import subprocess
@@ -32,7 +32,7 @@ def _load(name: str) -> list[Document]:
 MANIFEST = {(doc["kind"], doc["metadata"]["name"]): doc for doc in _load("kuberay.yaml")}
 CLUSTER, JOB = MANIFEST["RayCluster", "aae"], MANIFEST["Job", "aae-sweep"]
 (RAY_UP,) = _load("ray-up.yaml")
-COMPOSE = YAML().load(DOCKER / "compose.yaml")  # whose tags only a round trip lets pass
+COMPOSE = YAML().load(DOCKER / "compose.yaml")  # only the round-trip loader accepts its tags
 
 
 def _templates() -> dict[str, Document]:
@@ -59,7 +59,7 @@ def _environment(container: Document) -> dict[str, str]:
     return configured | {each["name"]: each["value"] for each in container["env"]}
 
 
-# -- Kubernetes takes it -----------------------------------------------------------------------
+# -- valid for Kubernetes ----------------------------------------------------------------------
 
 _GROUP = {
     "template": {"type": "object"},
@@ -72,7 +72,7 @@ def _exactly(**properties: Any) -> Document:
     return {"additionalProperties": False, "required": [*properties], "properties": properties}
 
 
-# What the manifest uses of KubeRay's RayCluster; the pods' templates are Kubernetes' own.
+# The part of KubeRay's RayCluster that the manifest uses. The pod templates are Kubernetes' own.
 RAY_CLUSTER = _exactly(
     apiVersion={"const": "ray.io/v1"},
     kind={"const": "RayCluster"},
@@ -105,7 +105,7 @@ def _is_taken(document: Document) -> None:
 
 
 @pytest.mark.parametrize("document", MANIFEST.values(), ids=[f"{k}-{n}" for k, n in MANIFEST])
-def test_every_document_is_taken(document: Document) -> None:
+def test_manifest_documents_are_valid_for_kubernetes(document: Document) -> None:
     _is_taken(document)
 
 
@@ -136,14 +136,16 @@ def _forget_the_restart_policy(job: Document) -> None:
         (JOB, _forget_the_restart_policy),
     ],
 )
-def test_a_wrong_document_is_refused(document: Document, wrong: Callable[[Document], None]) -> None:
+def test_manifest_check_rejects_an_invalid_document(
+    document: Document, wrong: Callable[[Document], None]
+) -> None:
     document = deepcopy(document)
     wrong(document)
     with pytest.raises(jsonschema.ValidationError):
         _is_taken(document)
 
 
-# -- Ray takes it ------------------------------------------------------------------------------
+# -- valid for Ray -----------------------------------------------------------------------------
 
 
 def _node_types(cluster: Document) -> dict[str, tuple[int, int, Document]]:
@@ -154,7 +156,7 @@ def _node_types(cluster: Document) -> dict[str, tuple[int, int, Document]]:
     }
 
 
-def test_ray_finds_a_head_that_trains_nothing_and_two_kinds_of_workers() -> None:
+def test_ray_finds_a_head_without_cpus_and_two_worker_types() -> None:
     gib = 2**30
     assert _node_types(CLUSTER) == {
         "headgroup": (0, 0, {"CPU": 0, "GPU": 0, "memory": 4 * gib}),
@@ -163,19 +165,19 @@ def test_ray_finds_a_head_that_trains_nothing_and_two_kinds_of_workers() -> None
     }
 
 
-def test_ray_refuses_workers_of_unknown_size() -> None:
+def test_ray_rejects_workers_of_unknown_size() -> None:
     cluster = deepcopy(CLUSTER)
     del _container(cluster["spec"]["workerGroupSpecs"][0]["template"]["spec"])["resources"]
     with pytest.raises(ValueError, match="CPU"):
         _node_types(cluster)
 
 
-def test_the_manifest_is_for_the_pinned_ray() -> None:
+def test_manifest_has_the_pinned_ray_version() -> None:
     assert CLUSTER["spec"]["rayVersion"] == ray.__version__
     assert f"ray=={ray.__version__}\n" in (ROOT / "constraints.txt").read_text()
 
 
-def test_ray_up_takes_its_file() -> None:
+def test_ray_up_accepts_its_configuration_file() -> None:
     config = prepare_config(deepcopy(RAY_UP))
     validate_config(config)
     (kind,) = config["available_node_types"].values()
@@ -196,16 +198,16 @@ def test_ray_up_takes_its_file() -> None:
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
-def test_ray_up_refuses_a_wrong_file(wrong: Document) -> None:
+def test_ray_up_rejects_an_invalid_configuration_file(wrong: Document) -> None:
     with pytest.raises((jsonschema.ValidationError, TypeError)):
         validate_config(prepare_config(deepcopy(RAY_UP) | wrong))
 
 
-# -- it is as safe as compose ------------------------------------------------------------------
+# -- as safe as compose ------------------------------------------------------------------------
 
 
 @of_every_pod
-def test_every_container_is_locked(pod: Document) -> None:
+def test_every_container_has_the_restrictions_of_compose(pod: Document) -> None:
     assert COMPOSE["x-locked"]["cap_drop"] == ["ALL"]
     assert COMPOSE["x-locked"]["read_only"]
     assert _container(pod)["securityContext"] == {
@@ -229,7 +231,7 @@ def _keys(document: Any) -> Iterator[str]:
             yield from _keys(value)
 
 
-def test_nothing_is_published() -> None:
+def test_manifest_publishes_no_port_and_no_service() -> None:
     assert not {kind for kind, _ in MANIFEST} & {"Service", "Ingress", "Route", "Gateway"}
     published = {"hostNetwork", "hostPort", "hostPID", "hostIPC", "hostPath", "nodePort", "ports"}
     pods = list(TEMPLATES.values())
@@ -237,7 +239,7 @@ def test_nothing_is_published() -> None:
     assert CLUSTER["spec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
 
 
-def test_only_the_clusters_own_pods_reach_ray() -> None:
+def test_network_policy_admits_only_the_pods_of_the_cluster() -> None:
     policy = MANIFEST["NetworkPolicy", "aae-ray"]["spec"]
     ours = policy["podSelector"]["matchLabels"]
     assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": ours}}]}]
@@ -248,7 +250,7 @@ def test_only_the_clusters_own_pods_reach_ray() -> None:
     assert matched == ["driver"]
 
 
-def test_no_secret_is_in_a_file_or_an_image() -> None:
+def test_manifest_contains_no_secret() -> None:
     assert not [kind for kind, _ in MANIFEST if kind == "Secret"]
     for name, value in _every_variable():
         if re.search(r"TOKEN|PASSWORD|SECRET|KEY|URI", name):
@@ -262,27 +264,27 @@ def _every_variable() -> Iterator[tuple[str, str]]:
 
 
 @of_every_pod
-def test_the_token_is_a_file_that_only_its_user_reads(pod: Document) -> None:
+def test_ray_token_is_a_file_only_its_user_reads(pod: Document) -> None:
     container = _container(pod)
     (mount,) = (m for m in container["volumeMounts"] if m["name"] == "ray-token")
     (volume,) = (v for v in pod["volumes"] if v["name"] == "ray-token")
     assert mount["readOnly"]
-    # KubeRay gives its own init container this, and not the ConfigMap
+    # KubeRay's own init container gets these variables, but not the ConfigMap.
     assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"} <= {each["name"] for each in container["env"]}
     assert _environment(container)["RAY_AUTH_TOKEN_PATH"] == f"{mount['mountPath']}/ray_token"
     assert volume["secret"] == {"secretName": "aae-ray", "defaultMode": 0o440}
 
 
-def test_only_the_driver_holds_other_credentials() -> None:
+def test_driver_pod_alone_has_store_credentials() -> None:
     holders = [n for n, template in TEMPLATES.items() if "aae-stores" in str(template)]
     assert holders == ["driver"]
 
 
-# -- it is the same cluster as compose's -------------------------------------------------------
+# -- the same cluster as compose's -------------------------------------------------------------
 
 
 @of_every_pod
-def test_image_environment_and_home_are_those_of_compose(pod: Document) -> None:
+def test_pod_image_environment_and_home_equal_those_of_compose(pod: Document) -> None:
     container = _container(pod)
     assert container["image"] == _defaults(COMPOSE["x-app"]["image"])
     assert COMPOSE["x-ray"]["environment"].items() <= _environment(container).items()
@@ -302,26 +304,26 @@ def test_every_node_has_the_object_store_of_compose() -> None:
     assert _environment(_container(TEMPLATES["driver"]["spec"]))["OBJECT_STORE"] == wanted
 
 
-def test_the_driver_is_that_of_compose() -> None:
+def test_driver_pod_has_the_entrypoint_of_compose() -> None:
     container = _container(TEMPLATES["driver"]["spec"])
     assert container["command"] == COMPOSE["services"]["sweep"]["entrypoint"]
     environment = _environment(container)
-    # the name that KubeRay gives to the head's service
+    # KubeRay gives this name to the head's service.
     assert environment["RAY_ADDRESS"] == f"{CLUSTER['metadata']['name']}-head-svc:6379"
     verb, file = container["args"]
     assert verb == "run"
     assert (ROOT / file).exists()
 
 
-def test_the_job_carries_on_unless_that_cannot_help() -> None:
+def test_job_resumes_unless_the_exit_code_is_final() -> None:
     rule, evicted = JOB["spec"]["podFailurePolicy"]["rules"]
     final = rule["onExitCodes"]["values"]
     assert final == [SpecError.exit_code, SweepError.exit_code]
-    assert EnvironmentUnusable.exit_code not in final  # the head may not be there yet
+    assert EnvironmentUnusable.exit_code not in final  # the head may not have started yet
     assert evicted["action"] == "Ignore"
 
 
-def test_whatever_is_mounted_is_made_by_the_file_or_by_a_command_of_the_docs() -> None:
+def test_mounted_objects_are_in_the_manifest_or_the_docs() -> None:
     docs = (ROOT / "docs" / "cluster.md").read_text()
     made = {("Secret", n) for n in re.findall(r"create secret generic ([\w-]+)", docs)}
     made |= {("ConfigMap", n) for n in re.findall(r"create configmap ([\w-]+)", docs)}
@@ -347,8 +349,8 @@ def _wanted() -> set[tuple[str, str]]:
     return wanted
 
 
-def test_ray_up_leaves_the_environment_of_compose(tmp_path: Path) -> None:
-    """As a shell reads what the setup command has written."""
+def test_ray_up_sets_the_environment_of_compose(tmp_path: Path) -> None:
+    """Test the environment that a shell reads from the setup command's file."""
     (write,) = (command for command in RAY_UP["setup_commands"] if "aae-env" in command)
     script = f"{write}; . ~/aae-env; env -0"
     home = tmp_path / "a home"
@@ -364,6 +366,6 @@ def test_ray_up_leaves_the_environment_of_compose(tmp_path: Path) -> None:
     token = f"{home}/.ray/auth_token"
     wanted = COMPOSE["x-ray"]["environment"] | {"RAY_AUTH_TOKEN_PATH": token}
     assert wanted.items() <= found.items()
-    assert found["RAY_enable_autoscaler_v2"] == "0"  # it would start one worker too few
+    assert found["RAY_enable_autoscaler_v2"] == "0"  # version 2 would start one worker too few
     assert found["PATH"] == f"{home}/aae-venv/bin:/usr/bin:/bin"
     assert RAY_UP["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"

@@ -1,4 +1,4 @@
-"""The compose files on their own: no engine is asked."""
+"""Test the compose files alone, without a Docker engine."""
 
 import itertools
 import os
@@ -14,7 +14,7 @@ DOCKER = Path(__file__).parents[3] / "docker"
 EXTRA = sorted(path.name for path in DOCKER.glob("compose.*.yaml"))
 
 
-def test_extra_files_were_found() -> None:
+def test_extra_compose_files_were_found() -> None:
     assert EXTRA
 
 
@@ -35,7 +35,7 @@ def _compose() -> None:
     [c for n in range(len(EXTRA) + 1) for c in itertools.combinations(EXTRA, n)],
     ids=lambda extra: "+".join(extra) or "alone",
 )
-def test_every_combination_is_sound(extra: tuple[str, ...]) -> None:
+def test_compose_files_are_valid_in_every_combination(extra: tuple[str, ...]) -> None:
     files = [word for name in ("compose.yaml", *extra) for word in ("--file", name)]
     command = ["docker", "compose", *files, "--profile", "commands", "config", "--quiet"]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AAE_", "COMPOSE_"))}
@@ -45,7 +45,7 @@ def test_every_combination_is_sound(extra: tuple[str, ...]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_dockerfile_is_as_hadolint_wants_it() -> None:
+def test_dockerfile_has_no_hadolint_warning() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run(
         [hadolint, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False
@@ -53,8 +53,8 @@ def test_the_dockerfile_is_as_hadolint_wants_it() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_every_variable_is_in_the_example() -> None:
-    """With the same default."""
+def test_compose_variables_are_in_the_env_example() -> None:
+    """Test that names and defaults are equal in both places."""
     texts = [path.read_text() for path in DOCKER.glob("compose*.yaml")]
     used = {m for text in texts for m in re.findall(r"\$\{(\w+):-([^}]*)\}", text)}
     listed = dict(
@@ -62,7 +62,7 @@ def test_every_variable_is_in_the_example() -> None:
         for line in (DOCKER / ".env.example").read_text().splitlines()
         if re.match(r"#\w+=", line)
     )
-    of_up = {"AAE_UID", "AAE_WORKERS"}  # which `aae-sweep up` decides
+    of_up = {"AAE_UID", "AAE_WORKERS"}  # `aae-sweep up` sets these
     assert {name: default for name, default in used if name not in of_up} == {
         name: default for name, default in listed.items() if name != "COMPOSE_FILE"
     }

@@ -1,4 +1,4 @@
-"""`aae-sweep up` for real: what it starts, whom it admits, a sweep that loses workers and a night.
+"""Test `aae-sweep up` for real: services, access, a sweep through lost workers and a shutdown.
 
 The tests build on each other, in this order.
 """
@@ -43,7 +43,7 @@ def ask_mlflow(
     method: str | None = None,
     **headers: str,
 ) -> bytes:
-    """What it answers; raises HTTPError where it refuses."""
+    """Return MLflow's answer; raise HTTPError if MLflow refuses."""
     if authorization is not None:
         headers["Authorization"] = "Basic " + base64.b64encode(authorization.encode()).decode()
     request = urllib.request.Request(
@@ -69,7 +69,7 @@ def login(cluster: Cluster) -> str:
     return f"{secret['mlflow']['admin_username']}:{secret['mlflow']['admin_password']}"
 
 
-def test_all_is_up_and_healthy(cluster: Cluster) -> None:
+def test_cluster_up_starts_all_services_healthy(cluster: Cluster) -> None:
     described = cluster.containers()
     services = [c["Config"]["Labels"]["com.docker.compose.service"] for c in described]
     assert sorted(services) == sorted([*SERVICES, "worker"])
@@ -81,15 +81,15 @@ def test_all_is_up_and_healthy(cluster: Cluster) -> None:
             assert state["Health"]["Status"] == "healthy", service
 
 
-def test_secrets_are_for_their_owner_alone(cluster: Cluster) -> None:
+def test_secret_files_are_readable_only_by_their_owner(cluster: Cluster) -> None:
     assert stat.S_IMODE(cluster.secrets.stat().st_mode) == 0o700
     modes = {stat.S_IMODE(path.stat().st_mode) for path in cluster.secrets.iterdir()}
     assert modes == {0o600}
     assert len(cluster.secret_values()) == 6
 
 
-def test_no_secret_shows(cluster: Cluster) -> None:
-    """Neither in what the engine tells of containers and images, nor in a log."""
+def test_secrets_appear_in_no_description_and_no_log(cluster: Cluster) -> None:
+    """Test the engine's descriptions of containers and images, and all logs."""
     described = cluster.containers()
     images = {container["Image"] for container in described}
     told = json.dumps(described)
@@ -100,7 +100,7 @@ def test_no_secret_shows(cluster: Cluster) -> None:
         assert value not in told
 
 
-def test_containers_may_do_little(cluster: Cluster) -> None:
+def test_containers_have_no_capabilities_and_no_root(cluster: Cluster) -> None:
     for container in cluster.containers():
         host = container["HostConfig"]
         assert host["CapDrop"] == ["ALL"]
@@ -111,7 +111,7 @@ def test_containers_may_do_little(cluster: Cluster) -> None:
         assert int(container["Config"]["User"]) > 0
 
 
-def test_only_mlflow_is_published_and_on_loopback_alone(cluster: Cluster) -> None:
+def test_cluster_publishes_only_mlflow_and_only_on_loopback(cluster: Cluster) -> None:
     published = {
         (binding["HostIp"], binding["HostPort"])
         for container in cluster.containers()
@@ -127,7 +127,7 @@ def test_only_mlflow_is_published_and_on_loopback_alone(cluster: Cluster) -> Non
     assert listening == {"127.0.0.1"}
 
 
-def test_all_but_mlflow_are_on_the_internal_network(cluster: Cluster) -> None:
+def test_services_except_mlflow_are_only_on_the_internal_network(cluster: Cluster) -> None:
     for container in cluster.containers():
         networks = sorted(
             name.rpartition("_")[2] for name in container["NetworkSettings"]["Networks"]
@@ -138,7 +138,7 @@ def test_all_but_mlflow_are_on_the_internal_network(cluster: Cluster) -> None:
     assert json.loads(inside)[0]["Internal"]
 
 
-def test_mlflow_wants_the_password_and_its_own_name(cluster: Cluster) -> None:
+def test_mlflow_requires_the_password_and_its_own_host_name(cluster: Cluster) -> None:
     assert status(cluster) == 401
     assert status(cluster, "admin:password1234") == 401
     assert status(cluster, login(cluster)) == 200
@@ -148,7 +148,7 @@ def test_mlflow_wants_the_password_and_its_own_name(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "token", ["RAY_AUTH_MODE=disabled", "RAY_AUTH_TOKEN_PATH=/etc/hostname"], ids=["none", "wrong"]
 )
-def test_ray_wants_the_token(cluster: Cluster, token: str) -> None:
+def test_ray_requires_the_cluster_token(cluster: Cluster, token: str) -> None:
     asked = ("head", "ray", "status", "--address=head:6379")
     assert "Active" in cluster.compose("exec", "-T", *asked).stdout
     refused = cluster.compose("exec", "-T", "--env", token, *asked, check=False)
@@ -156,7 +156,7 @@ def test_ray_wants_the_token(cluster: Cluster, token: str) -> None:
     assert "Active" not in refused.stdout
 
 
-def test_postgres_keeps_mlflow_from_the_studies(cluster: Cluster) -> None:
+def test_postgresql_denies_mlflow_the_studies_database(cluster: Cluster) -> None:
     def enter(database: str) -> "subprocess.CompletedProcess[str]":
         psql = f"psql --no-psqlrc --host=db --username=mlflow --dbname={database} --command=''"
         command = f"PGPASSWORD=$(cut -d: -f5 /run/secrets/mlflow_pgpass) {psql}"
@@ -167,7 +167,7 @@ def test_postgres_keeps_mlflow_from_the_studies(cluster: Cluster) -> None:
     assert 'permission denied for database "studies"' in enter("studies").stderr
 
 
-def test_doctor_finds_nothing_wrong(cluster: Cluster) -> None:
+def test_doctor_in_the_cluster_reports_every_check_as_ok(cluster: Cluster) -> None:
     told = cluster.sweep("doctor", "--json")
     checks = {check["check"]: check for check in json.loads(told.stdout)["checks"]}
     assert all(check["ok"] for check in checks.values()), checks
@@ -178,11 +178,11 @@ def test_doctor_finds_nothing_wrong(cluster: Cluster) -> None:
     assert len(checks["nodes"]["detail"].split(", ")) == 2
 
 
-# -- a sweep: a worker's death, the services' restart, a night, a worker out of reach ----------
+# -- a sweep: killed worker, restarted services, shutdown, worker out of reach -----------------
 
 
 def start(cluster: Cluster) -> str:
-    """The container of the sweep under way, with trials on both workers."""
+    """Start a sweep; return its driver's container once both workers run trials."""
     started = cluster.compose("run", "-d", "-T", "sweep", "run", "sweeps/cluster.yaml")
     driver = started.stdout.split()[-1]
     workers = {container["Config"]["Hostname"] for container in cluster.containers("worker")}
@@ -199,7 +199,7 @@ def under_way(trials: list[dict[str, Any]]) -> Trials:
 
 
 def on_the_fullest(trials: Trials) -> tuple[str, Trials]:
-    """The worker that has most of them, and those."""
+    """Return the worker with the most trials, and those trials."""
     nodes = [trial["node"] for trial in trials.values()]
     node = max(nodes, key=nodes.count)
     return node, {key: trial for key, trial in trials.items() if trial["node"] == node}
@@ -208,7 +208,7 @@ def on_the_fullest(trials: Trials) -> tuple[str, Trials]:
 def wait_for_another_attempt(
     cluster: Cluster, driver: str, was: Trials
 ) -> tuple[dict[str, Any], float]:
-    """The first of these trials that goes on elsewhere, and after how many seconds."""
+    """Return the first of these trials that resumes elsewhere, and the seconds until then."""
     began = time.monotonic()
 
     def moved() -> list[dict[str, Any]]:
@@ -232,13 +232,13 @@ def driver(cluster: Cluster) -> str:
 
 @pytest.fixture(scope="module")
 def lost(cluster: Cluster, driver: str) -> Trials:
-    """The trials of a worker that is killed."""
+    """Kill a worker and return its trials."""
     node, trials = on_the_fullest(under_way(cluster.trials(driver)))
     cluster.docker("kill", node)
     return trials
 
 
-def test_a_killed_workers_trial_goes_on_elsewhere(
+def test_trial_of_a_killed_worker_resumes_on_another(
     cluster: Cluster, driver: str, lost: Trials
 ) -> None:
     trial, seconds = wait_for_another_attempt(cluster, driver, lost)
@@ -246,9 +246,7 @@ def test_a_killed_workers_trial_goes_on_elsewhere(
     assert trial["resumed_from"][0] >= 1
 
 
-def test_the_search_goes_on_while_database_and_mlflow_restart(
-    cluster: Cluster, driver: str
-) -> None:
+def test_search_continues_while_database_and_mlflow_restart(cluster: Cluster, driver: str) -> None:
     def epochs() -> int:
         return sum(trial["epochs"] for trial in cluster.trials(driver))
 
@@ -259,7 +257,7 @@ def test_the_search_goes_on_while_database_and_mlflow_restart(
 
 @pytest.fixture(scope="module")
 def again(cluster: Cluster, driver: str) -> tuple[list[dict[str, Any]], str]:
-    """After a night: the trials as they were before it, and the next driver."""
+    """Shut the cluster down and start it again; return the earlier trials and the next driver."""
     before = cluster.trials(driver)
     assert before
     cluster.down()
@@ -268,10 +266,10 @@ def again(cluster: Cluster, driver: str) -> tuple[list[dict[str, Any]], str]:
     return before, start(cluster)
 
 
-def test_a_cut_off_workers_trial_goes_on_elsewhere(
+def test_trial_of_a_disconnected_worker_resumes_on_another(
     cluster: Cluster, again: tuple[list[dict[str, Any]], str]
 ) -> None:
-    """Nothing is closed when it goes: whoever waits for it hears nothing more."""
+    """Test a lost network: no connection is closed, so waiting processes receive no error."""
     _, driver = again
     node, trials = on_the_fullest(under_way(cluster.trials(driver)))
     cluster.docker("network", "disconnect", cluster.network("inside"), node)
@@ -281,7 +279,7 @@ def test_a_cut_off_workers_trial_goes_on_elsewhere(
     assert trial["resumed_from"][-1] >= 1
 
 
-def test_down_leaves_what_up_takes_up_again(
+def test_sweep_resumes_after_cluster_down_and_up(
     cluster: Cluster, again: tuple[list[dict[str, Any]], str]
 ) -> None:
     before, driver = again
@@ -315,7 +313,7 @@ def test_mlflow_has_every_epoch_of_every_trial(cluster: Cluster) -> None:
         assert sorted(int(value["step"]) for value in history) == list(range(1, EPOCHS + 1))
 
 
-def test_parzen_runs_on_both_workers_also_on_the_one_that_was_cut_off(cluster: Cluster) -> None:
+def test_parzen_runs_on_both_workers_after_a_reconnection(cluster: Cluster) -> None:
     images = (load_digits().data / 16).astype("float32")
     np.save(cluster.sweeps / "test.npy", images[:300])
     np.save(cluster.sweeps / "valid.npy", images[300:500])
@@ -330,22 +328,24 @@ def test_parzen_runs_on_both_workers_also_on_the_one_that_was_cut_off(cluster: C
     assert cluster.docker("wait", driver).strip() == "0", cluster.docker("logs", driver)
 
 
-# -- how it is built and what it can be built with ---------------------------------------------
+# -- the image and its options -----------------------------------------------------------------
 
 
-def test_the_image_is_small(cluster: Cluster) -> None:
+def test_image_is_at_most_2500_megabytes(cluster: Cluster) -> None:
     (worker, _) = cluster.containers("worker")
     (image,) = json.loads(cluster.docker("image", "inspect", worker["Image"]))
     assert image["Size"] <= 2.5e9
 
 
-def test_a_change_of_sources_installs_no_package_again(cluster: Cluster, tmp_path: Path) -> None:
+def test_image_rebuild_after_a_source_change_installs_no_package(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     root = DOCKER.parent
     for name in ("aae_core", "orchestrator", "dashboards", "docker"):
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("secrets"))
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(root / name, tmp_path)
-    # of contents that no earlier build can have left in the engine's cache
+    # Unique contents cannot be in the engine's cache from an earlier build.
     (tmp_path / "aae_core" / "changed.py").write_text(f"# {uuid4()}\n")
     cluster.environment["AAE_WHEELS"] = cluster_commands._wheels()
     head = json.loads(cluster.compose("config", "--format=json").stdout)["services"]["head"]
@@ -373,8 +373,8 @@ def test_a_change_of_sources_installs_no_package_again(cluster: Cluster, tmp_pat
     assert not changed & cached
 
 
-def test_artifacts_may_go_to_an_s3_store(cluster: Cluster) -> None:
-    """One on this machine, as the containers see it: at the gateway of MLflow's network."""
+def test_mlflow_artifacts_can_go_to_an_s3_store(cluster: Cluster) -> None:
+    """Test a store on this machine, at an address that containers reach: the network's gateway."""
     outside = json.loads(cluster.docker("network", "inspect", cluster.network("outside")))
     store = ThreadedMotoServer(ip_address=outside[0]["IPAM"]["Config"][0]["Gateway"], port=0)
     store.start()

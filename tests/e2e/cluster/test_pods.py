@@ -1,7 +1,7 @@
-"""The pods of docker/kuberay.yaml as containers of this machine, started as KubeRay starts them.
+"""Test the pods of docker/kuberay.yaml as local containers, started as KubeRay starts them.
 
-What a kubelet reads is read here: user, locks, environment, mounts, probes. What Kubernetes itself
-does, like its NetworkPolicies and starting a Job again, is not tested.
+The tests read what a kubelet reads: user, restrictions, environment, mounts, probes. The tests do
+not cover Kubernetes itself, such as NetworkPolicies and restarts of a Job.
 """
 
 import json
@@ -32,7 +32,7 @@ class Pods:
         self.name = f"aae-pods-{os.getpid()}"
         self.home = folder / "home"
         self.home.mkdir()
-        self.home.chmod(0o777)  # what fsGroup does
+        self.home.chmod(0o777)  # as fsGroup does
         self.secrets = folder / "secrets"
         self.secrets.mkdir()
         (self.secrets / "ray_token").write_text(secrets.token_hex(32) + "\n")  # as openssl does
@@ -43,7 +43,7 @@ class Pods:
         return done
 
     def run(self, role: str, group: Document, command: list[str], *options: str) -> str:
-        """A pod's only container, with the command that KubeRay or the manifest gives it."""
+        """Run the only container of a pod with the command from KubeRay or the manifest."""
         pod = group["template"]["spec"]
         (container,) = pod["containers"]
         named = [f"--name={self.name}-{role}", f"--hostname={role}", f"--network={self.name}"]
@@ -54,13 +54,13 @@ class Pods:
         ).stdout
 
     def start(self, role: str, group: Document, gcs: str, *options: str, **flags: str) -> None:
-        """A pod of Ray's: KubeRay gives it its command, address and shared memory."""
+        """Start a Ray pod with the command, address and shared memory that KubeRay sets."""
         shell = ["/bin/bash", "-c", "--", f"ulimit -n 65536; {_ray_start(group, flags)}"]
         given = ["--detach", "--shm-size=2g", f"--env=RAY_ADDRESS={gcs}:6379", *options]
         self.run(role, group, shell, *given)
 
     def wait_for(self, role: str) -> None:
-        """Until the startup probe is content."""
+        """Wait until the startup probe succeeds."""
         probe = HEAD["template"]["spec"]["containers"][0]["startupProbe"]["exec"]["command"]
         deadline = time.monotonic() + PATIENCE
         while self.docker("exec", f"{self.name}-{role}", *probe, check=False).returncode:
@@ -120,7 +120,7 @@ def _ray_start(group: Document, flags: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def pods(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
-    """A head and a worker; `cluster` has built the image."""
+    """Yield a head and a worker; `cluster` has built the image."""
     pods = Pods(tmp_path_factory.mktemp("pods"))
     pods.docker("network", "create", "--internal", pods.name)
     try:
@@ -136,7 +136,7 @@ def pods(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         pods.remove()
 
 
-def test_the_driver_finds_nothing_wrong(pods: Pods) -> None:
+def test_doctor_in_the_driver_pod_reports_every_check_as_ok(pods: Pods) -> None:
     checks = {c["check"]: c for c in json.loads(pods.drive("doctor", "--json"))["checks"]}
     assert all(check["ok"] for check in checks.values()), checks
     assert checks["nodes"]["detail"] == "worker"
@@ -144,8 +144,8 @@ def test_the_driver_finds_nothing_wrong(pods: Pods) -> None:
     assert checks["token"]["detail"] == "ours is accepted; without one Ray refuses"
 
 
-def test_the_jobs_sweep_runs_on_the_worker(pods: Pods) -> None:
-    """As `--smoke` shows it."""
+def test_sweep_of_the_job_runs_on_the_worker_pod(pods: Pods) -> None:
+    """Test the sweep with `--smoke`."""
     (container,) = DRIVER["template"]["spec"]["containers"]
     done = json.loads(pods.drive(*container["args"], "--smoke", "--json"))
     assert (done["state"], done["unsynced"]) == ("done", 0)

@@ -4,5 +4,5 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """Small nets are slower with more, and sums then depend on their number."""
+    """Use one thread: small nets run faster, and sums do not depend on the thread count."""
     torch.set_num_threads(1)

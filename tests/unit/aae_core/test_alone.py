@@ -1,4 +1,4 @@
-"""The core runs where there is nothing but torch, numpy and safetensors."""
+"""Test that the core needs only torch, numpy and safetensors."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ for kind, labels in [("aae", None), ("semi_supervised", 4)]:
 """
 
 
-def test_the_core_trains_and_scores_alone(tmp_path: Path) -> None:
+def test_core_trains_and_scores_without_other_packages(tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((40, 9), dtype=np.float32)
     y = np.arange(40) % 2
     train, test = slice(0, 30), slice(30, 40)

@@ -1,4 +1,4 @@
-"""A checkpoint is whole and verified, or it is not there."""
+"""Test that a checkpoint is complete and verified, or does not exist."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ TENSORS = {"a": torch.arange(6).reshape(2, 3), "b": torch.tensor([0.1, float("in
 DOCUMENT = {"epoch": 3, "history": [{"epoch": 1, "train/recon": 0.1}]}
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_checkpoint_load_returns_the_saved_tensors_and_document(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "new" / "epoch-1", TENSORS, DOCUMENT)
     tensors, document = checkpoint.load(tmp_path / "new" / "epoch-1")
     assert document == DOCUMENT
@@ -21,14 +21,16 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         assert torch.equal(tensors[name], value)
 
 
-def test_nothing_else_is_left_behind(tmp_path: Path) -> None:
+def test_checkpoint_save_leaves_no_other_files(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "epoch-1", TENSORS, DOCUMENT)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-1"]
 
 
 @pytest.mark.parametrize("part", ["tensors.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
-def test_damage_is_found(tmp_path: Path, part: str, damage: str) -> None:
+def test_checkpoint_load_rejects_each_kind_of_damage(
+    tmp_path: Path, part: str, damage: str
+) -> None:
     folder = tmp_path / "epoch-1"
     checkpoint.save(folder, TENSORS, DOCUMENT)
     path = folder / part
@@ -44,7 +46,7 @@ def test_damage_is_found(tmp_path: Path, part: str, damage: str) -> None:
         checkpoint.load(folder)
 
 
-def test_a_failed_write_leaves_no_folder(tmp_path: Path) -> None:
+def test_checkpoint_save_leaves_no_folder_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         checkpoint.save(tmp_path / "epoch-1", TENSORS, {"no": object()})
     assert not list(tmp_path.iterdir())

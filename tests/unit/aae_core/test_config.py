@@ -49,7 +49,7 @@ ADAM = AdversarialConfig("adam")
 def trial(
     kind: str, *, training: dict | None = None, model: dict | None = None, **data: object
 ) -> TrialConfig:
-    """One whose parts are right each on their own."""
+    """Return a trial whose parts are each valid on their own."""
     prior = PriorConfig(ARCHITECTURES[kind].priors[0])
     encoder = EncoderConfig(ARCHITECTURES[kind].encoders[0])
     return TrialConfig(
@@ -59,19 +59,19 @@ def trial(
     )
 
 
-def test_a_configuration_survives_json() -> None:
+def test_config_survives_a_json_round_trip() -> None:
     document = json.loads(json.dumps(CONFIG.to_dict()))
     assert TrialConfig.from_dict(document) == CONFIG
 
 
-def test_an_unknown_key_is_refused() -> None:
+def test_config_rejects_an_unknown_key() -> None:
     document = CONFIG.to_dict()
     document["model"]["codedim"] = 3
     with pytest.raises(ConfigError, match="codedim"):
         TrialConfig.from_dict(document)
 
 
-def test_config_round_trip_keeps_a_phase_s_schedule() -> None:
+def test_config_json_round_trip_keeps_the_schedule_of_a_phase() -> None:
     own = AdversarialConfig(schedule=ScheduleConfig("step", (3, 5), 0.5))
     config = TrialConfig(training=TrainConfig(adversarial=own))
     assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -83,14 +83,14 @@ def test_config_round_trip_keeps_a_phase_s_schedule() -> None:
 
 
 @given(st.integers(0, 2**63 - 1))
-def test_the_hash_names_the_configuration_whatever_its_seed(seed: int) -> None:
+def test_config_hash_does_not_depend_on_the_seed(seed: int) -> None:
     other = TrialConfig(CONFIG.data, CONFIG.model, CONFIG.training, seed)
     assert other.config_hash == CONFIG.config_hash
     assert TrialConfig(seed=seed).config_hash != CONFIG.config_hash
 
 
-def test_a_younger_setting_leaves_old_names_alone() -> None:
-    """As `TrialConfig` was named before it had `training.precision` and `training.phases`."""
+def test_config_hash_unchanged_by_new_settings_at_their_defaults() -> None:
+    """Test the hash that `TrialConfig` had before `training.precision` and `training.phases`."""
     assert TrialConfig().config_hash == "7c22376edf6e"
     low = TrialConfig(training=TrainConfig(precision="bfloat16"))
     joint = TrialConfig(training=TrainConfig(phases="joint"))
@@ -107,12 +107,12 @@ def test_a_younger_setting_leaves_old_names_alone() -> None:
     ],
 )
 def test_config_hash_changes_with_each_setting_of_a_network(model: dict) -> None:
-    """Hash without these settings: as `TrialConfig` had it before the networks' own settings."""
+    """Test the hash that `TrialConfig` had before the networks' own settings."""
     assert trial("gmmn_ae").config_hash == "a8af67be41c8"
     assert TrialConfig(model=ModelConfig(**model)).config_hash != TrialConfig().config_hash
 
 
-def test_a_document_without_the_networks_settings_is_the_default() -> None:
+def test_config_document_without_network_settings_gives_the_defaults() -> None:
     document = TrialConfig().to_dict()
     for key in ("decoder", "discriminator", "matcher", "autoencoder"):
         del document["model"][key]
@@ -130,7 +130,7 @@ SETTINGS_OF = {
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_settings_of_a_network_are_refused_where_an_architecture_lacks_it(kind: str) -> None:
+def test_model_config_rejects_settings_of_a_missing_network(kind: str) -> None:
     architecture = ARCHITECTURES[kind]
     for name, settings in SETTINGS_OF.items():
         if isinstance(settings, EncoderConfig):
@@ -147,7 +147,7 @@ def test_settings_of_a_network_are_refused_where_an_architecture_lacks_it(kind: 
     assert ("discriminator" in architecture.networks) == bool(architecture.adversaries)
 
 
-def test_matcher_noise_has_the_dimension_of_the_prior() -> None:
+def test_matcher_config_noise_needs_the_dimension_of_the_prior() -> None:
     flat = PriorConfig("mixture")
     ModelConfig("gmmn_ae", code_dim=8, prior=flat, matcher=MatcherConfig(noise_dim=2))
     with pytest.raises(ConfigError) as caught:
@@ -159,13 +159,13 @@ def pretrained(**model: object) -> ModelConfig:
     return ModelConfig("gmmn_ae", autoencoder=AutoencoderConfig(pretraining=True), **model)
 
 
-def test_pretraining_takes_a_decoder_that_mirrors_the_encoder() -> None:
+def test_pretraining_accepts_a_decoder_that_mirrors_the_encoder() -> None:
     pretrained(decoder=LayersConfig(hidden=(3, 9)), encoder=EncoderConfig(hidden=(9, 3)))
     pretrained(decoder=LayersConfig(hidden=(3, 9)), hidden=(9, 3))
     pretrained(encoder=EncoderConfig(hidden=(9, 3)), hidden=(9, 3))
 
 
-def test_joint_phases_share_an_optimizer_with_sgd_alone() -> None:
+def test_joint_phases_share_an_optimizer_only_with_sgd() -> None:
     assert TrainConfig(phases="joint").shares_optimizer
     assert not TrainConfig().shares_optimizer
     assert not TrainConfig(phases="joint", adversarial=ADAM).shares_optimizer
@@ -173,20 +173,22 @@ def test_joint_phases_share_an_optimizer_with_sgd_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vae", "gan", "gmmn_ae", "classifier"])
-def test_who_has_no_two_phases_cannot_join_them(kind: str) -> None:
+def test_config_rejects_joint_phases_for_models_without_two_phases(kind: str) -> None:
     with pytest.raises(ConfigError, match=f"{kind} has no phases to join"):
         trial(kind, training={"phases": "joint"})
 
 
 @pytest.mark.parametrize("setting", ["discriminator_steps", "discriminator_noise"])
 @pytest.mark.parametrize("kind", ["vae", "gmmn_ae", "classifier"])
-def test_config_without_discriminator_refuses_its_settings(kind: str, setting: str) -> None:
+def test_config_without_discriminator_rejects_discriminator_settings(
+    kind: str, setting: str
+) -> None:
     with pytest.raises(ConfigError, match=f"{kind} has no discriminator") as caught:
         trial(kind, training={setting: 2})
     assert list(caught.value.problems) == [f"training.{setting}"]
 
 
-def test_departures_are_named_and_the_paper_has_none() -> None:
+def test_config_names_departures_from_the_paper() -> None:
     assert TrialConfig().departures == []
     own = AdversarialConfig("adam", schedule=ScheduleConfig("cosine"))
     training = TrainConfig(
@@ -206,7 +208,7 @@ def test_departures_are_named_and_the_paper_has_none() -> None:
     ]
 
 
-def test_the_paper_s_rates_are_the_defaults() -> None:
+def test_config_defaults_are_the_rates_of_the_paper() -> None:
     training = TrainConfig()
     assert (training.reconstruction.lr, training.reconstruction.momentum) == (0.01, 0.9)
     assert (training.adversarial.lr, training.adversarial.momentum) == (0.1, 0.1)
@@ -308,20 +310,20 @@ def test_the_paper_s_rates_are_the_defaults() -> None:
         ),
     ],
 )
-def test_a_wrong_value_is_named(build: Callable[[], object], field: str) -> None:
+def test_config_error_names_the_invalid_field(build: Callable[[], object], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build()
     assert list(caught.value.problems) == [field]
 
 
-def test_several_wrong_values_are_told_together() -> None:
+def test_config_error_names_several_invalid_fields_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         ModelConfig("vae", code_dim=3, prior=PriorConfig("swiss_roll"), clusters=0)
     assert set(caught.value.problems) == {"code_dim", "clusters", "encoder.kind", "prior.kind"}
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_labels_are_given_to_those_that_read_them(kind: str) -> None:
+def test_config_accepts_labels_only_for_models_that_read_them(kind: str) -> None:
     reads = ARCHITECTURES[kind].labels != "none"
     allowed = {None: True, 100: reads, 0: kind == "dimensionality_reduction"}
     for labels, allow in allowed.items():
@@ -333,19 +335,19 @@ def test_labels_are_given_to_those_that_read_them(kind: str) -> None:
             assert list(caught.value.problems) == ["data.labels"]
 
 
-def test_standardised_pixels_go_with_a_linear_output() -> None:
+def test_config_accepts_standardised_pixels_with_linear_output() -> None:
     trial("aae", model={"output": "linear"}, standardise=True)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_an_architecture_s_goal_is_one_of_its_metrics(kind: str) -> None:
+def test_architecture_objective_is_one_of_its_metrics(kind: str) -> None:
     architecture = ARCHITECTURES[kind]
     assert architecture.goal in architecture.metrics
     assert len(set(architecture.metrics)) == len(architecture.metrics)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_every_encoder_and_prior_that_an_architecture_declares_is_taken(kind: str) -> None:
+def test_model_config_accepts_exactly_the_declared_encoders_and_priors(kind: str) -> None:
     for encoder in get_args(EncoderKind):
         for prior in get_args(PriorKind):
             wrong = {

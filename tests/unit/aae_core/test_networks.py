@@ -1,4 +1,4 @@
-"""The bodies of all nets: their form, their first weights, and how they see images."""
+"""Bodies of all nets: shapes, initial weights and the order of pixels."""
 
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ def constant(weight: Tensor) -> None:
     nn.init.normal_(weight, std=0.3, generator=stream())
 
 
-def test_weights_have_the_paper_s_initialisation() -> None:
+def test_mlp_weights_have_the_initialisation_of_the_paper() -> None:
     net = plan((28, 28), hidden=(1000, 1000), init_std=0.01).mlp(784, 8)
     weights = torch.cat([layer.weight.flatten() for layer in net.layers])
     assert abs(weights.std().item() - 0.01) < 1e-4
@@ -34,7 +34,7 @@ def test_weights_have_the_paper_s_initialisation() -> None:
 
 
 @pytest.mark.parametrize("channels", [(), (3, 4)])
-def test_the_same_stream_draws_the_same_weights(channels: tuple[int, ...]) -> None:
+def test_network_weights_depend_only_on_their_stream(channels: tuple[int, ...]) -> None:
     def nets(seed: int) -> list[Tensor]:
         blueprint = plan((8, 8), seed, channels=channels, batch_norm="autoencoder")
         built = (blueprint.encoder(3), blueprint.decoder(3), blueprint.mlp(3, 1))
@@ -45,7 +45,7 @@ def test_the_same_stream_draws_the_same_weights(channels: tuple[int, ...]) -> No
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def test_every_convolution_is_drawn_with_the_paper_s_width_too() -> None:
+def test_convolution_weights_have_the_initialisation_of_the_paper() -> None:
     net = plan((8, 8), channels=(32, 64), init_std=0.02).encoder(3)
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -53,7 +53,7 @@ def test_every_convolution_is_drawn_with_the_paper_s_width_too() -> None:
             assert not layer.bias.any()
 
 
-def test_an_mlp_is_its_formula() -> None:
+def test_relu_mlp_matches_its_formula() -> None:
     net = MLP([3, 5, 4, 2], constant)
     x = torch.randn(6, 3, generator=stream(1))
     want = x
@@ -75,7 +75,7 @@ def test_maxout_unit_is_the_largest_of_its_pieces() -> None:
     torch.testing.assert_close(net(x), want)
 
 
-def test_sigmoid_mlp_is_its_formula() -> None:
+def test_sigmoid_mlp_matches_its_formula() -> None:
     net = MLP([3, 5, 2], constant, activation="sigmoid")
     x = torch.randn(6, 3, generator=stream(1))
     first, last = net.layers
@@ -83,7 +83,7 @@ def test_sigmoid_mlp_is_its_formula() -> None:
     torch.testing.assert_close(net(x), h @ last.weight.T + last.bias)
 
 
-def test_each_network_has_the_settings_of_its_own_name() -> None:
+def test_blueprint_gives_each_network_its_own_settings() -> None:
     maxout = NetworkConfig(hidden=(6,), activation="maxout", pieces=2, init_std=2.0)
     blueprint = plan(
         encoder=EncoderConfig(activation="sigmoid", hidden=(7,)),
@@ -99,7 +99,7 @@ def test_each_network_has_the_settings_of_its_own_name() -> None:
     assert wide.decoder(50).layers[0].weight.std().item() == pytest.approx(0.3, rel=0.05)
 
 
-def test_input_dropout_is_for_the_inputs_in_training_with_a_stream() -> None:
+def test_input_dropout_needs_training_mode_and_a_stream() -> None:
     net = MLP([6, 4], constant, input_dropout=0.5)
     x = torch.randn(8, 6, generator=stream(1))
     want = net.layers[0](drop(x, 0.5, stream(2)))
@@ -108,16 +108,16 @@ def test_input_dropout_is_for_the_inputs_in_training_with_a_stream() -> None:
     assert torch.equal(net.eval()(x, stream(2)), net.layers[0](x))
 
 
-def test_the_output_layer_is_linear() -> None:
+def test_mlp_output_layer_is_linear() -> None:
     outputs = plan(hidden=(3,), init_std=1.0).mlp(2, 1)(torch.randn(100, 2, generator=stream(1)))
     assert outputs.min() < 0 < outputs.max()
 
 
-def test_without_hidden_layers_it_is_linear() -> None:
+def test_mlp_without_hidden_layers_is_linear() -> None:
     assert [tuple(p.shape) for p in plan(hidden=()).mlp(5, 2).parameters()] == [(2, 5), (2,)]
 
 
-def test_batch_norm_stands_after_every_layer_the_last_included() -> None:
+def test_batch_norm_follows_every_layer_including_the_last() -> None:
     net = MLP([3, 5, 2], constant, batch_norm=True)
     assert [norm.num_features for norm in net.norms] == [5, 2]
     outputs = net(torch.randn(200, 3, generator=stream(1)))
@@ -130,7 +130,7 @@ def test_batch_norm_stands_after_every_layer_the_last_included() -> None:
     [("none", False, False), ("encoder", True, False), ("autoencoder", True, True)],
 )
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_batch_norm_is_where_it_is_asked_for(
+def test_batch_norm_is_only_in_the_configured_networks(
     batch_norm: str, encoder: bool, decoder: bool, channels: tuple[int, ...]
 ) -> None:
     def normed(net: nn.Module) -> bool:
@@ -141,7 +141,7 @@ def test_batch_norm_is_where_it_is_asked_for(
     assert [normed(net) for net in nets] == [encoder, decoder, False]
 
 
-def test_dropout_is_for_hidden_units_in_training_with_a_stream() -> None:
+def test_hidden_dropout_needs_training_mode_and_a_stream() -> None:
     net = MLP([6, 50, 50, 4], constant, dropout=0.5)
     x = torch.randn(8, 6, generator=stream(1))
     still = net(x)
@@ -153,7 +153,7 @@ def test_dropout_is_for_hidden_units_in_training_with_a_stream() -> None:
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
-def test_drop_keeps_the_mean(share: float) -> None:
+def test_drop_keeps_the_mean_and_zeroes_the_given_share(share: float) -> None:
     x = torch.full((400, 500), 3.0)
     dropped = drop(x, share, stream())
     assert (dropped == 0).double().mean().item() == pytest.approx(share, abs=0.005)
@@ -167,7 +167,7 @@ def test_drop_keeps_the_mean(share: float) -> None:
     [((32, 32, 3), (4, 8, 16)), ((48, 48), (4, 8)), ((28, 28), (2, 3)), ((8, 16, 1), (5, 2, 3))],
 )
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_each_convolution_halves_and_its_mirror_doubles(
+def test_convolutions_halve_and_deconvolutions_double_the_sides(
     shape: tuple[int, ...], channels: tuple[int, ...], batch_norm: bool
 ) -> None:
     factor = 2 ** len(channels)
@@ -183,20 +183,20 @@ def test_each_convolution_halves_and_its_mirror_doubles(
     assert images.min() < 0
 
 
-def test_convolutions_read_rows_columns_and_channels_as_images_have_them() -> None:
-    """A pixel of (H, W, C) lights the features around its own place, in its channel's weights."""
+def test_convolutions_read_pixels_by_row_column_and_channel() -> None:
+    """Test that a pixel of (H, W, C) activates the features around it by its channel's weights."""
     net = Convolutions((8, 8, 3), (1,), False, lambda weight: nn.init.ones_(weight))
     with torch.no_grad():
-        net.layers[0].weight[:, [0, 2]] = 0  # only green is seen
+        net.layers[0].weight[:, [0, 2]] = 0  # only green has weights
     for channel, seen in enumerate((False, True, False)):
         image = torch.zeros(8, 8, 3)
         image[5, 2, channel] = 1
         lit = net(image.reshape(1, -1)).reshape(4, 4).nonzero().tolist()
-        # kernel 4, stride 2, padding 1: output i sees rows 2i−1 … 2i+2
+        # kernel 4, stride 2, padding 1: output i reads rows 2i−1 … 2i+2
         assert lit == ([[2, 0], [2, 1], [3, 0], [3, 1]] if seen else [])
 
 
-def test_further_inputs_pass_the_convolutions_by() -> None:
+def test_encoder_extra_inputs_bypass_the_convolutions() -> None:
     net = plan((8, 8), channels=(3,)).encoder(2, extra=5)
     x = torch.rand(4, 64, generator=stream())
     eta = torch.randn(4, 5, generator=stream(1))
@@ -206,7 +206,7 @@ def test_further_inputs_pass_the_convolutions_by() -> None:
     assert torch.equal(got, want)
 
 
-def test_the_decoder_is_the_encoder_s_mirror_image() -> None:
+def test_decoder_mirrors_the_encoder() -> None:
     blueprint = plan((4, 5), hidden=(12, 8))
     widths = [tuple(layer.weight.shape) for layer in blueprint.decoder(3).layers]
     assert widths == [(8, 3), (12, 8), (20, 12)]
@@ -219,7 +219,9 @@ def test_the_decoder_is_the_encoder_s_mirror_image() -> None:
     ("shape", "message"),
     [((28, 28), "3 layers need a height and width that 8 divides"), ((784,), r"\(H, W\)")],
 )
-def test_images_that_cannot_be_halved_are_refused(shape: tuple[int, ...], message: str) -> None:
+def test_convolutions_reject_images_that_cannot_be_halved(
+    shape: tuple[int, ...], message: str
+) -> None:
     for build in (lambda p: p.encoder(2), lambda p: p.decoder(2)):
         with pytest.raises(ConfigError, match=message) as caught:
             build(plan(shape, channels=(2, 2, 2)))

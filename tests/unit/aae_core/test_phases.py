@@ -1,4 +1,4 @@
-"""Each phase moves its own nets and no other; each cost has a known value."""
+"""Test that each phase moves only its own nets, and costs against known values."""
 
 import math
 from copy import deepcopy
@@ -81,14 +81,14 @@ def moved(s: Toy, before: Toy) -> set[str]:
     }
 
 
-def test_reconstruction_moves_encoder_and_decoder(s: Toy, x: Tensor) -> None:
+def test_reconstruction_phase_moves_encoder_and_decoder(s: Toy, x: Tensor) -> None:
     before = deepcopy(s)
     costs = reconstruction_phase(s, s.decoder(s.encoder(x)), x)
     assert list(costs) == ["train/recon"]
     assert moved(s, before) == {"encoder", "decoder"}
 
 
-def test_a_penalty_is_minimised_too_but_is_no_reconstruction(s: Toy, x: Tensor) -> None:
+def test_reconstruction_phase_minimises_a_penalty_outside_its_cost(s: Toy, x: Tensor) -> None:
     before = deepcopy(s)
     x_hat = s.decoder(s.encoder(x))
     want = reconstruction_cost(x_hat, x).item()
@@ -99,14 +99,14 @@ def test_a_penalty_is_minimised_too_but_is_no_reconstruction(s: Toy, x: Tensor) 
     assert moved(s, before) == {"decoder"}
 
 
-def test_the_discriminator_phase_moves_the_discriminators(s: Toy, x: Tensor) -> None:
+def test_discriminator_phase_moves_only_the_discriminators(s: Toy, x: Tensor) -> None:
     before = deepcopy(s)
     costs = discriminator_phase(s, s.adversaries(x))
     assert list(costs) == ["train/disc_y", "train/disc_z"]
     assert moved(s, before) == {"discriminator", "discriminator_y"}
 
 
-def test_the_generator_phase_moves_the_encoder(s: Toy, x: Tensor) -> None:
+def test_generator_phase_moves_only_the_encoder(s: Toy, x: Tensor) -> None:
     before = deepcopy(s)
     costs = generator_phase(s, s.adversaries(x))
     assert list(costs) == ["train/gen_y", "train/gen_z"]
@@ -114,7 +114,7 @@ def test_the_generator_phase_moves_the_encoder(s: Toy, x: Tensor) -> None:
     assert all(p.grad is None for p in s.discriminator.parameters())
 
 
-def test_the_generator_plays_against_what_the_discriminators_have_just_learned(
+def test_regularisation_phase_trains_generator_against_updated_discriminators(
     s: Toy, x: Tensor
 ) -> None:
     adversaries = s.adversaries(x)
@@ -126,10 +126,8 @@ def test_the_generator_plays_against_what_the_discriminators_have_just_learned(
         assert got != before[a.name]
 
 
-def test_joint_phase_with_adam_moves_the_encoder_by_the_sum_of_both_steps(
-    s: Toy, x: Tensor
-) -> None:
-    """Adam ignores the scale of a cost, so that a weighed sum of costs obeys another law."""
+def test_joint_phase_with_adam_moves_the_encoder_by_both_steps(s: Toy, x: Tensor) -> None:
+    """Test Adam, which ignores the scale of a cost: a weighted sum of costs gives other steps."""
     rates, betas, epsilon = {"reconstruction": 1e-3, "generator": 2e-4}, (0.8, 0.99), 1e-8
     nets = {"reconstruction": (s.encoder, s.decoder), "generator": (s.encoder,)}
     for name, lr in rates.items():
@@ -144,7 +142,7 @@ def test_joint_phase_with_adam_moves_the_encoder_by_the_sum_of_both_steps(
             if toy is s:
                 joint_phase(s, s.decoder(z), x, lambda: game)  # noqa: B023 - called at once
                 continue
-            discriminator_phase(twin, game)  # the generator plays against what it has learned
+            discriminator_phase(twin, game)  # the generator trains against the new discriminator
             costs = {
                 "reconstruction": reconstruction_cost(twin.decoder(z), x),
                 "generator": generator_cost(twin.discriminator(z)),
@@ -173,7 +171,7 @@ def test_discriminator_phase_judges_real_and_fake_in_one_pass(s: Toy, x: Tensor)
         assert cost.item() == pytest.approx(want[name].item(), rel=1e-6)
 
 
-def test_classification_moves_the_encoder_by_cross_entropy(s: Toy, x: Tensor) -> None:
+def test_classification_phase_moves_the_encoder_by_cross_entropy(s: Toy, x: Tensor) -> None:
     before, y = deepcopy(s), torch.arange(12) % 3
     logits = s.encoder(x)
     costs = classification_phase(s, logits, y)
@@ -182,7 +180,7 @@ def test_classification_moves_the_encoder_by_cross_entropy(s: Toy, x: Tensor) ->
     assert moved(s, before) == {"encoder"}
 
 
-def test_a_descent_sees_no_gradient_of_another_phase(s: Toy, x: Tensor) -> None:
+def test_descend_ignores_gradients_of_another_phase(s: Toy, x: Tensor) -> None:
     other = deepcopy(s)
     generator_phase(s, s.adversaries(x))  # leaves gradients at the encoder
     s.encoder.load_state_dict(other.encoder.state_dict())
@@ -191,31 +189,31 @@ def test_a_descent_sees_no_gradient_of_another_phase(s: Toy, x: Tensor) -> None:
     assert moved(s, other) == set()
 
 
-def test_costs_carry_no_graph(s: Toy, x: Tensor) -> None:
+def test_phase_costs_carry_no_graph(s: Toy, x: Tensor) -> None:
     costs = reconstruction_phase(s, s.decoder(s.encoder(x)), x)
     costs |= regularisation_phase(s, lambda: s.adversaries(x))
     assert not any(cost.requires_grad for cost in costs.values())
 
 
-def test_reconstruction_sums_over_pixels_and_averages_over_images() -> None:
+def test_reconstruction_cost_sums_pixels_and_averages_images() -> None:
     x_hat, x = torch.full((3, 784), 0.5), torch.zeros(3, 784)
     assert reconstruction_cost(x_hat, x).item() == pytest.approx(0.5 * 784 * 0.25)
 
 
-def test_an_undecided_discriminator_costs_two_bits_in_nats() -> None:
+def test_cost_of_an_undecided_discriminator_is_two_bits() -> None:
     undecided = torch.zeros(5, 1)
     assert discriminator_cost(undecided, undecided).item() == pytest.approx(2 * math.log(2))
     assert generator_cost(undecided).item() == pytest.approx(math.log(2))
 
 
-def test_costs_are_those_of_the_sigmoid() -> None:
+def test_adversarial_costs_match_the_sigmoid_formula() -> None:
     real, fake = torch.tensor([[1.5], [-0.3]]), torch.tensor([[0.4], [-2.0]])
     want = -(real.sigmoid().log().mean() + (1 - fake.sigmoid()).log().mean())
     torch.testing.assert_close(discriminator_cost(real, fake), want)
     torch.testing.assert_close(generator_cost(fake), -fake.sigmoid().log().mean())
 
 
-def test_the_generator_s_cost_does_not_saturate() -> None:
+def test_generator_cost_does_not_saturate() -> None:
     logit = torch.full((1, 1), -50.0, requires_grad=True)
     generator_cost(logit).backward()
     assert logit.grad is not None

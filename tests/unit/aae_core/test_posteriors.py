@@ -1,4 +1,4 @@
-"""Laws that every encoder obeys, with and without q(y|x)."""
+"""Laws of every encoder, with and without q(y|x)."""
 
 import pytest
 import torch
@@ -32,7 +32,9 @@ def x() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("categories", [0, 5])
-def test_logits_and_codes_have_their_shapes(kind: str, categories: int, x: torch.Tensor) -> None:
+def test_encoder_logits_and_codes_have_their_shapes(
+    kind: str, categories: int, x: torch.Tensor
+) -> None:
     encoder = build(kind, categories)
     for noise in (stream(0), None):
         logits, z = encoder(x, noise)
@@ -40,17 +42,17 @@ def test_logits_and_codes_have_their_shapes(kind: str, categories: int, x: torch
         assert z.shape == (7, 3)
 
 
-def test_a_draw_depends_on_its_stream_alone(kind: str, x: torch.Tensor) -> None:
+def test_encoder_draw_depends_only_on_its_stream(kind: str, x: torch.Tensor) -> None:
     encoder = build(kind)
     assert torch.equal(encoder(x, stream(0))[1], encoder(x, stream(0))[1])
 
 
-def test_without_a_stream_the_code_is_fixed(kind: str, x: torch.Tensor) -> None:
+def test_encoder_code_is_fixed_without_a_stream(kind: str, x: torch.Tensor) -> None:
     encoder = build(kind, dropout=0.5)
     assert torch.equal(encoder(x)[1], encoder(x)[1])
 
 
-def test_every_parameter_gets_a_gradient(kind: str, x: torch.Tensor) -> None:
+def test_encoder_parameters_all_get_a_gradient(kind: str, x: torch.Tensor) -> None:
     encoder = build(kind, 5)
     logits, z = encoder(x, stream(0))
     (logits.square().sum() + z.square().sum()).backward()
@@ -59,9 +61,7 @@ def test_every_parameter_gets_a_gradient(kind: str, x: torch.Tensor) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_both_heads_share_all_but_their_own_rows_of_the_last_layer(
-    kind: str, x: torch.Tensor
-) -> None:
+def test_encoder_outputs_share_all_but_rows_of_the_last_layer(kind: str, x: torch.Tensor) -> None:
     encoder = build(kind, 5)
     encoder(x, stream(0))[0].square().sum().backward()
     *shared, last = encoder.body.mlp.layers
@@ -72,17 +72,17 @@ def test_both_heads_share_all_but_their_own_rows_of_the_last_layer(
 
 
 @pytest.mark.parametrize("kind", STOCHASTIC)
-def test_a_stochastic_encoder_draws_different_codes(kind: str, x: torch.Tensor) -> None:
+def test_stochastic_encoder_draws_different_codes_per_stream(kind: str, x: torch.Tensor) -> None:
     encoder = build(kind)
     assert not torch.equal(encoder(x, stream(0))[1], encoder(x, stream(1))[1])
 
 
-def test_the_gaussian_s_category_is_not_drawn(x: torch.Tensor) -> None:
+def test_gaussian_encoder_category_is_not_drawn(x: torch.Tensor) -> None:
     encoder = build("gaussian", 5)
     assert torch.equal(encoder(x, stream(0))[0], encoder(x, stream(1))[0])
 
 
-def test_the_gaussian_s_codes_have_its_mean_and_variance(x: torch.Tensor) -> None:
+def test_gaussian_encoder_codes_have_its_mean_and_variance(x: torch.Tensor) -> None:
     encoder = build("gaussian", 2)
     with torch.no_grad():
         logits, mean, log_variance = encoder.moments(x[:1])
@@ -93,7 +93,7 @@ def test_the_gaussian_s_codes_have_its_mean_and_variance(x: torch.Tensor) -> Non
     torch.testing.assert_close(encoder(x[:1])[1], mean)
 
 
-def test_a_reparametrised_draw_has_both_gradients() -> None:
+def test_reparametrised_draw_has_gradients_of_mean_and_variance() -> None:
     mean = torch.tensor([[1.0]], requires_grad=True)
     log_variance = torch.tensor([[2.0]], requires_grad=True)
     z = reparametrise(mean, log_variance, stream(0))
@@ -102,7 +102,7 @@ def test_a_reparametrised_draw_has_both_gradients() -> None:
     assert log_variance.grad.item() == pytest.approx(0.5 * (z.item() - 1))
 
 
-def test_the_universal_encoder_s_fixed_code_is_at_zero_noise(x: torch.Tensor) -> None:
+def test_universal_encoder_fixed_code_is_at_zero_noise(x: torch.Tensor) -> None:
     encoder = build("universal")
     want = encoder.body(torch.cat([x, torch.zeros(7, 4)], -1))
     assert torch.equal(encoder(x)[1], want)

@@ -12,22 +12,22 @@ names = st.lists(st.one_of(st.text(), st.integers(0, 2**31)), max_size=3)
 
 
 @given(st.integers(0, 2**63 - 1), names, names)
-def test_streams_of_different_names_differ(seed: int, a: list, b: list) -> None:
+def test_stream_seeds_differ_exactly_when_names_differ(seed: int, a: list, b: list) -> None:
     assert (stream_seed(seed, *a) == stream_seed(seed, *b)) == (a == b)
 
 
-def test_a_stream_is_the_same_on_every_machine() -> None:
+def test_stream_draws_match_recorded_values_on_every_machine() -> None:
     assert stream_seed(0, "init") == 6291500876198751163
     assert first_words(generator(0, "init")) == [148993215, 932199657, 485933173]
 
 
-def test_a_generator_repeats_its_draws() -> None:
+def test_generator_repeats_its_draws() -> None:
     first, second = (torch.randn(3, generator=generator(1, "noise")) for _ in range(2))
     assert torch.equal(first, second)
 
 
 def test_generator_words_of_the_name_drive_the_mersenne_twister() -> None:
-    """NumPy's twister with the same words makes the same outputs, over two refills."""
+    """Test against NumPy's twister with the same words: equal outputs over two refills."""
     words = np.frombuffer(stream_bytes(4 * 624, 3, "noise"), "<u4")
     reference = np.random.RandomState()
     reference.set_state(("MT19937", words, 624))
@@ -41,16 +41,16 @@ def test_generator_seeds_equal_in_their_low_32_bits_draw_differently(path: tuple
     assert not (a == b).any()
 
 
-def test_generator_names_whose_seed_is_equal_draw_differently(
+def test_generator_names_with_equal_seed_draw_differently(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The low 32 bits of `stream_seed` do not tell the streams apart; the names do."""
+    """Test names with one `stream_seed`: the names alone separate the streams."""
     monkeypatch.setattr(streams, "stream_seed", lambda *_: 7)
     firsts = {tuple(first_words(generator(0, "parzen", index))) for index in range(4000)}
     assert len(firsts) == 4000
 
 
-def test_generator_names_found_to_collide_at_32_bits_draw_differently() -> None:
+def test_generator_names_colliding_at_32_bits_draw_differently() -> None:
     seen: dict[int, int] = {}
     pairs = [
         (seen[low], index)
@@ -63,7 +63,7 @@ def test_generator_names_found_to_collide_at_32_bits_draw_differently() -> None:
 
 
 def test_generator_draws_are_uniform_and_neighbours_uncorrelated() -> None:
-    """Bounds are five standard errors wide."""
+    """Test bounds of five standard errors."""
     n, m = 2000, 64
     u = torch.stack([torch.rand(m, generator=generator(0, "block", i)) for i in range(n)]).double()
     assert abs(float(u.mean()) - 1 / 2) < 5 * (1 / 12 / (n * m)) ** 0.5
@@ -71,7 +71,7 @@ def test_generator_draws_are_uniform_and_neighbours_uncorrelated() -> None:
     first = (u - 1 / 2) * 12**0.5
     for lag in (1, 2, 32):
         assert abs(float((first[:-lag] * first[lag:]).mean())) < 5 / ((n - lag) * m) ** 0.5
-    within = (first[:, :-1] * first[:, 1:]).mean(0)  # over the streams, for each place
+    within = (first[:, :-1] * first[:, 1:]).mean(0)  # over the streams, at each position
     assert float(within.abs().max()) < 5 / n**0.5
 
 
@@ -84,5 +84,5 @@ def test_generator_state_restores_in_the_middle_of_a_stream() -> None:
 
 
 def first_words(stream: torch.Generator, n: int = 3) -> list[int]:
-    """The low 31 bits of the generator's next outputs."""
+    """Return the low 31 bits of the generator's next outputs."""
     return torch.empty(n, dtype=torch.int32).random_(generator=stream).tolist()

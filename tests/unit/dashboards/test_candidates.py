@@ -1,4 +1,4 @@
-"""The page of `compare`: known candidates, sweeps beside each other, what differs."""
+"""Test the page of `compare`: known candidates, several sweeps, differing settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ def view(tmp_path: Path) -> SweepView:
 
 
 def compared(*views: SweepView, **changes: Any) -> candidates.Comparison:
-    """As the command gathers it; the first sweep's ranking stands for the test of them all."""
+    """Build a comparison as the command does, with the first sweep's ranking for all sweeps."""
     documents = [
         {**group, "sweep": view.status["id"]} for view in views for group in view.best["groups"]
     ]
@@ -34,7 +34,7 @@ def compared(*views: SweepView, **changes: Any) -> candidates.Comparison:
     return candidates.Comparison(document | changes, {view.status["id"]: view for view in views})
 
 
-def test_differences_are_those_of_the_document(view: SweepView) -> None:
+def test_difference_frame_has_the_differences_of_the_document(view: SweepView) -> None:
     found = compared(view)
     frame = candidates.difference_frame(found)
     _, *behind = view.best["groups"]
@@ -44,16 +44,16 @@ def test_differences_are_those_of_the_document(view: SweepView) -> None:
     assert "not distinguishable from: universal" in candidates.hero(found)
 
 
-def test_settings_that_all_share_are_left_out(view: SweepView) -> None:
+def test_settings_frame_leaves_out_settings_that_all_share(view: SweepView) -> None:
     spec = view.spec | {"model": view.spec["model"] | {"code_dim": 8, "encoder": {"noise_dim": 16}}}
     frame = candidates.settings_frame(compared(replace(view, spec=spec))).set_index("setting")
     assert "model.clusters" not in frame.index
     assert frame.loc["model.encoder.kind", "gaussian"] == "gaussian"
-    assert frame.loc["model.encoder.noise_dim", "gaussian"] == "–"  # not the default of the file
+    assert frame.loc["model.encoder.noise_dim", "gaussian"] == "–"  # not the file's default
     assert frame.loc["model.encoder.noise_dim", "universal"] != "–"
 
 
-def test_sweeps_are_told_apart_by_their_ids(view: SweepView) -> None:
+def test_comparison_labels_separate_sweeps_by_their_ids(view: SweepView) -> None:
     other = replace(
         view,
         status=view.status | {"id": "other-1"},
@@ -66,21 +66,21 @@ def test_sweeps_are_told_apart_by_their_ids(view: SweepView) -> None:
     assert frame.loc["data.labels", "other-1 gaussian"] == "100"
 
 
-def test_the_page_has_every_section_and_a_verdict(view: SweepView) -> None:
+def test_comparison_page_has_every_section_and_a_verdict(view: SweepView) -> None:
     report = build.comparison_page(compared(view).document, compared(view).views)
     for id in ("candidates", "differences", "settings", "curves", "parzen"):
         assert f'<section id="{id}"' in report
     assert "is best: val/parzen_ll" in report
 
 
-def test_the_choice_by_validation_and_other_data_are_told(view: SweepView) -> None:
+def test_comparison_notes_choice_by_another_metric_and_different_data(view: SweepView) -> None:
     other = {"best_by": "val/recon", "data_sha256": {"a": "0", "b": "1"}}
     told = candidates.hero(compared(view, **other))
     assert "the best by val/recon" in told
     assert "saw different data" in told
 
 
-def test_hostile_names_stay_text(view: SweepView) -> None:
+def test_comparison_page_shows_hostile_names_as_text(view: SweepView) -> None:
     found = compared(hostile(view))
     report = build.comparison_page(found.document, found.views)
     assert HOSTILE not in report

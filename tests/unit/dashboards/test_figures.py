@@ -39,16 +39,16 @@ def trials(*values: float, state: str = "complete") -> pd.DataFrame:
     )
 
 
-def test_groups_differ_by_colour_and_by_marker() -> None:
+def test_looks_of_groups_differ_by_colour_and_marker() -> None:
     looks = style.looks(["a", "b", "c", "d", "e", "f"]).values()
     assert len({look.colour for look in looks}) == len({look.symbol for look in looks}) == 6
 
 
-def test_markup_in_names_is_text() -> None:
+def test_safe_turns_markup_in_names_into_text() -> None:
     assert style.safe("<b>%{x}") == "&lt;b&gt;%\u200b{x}"
 
 
-def test_history_shows_each_group_and_the_best_so_far(sweep: Sweep) -> None:
+def test_history_figure_shows_each_group_and_the_best_so_far(sweep: Sweep) -> None:
     traces = named(figures.history_figure(sweep.search, sweep.looks, LL))
     assert set(traces) == {"pruned", *ENCODERS, "best so far"}
     assert traces["best so far"].y[-1] == sweep.finished["value"].max()
@@ -56,7 +56,7 @@ def test_history_shows_each_group_and_the_best_so_far(sweep: Sweep) -> None:
     assert sum(len(traces[encoder].x) for encoder in ENCODERS) == len(sweep.finished) == 16
 
 
-def test_a_trade_off_is_joined_along_its_front() -> None:
+def test_tradeoff_figure_joins_the_pareto_front() -> None:
     frame = trials(5.0, 9.0, 7.0, 8.0).assign(
         other=[1.0, 3.0, 4.0, 2.0], front=[True, True, False, True]
     )
@@ -76,18 +76,18 @@ def test_value_axis_ignores_the_worst_tenth() -> None:
     assert -105 < high < -90
 
 
-def test_value_axis_of_equal_or_few_values_is_left_to_plotly() -> None:
+def test_value_axis_of_equal_or_few_values_sets_no_range() -> None:
     assert "range" not in style.value_axis(pd.Series([1.0] * 20), LL)
     assert "range" not in style.value_axis(pd.Series([1.0, 2.0]), LL)
 
 
-def test_importance_is_drawn_largest_first() -> None:
+def test_importance_figure_puts_the_largest_first() -> None:
     (bars,) = figures.importance_figure({"std": 0.75, "lr": 0.25}).data
     assert list(bars.y) == ["std", "lr"]
     assert list(bars.text) == ["75%", "25%"]
 
 
-def test_confirmed_figure_spans_the_interval(sweep: Sweep) -> None:
+def test_confirmed_figure_spans_the_confidence_interval(sweep: Sweep) -> None:
     main = sweep.confirmed[sweep.confirmed["metric"] == METRIC]
     figure = figures.confirmed_figure(main, sweep.looks, METRIC)
     mean = figure.data[1]
@@ -113,7 +113,7 @@ def test_parallel_figure_keeps_trials_of_every_branch(sweep: Sweep) -> None:
     assert "none" in [annotation.text for annotation in figure.layout.annotations]
 
 
-def test_slice_over_a_category_puts_groups_side_by_side() -> None:
+def test_slice_figure_over_a_category_puts_groups_side_by_side() -> None:
     frame = trials(1.0, 2.0, 3.0, 4.0).assign(group=["a", "b", "a", "b"])
     chosen = pd.Series(["x", "x", "y", "y"], dtype=object)
     figure = slice_figure(frame, chosen, False, style.looks(["a", "b"]), LL, own=True)
@@ -122,7 +122,7 @@ def test_slice_over_a_category_puts_groups_side_by_side() -> None:
     assert list(figure.layout.xaxis.ticktext) == ["x", "y"]
 
 
-def test_slice_over_a_logarithmic_number_leaves_out_other_branches() -> None:
+def test_slice_figure_over_a_logarithm_leaves_out_other_branches() -> None:
     frame = trials(1.0, 2.0, 3.0)
     chosen = pd.Series([0.001, None, 0.1], dtype=object)
     figure = slice_figure(frame, chosen, True, style.looks([""]), LL)
@@ -130,7 +130,7 @@ def test_slice_over_a_logarithmic_number_leaves_out_other_branches() -> None:
     assert list(figure.data[0].x) == [0.001, 0.1]
 
 
-def test_a_slice_has_a_panel_a_group_on_the_same_axes() -> None:
+def test_slice_figure_has_a_panel_per_group_on_equal_axes() -> None:
     frame = trials(1.0, 2.0, 3.0, 4.0).assign(group=["a", "b", "a", "b"])
     chosen = pd.Series([1.0, 2.0, 3.0, 4.0], dtype=object)
     figure = slice_figure(frame, chosen, False, style.looks(["a", "b"]), LL)
@@ -155,20 +155,20 @@ def test_a_slice_has_a_panel_a_group_on_the_same_axes() -> None:
         (3.0, 3.0, True, 4, [3.0]),
     ],
 )
-def test_ticks_are_round_and_few(
+def test_axis_ticks_are_round_and_few(
     low: float, high: float, logarithmic: bool, most: int, found: list[float]
 ) -> None:
     assert style.ticks(low, high, logarithmic, most) == found
 
 
-def test_curves_fade_what_was_cut_short(sweep: Sweep, view: SweepView) -> None:
+def test_curves_figure_fades_trials_that_were_cut_short(sweep: Sweep, view: SweepView) -> None:
     traces = named(curves.curves_figure(view.curves, sweep.search, sweep.looks, LL))
     assert set(traces) == {"cut short", *ENCODERS}
     assert traces["cut short"].opacity < 0.5
     assert np.isnan(traces["cut short"].y).sum() == 8  # pruned 6, diverged 1, failed 1
 
 
-def test_long_and_many_curves_are_thinned_and_keep_their_ends() -> None:
+def test_curves_figure_thins_long_and_many_curves() -> None:
     many = trials(*np.linspace(0, 1, 500))
     points = [{"epoch": e, METRIC: 1.0 / e} for e in range(1, 5001)]
     every = {("search", n): points for n in range(500)}
@@ -181,7 +181,7 @@ def test_long_and_many_curves_are_thinned_and_keep_their_ends() -> None:
     assert np.nanmin(line.x) == 1
 
 
-def test_timeline_has_a_bar_a_started_trial(sweep: Sweep) -> None:
+def test_timeline_figure_has_a_bar_per_started_trial(sweep: Sweep) -> None:
     traces = named(timeline.timeline_figure(sweep.trials))
     assert set(traces) == {"complete", "pruned", "diverged", "failed", timeline.FAULT}
     assert sum(len(trace.x) for name, trace in traces.items() if name != timeline.FAULT) == 33
@@ -190,12 +190,12 @@ def test_timeline_has_a_bar_a_started_trial(sweep: Sweep) -> None:
     assert width == pytest.approx(1000 * sweep.trials.loc[6, "seconds"], abs=1)
 
 
-def test_lanes_hold_what_ran_at_once() -> None:
+def test_timeline_lanes_separate_trials_that_ran_at_once() -> None:
     assert timeline.lanes([0, 1, 2, 5], [5, 2, 9, 6]) == [0, 1, 1, 0]
 
 
 def on_workers(**changes: object) -> pd.DataFrame:
-    """Two trials of a hundred seconds on each of two nodes, at once."""
+    """Return two concurrent trials of a hundred seconds on each of two nodes."""
     frame = trials(1.0, 2.0, 3.0, 4.0).assign(
         node=["b", "a", "b", "a"],
         started=pd.Timestamp("2026-03-01T09:00:00Z"),
@@ -207,19 +207,19 @@ def on_workers(**changes: object) -> pd.DataFrame:
     return frame.assign(**changes)
 
 
-def test_a_worker_has_a_lane_for_each_trial_at_once() -> None:
+def test_timeline_gives_a_worker_a_lane_per_concurrent_trial() -> None:
     timed, names = timeline.in_lanes(on_workers())
     assert names == ["a", "a", "b", "b"]
     assert dict(zip(timed["number"], timed["lane"], strict=True)) == {1: 0, 3: 1, 0: 2, 2: 3}
 
 
-def test_a_trial_that_runs_reaches_to_the_last_known_moment() -> None:
+def test_timeline_extends_a_running_trial_to_the_last_known_moment() -> None:
     timed, _ = timeline.in_lanes(on_workers(seconds=[100.0, 50.0, math.nan, 20.0]))
     running = timed[timed["number"] == 2].iloc[0]
     assert (running["ended"] - running["started"]).total_seconds() == 100
 
 
-def test_a_lost_attempt_is_marked_at_the_epoch_that_it_went_on_from() -> None:
+def test_timeline_marks_a_lost_attempt_at_its_resumed_epoch() -> None:
     lost = on_workers(attempts=[1, 3, 1, 1], resumed_from=[[], [4], [], []])
     found = timeline.faults(timeline.in_lanes(lost)[0])
     since = (found["moment"] - lost["started"][0]).dt.total_seconds()
@@ -251,18 +251,18 @@ def test_parzen_figure_shows_models_paper_and_controls(sweep: Sweep) -> None:
     np.testing.assert_allclose(refined.y - strict.y, [0.7, 1.4, 2.1, 2.8])
     assert [label.split(",")[0] for label in strict.customdata] == ["σ 0.167"] * 2 + ["σ 0.129"] * 2
     kmeans, images = (named(figure)[name] for name in ("k-means centroids", "training images"))
-    assert {kmeans.mode, images.mode} == {"markers"}  # a control says nothing at other numbers
+    assert {kmeans.mode, images.mode} == {"markers"}  # a control holds at its N only
     assert (list(kmeans.x), list(kmeans.y)) == ([10**4], [344.3])
     assert (list(images.x), list(images.y)) == ([10_000, 50_000], [248.8, 282.4])
     assert list(figure.layout.xaxis.tickvals) == [10_000, 50_000, 10**5, 10**6, 10**7]
 
 
-def test_parzen_figure_without_controls_shows_the_models_alone(sweep: Sweep) -> None:
+def test_parzen_figure_without_controls_shows_only_the_models(sweep: Sweep) -> None:
     figure = figures.parzen_figure(sweep.scores, sweep.looks, tables.controls_frame([]), {})
     assert len(figure.data) == 2 * 3
 
 
-def test_parzen_figure_of_an_older_evaluation_has_the_final_strict_point_alone(
+def test_parzen_figure_of_older_evaluations_has_one_strict_point(
     view: SweepView,
 ) -> None:
     assert view.evaluation is not None
@@ -279,13 +279,13 @@ def test_parzen_figure_of_an_older_evaluation_has_the_final_strict_point_alone(
     assert np.isfinite(strict.y).tolist() == [False] * 3 + [True]
 
 
-def test_no_figure_carries_more_than_its_data(sweep: Sweep) -> None:
+def test_history_figure_is_small_and_has_a_height(sweep: Sweep) -> None:
     figure = figures.history_figure(sweep.search, sweep.looks, LL)
     assert len(figure.to_json()) < 10_000
     assert not math.isnan(figure.layout.height)
 
 
-def test_tuning_figure_keeps_unbounded_ends_at_the_edge_of_the_plot(sweep: Sweep) -> None:
+def test_tuning_figure_clips_unbounded_bands_to_the_plot(sweep: Sweep) -> None:
     found = tables.tuning_frame(sweep.search, "maximize")
     assert np.isinf(found["high"]).any()
     figure = figures.tuning_figure(found, sweep.looks, LL)

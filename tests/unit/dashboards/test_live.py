@@ -1,4 +1,4 @@
-"""The live page's server: what it answers, to whom, and how often it builds."""
+"""Test the live page's server: its answers, its access control, and how often it builds pages."""
 
 import http.client
 import threading
@@ -53,7 +53,7 @@ def serve(history: History) -> Iterator[Callable[..., Served]]:
         server.server_close()
 
 
-def test_the_first_page_leads_to_every_sweep(serve: Callable[..., Served]) -> None:
+def test_live_server_start_page_links_every_sweep(serve: Callable[..., Served]) -> None:
     served = serve()
     answer, body = served.ask("/")
     assert answer.status == 200
@@ -68,14 +68,14 @@ def test_the_first_page_leads_to_every_sweep(serve: Callable[..., Served]) -> No
     assert "plotly.js v" in served.ask("/plotly.js")[1]
 
 
-def test_what_has_not_changed_is_not_sent_again(serve: Callable[..., Served]) -> None:
+def test_live_server_answers_304_for_an_unchanged_page(serve: Callable[..., Served]) -> None:
     served = serve()
     first, _ = served.ask("/sweep/latest")
     again, body = served.ask("/sweep/latest", If_None_Match=first.headers["ETag"])
     assert (again.status, body) == (304, "")
 
 
-def test_a_page_is_not_built_for_every_reader(
+def test_live_server_builds_a_page_once_for_all_readers(
     serve: Callable[..., Served], history: History
 ) -> None:
     served = serve()
@@ -85,26 +85,26 @@ def test_a_page_is_not_built_for_every_reader(
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/sweep/gone", "/../pyproject.toml", "/report.css"])
-def test_there_is_nothing_else(serve: Callable[..., Served], path: str) -> None:
+def test_live_server_answers_404_for_unknown_paths(serve: Callable[..., Served], path: str) -> None:
     answer, body = serve().ask(path)
     assert answer.status == 404
     assert "<" not in body
 
 
-def test_nothing_can_be_sent_to_it(serve: Callable[..., Served]) -> None:
+def test_live_server_rejects_requests_that_send_data(serve: Callable[..., Served]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", serve().port, timeout=60)
     connection.request("POST", "/", body="x")
     assert connection.getresponse().status == 501
     connection.close()
 
 
-def test_a_foreign_name_for_this_machine_is_refused(serve: Callable[..., Served]) -> None:
+def test_live_server_rejects_a_foreign_host_name(serve: Callable[..., Served]) -> None:
     served = serve()
     assert served.ask("/", host="evil.example")[0].status == 421
     assert served.ask("/", host="localhost")[0].status == 200
 
 
-def test_other_machines_need_the_token(serve: Callable[..., Served]) -> None:
+def test_live_server_requires_the_token_on_open_addresses(serve: Callable[..., Served]) -> None:
     served = serve(host="0.0.0.0", token="s3cret")
     for path, headers in [
         ("/", {}),
@@ -125,12 +125,12 @@ def test_other_machines_need_the_token(serve: Callable[..., Served]) -> None:
     assert "likelihood_mnist" in body
 
 
-def test_an_open_address_without_a_token_is_not_served(history: History) -> None:
+def test_live_server_without_a_token_rejects_an_open_address(history: History) -> None:
     with pytest.raises(UsageError, match="a token is required"):
         live.server(live.Pages(lambda: history), "0.0.0.0", 0, None)
 
 
-def test_a_home_without_sweeps_says_so_and_is_looked_at_again(
+def test_live_server_notes_an_empty_home_and_lists_later_sweeps(
     serve: Callable[..., Served], history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "FRESH_SECONDS", 0.0)

@@ -10,14 +10,14 @@ CONFIRMED = ["label", "group", "metric", "mean", "se", "values"]
 
 
 @pytest.mark.parametrize("table", paper.TABLES, ids=lambda table: table.title)
-def test_every_row_has_a_cell_a_column_and_a_figure(table: paper.PublishedTable) -> None:
+def test_published_tables_have_a_cell_per_column_and_a_figure(table: paper.PublishedTable) -> None:
     for method, cells in table.rows.items():
         assert len(cells) == len(table.columns), method
         assert any(cells), method
         assert all(paper.value(cell) > 0 for cell in cells if cell), method
 
 
-def test_known_figures() -> None:
+def test_published_tables_contain_known_figures_of_the_paper() -> None:
     assert paper.TABLE_1.rows["AAE"] == ("340 ± 2", "427", "2252 ± 16", "2522")
     assert paper.value("340 ± 2") == 340.0
     assert paper.TABLE_2.only("svhn").rows["AAE"] == ("17.70 ± 0.30",)
@@ -25,7 +25,7 @@ def test_known_figures() -> None:
     assert paper.TABLE_3.rows["AAE (30 clusters)"] == ("4.10 ± 1.13",)
 
 
-def test_a_table_is_found_by_data_set_architecture_and_metric() -> None:
+def test_published_table_is_found_by_data_set_architecture_and_metric() -> None:
     found = paper.published("mnist", ["aae"], ["val/parzen_ll", "test/parzen_ll"])
     assert [table.title for table in found] == [paper.TABLE_1.title]
     assert [column.label for column in found[0].columns] == ["MNIST 10K", "MNIST 10M"]
@@ -42,7 +42,7 @@ def test_a_table_is_found_by_data_set_architecture_and_metric() -> None:
         ("dimensionality_reduction", "test/cluster_error", paper.FIGURE_11_UNSUPERVISED.title),
     ],
 )
-def test_errors_of_two_architectures_are_never_one_table(
+def test_published_errors_of_two_architectures_have_separate_tables(
     kind: str, metric: str, title: str
 ) -> None:
     assert [table.title for table in paper.published("mnist", [kind], [metric])] == [title]
@@ -60,7 +60,9 @@ def test_errors_of_two_architectures_are_never_one_table(
         ("dimensionality_reduction", 0, "AAE (2-D, 16 clusters)"),
     ],
 )
-def test_a_model_is_called_as_in_the_paper(kind: str, labels: int | None, name: str) -> None:
+def test_method_of_a_model_has_the_name_in_the_paper(
+    kind: str, labels: int | None, name: str
+) -> None:
     assert paper.method({"kind": kind, "clusters": 16, "code_dim": 2}, labels) == name
 
 
@@ -89,7 +91,7 @@ def row(frame: pd.DataFrame, method: str) -> dict[str, Any]:
     return cells
 
 
-def test_all_confirmed_seeds_come_before_the_scored_model() -> None:
+def test_paper_table_prefers_all_confirmed_seeds_to_one_scored_model() -> None:
     table = paper.TABLE_1.only("mnist")
     figures = ours(mean=330.0, points=[(10_000, 331.0), (10**7, 420.0)])
     frame = comparison.beside(table, figures)
@@ -98,7 +100,7 @@ def test_all_confirmed_seeds_come_before_the_scored_model() -> None:
     assert list(frame["method"])[:6] == list(table.rows)
 
 
-def test_another_number_of_samples_gets_a_column_of_its_own() -> None:
+def test_paper_table_adds_a_column_for_another_sample_count() -> None:
     table = paper.TABLE_1.only("mnist")
     figures = ours(points=[(100_000, 360.0), (2_500_000, 400.0)])
     frame = comparison.beside(table, figures)
@@ -116,19 +118,21 @@ def test_another_number_of_samples_gets_a_column_of_its_own() -> None:
         (50, "ours, 50 labels"),
     ],
 )
-def test_an_error_stands_in_the_column_of_its_labels(labels: int | None, column: str) -> None:
+def test_paper_table_puts_an_error_in_the_column_of_its_labels(
+    labels: int | None, column: str
+) -> None:
     table = paper.TABLE_2.only("mnist")
     figures = ours("error", 2.0, 0.1, labels=labels, method="AAE")
     cells = row(comparison.beside(table, figures), "AAE (this sweep)")
     assert {name: cell for name, cell in cells.items() if cell} == {column: "2.00 ± 0.10"}
 
 
-def test_svhn_with_every_label_is_in_no_column_of_the_paper() -> None:
+def test_paper_table_puts_svhn_with_all_labels_in_a_new_column() -> None:
     frame = comparison.beside(paper.TABLE_2.only("svhn"), ours("error", 9.0, 0.1, data="svhn"))
     assert list(frame.columns) == ["method", "SVHN 1000", "ours, all labels"]
 
 
-def test_a_data_set_that_the_paper_lacks_stands_in_columns_of_its_own() -> None:
+def test_paper_table_adds_columns_for_an_unpublished_data_set() -> None:
     (table,) = paper.published("digits", ["aae"], ["val/parzen_ll"])
     figures = ours(mean=26.0, points=[(10**7, 29.5)], data="digits")
     frame = comparison.beside(table, figures)
@@ -142,7 +146,7 @@ def test_a_data_set_that_the_paper_lacks_stands_in_columns_of_its_own() -> None:
     assert not any("60,000" in line for line in others)
 
 
-def test_clusters_are_part_of_the_name() -> None:
+def test_paper_table_includes_clusters_in_the_method_name() -> None:
     table = paper.TABLE_3
     sixteen = ours("cluster_error", 9.0, 0.5, method="AAE (16 clusters)")
     cells = row(comparison.beside(table, sixteen), "AAE (16 clusters) (this sweep)")
@@ -154,7 +158,7 @@ def test_clusters_are_part_of_the_name() -> None:
     )
 
 
-def test_without_figures_of_ours_the_published_ones_stand_alone() -> None:
+def test_paper_table_without_our_figures_has_only_published_rows() -> None:
     table = paper.TABLE_1.only("mnist")
     frame = comparison.beside(table, ours())
     assert list(frame["method"]) == list(table.rows)

@@ -1,4 +1,4 @@
-"""The whole page: what stands in it, that nothing gets out of it, and that it always builds."""
+"""Test the whole page: its contents, its isolation, and its build for every kind of sweep."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ VOID = {"meta", "img", "br", "link"}
 
 
 class Page(HTMLParser):
-    """Elements, their attributes, and the text of scripts; fails where tags do not match."""
+    """Elements, attributes and script texts of a page; fails for tags that do not match."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ def view(tmp_path: Path) -> SweepView:
     return make_view(tmp_path)
 
 
-def test_every_section_is_there(view: SweepView) -> None:
+def test_report_has_every_section_figure_and_picture(view: SweepView) -> None:
     page = Page(build_report([view]))
     assert [a["id"] for a in page.all("section")] == [id for id, _, _ in SECTIONS]
     assert len(page.figures) == 8 + 7 + 2  # slices: 7, curves: 2
     assert len(page.all("img")) == 2
 
 
-def test_report_with_a_control_gives_it_a_row_and_no_rank(view: SweepView) -> None:
+def test_report_gives_a_control_a_row_and_no_rank(view: SweepView) -> None:
     report = build_report([with_control(view, 300.0, 5.0)])
     [standing] = [t for t in report.split("<table") if "detectable" in t]
     rows = standing.split("<tr")[2:]
@@ -90,7 +90,7 @@ def test_report_with_a_control_gives_it_a_row_and_no_rank(view: SweepView) -> No
     assert len(Page(report).figures) == 8 + 7 + 2
 
 
-def test_it_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> None:
+def test_report_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> None:
     report = build_report([view])
     assert view.best is not None
     assert '<p class="verdict"><strong>gaussian</strong> wins: val/parzen_ll' in report
@@ -107,7 +107,7 @@ def test_it_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> None:
         ([-40.0] * 3, "−40 nats, shows no loss"),
     ],
 )
-def test_report_says_how_much_the_prior_gap_costs_the_winner(
+def test_report_states_the_cost_of_the_prior_gap(
     gaps: list[float], told: str, view: SweepView
 ) -> None:
     assert view.best is not None
@@ -116,7 +116,7 @@ def test_report_says_how_much_the_prior_gap_costs_the_winner(
     assert told in report.replace(" ± ", "&nbsp;±&nbsp;")
 
 
-def test_report_compares_controls_with_the_model_at_the_same_number_of_samples(
+def test_report_compares_controls_with_the_model_at_equal_sample_counts(
     view: SweepView,
 ) -> None:
     assert view.evaluation is not None
@@ -126,11 +126,11 @@ def test_report_compares_controls_with_the_model_at_the_same_number_of_samples(
         f"Nats with 10,000 samples: the best model {best:.4g}, k-means centroids 344.3, "
         "training images 248.8."
     ) in report
-    assert "Nats with 50,000 samples" not in report  # no model has as many
+    assert "Nats with 50,000 samples" not in report  # no model has as many samples
     assert "scored the same way" not in report
 
 
-def test_a_sweep_after_an_error_has_no_word_of_parzen(view: SweepView) -> None:
+def test_report_of_an_error_sweep_does_not_mention_parzen(view: SweepView) -> None:
     report = build_report([as_semi_supervised(view)])
     page = Page(report)
     assert "parzen" not in page.ids
@@ -142,7 +142,7 @@ def test_a_sweep_after_an_error_has_no_word_of_parzen(view: SweepView) -> None:
     assert "AAE, gaussian (this sweep)" in report
 
 
-def test_lower_is_better_wherever_that_is_drawn(view: SweepView) -> None:
+def test_report_best_so_far_falls_when_lower_is_better(view: SweepView) -> None:
     errors = as_semi_supervised(view)
     finished = [t for t in errors.trials if t.stage == "search" and t.state == "complete"]
     best = min(t.metrics["val/error"] for t in finished)
@@ -154,7 +154,7 @@ def test_lower_is_better_wherever_that_is_drawn(view: SweepView) -> None:
 
 
 def _titled(report: str) -> list[dict[str, Any]]:
-    """The first figure of every title first."""
+    """Return the figures with a titled y axis in reverse, so a dict keeps each title's first."""
     figures = [f for f in Page(report).figures if "title" in f["layout"].get("yaxis", {})]
     return figures[::-1]
 
@@ -166,7 +166,7 @@ def _numbers_of(array: Any) -> list[float]:
 
 
 @pytest.mark.parametrize("value", [0.0, 2.5])
-def test_a_metric_that_never_varies_is_drawn(view: SweepView, value: float) -> None:
+def test_report_builds_for_a_metric_that_never_varies(view: SweepView, value: float) -> None:
     errors = as_semi_supervised(view)
     assert errors.best is not None
     flat = summarise([value] * 3)
@@ -184,7 +184,7 @@ def test_a_metric_that_never_varies_is_drawn(view: SweepView, value: float) -> N
     Page(build_report([constant]))
 
 
-def test_what_is_not_finite_is_a_dash(view: SweepView) -> None:
+def test_report_shows_non_finite_values_as_a_dash(view: SweepView) -> None:
     errors = as_semi_supervised(view)
     assert errors.best is not None
     unknown = summarise([math.inf, 2.0])
@@ -197,7 +197,7 @@ def test_what_is_not_finite_is_a_dash(view: SweepView) -> None:
     Page(report)
 
 
-def test_report_names_departures_of_the_winner_beside_its_figure(view: SweepView) -> None:
+def test_report_names_departures_of_the_winner_from_the_paper(view: SweepView) -> None:
     assert view.best is not None
     named = {"departures": ["joint phases", "3 discriminator steps a batch"]}
     line = "Departs from the paper: joint phases; 3 discriminator steps a batch."
@@ -205,7 +205,7 @@ def test_report_names_departures_of_the_winner_beside_its_figure(view: SweepView
     assert "Departs from the paper" not in build_report([view])
 
 
-def test_nothing_is_fetched_and_only_its_own_scripts_may_run(view: SweepView) -> None:
+def test_report_fetches_nothing_and_allows_only_its_own_scripts(view: SweepView) -> None:
     page = Page(build_report([view]))
     policy = str(page.all("meta")[1]["content"])
     assert policy.startswith("default-src 'none'; img-src data: blob:;")
@@ -220,23 +220,23 @@ def test_nothing_is_fetched_and_only_its_own_scripts_may_run(view: SweepView) ->
         assert not [name for name in attributes if name.startswith("on")]
 
 
-def test_plotly_is_carried_once_and_the_file_stays_small(view: SweepView) -> None:
+def test_report_of_two_sweeps_contains_plotly_once(view: SweepView) -> None:
     report = build_report([view, view])
     assert report.count("plotly.js v") == 1
     assert len(report.encode()) < 6_000_000
 
 
-def test_hostile_names_stay_text(view: SweepView) -> None:
+def test_report_shows_hostile_names_as_text(view: SweepView) -> None:
     report = build_report([hostile(view), view])
     page = Page(report)
     assert len(page.scripts) == 2
     assert "<script>alert" not in report
     assert "<img src=x" not in report
-    markup = re.compile(r"<(?!/?extra>)")  # plotly's own, in what we write for a hover
+    markup = re.compile(r"<(?!/?extra>)")  # plotly's own tag in our hover texts
     assert not any(markup.search(json.dumps(figure)) for figure in page.figures)
 
 
-def test_readable_by_keyboard_and_screen_reader(view: SweepView) -> None:
+def test_report_is_readable_by_keyboard_and_screen_reader(view: SweepView) -> None:
     page = Page(build_report([view]))
     assert page.all("html")[0]["lang"] == "en"
     assert len(page.all("h1")) == 1
@@ -250,7 +250,7 @@ def test_readable_by_keyboard_and_screen_reader(view: SweepView) -> None:
     assert targets <= set(page.ids)
 
 
-def test_several_sweeps_stand_side_by_side(view: SweepView) -> None:
+def test_report_puts_several_sweeps_side_by_side(view: SweepView) -> None:
     other = without_results(view, status={**view.status, "id": "other", "trials": {}})
     page = Page(build_report([view, other]))
     assert len(page.all("article")) == 2
@@ -258,7 +258,7 @@ def test_several_sweeps_stand_side_by_side(view: SweepView) -> None:
     assert {str(a["href"])[1:] for a in page.all("a")} <= set(page.ids)
 
 
-def test_the_paper_stands_beside_its_own_data_alone(view: SweepView) -> None:
+def test_report_compares_only_the_data_of_the_paper(view: SweepView) -> None:
     assert "340 ± 2" in build_report([view])
     digits = replace(
         view, spec={**view.spec, "data": {"name": "digits", "path": None, "labels": None}}
@@ -285,7 +285,7 @@ def waiting(trial: RunRecord) -> RunRecord:
 @pytest.mark.parametrize("state", ["done", "running", "failed", "interrupted", "stopped"])
 @pytest.mark.parametrize("change", [running, diverged, waiting])
 @pytest.mark.parametrize("count", [0, 1, 24])
-def test_a_sweep_without_results_builds(
+def test_report_builds_for_a_sweep_without_results(
     view: SweepView, count: int, change: Any, state: str
 ) -> None:
     trials = [change(trial) for trial in view.trials[:count]]
@@ -296,7 +296,7 @@ def test_a_sweep_without_results_builds(
 
 
 @pytest.mark.parametrize("finished", [1, 2, 9, 12])
-def test_a_young_sweep_builds_and_shows_no_empty_chart(view: SweepView, finished: int) -> None:
+def test_report_of_a_young_sweep_has_no_empty_chart(view: SweepView, finished: int) -> None:
     complete = [t for t in view.trials if t.stage == "search" and t.state == "complete"]
     young = replace(view, trials=complete[:finished], best=None, evaluation=None)
     page = Page(build_report([young]))
@@ -304,7 +304,7 @@ def test_a_young_sweep_builds_and_shows_no_empty_chart(view: SweepView, finished
     assert ("importance" in page.ids) == (finished >= 10)
 
 
-def test_trials_that_all_agree_need_no_importance(view: SweepView) -> None:
+def test_report_of_identical_trials_has_no_importance(view: SweepView) -> None:
     first = view.trials[0]
     same = [replace(first, number=n) for n in range(12)]
     page = Page(build_report([replace(view, trials=same)]))
@@ -312,7 +312,7 @@ def test_trials_that_all_agree_need_no_importance(view: SweepView) -> None:
     assert "slices" not in page.ids
 
 
-def test_a_sweep_without_groups_builds(view: SweepView) -> None:
+def test_report_builds_for_a_sweep_without_groups(view: SweepView) -> None:
     plain = {**view.spec, "search": None, "confirm": {"top": 1, "per": None, "seeds": 3}}
     assert view.best is not None
     alone = [{**view.best["groups"][0], "by": None, "value": None}]
@@ -321,7 +321,7 @@ def test_a_sweep_without_groups_builds(view: SweepView) -> None:
     assert all(figure["data"] for figure in page.figures)
 
 
-def test_pictures_too_large_to_carry_are_named(view: SweepView, tmp_path: Path) -> None:
+def test_report_names_pictures_that_are_too_large(view: SweepView, tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     large.write_bytes(bytes(7 * 2**20))
     report = build_report([replace(view, pictures=[replace(view.pictures[0], path=large)])])
@@ -329,16 +329,16 @@ def test_pictures_too_large_to_carry_are_named(view: SweepView, tmp_path: Path) 
     assert len(report) < 6_000_000
 
 
-def test_a_thousand_trials_fit_into_one_page(tmp_path: Path) -> None:
+def test_report_of_a_thousand_trials_stays_below_15_megabytes(tmp_path: Path) -> None:
     report = build_report([make_view(tmp_path, n_search=1000, epochs=50)])
     assert len(report.encode()) < 15_000_000
 
 
-def test_it_is_the_same_file_every_time(view: SweepView) -> None:
+def test_report_build_gives_the_same_bytes_every_time(view: SweepView) -> None:
     assert build_report([view]) == build_report([view])
 
 
-def test_it_is_written_whole_or_not_at_all(
+def test_report_write_keeps_the_old_file_after_an_error(
     view: SweepView, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_report([view], tmp_path / "reports" / "report.html")
@@ -355,12 +355,12 @@ def test_it_is_written_whole_or_not_at_all(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_no_sweep_is_an_error() -> None:
+def test_report_of_no_sweep_raises_value_error() -> None:
     with pytest.raises(ValueError, match="at least one sweep"):
         build_report([])
 
 
-def test_parzen_table_has_the_strict_figure_at_every_number_of_samples(view: SweepView) -> None:
+def test_report_parzen_table_has_the_strict_figure_at_every_n(view: SweepView) -> None:
     assert view.evaluation is not None
     for model in view.evaluation["models"]:
         for point in model["curve"]:
@@ -368,7 +368,7 @@ def test_parzen_table_has_the_strict_figure_at_every_number_of_samples(view: Swe
 
 
 @pytest.mark.parametrize("extra", [True, False])
-def test_report_of_svhn_with_extra_images_names_the_easier_labels(
+def test_report_of_svhn_with_extra_images_mentions_easier_labels(
     view: SweepView, extra: bool
 ) -> None:
     svhn = as_semi_supervised(view)
@@ -377,7 +377,7 @@ def test_report_of_svhn_with_extra_images_names_the_easier_labels(
     assert ("extra file, which are easier" in report) is extra
 
 
-def test_leaderboard_names_test_metrics_outside_their_healthy_range(view: SweepView) -> None:
+def test_report_names_test_metrics_outside_their_healthy_range(view: SweepView) -> None:
     told = "confirm-1: test/iw_sigma is 1, sound from 0.0365 to 0.866"
     assert "Outside their healthy range" not in build_report([view])
     confirm = [t for t in view.trials if (t.stage, t.number) == ("confirm", 1)]
@@ -387,7 +387,7 @@ def test_leaderboard_names_test_metrics_outside_their_healthy_range(view: SweepV
     assert told in report
 
 
-def test_metrics_and_groups_stand_in_the_leaderboard(view: SweepView) -> None:
+def test_report_leaderboard_names_metrics_groups_and_intervals(view: SweepView) -> None:
     report = build_report([view])
     board = re.search(r'<section id="confirmed".*?</section>', report, re.DOTALL)
     assert board is not None
@@ -401,7 +401,7 @@ def sampled_by(view: SweepView, kind: str) -> SweepView:
 
 
 @pytest.mark.parametrize("kind", ["random", "qmc"])
-def test_tuning_curves_are_drawn_where_the_sampler_does_not_learn(
+def test_report_has_tuning_curves_for_samplers_that_do_not_learn(
     view: SweepView, kind: str
 ) -> None:
     report = build_report([sampled_by(view, kind)])
@@ -411,7 +411,7 @@ def test_tuning_curves_are_drawn_where_the_sampler_does_not_learn(
 
 
 @pytest.mark.parametrize("kind", ["tpe", "gp"])
-def test_report_says_why_an_adaptive_sampler_has_no_tuning_curve(
+def test_report_explains_a_missing_tuning_curve_of_adaptive_samplers(
     view: SweepView, kind: str
 ) -> None:
     report = build_report([sampled_by(view, kind)])
@@ -419,7 +419,7 @@ def test_report_says_why_an_adaptive_sampler_has_no_tuning_curve(
     assert "No tuning curve: the sampler learns" in report
 
 
-def test_tuning_curve_leaves_out_the_trials_that_the_file_starts_with(view: SweepView) -> None:
+def test_tuning_curve_leaves_out_start_trials_of_the_file(view: SweepView) -> None:
     drawn = sampled_by(view, "random")
     started = drawn.spec["search"] | {"start": [{}] * 24}
     report = build_report([replace(drawn, spec=drawn.spec | {"search": started})])

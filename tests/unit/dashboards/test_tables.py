@@ -37,11 +37,11 @@ def test_plus_minus_keeps_two_digits_of_the_error(
     [(1000, "1,000"), (0.000123456, "0.0001235"), (-3.5, "−3.5"), (12345.6, "12,346"),
      (math.nan, "–"), (math.inf, "–"), (None, "–")],
 )  # fmt: skip
-def test_number(x: float | None, text: str) -> None:
+def test_number_is_rounded_and_missing_values_are_a_dash(x: float | None, text: str) -> None:
     assert tables.number(x) == text
 
 
-def test_interval_has_the_decimals_that_its_width_deserves() -> None:
+def test_interval_rounds_to_the_decimals_of_its_width() -> None:
     assert tables.interval(318.81234, 332.0) == "318.8 to 332.0"
     assert tables.interval(math.nan, math.nan) == "–"
 
@@ -50,7 +50,7 @@ def test_interval_has_the_decimals_that_its_width_deserves() -> None:
     ("seconds", "text"),
     [(4.25, "4.2 s"), (3540.0, "59 min"), (7860.0, "2 h 11 min"), (None, "–")],
 )
-def test_duration(seconds: float | None, text: str) -> None:
+def test_duration_is_in_seconds_minutes_or_hours(seconds: float | None, text: str) -> None:
     assert tables.duration(seconds) == text
 
 
@@ -68,12 +68,12 @@ def test_short_name_of_a_path_that_ends_another_is_the_whole_path() -> None:
     assert tables.short_names(["a.std", "std"]) == {"a.std": "a.std", "std": "std"}
 
 
-def test_trials_frame_takes_no_infinity_for_a_value() -> None:
+def test_trials_frame_turns_an_infinite_value_into_nan() -> None:
     frame = tables.trials_frame([record(0, math.inf), record(1, 2.5), record(2)], METRIC)
     assert frame["value"].isna().tolist() == [True, False, True]
 
 
-def test_parameters_frame_keeps_branches_apart() -> None:
+def test_parameters_frame_has_none_for_parameters_of_other_branches() -> None:
     frame = tables.parameters_frame([record(0, lr=0.1), record(1, drops=[3, 5], flag=True)])
     assert frame["lr"].tolist() == [0.1, None]
     assert frame["drops"].tolist() == [None, "[3, 5]"]
@@ -86,7 +86,7 @@ def test_best_so_far_never_gets_worse() -> None:
     assert tables.best_so_far(values, "minimize").tolist() == [3, 1, 1, 1]
 
 
-def test_candidates_of_one_group_are_told_apart_by_their_hash() -> None:
+def test_candidate_labels_of_one_group_differ_by_their_hash() -> None:
     groups = [
         {"value": "gaussian", "config_hash": "aa"},
         {"value": "gaussian", "config_hash": "bb"},
@@ -101,7 +101,7 @@ def test_candidates_of_one_group_are_told_apart_by_their_hash() -> None:
     }
 
 
-def test_confirmed_frame_has_a_row_a_candidate_and_metric(tmp_path: Path) -> None:
+def test_confirmed_frame_has_a_row_per_candidate_and_metric(tmp_path: Path) -> None:
     best = make_view(tmp_path).best
     assert best is not None
     frame = tables.confirmed_frame(best, "model.encoder.kind")
@@ -110,7 +110,7 @@ def test_confirmed_frame_has_a_row_a_candidate_and_metric(tmp_path: Path) -> Non
     assert tables.confirmed_frame({**best, "confirmed": False}, None).empty
 
 
-def test_standing_frame_tells_how_each_compares_with_the_best(tmp_path: Path) -> None:
+def test_standing_frame_compares_each_candidate_with_the_best(tmp_path: Path) -> None:
     best = make_view(tmp_path).best
     assert best is not None
     labels = list(tables.candidate_labels(best).values())
@@ -123,7 +123,7 @@ def test_standing_frame_tells_how_each_compares_with_the_best(tmp_path: Path) ->
     assert frame["p (Holm)"][1] == f"{versus['p_holm']:.2g}"
 
 
-def test_metrics_frame_has_a_candidate_a_column(tmp_path: Path) -> None:
+def test_metrics_frame_has_a_column_per_candidate(tmp_path: Path) -> None:
     best = make_view(tmp_path).best
     assert best is not None
     frame = tables.metrics_frame(tables.confirmed_frame(best, None), ["test/parzen_ll"])
@@ -132,14 +132,14 @@ def test_metrics_frame_has_a_candidate_a_column(tmp_path: Path) -> None:
     assert frame.iloc[0, 1] == tables.plus_minus(figures["mean"], figures["se"])
 
 
-def test_curves_frame_stands_at_the_quarters() -> None:
+def test_curves_frame_has_the_values_at_the_quarters() -> None:
     curve = [{"epoch": e, METRIC: 10.0 * e} for e in range(1, 9)]
     frame = tables.trials_frame([record(3, 80.0)], METRIC)
     (row,) = tables.records(tables.curves_frame({("search", 3): curve}, frame, METRIC))
     assert [row[f"{q} %"] for q in tables.QUARTERS] == [20.0, 40.0, 60.0, 80.0]
 
 
-def test_group_scores_give_an_error_over_seeds_alone() -> None:
+def test_group_scores_have_an_error_only_over_several_seeds() -> None:
     scores = pd.DataFrame(
         {
             "group": ["a", "a", "b"],
@@ -165,7 +165,7 @@ def test_parzen_frame_ends_a_curve_at_the_final_score(tmp_path: Path) -> None:
     ]
 
 
-def test_controls_that_models_share_are_one_row_each(tmp_path: Path) -> None:
+def test_controls_frame_has_one_row_per_shared_control(tmp_path: Path) -> None:
     evaluation = make_view(tmp_path).evaluation
     assert evaluation is not None
     models = evaluation["models"]
@@ -190,11 +190,11 @@ def test_controls_that_models_share_are_one_row_each(tmp_path: Path) -> None:
     ("samples", "text"),
     [(500, "500"), (1197, "1,197"), (10_000, "10K"), (2_500_000, "2.5M"), (10**7, "10M")],
 )
-def test_samples_label(samples: int, text: str) -> None:
+def test_samples_label_abbreviates_thousands_and_millions(samples: int, text: str) -> None:
     assert tables.samples_label(samples) == text
 
 
-def test_tuning_frame_counts_pruned_trials_as_worst_and_unfinished_ones_not_at_all() -> None:
+def test_tuning_frame_counts_pruned_as_worst_and_skips_unfinished() -> None:
     states = ["complete"] * 6 + ["pruned", "diverged", "failed", "running"]
     trials = pd.DataFrame(
         {"state": states, "group": "a", "value": [1.0, 2, 3, 4, 5, 6, 99, math.nan, 99, 99]}
@@ -206,7 +206,7 @@ def test_tuning_frame_counts_pruned_trials_as_worst_and_unfinished_ones_not_at_a
     assert frame["low"].iloc[0] == -math.inf
 
 
-def test_tuning_bands_of_several_groups_hold_together() -> None:
+def test_tuning_bands_widen_with_the_number_of_groups() -> None:
     values = [float(i) for i in range(40)]
     one = pd.DataFrame({"state": "complete", "group": "a", "value": values})
     both = pd.concat([one, one.assign(group="b")])
@@ -216,7 +216,7 @@ def test_tuning_bands_of_several_groups_hold_together() -> None:
     assert (beside["low"] < alone["low"]).any()
 
 
-def test_tuning_rows_stand_side_by_side_at_the_same_number_of_trials() -> None:
+def test_tuning_rows_align_groups_by_number_of_trials() -> None:
     groups = [("b", 12), ("a", 3)]
     trials = pd.concat(
         pd.DataFrame({"state": "complete", "group": name, "value": [float(i) for i in range(n)]})

@@ -22,7 +22,7 @@ def best_of(view: SweepView, **changes: Any) -> SweepView:
     return replace(view, best={**view.best, "metrics": metrics, **changes})
 
 
-def test_the_winner_with_its_error_bar_and_those_it_ties_with(view: SweepView) -> None:
+def test_verdict_names_the_winner_its_error_bar_and_ties(view: SweepView) -> None:
     assert str(verdict(best_of(view))) == (
         "gaussian wins: val/parzen_ll 123.4 ± 1.2 nats (3 seeds); "
         "not distinguishable from: universal."
@@ -41,25 +41,25 @@ def test_verdict_with_a_margin_names_the_others_by_their_verdicts(view: SweepVie
     ("level", "words"),
     [(300.0, "The search gained"), (345.0, "The search gained nothing: the file's own")],
 )
-def test_verdict_remark_with_a_control_says_what_the_search_gained(
+def test_verdict_with_a_control_states_the_gain_of_the_search(
     view: SweepView, level: float, words: str
 ) -> None:
     assert words in verdict(with_control(view, level, 5.0)).remark
 
 
-def test_ties_are_told_in_the_order_of_the_ranking(view: SweepView) -> None:
+def test_verdict_names_ties_in_the_order_of_the_ranking(view: SweepView) -> None:
     assert view.best is not None
     _, second, third = (group["config_hash"] for group in view.best["groups"])
     told = str(verdict(best_of(view, tied_with=[third, second])))
     assert told.endswith("not distinguishable from: universal, deterministic.")
 
 
-def test_a_clear_winner(view: SweepView) -> None:
+def test_verdict_without_ties_names_a_clear_winner(view: SweepView) -> None:
     told = str(verdict(best_of(view, tied_with=[])))
     assert told.endswith("(3 seeds); distinguishable from every other candidate.")
 
 
-def test_a_single_candidate_has_nobody_to_beat(view: SweepView) -> None:
+def test_verdict_of_a_single_candidate_compares_with_no_other(view: SweepView) -> None:
     assert view.best is not None
     alone = {**view.best["groups"][0], "value": None}
     told = verdict(best_of(view, groups=[alone], tied_with=[]))
@@ -68,14 +68,14 @@ def test_a_single_candidate_has_nobody_to_beat(view: SweepView) -> None:
     )
 
 
-def test_one_seed_has_no_error_bar(view: SweepView) -> None:
+def test_verdict_of_one_seed_has_no_error_bar(view: SweepView) -> None:
     metrics = {METRIC: {"mean": 123.4349, "se": None, "ci95": None, "values": [123.4349]}}
     told = verdict(best_of(view, metrics=metrics))
     assert "wins: val/parzen_ll 123.4 nats (1 seed)" in told.statement
     assert told.remark.startswith("One seed has no error bar.")
 
 
-def test_a_search_leader_is_not_called_a_winner(view: SweepView) -> None:
+def test_verdict_before_confirm_names_a_leader_and_no_winner(view: SweepView) -> None:
     told = str(verdict(best_of(view, confirmed=False)))
     assert told == "gaussian leads the search: val/parzen_ll 123.4 ± 1.2 nats, not confirmed yet."
 
@@ -88,7 +88,7 @@ def test_a_search_leader_is_not_called_a_winner(view: SweepView) -> None:
         ({"diverged": 4, "failed": 1}, "not one trial finished", "4 diverged, 1 failed"),
     ],
 )
-def test_without_a_result_it_says_why(
+def test_verdict_without_a_result_gives_the_reason(
     view: SweepView, counts: dict[str, int], statement: str, remark: str
 ) -> None:
     told = verdict(without_results(view, status={**view.status, "trials": counts}))

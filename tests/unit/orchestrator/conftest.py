@@ -1,4 +1,4 @@
-"""What several modules here build on."""
+"""Fixtures shared by several test modules."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """The numbers of a sweep that nobody interrupted."""
+    """The numbers of an uninterrupted sweep."""
     folder = tmp_path_factory.mktemp("undisturbed")
     spec = sweep(images(folder / "i.npz", test=True))
     with pytest.MonkeyPatch.context() as patch:

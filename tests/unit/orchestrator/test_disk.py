@@ -1,4 +1,4 @@
-"""A real full disk, a tmpfs of a few megabytes, under everything that writes to a home."""
+"""A full disk, a real tmpfs of a few megabytes, under everything that writes to a home."""
 
 import json
 import subprocess
@@ -58,7 +58,7 @@ def assert_told(home: Path, write: Callable[[], object]) -> None:
     assert f"the disk at {home} on" in str(caught.value)
 
 
-def test_whoever_writes_to_a_full_disk_says_so_and_loses_nothing(home: Path) -> None:
+def test_writers_to_a_full_disk_raise_and_lose_nothing(home: Path) -> None:
     settings = Settings.from_environment({"AAE_HOME": str(home)})
     ledger = Ledger.create(open_storage(settings), SPEC, "search")
     assignment = ledger.ask(SPEC)
@@ -82,6 +82,6 @@ def test_whoever_writes_to_a_full_disk_says_so_and_loses_nothing(home: Path) -> 
     assert [record.state for record in again.records()] == ["complete"]
 
 
-def test_another_error_stays_what_it_is(tmp_path: Path) -> None:
+def test_error_other_than_full_disk_is_not_translated(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), disk.told(tmp_path):
         (tmp_path / "nowhere" / "file").write_text("")

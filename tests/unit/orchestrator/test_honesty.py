@@ -1,4 +1,4 @@
-"""The test split cannot be reached from search: by what is imported, and by what runs."""
+"""The test split is unreachable from search, by its imports and at run time."""
 
 import ast
 import os
@@ -30,7 +30,7 @@ SEARCH = [
     "orchestrator.execution.worker",
     "orchestrator.execution.tune_driver",
 ]
-HARMLESS = {  # of aae_core.data: what holds, cuts or scales the images that one was given
+HARMLESS = {  # names in aae_core.data that only hold, cut or scale given images
     "Images",
     "Pixels",
     "TrainingData",
@@ -48,7 +48,7 @@ def source(module: str) -> Path | None:
 
 
 def imports(module: str) -> Iterator[tuple[str, str | None]]:
-    """(module, name) of every import, wherever in the file; the name is None of a whole module."""
+    """Yield (module, name) of every import in the file; a whole module has the name None."""
     file = source(module)
     assert file is not None, module
     for node in ast.walk(ast.parse(file.read_text())):
@@ -64,7 +64,7 @@ def imports(module: str) -> Iterator[tuple[str, str | None]]:
 
 @cache
 def reachable(module: str) -> frozenset[str]:
-    """Our modules that importing this one may ever load, the packages around them included."""
+    """Return our modules that importing this one can load, including their parent packages."""
     found: set[str] = set()
     ahead = [module]
     while ahead:
@@ -80,7 +80,7 @@ def is_data(module: str) -> bool:
 
 
 def offences(module: str) -> set[str]:
-    """Where something that the module reaches names the test split, or a way to open it."""
+    """Return every place reachable from the module that names the test split or can open it."""
     found = set()
     for name in reachable(module):
         if is_data(name):
@@ -97,27 +97,27 @@ def offences(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", SEARCH)
-def test_nothing_that_search_imports_knows_of_the_test_split(module: str) -> None:
+def test_search_reaches_no_import_that_names_the_test_split(module: str) -> None:
     assert module in reachable(module)
     assert offences(module) == set()
 
 
-def test_a_worker_s_imports_are_followed_to_the_core() -> None:
-    """Else the proof above would be of nothing."""
+def test_imports_of_a_worker_are_followed_to_the_core() -> None:
+    """Check that `reachable` follows imports; otherwise the test above proves nothing."""
     assert {"aae_core.training.loop", "aae_core.models.base"} <= reachable(
         "orchestrator.execution.tune_driver"
     )
     assert "orchestrator.pipeline.evaluate" not in reachable("orchestrator.pipeline.search")
 
 
-def test_whoever_evaluates_is_caught() -> None:
+def test_offences_of_evaluate_are_found() -> None:
     found = offences("orchestrator.pipeline.evaluate")
     assert "orchestrator.pipeline.evaluate imports load_test_data of aae_core.data" in found
     assert "orchestrator.pipeline.scoring says TestData" in found
 
 
 class Mine:
-    """To unpickle it is to make a folder."""
+    """An object that makes a folder when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return os.mkdir, ("opened",)
@@ -125,14 +125,14 @@ class Mine:
 
 @pytest.fixture
 def poisoned(tmp_path: Path) -> Path:
-    """Images whose test split is a trap, and no images at all."""
+    """Images whose test split holds pickled traps instead of images."""
     path = tmp_path / "poisoned.npz"
     x = np.random.default_rng(0).random((60, 9), dtype=np.float32)
     np.savez(path, x_train=x, x_test=np.array([Mine()]), y_test=np.array([Mine()]))
     return path
 
 
-def test_a_poisoned_test_split_harms_nothing_before_the_winner_is_fixed(
+def test_poisoned_test_split_is_opened_only_after_the_winner_is_fixed(
     poisoned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_ray(monkeypatch)

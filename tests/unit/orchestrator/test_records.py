@@ -1,4 +1,4 @@
-"""Every number that the core reports is declared, with its unit and which way is better."""
+"""Every number that the core reports is declared with its unit and its better direction."""
 
 import math
 from pathlib import Path
@@ -25,14 +25,14 @@ def digits() -> TrainingData:
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_what_an_architecture_is_measured_by_is_declared(kind: str) -> None:
+def test_metrics_of_every_architecture_are_declared(kind: str) -> None:
     for metric in ARCHITECTURES[kind].metrics:
         assert f"val/{metric}" in METRICS
     assert METRICS[f"val/{ARCHITECTURES[kind].goal}"].better in ("min", "max")
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_what_a_run_reports_is_declared(kind: str, digits: TrainingData) -> None:
+def test_metrics_reported_by_training_are_declared(kind: str, digits: TrainingData) -> None:
     architecture = ARCHITECTURES[kind]
     encoder, prior = EncoderConfig(architecture.encoders[0]), PriorConfig(architecture.priors[0])
     model = ModelConfig(kind, encoder, code_dim=2, prior=prior, hidden=(4,))
@@ -50,7 +50,7 @@ def test_what_a_run_reports_is_declared(kind: str, digits: TrainingData) -> None
     assert goal.replace("val/", "test/") in reported
 
 
-def test_a_metric_is_known_by_its_own_name() -> None:
+def test_metrics_are_keyed_by_their_names() -> None:
     assert all(name == metric.name for name, metric in METRICS.items())
 
 
@@ -68,23 +68,25 @@ def test_a_metric_is_known_by_its_own_name() -> None:
         ("unheard of", 0.0, None),
     ],
 )
-def test_what_is_not_sound_is_told(name: str, value: float, told: str | None) -> None:
+def test_conditions_warn_of_metrics_outside_their_range(
+    name: str, value: float, told: str | None
+) -> None:
     assert conditions({name: value}) == ([] if told is None else [told])
 
 
-def test_a_width_at_either_edge_of_the_grid_is_not_sound() -> None:
+def test_conditions_warn_of_parzen_sigma_at_grid_edges() -> None:
     grid = [float(sigma) for sigma in np.logspace(-1, 0, 10)]
     sound = [sigma for sigma in grid if not conditions({"val/parzen_sigma": sigma})]
     assert sound == grid[1:-1]
 
 
-def test_importance_weighted_widths_at_either_edge_of_their_grids_are_not_sound() -> None:
+def test_conditions_warn_of_importance_weighted_widths_at_grid_edges() -> None:
     for name, grid in {"test/iw_sigma": SIGMA_GRID, "test/iw_std": STD_GRID}.items():
         sound = [width for width in grid if not conditions({name: width})]
         assert sound == list(grid[1:-1])
 
 
-def test_directions() -> None:
+def test_metrics_maximize_likelihood_and_minimize_errors() -> None:
     assert METRICS["val/parzen_ll"].direction == "maximize"
     assert METRICS["val/mode_accuracy"].direction == "maximize"
     for name in ("val/error", "val/cluster_error", "val/recon", "val/latent_mmd"):

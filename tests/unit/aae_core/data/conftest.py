@@ -1,4 +1,4 @@
-"""Small sets of their own sizes and checksums, since the published ones are large."""
+"""Small data sets with their own sizes and checksums, because the published sets are large."""
 
 import gzip
 import hashlib
@@ -47,7 +47,7 @@ def published(idx_bytes: Files) -> Published:
 
 @pytest.fixture
 def idx_set(tmp_path: Path, idx_bytes: Files, published: Published) -> IdxSet:
-    """All four files there, gzipped."""
+    """Return a set with all four files present, gzipped."""
     (tmp_path / "tiny").mkdir()
     for name, content in idx_bytes.items():
         (tmp_path / "tiny" / f"{name}.gz").write_bytes(gzip.compress(content))
@@ -66,7 +66,7 @@ def save_npz(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def svhn_set(tmp_path: Path) -> Svhn:
-    """All three files there, deflated; `extra` is not asked for."""
+    """Return a set with all three files present, deflated. Its `extra` option is off."""
     (tmp_path / "svhn").mkdir()
     files = {}
     for split, n in N_SVHN.items():

@@ -1,4 +1,4 @@
-"""An .npz is untrusted: every refusal names the file and the member, and says what to give."""
+"""The .npz reader trusts no file: every error names file and member and gives a remedy."""
 
 import io
 import os
@@ -23,7 +23,7 @@ Y = np.arange(40) % 4
 
 
 class Trap:
-    """Unpickling it would write a file."""
+    """An object whose unpickling would make a folder."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return os.mkdir, ("sprung",)
@@ -46,7 +46,9 @@ def _write(path: Path, **members: bytes) -> Path:
     ("dtype", "kept"),
     [("uint8", "uint8"), ("float16", "float32"), (">f4", "float32"), ("float64", "float32")],
 )
-def test_bytes_stay_bytes_and_floats_become_single(save_npz: Save, dtype: str, kept: str) -> None:
+def test_npz_reader_keeps_bytes_and_casts_floats_to_single(
+    save_npz: Save, dtype: str, kept: str
+) -> None:
     x = np.asfortranarray((X > 0.5).reshape(40, 2, 3).astype(dtype))
     data = Arrays(save_npz(x_train=x, x_valid=x[:5])).training()
     assert data.x_train.dtype == kept
@@ -55,7 +57,7 @@ def test_bytes_stay_bytes_and_floats_become_single(save_npz: Save, dtype: str, k
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int64", "uint64"])
-def test_labels_of_any_whole_type_become_int64(save_npz: Save, dtype: str) -> None:
+def test_npz_reader_casts_integer_labels_to_int64(save_npz: Save, dtype: str) -> None:
     data = Arrays(save_npz(x_train=X, y_train=Y.astype(dtype))).training()
     assert data.y_train is not None
     assert data.y_valid is not None
@@ -63,21 +65,21 @@ def test_labels_of_any_whole_type_become_int64(save_npz: Save, dtype: str) -> No
     assert sorted([*data.y_train, *data.y_valid]) == sorted(Y)
 
 
-def test_images_keep_their_labels_when_split(save_npz: Save) -> None:
+def test_npz_split_keeps_images_and_labels_together(save_npz: Save) -> None:
     data = Arrays(save_npz(x_train=X, y_train=np.arange(40))).training()
     np.testing.assert_array_equal(data.x_train, X[data.y_train].astype(np.float32))
     np.testing.assert_array_equal(data.x_valid, X[data.y_valid].astype(np.float32))
     assert len(data.x_valid) == 4
 
 
-def test_training_images_may_be_unlabelled(save_npz: Save) -> None:
+def test_npz_reader_accepts_unlabelled_training_images(save_npz: Save) -> None:
     data = Arrays(save_npz(x_train=X, y_train=Y - 1, x_valid=X, y_valid=Y)).training()
     assert data.y_train is not None
     assert data.y_train.tolist() == (Y - 1).tolist()
     assert data.classes == 4
 
 
-def test_training_reads_nothing_of_the_test_split(save_npz: Save) -> None:
+def test_npz_training_reads_no_member_of_the_test_split(save_npz: Save) -> None:
     path = save_npz(x_train=X, x_test=np.array([Trap()]), y_test=np.array([Trap()]))
     config = DataConfig("arrays", str(path))
     without = Arrays(path).training().sha256
@@ -87,7 +89,7 @@ def test_training_reads_nothing_of_the_test_split(save_npz: Save) -> None:
     assert not Path("sprung").exists()
 
 
-def test_without_test_images_there_is_nothing_to_evaluate_on(save_npz: Save) -> None:
+def test_npz_without_test_images_raises_only_on_test(save_npz: Save) -> None:
     path = save_npz(x_train=X)
     with pytest.raises(DataError, match=r"own\.npz: has no member x_test"):
         Arrays(path).test()
@@ -136,7 +138,7 @@ REFUSED: dict[str, tuple[dict[str, np.ndarray], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refusals_name_file_and_member(case: str, save_npz: Save) -> None:
+def test_npz_reader_errors_name_file_and_member(case: str, save_npz: Save) -> None:
     members, complaint = REFUSED[case]
     path = save_npz(**members)
     with pytest.raises(DataError, match=rf"own\.npz: .*{complaint}"):
@@ -145,7 +147,7 @@ def test_refusals_name_file_and_member(case: str, save_npz: Save) -> None:
     assert not Path("sprung").exists()
 
 
-def test_the_test_split_is_held_to_the_same_rules(save_npz: Save) -> None:
+def test_npz_reader_checks_test_split_by_the_same_rules(save_npz: Save) -> None:
     with pytest.raises(DataError, match="x_test has images of"):
         Arrays(save_npz(x_train=X, x_test=X[:, :5])).test()
     with pytest.raises(DataError, match="y_test has negative labels"):
@@ -155,7 +157,7 @@ def test_the_test_split_is_held_to_the_same_rules(save_npz: Save) -> None:
 @pytest.mark.parametrize(
     "shape", ["(4000000000, 6)", "(40, 5)", "(-40, -6)", "(0x" + "f" * 9_000 + ", 6)", "40", "("]
 )
-def test_a_header_that_says_more_than_there_is_allocates_nothing(
+def test_npz_reader_allocates_nothing_for_a_header_larger_than_its_data(
     shape: str, tmp_path: Path
 ) -> None:
     text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
@@ -165,7 +167,9 @@ def test_a_header_that_says_more_than_there_is_allocates_nothing(
         Arrays(path).training()
 
 
-def test_a_bomb_is_told_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npz_reader_rejects_arrays_larger_than_physical_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = _write(tmp_path / "bomb.npz", x_train=_npy(np.zeros((1000, 5000), np.uint8)))
     assert path.stat().st_size < 10_000
     monkeypatch.setattr("aae_core.data.arrays.physical_memory", lambda: 9_999_999)
@@ -176,14 +180,14 @@ def test_a_bomb_is_told_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", _npy(X)])
-def test_what_is_no_archive_is_a_data_error(content: bytes, tmp_path: Path) -> None:
+def test_npz_reader_rejects_files_that_are_no_archive(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "not.npz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"not\.npz: cannot be opened .* np\.savez"):
         Arrays(path).training()
 
 
-def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
+def test_npz_reader_raises_data_error_for_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.npz: cannot be opened .*No such file"):
         Arrays(tmp_path / "none.npz").training()
     described = Arrays(tmp_path / "none.npz").describe()
@@ -194,11 +198,11 @@ def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
     deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255), header=st.booleans())
-def test_a_changed_byte_is_refused_or_changes_nothing_that_matters(
+def test_npz_reader_rejects_or_ignores_any_changed_byte(
     place: int, value: int, header: bool, tmp_path: Path
 ) -> None:
     member = bytearray(_npy(X[:, :2]))
-    if header:  # inside a sound archive
+    if header:  # inside an intact archive
         member[place % 128] = value
     path = _write(tmp_path / "fuzzed.npz", x_train=bytes(member))
     if not header:  # the archive itself

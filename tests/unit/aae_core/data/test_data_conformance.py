@@ -1,4 +1,4 @@
-"""What every data set must hold to."""
+"""Conformance tests for every data set."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Case:
     sizes: Sizes  # train, valid, test
     image_shape: tuple[int, ...]
     labelled: bool = True
-    unlabelled_too: bool = False  # some training images
+    unlabelled_too: bool = False  # some training images lack labels
 
 
 def _images(n: int, *shape: int) -> np.ndarray:
@@ -101,7 +101,7 @@ def _splits(case: Case) -> list[tuple[np.ndarray, np.ndarray | None]]:
     ]
 
 
-def test_images_are_rows_of_bytes_or_of_floats_in_the_unit_interval(case: Case) -> None:
+def test_data_set_images_are_rows_of_bytes_or_unit_interval_floats(case: Case) -> None:
     training = case.data_set.training()
     assert training.image_shape == case.image_shape
     assert training.dim == np.prod(case.image_shape)
@@ -113,7 +113,7 @@ def test_images_are_rows_of_bytes_or_of_floats_in_the_unit_interval(case: Case) 
             assert 0 <= x.min() <= x.max() <= 1
 
 
-def test_labels_are_int64_and_count_from_zero(case: Case) -> None:
+def test_data_set_labels_are_int64_from_zero(case: Case) -> None:
     for (_, y), n in zip(_splits(case), case.sizes, strict=True):
         assert (y is not None) == case.labelled
         if y is not None:
@@ -122,7 +122,7 @@ def test_labels_are_int64_and_count_from_zero(case: Case) -> None:
             assert y.min() >= 0 or (case.unlabelled_too and n == case.sizes[0])
 
 
-def test_classes_are_those_of_the_labels(case: Case) -> None:
+def test_data_set_classes_equal_those_in_its_labels(case: Case) -> None:
     training = case.data_set.training()
     if training.y_train is None:
         assert training.classes == 0
@@ -131,19 +131,19 @@ def test_classes_are_those_of_the_labels(case: Case) -> None:
     assert case.unlabelled_too == (training.y_train is not None and -1 in training.y_train)
 
 
-def test_no_image_is_in_two_splits(case: Case) -> None:
+def test_data_set_splits_share_no_image(case: Case) -> None:
     splits = [{row.tobytes() for row in unit_interval(x)} for x, _ in _splits(case)]
-    assert tuple(map(len, splits)) == case.sizes  # nor twice in one
+    assert tuple(map(len, splits)) == case.sizes  # no duplicates within a split either
     assert len(set.union(*splits)) == sum(case.sizes)
 
 
-def test_the_same_data_have_the_same_checksum(case: Case) -> None:
+def test_data_set_checksum_is_repeatable_and_differs_between_splits(case: Case) -> None:
     assert case.data_set.training().sha256 == case.data_set.training().sha256
     assert case.data_set.test().sha256 == case.data_set.test().sha256
     assert case.data_set.training().sha256 != case.data_set.test().sha256
 
 
-def test_description_agrees_with_the_arrays(case: Case) -> None:
+def test_data_set_description_agrees_with_its_arrays(case: Case) -> None:
     described = case.data_set.describe()
     assert tuple(described.sizes.values()) == case.sizes
     assert list(described.sizes) == ["train", "valid", "test"]
@@ -152,7 +152,7 @@ def test_description_agrees_with_the_arrays(case: Case) -> None:
     assert all(verdict.ok for verdict in case.data_set.verify())
 
 
-def test_training_data_have_no_test_member() -> None:
+def test_training_data_class_has_no_test_member() -> None:
     assert {field.name for field in fields(TrainingData)} == {
         "name", "image_shape", "x_train", "y_train", "x_valid", "y_valid", "sha256",
     }  # fmt: skip

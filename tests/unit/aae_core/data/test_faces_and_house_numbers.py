@@ -1,4 +1,4 @@
-"""From a .mat file through training, a resume and a score to a picture."""
+"""Test SVHN and TFD from the .mat file through training, resume and score to a picture."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from aae_core.data.resident import Images
 from aae_core.data.svhn import Svhn
 from aae_core.data.tfd import Tfd
 from aae_core.evaluation import figures
-from aae_core.evaluation.scores import test_metrics as on_test  # pytest takes test_… for a test
+from aae_core.evaluation.scores import test_metrics as on_test  # pytest would collect test_…
 from aae_core.training import TrainState, fit
 
 DATA = {
@@ -22,7 +22,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_train_resume_score_and_draw(
+def test_svhn_and_tfd_train_resume_score_and_draw(
     name: str, tmp_path: Path, svhn_set: Svhn, tfd_set: Tfd
 ) -> None:
     model = ModelConfig(

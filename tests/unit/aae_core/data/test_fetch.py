@@ -1,4 +1,4 @@
-"""Downloads, from a server on the loopback."""
+"""Test downloads from a local server."""
 
 import gzip
 import threading
@@ -21,7 +21,7 @@ from aae_core.errors import DataError
 
 @dataclass
 class Server:
-    url: str  # of the folder `files`, ending in a slash
+    url: str  # URL of the folder `files`, ending in a slash
     files: Path
     requests: list[str] = field(default_factory=list)
 
@@ -67,7 +67,7 @@ def _fetch_and_read(data_set: IdxSet) -> TrainingData:
     return data_set.training()
 
 
-def test_only_the_files_of_the_split_are_fetched(
+def test_fetch_downloads_only_the_files_of_the_split(
     server: Server, good: str, published: Published, tmp_path: Path
 ) -> None:
     data_set = _set(published, tmp_path / "root", good)
@@ -81,7 +81,7 @@ def test_only_the_files_of_the_split_are_fetched(
     assert not list(data_set.folder.glob("*.part"))
 
 
-def test_the_next_mirror_helps_out(
+def test_fetch_tries_the_next_mirror_after_a_failure(
     server: Server, good: str, published: Published, tmp_path: Path
 ) -> None:
     unreachable, empty, wrong = (
@@ -95,7 +95,9 @@ def test_the_next_mirror_helps_out(
     assert data.x_train.shape == (40, 36)
 
 
-def test_every_failure_is_named(server: Server, published: Published, tmp_path: Path) -> None:
+def test_fetch_error_names_the_failure_of_every_mirror(
+    server: Server, published: Published, tmp_path: Path
+) -> None:
     mirrors = "http://127.0.0.1:1/", server.mirror("empty"), server.mirror("wrong")
     (server.files / "wrong" / "train-images.gz").write_bytes(b"<html>")
     data_set = _set(published, tmp_path / "root", *mirrors)
@@ -112,7 +114,9 @@ def test_every_failure_is_named(server: Server, published: Published, tmp_path: 
     assert [path.name for path in data_set.folder.iterdir() if path.name != ".lock"] == []
 
 
-def test_a_folder_that_cannot_be_made_is_named(published: Published, tmp_path: Path) -> None:
+def test_fetch_error_names_a_folder_that_cannot_be_created(
+    published: Published, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     data_set = _set(published, tmp_path / "file", "http://127.0.0.1:1/")
     with pytest.raises(
@@ -121,7 +125,7 @@ def test_a_folder_that_cannot_be_made_is_named(published: Published, tmp_path: P
         data_set.fetch()
 
 
-def test_threads_fetch_once(
+def test_fetch_from_several_threads_downloads_once(
     server: Server, good: str, published: Published, tmp_path: Path
 ) -> None:
     data_set = _set(published, tmp_path / "root", good)
@@ -131,7 +135,7 @@ def test_threads_fetch_once(
     assert sorted(server.requests) == ["/good/train-images.gz", "/good/train-labels.gz"]
 
 
-def test_processes_fetch_once(
+def test_fetch_from_several_processes_downloads_once(
     server: Server, good: str, published: Published, tmp_path: Path
 ) -> None:
     data_set = _set(published, tmp_path / "root", good)
@@ -141,7 +145,9 @@ def test_processes_fetch_once(
     assert sorted(server.requests) == ["/good/train-images.gz", "/good/train-labels.gz"]
 
 
-def test_a_torn_download_of_a_killed_process_is_overwritten(good: str, tmp_path: Path) -> None:
+def test_fetch_overwrites_the_partial_download_of_a_killed_process(
+    good: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "root"
     folder.mkdir()
     (folder / ".train-images.gz.part").write_bytes(b"torn" * 10_000)
@@ -150,7 +156,9 @@ def test_a_torn_download_of_a_killed_process_is_overwritten(good: str, tmp_path:
     assert not (folder / ".train-images.gz.part").exists()
 
 
-def test_svhn_is_fetched_by_its_checksum(server: Server, svhn_set: Svhn, tmp_path: Path) -> None:
+def test_svhn_fetch_accepts_only_the_published_checksum(
+    server: Server, svhn_set: Svhn, tmp_path: Path
+) -> None:
     good, wrong = server.mirror("svhn"), server.mirror("wrong")
     for path in svhn_set.folder.iterdir():
         path.rename(server.files / "svhn" / path.name)
@@ -171,7 +179,7 @@ def test_svhn_is_fetched_by_its_checksum(server: Server, svhn_set: Svhn, tmp_pat
         replace(svhn_set, root=tmp_path / "elsewhere", mirrors=(wrong,)).fetch("train")
 
 
-def test_nothing_is_printed(
+def test_fetch_prints_nothing_to_either_stream(
     good: str, published: Published, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _set(published, tmp_path / "root", good).fetch()

@@ -1,4 +1,4 @@
-"""MATLAB files are untrusted: whatever is in one, it is read as scipy wrote it, or refused."""
+"""MATLAB files are untrusted: the reader returns what scipy wrote, or raises DataError."""
 
 import io
 import struct
@@ -55,7 +55,7 @@ def _read_all(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @in_one_folder
 @given(values=NUMBERS, deflate=st.booleans(), length=st.integers(1, 6))
-def test_arrays_are_read_as_they_were_written(
+def test_mat_reader_returns_arrays_as_scipy_wrote_them(
     values: np.ndarray, deflate: bool, length: int, tmp_path: Path
 ) -> None:
     mat = MatFile.open(_write(tmp_path, _content(before=LABELS, x=values, deflate=deflate)))
@@ -66,7 +66,7 @@ def test_arrays_are_read_as_they_were_written(
     np.testing.assert_array_equal(np.concatenate(blocks, axis=-1), values)
 
 
-def test_the_layout_tells_how_many_images(tmp_path: Path) -> None:
+def test_mat_layout_determines_the_number_of_images(tmp_path: Path) -> None:
     path = _write(tmp_path, _content(images=IMAGES, labels=LABELS, notes={"other": "things"}))
     assert _count(path) == 5
     images, labels = _read_all(path)
@@ -88,12 +88,12 @@ def _big_endian(name: bytes, kind: int, shape: tuple[int, ...], numbers: bytes) 
     return bytes(124) + b"\x01\x00MI" + element(14, parts)
 
 
-def test_big_endian_files_are_read(tmp_path: Path) -> None:
+def test_mat_reader_accepts_big_endian_files(tmp_path: Path) -> None:
     content = _big_endian(b"x", 4, (1, 3), struct.pack(">3H", 1, 2, 515))
     assert MatFile.open(_write(tmp_path, content)).array("x").tolist() == [[1, 2, 515]]
 
 
-def test_objects_beside_the_arrays_are_left_alone(tmp_path: Path) -> None:
+def test_mat_reader_skips_objects_beside_the_arrays(tmp_path: Path) -> None:
     opaque = struct.pack("<IIIIII", 14, 16, 6, 8, 17, 0)
     path = _write(tmp_path, GOOD + opaque + opaque)
     assert _count(path) == 5
@@ -170,7 +170,7 @@ OTHER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", NOT_READ)
-def test_what_cannot_be_read_is_named(case: str, tmp_path: Path) -> None:
+def test_mat_reader_names_the_fault_of_an_unreadable_file(case: str, tmp_path: Path) -> None:
     content, complaint = NOT_READ[case]
     with pytest.raises(DataError, match=rf"some\.mat: .*{complaint}"):
         _read_all(_write(tmp_path, content))
@@ -178,7 +178,7 @@ def test_what_cannot_be_read_is_named(case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("deflate", [False, True])
 @pytest.mark.parametrize("case", OTHER)
-def test_another_form_is_told_with_the_expected_one(
+def test_mat_layout_error_gives_expected_and_found_variables(
     case: str, deflate: bool, tmp_path: Path
 ) -> None:
     path = _write(tmp_path, _content(**OTHER[case], deflate=deflate))
@@ -189,19 +189,19 @@ def test_another_form_is_told_with_the_expected_one(
 
 
 @pytest.mark.parametrize("kind", ["cell", "struct", "complex"])
-def test_what_is_no_array_of_numbers_is_named(kind: str, tmp_path: Path) -> None:
+def test_mat_reader_names_variables_that_are_not_numeric_arrays(kind: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf" \(.*\) {kind}"):
         _count(_write(tmp_path, _content(**OTHER[kind])))
 
 
 @pytest.mark.parametrize("labels", [LABELS + 5, LABELS - 1, LABELS + 0.5, LABELS * np.nan])
-def test_labels_out_of_range_are_refused(labels: np.ndarray, tmp_path: Path) -> None:
+def test_mat_reader_rejects_labels_out_of_range(labels: np.ndarray, tmp_path: Path) -> None:
     path = _write(tmp_path, _content(images=IMAGES, labels=labels))
     with pytest.raises(DataError, match=r"some\.mat: labels has values other than 0 … 4"):
         MatFile.open(path).integers("labels", 0, 4)
 
 
-def test_a_missing_file_and_a_folder_are_data_errors(tmp_path: Path) -> None:
+def test_mat_reader_raises_data_error_for_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.mat", tmp_path):
         with pytest.raises(DataError, match=f"{path}: cannot be read: "):
             MatFile.open(path)
@@ -219,35 +219,37 @@ DEFLATED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("case", DEFLATED)
-def test_deflated_numbers_end_where_they_should(case: str, tmp_path: Path) -> None:
+def test_mat_reader_rejects_deflated_numbers_too_long_or_short(case: str, tmp_path: Path) -> None:
     spoil, complaint = DEFLATED[case]
     path = _write(tmp_path, _deflated(spoil(_content(images=IMAGES)[128:])))
     with pytest.raises(DataError, match=rf"some\.mat: cannot be read: .*{complaint}"):
         MatFile.open(path).array("images")
 
 
-def test_a_deflated_stream_may_lack_its_end_mark(tmp_path: Path) -> None:
+def test_mat_reader_accepts_a_deflated_stream_without_end_mark(tmp_path: Path) -> None:
     deflate = zlib.compressobj()
     stream = deflate.compress(_content(images=IMAGES)[128:]) + deflate.flush(zlib.Z_SYNC_FLUSH)
     content = GOOD[:128] + struct.pack("<II", 15, len(stream)) + stream
     np.testing.assert_array_equal(MatFile.open(_write(tmp_path, content)).array("images"), IMAGES)
 
 
-def test_a_wrong_checksum_of_the_deflated_stream_is_noticed(tmp_path: Path) -> None:
+def test_mat_reader_rejects_a_wrong_checksum_of_the_deflated_stream(tmp_path: Path) -> None:
     content = _deflated(_content(images=IMAGES)[128:])
     path = _write(tmp_path, content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(DataError, match=r"some\.mat: cannot be read: .*incorrect data check"):
         MatFile.open(path).array("images")
 
 
-def test_a_size_that_no_deflated_bytes_can_have_is_refused(tmp_path: Path) -> None:
+def test_mat_reader_rejects_a_size_beyond_any_deflated_stream(tmp_path: Path) -> None:
     lying = _content(images=IMAGES)[128:]
     lying = struct.pack("<II", 14, 4_000_000_000) + lying[8:]
     with pytest.raises(DataError, match="4,000,000,000 bytes, where at most"):
         MatFile.open(_write(tmp_path, _deflated(lying)))
 
 
-def test_a_bomb_is_told_by_its_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mat_reader_rejects_arrays_larger_than_physical_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = np.zeros((2, 1_000_000, 3), np.uint8)
     labels = np.zeros((1_000_000, 1), np.uint8)
     path = _write(tmp_path, _content(images=images, labels=labels, deflate=True))
@@ -259,10 +261,10 @@ def test_a_bomb_is_told_by_its_shape(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @in_one_folder
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255), deflate=st.sampled_from([0, 1, 2]))
-def test_a_changed_byte_is_refused_or_changes_nothing_that_matters(
+def test_mat_reader_rejects_or_ignores_any_changed_byte(
     place: int, value: int, deflate: int, tmp_path: Path
 ) -> None:
-    if deflate == 2:  # inside sound deflated streams
+    if deflate == 2:  # inside intact deflated streams
         changed = bytearray(_content(images=IMAGES)[128:])
         changed[place % len(changed)] = value
         content = _deflated(bytes(changed)) + _content(labels=LABELS, deflate=True)[128:]

@@ -1,4 +1,4 @@
-"""Idx files are untrusted: whatever is wrong with one, the error names it and says what to do."""
+"""Idx files are untrusted: every error names the file and its fault, and gives a remedy."""
 
 import gzip
 from collections.abc import Callable
@@ -16,7 +16,9 @@ def _images(idx_set: IdxSet) -> Path:
     return idx_set.folder / "train-images.gz"
 
 
-def test_last_training_images_validate(idx_set: IdxSet, idx_bytes: dict[str, bytes]) -> None:
+def test_mnist_validation_set_is_the_last_training_images(
+    idx_set: IdxSet, idx_bytes: dict[str, bytes]
+) -> None:
     data = idx_set.training()
     pixels = np.frombuffer(idx_bytes["train-images"][16:], np.uint8).reshape(50, 36)
     np.testing.assert_array_equal(data.x_train, pixels[:40])
@@ -25,7 +27,7 @@ def test_last_training_images_validate(idx_set: IdxSet, idx_bytes: dict[str, byt
     assert data.y_train.tolist() == [i % 10 for i in range(40)]
 
 
-def test_training_needs_no_test_file(idx_set: IdxSet) -> None:
+def test_mnist_training_needs_no_test_file(idx_set: IdxSet) -> None:
     for path in idx_set.folder.glob("test-*"):
         path.unlink()
     idx_set.training()
@@ -33,11 +35,14 @@ def test_training_needs_no_test_file(idx_set: IdxSet) -> None:
         idx_set.test()
 
 
-def test_decompressed_files_do_as_well(idx_set: IdxSet, idx_bytes: dict[str, bytes]) -> None:
+def test_mnist_reads_decompressed_files_like_gzipped_ones(
+    idx_set: IdxSet, idx_bytes: dict[str, bytes]
+) -> None:
     expected = idx_set.training().sha256
     _images(idx_set).unlink()
     (idx_set.folder / "train-images").write_bytes(idx_bytes["train-images"])
-    (idx_set.folder / "train-labels.gz").write_bytes(idx_bytes["train-labels"])  # by a browser
+    # A browser saves a decompressed file under the unchanged name.
+    (idx_set.folder / "train-labels.gz").write_bytes(idx_bytes["train-labels"])
     assert idx_set.training().sha256 == expected
 
 
@@ -73,7 +78,9 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_a_data_error(damage: str, idx_set: IdxSet, idx_bytes: dict[str, bytes]) -> None:
+def test_mnist_raises_data_error_for_each_kind_of_damage(
+    damage: str, idx_set: IdxSet, idx_bytes: dict[str, bytes]
+) -> None:
     spoil, complaint = DAMAGE[damage]
     _images(idx_set).write_bytes(spoil(idx_bytes["train-images"]))
     with pytest.raises(DataError, match=rf"{_images(idx_set)}: .*{complaint}") as caught:
@@ -83,14 +90,14 @@ def test_damage_is_a_data_error(damage: str, idx_set: IdxSet, idx_bytes: dict[st
     assert [verdict.ok for verdict in idx_set.verify()] == [False, True, True, True]
 
 
-def test_a_folder_in_the_place_of_a_file_is_a_data_error(idx_set: IdxSet) -> None:
+def test_mnist_raises_data_error_for_a_folder_named_like_a_file(idx_set: IdxSet) -> None:
     _images(idx_set).unlink()
     _images(idx_set).mkdir()
     with pytest.raises(DataError, match=r"train-images\.gz: cannot be read"):
         idx_set.training()
 
 
-def test_a_gzip_bomb_is_not_inflated(
+def test_mnist_stops_inflating_a_gzip_bomb_at_the_expected_size(
     idx_set: IdxSet, idx_bytes: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inflated = 0
@@ -109,7 +116,7 @@ def test_a_gzip_bomb_is_not_inflated(
     assert inflated <= 16 + 1800 + 1
 
 
-def test_nothing_is_written_where_all_files_are(idx_set: IdxSet) -> None:
+def test_mnist_writes_nothing_when_all_files_are_present(idx_set: IdxSet) -> None:
     before = sorted(idx_set.folder.iterdir())
     idx_set.folder.chmod(0o500)
     idx_set.fetch()
@@ -117,14 +124,14 @@ def test_nothing_is_written_where_all_files_are(idx_set: IdxSet) -> None:
     assert sorted(idx_set.folder.iterdir()) == before
 
 
-def test_the_array_cannot_be_written_to(idx_set: IdxSet, published: Published) -> None:
+def test_idx_reader_returns_a_read_only_array(idx_set: IdxSet, published: Published) -> None:
     array = read_idx(_images(idx_set), published.train.images)
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 0
 
 
 @pytest.mark.parametrize("published_set", [MNIST, FASHION_MNIST], ids=lambda p: p.name)
-def test_published_sets_are_described_in_full(published_set: Published) -> None:
+def test_published_mnist_sets_are_fully_described(published_set: Published) -> None:
     files = [f for s in (published_set.train, published_set.test) for f in (s.images, s.labels)]
     assert len({file.sha256 for file in files}) == 4
     assert all(len(bytes.fromhex(file.sha256)) == 32 for file in files)
@@ -133,6 +140,6 @@ def test_published_sets_are_described_in_full(published_set: Published) -> None:
     assert files[0].header == bytes.fromhex("00000803 0000ea60 0000001c 0000001c")
 
 
-def test_sets_share_no_checksum() -> None:
+def test_mnist_and_fashion_mnist_share_no_checksum() -> None:
     assert replace(MNIST.train.images, sha256="") == replace(FASHION_MNIST.train.images, sha256="")
     assert MNIST.train.images != FASHION_MNIST.train.images

@@ -22,7 +22,7 @@ def measured(x: np.ndarray) -> Pixels:
 
 @settings(deadline=None)
 @given(x=BYTES | SINGLES, constant=st.integers(0, 7))
-def test_standardising_can_be_undone(x: np.ndarray, constant: int) -> None:
+def test_pixels_inverse_undoes_standardising(x: np.ndarray, constant: int) -> None:
     x[:, constant % x.shape[1]] = x[0, 0]
     pixels, images = measured(x), torch.from_numpy(unit_interval(x))
     z = pixels(images)
@@ -31,7 +31,7 @@ def test_standardising_can_be_undone(x: np.ndarray, constant: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_training_images_end_with_mean_0_and_std_1(dtype: str) -> None:
+def test_pixels_standardise_training_images_to_mean_0_and_std_1(dtype: str) -> None:
     x = np.random.default_rng(0).integers(0, 256, (500, 6)).astype(np.uint8)
     x = x if dtype == "uint8" else unit_interval(x)
     z = measured(x)(torch.from_numpy(unit_interval(x, "float64")))
@@ -39,7 +39,7 @@ def test_training_images_end_with_mean_0_and_std_1(dtype: str) -> None:
     np.testing.assert_allclose(z.std(0, correction=0), 1, atol=1e-6)
 
 
-def test_without_standardising_images_stay_as_they_are() -> None:
+def test_pixels_without_standardising_return_images_unchanged() -> None:
     pixels, x = Pixels(3, standardise=False), torch.rand(4, 3)
     pixels.measure(x.numpy())
     assert pixels(x) is x
@@ -47,7 +47,7 @@ def test_without_standardising_images_stay_as_they_are() -> None:
     assert not pixels.state_dict()
 
 
-def test_known_statistics() -> None:
+def test_pixel_statistics_match_known_mean_and_std() -> None:
     mean, std = pixel_statistics(np.array([[0, 255, 51], [255, 255, 51]], np.uint8))
     assert mean.dtype == std.dtype == np.float32
     np.testing.assert_allclose(mean, [0.5, 1, 0.2], rtol=1e-7)
@@ -55,7 +55,7 @@ def test_known_statistics() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 0.1, 0.7, 1])
-def test_a_constant_pixel_has_the_std_1_among_however_many(value: float) -> None:
+def test_pixel_statistics_give_constant_pixels_std_1_among_many_images(value: float) -> None:
     x = np.full((10_000, 2), value, np.float32)
     x[0, 1] = 0.5
     mean, std = pixel_statistics(x)
@@ -63,7 +63,7 @@ def test_a_constant_pixel_has_the_std_1_among_however_many(value: float) -> None
     assert 0 < std[1] < 0.01
 
 
-def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixel_statistics_same_for_any_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).random((50, 4), dtype=np.float32)
     whole = pixel_statistics(x)
     monkeypatch.setattr(normalise, "_CHUNK", 7)

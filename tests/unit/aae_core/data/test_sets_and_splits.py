@@ -11,18 +11,18 @@ from aae_core.data.sets import fingerprint
 from aae_core.data.splits import class_balanced, labelled, last_tenth
 from aae_core.errors import ConfigError, DataError
 
-# Whoever changes one of these changes what every earlier result was measured on.
+# Every earlier result was measured on these images, so these checksums must not change.
 DIGITS_TRAINING = "4e7d29dcc1eb684dd339652e2b30c671498f8ac8500fa0c4d8a62b20c7c2358b"
 DIGITS_TEST = "9298191acdcbdd6bec13a5cb352b9580d9376729b73df97c635fb5a867835088"
 
 
-def test_the_split_of_the_digits_is_fixed_for_ever(tmp_path: Path) -> None:
+def test_digits_split_matches_the_recorded_checksums(tmp_path: Path) -> None:
     assert load_training_data(DataConfig("digits"), tmp_path).sha256 == DIGITS_TRAINING
     assert load_test_data(DataConfig("digits"), tmp_path).sha256 == DIGITS_TEST
     assert not list(tmp_path.iterdir())
 
 
-def test_digits_are_class_balanced() -> None:
+def test_digits_splits_are_class_balanced() -> None:
     training, test = Digits().training(), Digits().test()
     assert training.y_train is not None
     for held_out in (training.y_valid, test.y):
@@ -31,7 +31,7 @@ def test_digits_are_class_balanced() -> None:
     assert set(np.bincount(training.y_train)) <= set(range(114, 124))
 
 
-def test_the_catalogue_needs_no_files(tmp_path: Path) -> None:
+def test_catalogue_describes_every_set_without_files(tmp_path: Path) -> None:
     digits, mnist, fashion, svhn, tfd = catalogue(tmp_path)
     assert [described.name for described in (digits, mnist, fashion, svhn, tfd)] == [
         "digits", "mnist", "fashion_mnist", "svhn", "tfd",
@@ -54,7 +54,7 @@ def test_the_catalogue_needs_no_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_bytes_are_scaled_and_floats_only_cast(dtype: str) -> None:
+def test_unit_interval_scales_bytes_and_only_casts_floats(dtype: str) -> None:
     pixels = np.array([[0, 51, 255]], np.uint8)
     for x in (pixels, torch.from_numpy(pixels)):
         scaled = unit_interval(x, dtype)  # type: ignore[call-overload]
@@ -64,12 +64,12 @@ def test_bytes_are_scaled_and_floats_only_cast(dtype: str) -> None:
         np.testing.assert_array_equal(unit_interval(x, dtype), x)  # type: ignore[call-overload]
 
 
-def test_arrays_and_tensors_are_scaled_to_the_same_bits() -> None:
+def test_unit_interval_same_bits_for_arrays_and_tensors() -> None:
     every = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(unit_interval(every), unit_interval(torch.from_numpy(every)))
 
 
-def test_the_checksum_sees_bytes_types_shapes_and_places() -> None:
+def test_fingerprint_depends_on_bytes_types_shapes_and_positions() -> None:
     x = np.arange(6, dtype=np.uint8)
     variants = [
         (x, None),
@@ -85,7 +85,7 @@ def test_the_checksum_sees_bytes_types_shapes_and_places() -> None:
 
 
 @pytest.mark.parametrize(("n", "n_valid"), [(4, 2), (19, 2), (20, 2), (50, 5), (99, 9)])
-def test_last_tenth_is_a_partition(n: int, n_valid: int) -> None:
+def test_last_tenth_partitions_the_images(n: int, n_valid: int) -> None:
     kept, held_out = last_tenth(n)
     assert len(held_out) == n_valid
     assert sorted([*kept, *held_out]) == list(range(n))
@@ -111,17 +111,17 @@ def test_labelled_images_are_drawn_evenly_over_the_classes(n: int, seed: int) ->
     np.testing.assert_array_equal(labelled(Y, n, seed), chosen)
 
 
-def test_the_seed_says_which_images_are_labelled() -> None:
+def test_labelled_images_differ_between_seeds() -> None:
     draws = {tuple(labelled(Y, 6, seed)) for seed in range(10)}
     assert len(draws) == 10
 
 
-def test_the_labelled_images_of_a_seed_are_fixed_for_ever() -> None:
+def test_labelled_images_match_the_recorded_draws() -> None:
     assert labelled(Y, 9, 0).tolist() == [3, 23, 38, 41, 42, 62, 65, 85, 87]
     assert labelled(Y, 9, 7).tolist() == [31, 37, 38, 59, 62, 74, 81, 95, 97]
 
 
-def test_all_labels_or_none() -> None:
+def test_labelled_gives_all_labels_for_none_and_none_for_zero() -> None:
     assert labelled(Y, None, 0).tolist() == np.flatnonzero(Y >= 0).tolist()
     assert labelled(Y, 0, 0).tolist() == []
     assert labelled(None, 0, 0).tolist() == []
@@ -129,7 +129,7 @@ def test_all_labels_or_none() -> None:
 
 @pytest.mark.parametrize("n", [None, 3])
 @pytest.mark.parametrize("y", [None, np.full(10, -1)], ids=["no labels", "all unlabelled"])
-def test_no_labels_at_all_are_a_fault_of_the_data(y: np.ndarray | None, n: int | None) -> None:
+def test_labelled_raises_data_error_without_any_labels(y: np.ndarray | None, n: int | None) -> None:
     with pytest.raises(DataError, match="have no labels; give y_train"):
         labelled(y, n, 0)
 
@@ -143,12 +143,12 @@ def test_no_labels_at_all_are_a_fault_of_the_data(y: np.ndarray | None, n: int |
         (78, "78 takes 26 images of each class, and class 0 has 25; give at most 75"),
     ],
 )
-def test_what_cannot_be_drawn_evenly_is_told_with_what_can(n: int, words: str) -> None:
+def test_labelled_error_gives_the_nearest_numbers_that_divide_evenly(n: int, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         labelled(Y, n, 0)
     assert caught.value.problems == {"data.labels": words}
 
 
-def test_the_scarcest_class_is_named() -> None:
+def test_labelled_error_names_the_scarcest_class() -> None:
     with pytest.raises(ConfigError, match="class 1 has 2; give at most 4"):
         labelled(np.array([0, 0, 0, 1, 1, 0]), 6, 0)

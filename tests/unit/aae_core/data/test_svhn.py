@@ -17,7 +17,7 @@ from aae_core.errors import DataError
 
 
 def _rows(split: str) -> np.ndarray:
-    """(n, 3072), image by image."""
+    """Return the images as rows, shape (n, 3072)."""
     images = svhn_arrays(split)["X"]
     return np.stack([images[..., i].reshape(-1) for i in range(images.shape[-1])])
 
@@ -30,14 +30,14 @@ def _save(path: Path, *, deflate: bool = False, **variables: Any) -> None:
     savemat(path, variables, do_compression=deflate)
 
 
-def test_pixels_are_in_the_order_of_row_column_channel(svhn_set: Svhn) -> None:
+def test_svhn_pixels_are_ordered_by_row_column_channel(svhn_set: Svhn) -> None:
     test = svhn_set.test()
     np.testing.assert_array_equal(test.x, _rows("test"))
     images = svhn_arrays("test")["X"]
     assert test.x.reshape(-1, 32, 32, 3)[5, 2, 3, 1] == images[2, 3, 1, 5]
 
 
-def test_label_10_is_the_digit_0(svhn_set: Svhn) -> None:
+def test_svhn_label_10_becomes_digit_0(svhn_set: Svhn) -> None:
     data = svhn_set.training()
     assert data.y_train is not None
     assert data.y_valid is not None
@@ -46,7 +46,7 @@ def test_label_10_is_the_digit_0(svhn_set: Svhn) -> None:
     assert data.classes == 10
 
 
-def test_the_end_of_a_permutation_validates(svhn_set: Svhn) -> None:
+def test_svhn_validation_set_is_the_end_of_a_permutation(svhn_set: Svhn) -> None:
     data, order = svhn_set.training(), permutation(40)
     np.testing.assert_array_equal(data.x_train, _rows("train")[order[:36]])
     np.testing.assert_array_equal(data.x_valid, _rows("train")[order[36:]])
@@ -55,13 +55,15 @@ def test_the_end_of_a_permutation_validates(svhn_set: Svhn) -> None:
 @pytest.mark.parametrize(
     ("n", "n_valid"), [(4, 2), (29, 2), (19_999, 1_999), (20_000, 10_000), (73_257, 10_000)]
 )
-def test_how_many_validate(n: int, n_valid: int, tmp_path: Path) -> None:
+def test_svhn_validation_set_size_for_each_number_of_images(
+    n: int, n_valid: int, tmp_path: Path
+) -> None:
     files = replace(PUBLISHED, train=replace(PUBLISHED.train, n=n))
     sizes = Svhn(tmp_path, published=files).describe().sizes
     assert (sizes["train"], sizes["valid"]) == (n - n_valid, n_valid)
 
 
-def test_extra_images_train_behind_the_others(svhn_set: Svhn) -> None:
+def test_svhn_extra_images_follow_the_other_training_images(svhn_set: Svhn) -> None:
     without, data = svhn_set.training(), replace(svhn_set, extra=True).training()
     assert data.y_train is not None
     np.testing.assert_array_equal(data.x_train[:36], without.x_train)
@@ -70,7 +72,7 @@ def test_extra_images_train_behind_the_others(svhn_set: Svhn) -> None:
     np.testing.assert_array_equal(data.x_valid, without.x_valid)
 
 
-def test_extra_is_needed_only_where_it_is_asked_for(svhn_set: Svhn) -> None:
+def test_svhn_extra_file_is_needed_only_when_configured(svhn_set: Svhn) -> None:
     _path(svhn_set, "extra").unlink()
     svhn_set.training()
     assert not svhn_set.describe().missing
@@ -80,14 +82,14 @@ def test_extra_is_needed_only_where_it_is_asked_for(svhn_set: Svhn) -> None:
         with_extra.training()
 
 
-def test_training_needs_no_test_file(svhn_set: Svhn) -> None:
+def test_svhn_training_needs_no_test_file(svhn_set: Svhn) -> None:
     _path(svhn_set, "test").unlink()
     svhn_set.training()
     with pytest.raises(DataError, match=r"test_32x32\.mat: not in"):
         svhn_set.test()
 
 
-def test_grey_is_the_luma_of_itu_r_601(svhn_set: Svhn) -> None:
+def test_svhn_grey_is_the_luma_of_itu_r_601(svhn_set: Svhn) -> None:
     data = replace(svhn_set, colour=False).test()
     red, green, blue = np.moveaxis(svhn_arrays("test")["X"].astype(float), 2, 0)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -106,14 +108,18 @@ def test_grey_is_the_luma_of_itu_r_601(svhn_set: Svhn) -> None:
         ((0, 0, 255), 29),
     ],
 )
-def test_known_greys(pixel: tuple[int, int, int], grey: int, svhn_set: Svhn) -> None:
+def test_svhn_grey_matches_known_pixel_values(
+    pixel: tuple[int, int, int], grey: int, svhn_set: Svhn
+) -> None:
     images = np.empty((32, 32, 3, 2), np.uint8)
     images[:] = np.array(pixel, np.uint8)[:, None]
     _save(_path(svhn_set, "test"), X=images, y=np.ones((2, 1)))
     assert set(replace(svhn_set, colour=False).test().x.flat) == {grey}
 
 
-def test_blocks_do_not_matter(svhn_set: Svhn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_svhn_same_checksum_for_any_block_size(
+    svhn_set: Svhn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for extra in (False, True):
         data_set = replace(svhn_set, extra=extra)
         whole = data_set.training().sha256
@@ -122,7 +128,7 @@ def test_blocks_do_not_matter(svhn_set: Svhn, monkeypatch: pytest.MonkeyPatch) -
             assert data_set.training().sha256 == whole
 
 
-def test_the_configuration_says_which_images(svhn_set: Svhn) -> None:
+def test_svhn_configuration_selects_colour_and_extra_images(svhn_set: Svhn) -> None:
     root = svhn_set.root
     load = partial(load_training_data, root=root, fetch=False)
     plain = load(DataConfig("svhn"))
@@ -148,7 +154,7 @@ OTHER: dict[str, tuple[dict[str, np.ndarray], str]] = {
 
 @pytest.mark.parametrize("deflate", [False, True])
 @pytest.mark.parametrize("case", OTHER)
-def test_another_form_is_refused(case: str, deflate: bool, svhn_set: Svhn) -> None:
+def test_svhn_rejects_variables_of_another_form(case: str, deflate: bool, svhn_set: Svhn) -> None:
     variables, complaint = OTHER[case]
     _save(_path(svhn_set), **variables, deflate=deflate)
     with pytest.raises(DataError, match=rf"^{_path(svhn_set)}: .*{complaint}") as caught:
@@ -160,7 +166,7 @@ def test_another_form_is_refused(case: str, deflate: bool, svhn_set: Svhn) -> No
     assert svhn_set.describe().sizes["test"] == 9
 
 
-def test_a_file_cut_short_is_refused(svhn_set: Svhn) -> None:
+def test_svhn_rejects_a_file_cut_short(svhn_set: Svhn) -> None:
     content = _path(svhn_set).read_bytes()
     _path(svhn_set).write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=rf"{_path(svhn_set)}: cannot be read: it is cut short"):
@@ -168,7 +174,7 @@ def test_a_file_cut_short_is_refused(svhn_set: Svhn) -> None:
     assert svhn_set.describe().sizes == {"train": 36, "valid": 4, "test": 9}  # as published
 
 
-def test_another_file_of_the_right_form_is_read_but_not_verified(svhn_set: Svhn) -> None:
+def test_svhn_reads_but_does_not_verify_an_unpublished_file(svhn_set: Svhn) -> None:
     _save(_path(svhn_set), X=X[..., :30], y=Y[:30].astype(float))
     assert len(svhn_set.training().x_train) == 27
     assert svhn_set.describe().sizes == {"train": 27, "valid": 3, "test": 9}
@@ -179,13 +185,13 @@ def test_another_file_of_the_right_form_is_read_but_not_verified(svhn_set: Svhn)
     assert all(verdict.ok for verdict in others)
 
 
-def test_missing_files_are_verified_as_missing(tmp_path: Path) -> None:
+def test_svhn_verify_reports_missing_files(tmp_path: Path) -> None:
     verdicts = open_data_set(DataConfig("svhn"), tmp_path).verify()
     assert [verdict.path.name for verdict in verdicts] == ["train_32x32.mat", "test_32x32.mat"]
     assert all("`aae-sweep data fetch svhn`" in str(verdict.problem) for verdict in verdicts)
 
 
-def test_the_published_files_are_three() -> None:
+def test_svhn_publishes_three_distinct_files() -> None:
     files: list[SvhnFile] = [PUBLISHED.train, PUBLISHED.extra, PUBLISHED.test]
     assert [file.n for file in files] == [73_257, 531_131, 26_032]
     assert len({file.md5 for file in files}) == 3

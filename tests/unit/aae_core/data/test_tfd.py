@@ -20,13 +20,13 @@ def _bytes(x: np.ndarray) -> set[bytes]:
 
 
 def _in_fold(fold: int, *parts: int) -> set[bytes]:
-    """The images of these parts, straight from the arrays."""
+    """Return the images of these parts, directly from the arrays."""
     arrays = tfd_arrays()
     return _bytes(arrays["images"][np.isin(arrays["folds"][:, fold], parts)])
 
 
 @pytest.mark.parametrize("fold", FOLDS)
-def test_a_fold_says_what_trains_validates_and_tests(fold: int, tfd_set: Tfd) -> None:
+def test_tfd_fold_selects_training_validation_and_test_images(fold: int, tfd_set: Tfd) -> None:
     data_set = replace(tfd_set, fold=fold)
     training, test = data_set.training(), data_set.test()
     assert _bytes(training.x_train) == _in_fold(fold, 0, 1)
@@ -35,17 +35,17 @@ def test_a_fold_says_what_trains_validates_and_tests(fold: int, tfd_set: Tfd) ->
 
 
 @pytest.mark.parametrize("fold", FOLDS)
-def test_training_hands_out_no_test_image(fold: int, tfd_set: Tfd) -> None:
+def test_tfd_training_data_contain_no_test_image(fold: int, tfd_set: Tfd) -> None:
     training = replace(tfd_set, fold=fold).training()
     handed_out = _bytes(training.x_train) | _bytes(training.x_valid)
     assert not handed_out & _in_fold(fold, 3)
 
 
-def test_folds_differ(tfd_set: Tfd) -> None:
+def test_tfd_folds_have_different_checksums(tfd_set: Tfd) -> None:
     assert len({replace(tfd_set, fold=fold).training().sha256 for fold in FOLDS}) == 5
 
 
-def test_expressions_count_from_0_and_unlabelled_is_minus_1(tfd_set: Tfd) -> None:
+def test_tfd_labels_count_from_0_with_minus_1_for_unlabelled(tfd_set: Tfd) -> None:
     arrays, data = tfd_arrays(), tfd_set.training()
     assert data.y_train is not None
     assert data.y_train[:30].tolist() == [-1] * 30  # −1 or 0 in the file
@@ -54,19 +54,19 @@ def test_expressions_count_from_0_and_unlabelled_is_minus_1(tfd_set: Tfd) -> Non
     assert data.classes == 7
 
 
-def test_pixels_are_in_the_order_of_row_and_column(tfd_set: Tfd) -> None:
+def test_tfd_pixels_are_ordered_by_row_and_column(tfd_set: Tfd) -> None:
     images = tfd_arrays()["images"]
     np.testing.assert_array_equal(tfd_set.training().x_train[3], images[3].reshape(-1))
 
 
-def test_the_configuration_says_which_fold(tfd_set: Tfd) -> None:
+def test_tfd_configuration_selects_the_fold(tfd_set: Tfd) -> None:
     config, root = DataConfig("tfd", fold=3), tfd_set.root
     expected = replace(tfd_set, fold=3)
     assert load_training_data(config, root).sha256 == expected.training().sha256
     assert load_test_data(config, root).sha256 == expected.test().sha256
 
 
-def test_without_the_file_whom_to_ask_is_said(tmp_path: Path) -> None:
+def test_tfd_error_without_the_file_names_the_authors(tmp_path: Path) -> None:
     data_set = Tfd(tmp_path)
     for act in (data_set.fetch, data_set.training, data_set.test):
         with pytest.raises(DataError) as caught:
@@ -105,7 +105,7 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", OTHER)
-def test_another_form_is_refused(case: str, tfd_set: Tfd) -> None:
+def test_tfd_rejects_variables_of_another_form(case: str, tfd_set: Tfd) -> None:
     changes, complaint = OTHER[case]
     variables = {k: v for k, v in (GOOD | changes).items() if v is not None}
     savemat(tfd_set.path, variables, do_compression=True)
@@ -116,7 +116,7 @@ def test_another_form_is_refused(case: str, tfd_set: Tfd) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", np.random.default_rng(0).bytes(1000)])
-def test_what_is_no_mat_file_is_refused(content: bytes, tfd_set: Tfd) -> None:
+def test_tfd_rejects_files_that_are_not_mat(content: bytes, tfd_set: Tfd) -> None:
     tfd_set.path.write_bytes(content)
     with pytest.raises(DataError, match=rf"{tfd_set.path}: cannot be read: "):
         tfd_set.training()

@@ -32,7 +32,7 @@ SIGMAS = [0.1, 0.17, 0.3, 1.0]
 
 @pytest.fixture(autouse=True, scope="module")
 def as_if_many() -> Iterator[None]:
-    """Few pairs are summed in the same ways as many."""
+    """Sum few pairs by the same code paths as many pairs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel_sums, "_FEW", 0)
         yield
@@ -54,13 +54,13 @@ def _brute_force(points: Tensor, samples: Tensor, sigmas: tuple[float, ...]) -> 
 
 
 def rounding(want: Tensor, m: int, dim: int) -> Tensor:
-    """Of the brute force itself, and of its result to double."""
+    """Return the rounding error of the brute force and of its conversion to double."""
     exponents = want.abs() + math.log(m) + 1
     return EPS * want.abs() + (2 * dim + 200) * WIDE_EPS * exponents
 
 
 def assert_bounded(got: KernelSums, points: Tensor, samples: Tensor, sigmas: list[float]) -> Tensor:
-    """The bound holds; returns the error, (S, n)."""
+    """Assert the bound and return the error, shape (S, n)."""
     want = brute_force(points, samples, sigmas)
     own = rounding(want, *samples.shape)
     error = (got.log_sums - want).abs()
@@ -80,7 +80,7 @@ def normal(n: int, dim: int, seed: int = 0) -> Tensor:
 
 
 def images(n: int, seed: int, dim: int = 784) -> Tensor:
-    """Near a low-dimensional space, in [0, 1], many pixels at its ends."""
+    """Return images near a low-dimensional space, in [0, 1], with many pixels at 0 or 1."""
     plane = normal(8, dim, seed=99) * torch.linspace(1.0, 0.2, 8, dtype=torch.float64)[:, None]
     return (0.3 * normal(n, 8, seed) @ plane + 0.02 * normal(n, dim, seed + 50)).clamp(0, 1)
 
@@ -92,7 +92,7 @@ def clouds(points: Tensor, samples: Tensor) -> tuple[Cloud, Cloud]:
 
 
 def near_sums(points: Tensor, samples: Tensor, sigmas: list[float], share: float) -> KernelSums:
-    """With the reach that the nearest samples give."""
+    """Return the sums within the reach that the nearest samples give."""
     cloud, others = clouds(points, samples)
     nearest = nearest_bound(cloud, others)
     least = torch.stack([-nearest / (2 * sigma**2) for sigma in sigmas])
@@ -100,7 +100,7 @@ def near_sums(points: Tensor, samples: Tensor, sigmas: list[float], share: float
 
 
 def total_sums(points: Tensor, samples: Tensor, sigmas: list[float], share: float) -> KernelSums:
-    """With the reach that the sums over the first samples give to the others."""
+    """Return the sums; the sums over the first samples give the reach of the later samples."""
     some = math.ceil(len(samples) / 3)
     cloud, others = clouds(points, samples)
     total = near_sums(points, samples[:some], sigmas, share)
@@ -115,7 +115,7 @@ def assert_within(got: Tensor, want: Tensor, nats: float = 1e-6) -> None:
     torch.testing.assert_close(got, want, rtol=0, atol=nats)
 
 
-# -- the bound ----------------------------------------------------------------------------------
+# -- bound --------------------------------------------------------------------------------------
 
 
 def with_outlier(samples: Tensor, value: float) -> Tensor:
@@ -123,7 +123,7 @@ def with_outlier(samples: Tensor, value: float) -> Tensor:
 
 
 def beside(far: float) -> tuple[Tensor, Tensor]:
-    """Two clusters."""
+    """Return two clusters of points and two of samples, `far` apart."""
     points, samples = draw(10, 3, seed=1), draw(300, 3, seed=2)
     return torch.cat([points, points + far]), torch.cat([samples, samples + far])
 
@@ -170,7 +170,7 @@ WIDTHS = [SIGMAS, [1e-3, 0.1, 1e3], [1e-6], [1e-30], [1e6], [1e30], [1e-30, 1.0,
 
 @pytest.mark.parametrize("sigmas", WIDTHS, ids=str)
 @pytest.mark.parametrize("name", DATA)
-def test_bound_holds(name: str, sigmas: list[float]) -> None:
+def test_kernel_sums_error_within_bound_for_any_width(name: str, sigmas: list[float]) -> None:
     points, samples = DATA[name]
     assert_bounded(log_sums(points, samples, sigmas), points, samples, sigmas)
 
@@ -178,7 +178,9 @@ def test_bound_holds(name: str, sigmas: list[float]) -> None:
 @pytest.mark.parametrize("share", [0.1, 1e-8])
 @pytest.mark.parametrize("sums", [near_sums, total_sums])
 @pytest.mark.parametrize("name", DATA)
-def test_bound_holds_within_reach(name: str, sums: Callable[..., KernelSums], share: float) -> None:
+def test_kernel_sums_error_within_bound_for_any_reach(
+    name: str, sums: Callable[..., KernelSums], share: float
+) -> None:
     points, samples = DATA[name]
     for sigmas in ([0.1, 0.17], [1e-6], [1e6], [1e-30], [1e30]):
         assert_bounded(sums(points, samples, sigmas, share), points, samples, sigmas)
@@ -186,7 +188,7 @@ def test_bound_holds_within_reach(name: str, sums: Callable[..., KernelSums], sh
 
 @pytest.mark.parametrize("kind", Arithmetic)
 @pytest.mark.parametrize("name", MODERATE)
-def test_bound_holds_in_every_arithmetic(
+def test_kernel_sums_error_within_bound_in_every_arithmetic(
     name: str, kind: Arithmetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points, samples = DATA[name]
@@ -203,10 +205,10 @@ def test_bound_holds_in_every_arithmetic(
         *((name, Arithmetic.DIFFERENCE) for name in DATA),
     ],
 )
-def test_bound_holds_for_any_number_of_components(
+def test_kernel_sums_error_within_bound_for_any_component_count(
     name: str, few: int, kind: Arithmetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Measured by products (few = 0) and by differences, and with all samples within reach."""
+    """Test products (few = 0) and differences, also with all samples within reach."""
     points, samples = DATA[name]
     monkeypatch.setattr(kernel_sums, "_arithmetic", lambda *_: kind)
     monkeypatch.setattr(kernel_sums, "_FEW_NEAR", few)
@@ -220,16 +222,16 @@ def test_bound_holds_for_any_number_of_components(
 
 
 def _cut(x: Tensor) -> Tensor:
-    """To the ten bits that a tensor core takes of a factor."""
+    """Cut factors to the ten mantissa bits that a tensor core takes."""
     return (x.view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
 @pytest.mark.parametrize("tile", [(3, 7), (4096, 16384)])
 @pytest.mark.parametrize("name", SINGLE)
-def test_bound_holds_by_tensor_cores(
+def test_kernel_sums_error_within_bound_on_tensor_cores(
     name: str, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As they compute, on a CPU."""
+    """Test tensor-core arithmetic, emulated on a CPU."""
 
     def product(x: Tensor, s: Tensor, out: Tensor) -> None:
         torch.mm(_cut(x), _cut(s).T, out=out)
@@ -250,7 +252,7 @@ def test_bound_holds_by_tensor_cores(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", DATA)
-def test_bound_holds_on_a_gpu(name: str) -> None:
+def test_kernel_sums_error_within_bound_on_a_gpu(name: str) -> None:
     points, samples = (pixels.cuda() for pixels in DATA[name])
     for sums in (near_sums, total_sums):
         got = sums(points, samples, SIGMAS, 1e-6)
@@ -258,8 +260,8 @@ def test_bound_holds_on_a_gpu(name: str) -> None:
         assert_bounded(on_cpu, *DATA[name], SIGMAS)
 
 
-def test_every_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those that the tests above force, by data that ask for it."""
+def test_kernel_sums_choose_every_code_path_on_some_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test that some data make the code choose each path that the tests above force."""
     taken: set[int | Arithmetic | None] = set()
     choose, arithmetic = kernel_sums._components, kernel_sums._arithmetic
 
@@ -290,7 +292,7 @@ def test_every_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     st.sampled_from([None, 0.1, 1e-6]),
     st.integers(0, 2**32),
 )
-def test_bound_holds_at_any_scale(
+def test_kernel_sums_error_within_bound_at_any_scale(
     sizes: tuple[int, int, int],
     log_scale: float,
     log_sigma: float,
@@ -298,7 +300,7 @@ def test_bound_holds_at_any_scale(
     share: float | None,
     seed: int,
 ) -> None:
-    """Half of the points and samples are an offset away from the others."""
+    """Test with half of the points and samples an offset away from the other half."""
     n, m, dim = sizes
     scale = 10.0**log_scale
     sigma = min(max(scale * 10.0**log_sigma, 1e-30), 1e30)
@@ -314,8 +316,10 @@ def test_bound_holds_at_any_scale(
 
 @pytest.mark.parametrize("dim", [1, 3, 784])
 @pytest.mark.parametrize("share", [0.1, 0.01])
-def test_what_is_dropped_counts(dim: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples just beyond reach, whose terms are nearly all that they could have been."""
+def test_kernel_sums_bound_includes_samples_beyond_reach(
+    dim: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Test samples just beyond reach, whose terms are nearly as large as the bound assumes."""
     sigma, n, others = 0.5, 16 if dim == 784 else 1, round(0.5 / share)
     radius = sigma * math.sqrt(-2 * math.log(share)) * 1.001
     points = 2 / 28 * normal(n, dim)
@@ -329,12 +333,12 @@ def test_what_is_dropped_counts(dim: int, share: float, monkeypatch: pytest.Monk
     error = assert_bounded(got, points, samples, [sigma])
     assert error.min() > 0.3
     missing = brute_force(points, samples, [sigma]).expm1().log()
-    far = (len(samples) - 1) / others  # all dropped ones count alike, though most be farther
+    far = (len(samples) - 1) / others  # the bound takes all dropped samples as equally far
     assert (got.log_errors <= missing + math.log(far) + 0.05).all()
     assert (got.log_errors >= missing).all()
 
 
-def test_nothing_within_reach_tells_nothing() -> None:
+def test_kernel_sums_without_samples_within_reach_have_infinite_bound() -> None:
     points, samples = draw(20, 3, 1), draw(2000, 3, 2) + 100
     cloud, others = clouds(points, samples)
     got = kernel_sums.kernel_sums(cloud, others, [0.1], torch.full((20,), 1.0).double())
@@ -345,7 +349,7 @@ def test_nothing_within_reach_tells_nothing() -> None:
     assert_bounded(known + got, points, torch.cat([points, samples]), [0.1])
 
 
-def test_some_tiles_have_nothing_within_reach() -> None:
+def test_kernel_sums_error_within_bound_when_some_tiles_are_beyond_reach() -> None:
     points, samples = draw(600, 3, 1), draw(2500, 3, 2)
     points[500:] += 50
     samples[:1100] += 50
@@ -353,8 +357,8 @@ def test_some_tiles_have_nothing_within_reach() -> None:
     assert_bounded(near_sums(points, samples, [0.05], 1e-6), points, samples, [0.05])
 
 
-def test_long_sums_round_within_the_bound() -> None:
-    """Equal terms, whose rounding errors are alike; a probe meets only samples far away."""
+def test_kernel_sums_of_many_terms_round_within_the_bound() -> None:
+    """Test equal terms, whose rounding errors are alike; the probe meets only far samples."""
     points, sigma = torch.zeros(1, 3, dtype=torch.float64), 1.0
     for log_term in torch.linspace(-2.0, -0.01, 12).tolist():
         samples = torch.zeros(40_001, 3, dtype=torch.float64)
@@ -367,38 +371,38 @@ def test_long_sums_round_within_the_bound() -> None:
         assert_bounded(got, points, samples, [sigma])
 
 
-def test_least_is_less() -> None:
+def test_kernel_sums_least_subtracts_the_error() -> None:
     sums = KernelSums(torch.tensor([[0.0, 3.0, -5.0]]), torch.tensor([[-1.0, 4.0, -math.inf]]))
     assert_within(sums.least, torch.tensor([[math.log1p(-math.exp(-1)), -math.inf, -5.0]]))
     assert_within(sums.error_bound, sums.log_sums - sums.least)
 
 
 @pytest.mark.parametrize("sigmas", [SIGMAS, [0.17]])
-def test_bound_is_small_for_images(sigmas: list[float]) -> None:
+def test_kernel_sums_bound_is_small_for_images(sigmas: list[float]) -> None:
     points, samples = DATA["images"]
     share = 5e-4 / len(samples)
     for got in (log_sums(points, samples, sigmas), near_sums(points, samples, sigmas, share)):
         assert got.error_bound.max() < 1e-3
 
 
-def test_a_far_sample_leaves_the_bound_alone() -> None:
+def test_kernel_sums_bound_ignores_a_far_sample() -> None:
     points, samples = draw(10, 4, seed=1), draw(20, 4, seed=2)
     samples[3] = 1e6
     assert log_sums(points, samples, [0.1]).error_bound.max() < 1e-3
 
 
-# -- what is within reach -----------------------------------------------------------------------
+# -- reach --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_nearest_is_no_farther_than_its_bound(name: str) -> None:
+def test_nearest_distance_is_within_its_bound(name: str) -> None:
     points, samples = DATA[name]
     x, s = points.double(), samples.double()
     nearest = torch.stack([(row - s).square().sum(1).min() for row in x])
     assert (nearest <= nearest_bound(*clouds(points, samples))).all()
 
 
-def test_terms_beyond_reach_are_a_small_share() -> None:
+def test_reach_limits_terms_beyond_it_to_the_given_share() -> None:
     least = torch.tensor([[-300.0, -2.0, 5.0], [-90.0, -1.0, 6.0]], dtype=torch.float64)
     sigmas = [0.1, 0.2]
     beyond = reach(least, sigmas, 1e-3) * (1 + 1e-12)
@@ -413,7 +417,7 @@ def test_terms_beyond_reach_are_a_small_share() -> None:
 @pytest.mark.parametrize(
     ("n", "m", "dim"), [(1, 1, 1), (1, 7, 3), (5, 1, 2), (501, 1003, 4), (20, 1500, 784)]
 )
-def test_agrees_with_brute_force(n: int, m: int, dim: int) -> None:
+def test_kernel_sums_agree_with_brute_force(n: int, m: int, dim: int) -> None:
     sigmas = [0.01, 0.1, 0.3, 1.0, 10.0]
     points, samples = draw(n, dim, seed=1), draw(m, dim, seed=2)
     got = log_sums(points, samples, sigmas).log_sums
@@ -422,7 +426,7 @@ def test_agrees_with_brute_force(n: int, m: int, dim: int) -> None:
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_repeats_to_the_bit(name: str) -> None:
+def test_kernel_sums_same_bits_when_repeated(name: str) -> None:
     points, samples = DATA[name]
     runs = [
         (log_sums(points, samples, SIGMAS), total_sums(points, samples, [0.1, 0.17], 1e-6))
@@ -434,7 +438,7 @@ def test_repeats_to_the_bit(name: str) -> None:
 
 @pytest.mark.parametrize("share", [0.1, 1e-6])
 @pytest.mark.parametrize("name", MODERATE)
-def test_parts_add_up(name: str, share: float) -> None:
+def test_kernel_sums_of_parts_add_up_to_the_whole(name: str, share: float) -> None:
     points, samples = DATA[name]
     whole, parts = log_sums(points, samples, SIGMAS), total_sums(points, samples, SIGMAS, share)
     apart = (parts.log_sums - whole.log_sums).abs()
@@ -443,7 +447,7 @@ def test_parts_add_up(name: str, share: float) -> None:
 
 @pytest.mark.parametrize("log2_scale", [-90, -80, -70, -40, 40, 70, 80, 90])
 @pytest.mark.parametrize("dim", [2, 200])
-def test_the_unit_does_not_matter(dim: int, log2_scale: int) -> None:
+def test_kernel_sums_same_at_any_unit_of_length(dim: int, log2_scale: int) -> None:
     points, samples, sigmas = draw(120, dim, 1), draw(600, dim, 2), [0.1, 0.2]
     want = brute_force(points, samples, sigmas)
     scale = 2.0**log2_scale
@@ -452,7 +456,7 @@ def test_the_unit_does_not_matter(dim: int, log2_scale: int) -> None:
     assert_within(near_sums(*scaled, 1e-9).log_sums, want, 1e-3)
 
 
-def test_one_kernel_is_the_gaussian_density() -> None:
+def test_kernel_sum_of_one_sample_is_the_gaussian_density() -> None:
     x = torch.tensor([[0.3, -1.2], [4.0, 0.0]], dtype=torch.float64)
     sums = log_sums(x, torch.zeros(1, 2), [0.7]).log_sums
     want = Normal(0.0, 0.7).log_prob(x).sum(-1)
@@ -460,40 +464,40 @@ def test_one_kernel_is_the_gaussian_density() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0])
-def test_density_integrates_to_one(sigma: float) -> None:
+def test_kernel_density_integrates_to_one(sigma: float) -> None:
     samples = draw(50, 1)
     x = torch.linspace(-8 * sigma, 1 + 8 * sigma, 5001, dtype=torch.float64)[:, None]
     ll = log_likelihood(log_sums(x, samples, [sigma]).log_sums[0], 50, 1, sigma)
     assert torch.trapezoid(ll.exp(), x[:, 0]).item() == pytest.approx(1, abs=1e-6)
 
 
-def test_translation_does_not_matter() -> None:
+def test_kernel_sums_unchanged_by_translation() -> None:
     points, samples, sigmas = draw(40, 6, seed=1), draw(70, 6, seed=2), [0.05, 1.0]
     here = log_sums(points, samples, sigmas)
     there = log_sums(points + 64, samples + 64, sigmas)
     assert ((there.log_sums - here.log_sums).abs() <= here.error_bound + there.error_bound).all()
 
 
-def test_order_does_not_matter() -> None:
+def test_kernel_sums_unchanged_by_order_of_points_or_samples() -> None:
     points, samples, sigmas = draw(40, 6, seed=1), draw(1200, 6, seed=2), [0.05, 1.0]
     want = log_sums(points, samples, sigmas).log_sums
     assert_within(log_sums(points, samples.flip(0), sigmas).log_sums, want, 1e-4)
     assert_within(log_sums(points.flip(0), samples, sigmas).log_sums.flip(1), want, 1e-4)
 
 
-def test_duplicates_count_each() -> None:
+def test_kernel_sums_count_each_duplicate_sample() -> None:
     points = draw(30, 784)
     sums = log_sums(points, points.repeat(3, 1), [0.01, 1e-6]).log_sums
     assert_within(sums, torch.full_like(sums, math.log(3)))
 
 
-def test_constant_pixels_change_nothing() -> None:
+def test_kernel_sums_unchanged_by_constant_pixels() -> None:
     points, samples = draw(20, 3, seed=1), draw(30, 3, seed=2)
     wide = log_sums(with_constant_pixels(points), with_constant_pixels(samples), [0.02])
     assert_within(wide.log_sums, log_sums(points, samples, [0.02]).log_sums, 1e-4)
 
 
-def test_far_points_stay_finite() -> None:
+def test_kernel_sums_of_far_points_stay_finite() -> None:
     points, samples = torch.tensor([[0.0], [1e20]]), torch.tensor([[0.5], [-1e25]])
     sums = log_sums(points.double(), samples.double(), [0.01]).log_sums
     assert sums.isfinite().all()
@@ -516,7 +520,7 @@ def test_far_points_stay_finite() -> None:
         (torch.zeros(2, 1), torch.zeros(2, 1), 1e31, "sigma: 1e\\+31"),
     ],
 )
-def test_refuses_what_cannot_be_scored(
+def test_kernel_sums_reject_images_or_widths_without_a_score(
     points: Tensor, samples: Tensor, sigma: float, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):

@@ -20,14 +20,14 @@ def _normal(n: int, dim: int, seed: int) -> Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
 
 
-def test_mmd_is_unbiased() -> None:
+def test_mmd_is_unbiased_for_equal_distributions() -> None:
     draws = torch.tensor([mmd2(_normal(40, 3, i), _normal(60, 3, 1000 + i)) for i in range(200)])
-    assert draws.min() < 0  # else it could not be 0 on average
+    assert draws.min() < 0  # necessary for a mean of 0
     assert abs(draws.mean()) < 3 * draws.std() / math.sqrt(len(draws))
 
 
-def test_mmd_by_hand() -> None:
-    """Two points each, on a line: every kernel value can be written down."""
+def test_mmd_of_two_points_matches_hand_calculation() -> None:
+    """Test two points each on a line, where every kernel value can be written down."""
     z, p = torch.tensor([[0.0], [2.0]]), torch.tensor([[0.0], [1.0]])
     scales, c = (0.1, 0.2, 0.5, 1, 2, 5, 10), 1.0  # twice the variance 1/2 of p
 
@@ -48,34 +48,34 @@ def test_mmd_grows_with_the_distance_up_to_one(dim: int) -> None:
     assert 0.5 < values[-1] < 1
 
 
-def test_codes_in_one_point_far_away_are_the_worst_case() -> None:
+def test_mmd_is_near_one_for_codes_in_one_far_point() -> None:
     one_point = torch.full((300, 8), 1e6)
     assert 0.7 < mmd2(one_point, _normal(300, 8, 0)) < 1
 
 
-def test_mmd_has_no_unit_of_length() -> None:
+def test_mmd_unchanged_by_unit_of_length() -> None:
     z, p = 0.5 * _normal(100, 4, 1), _normal(100, 4, 2)
     assert mmd2(7 * z, 7 * p) == pytest.approx(mmd2(z, p), rel=1e-4)
 
 
-def test_relative_std() -> None:
+def test_relative_std_divides_by_the_given_std() -> None:
     assert relative_std(torch.tensor([[3.0, -3.0], [3.0, 3.0]]), 6.0) == 0.5
     assert relative_std(5 * _normal(20_000, 4, 0), 5.0) == pytest.approx(1, abs=0.02)
 
 
-def test_two_dimensions_are_drawn_as_they_are() -> None:
+def test_projection_leaves_two_dimensions_unchanged() -> None:
     z = _normal(10, 2, 0)
     assert torch.equal(project_2d(z, basis_2d(z)), z)
 
 
-def test_one_dimension_is_drawn_on_a_line() -> None:
+def test_projection_puts_one_dimension_on_a_line() -> None:
     z = _normal(10, 1, 0)
     drawn = project_2d(z, basis_2d(z))
     assert torch.equal(drawn[:, :1], z)
     assert not drawn[:, 1].any()
 
 
-def test_more_dimensions_are_drawn_along_the_widest_two() -> None:
+def test_projection_follows_the_two_widest_dimensions() -> None:
     widths = torch.tensor([1.0, 30.0, 0.1, 10.0])
     basis = basis_2d(_normal(2_000, 4, 0) * widths)
     expected = torch.zeros(4, 2)
@@ -83,7 +83,7 @@ def test_more_dimensions_are_drawn_along_the_widest_two() -> None:
     torch.testing.assert_close(basis, expected, atol=0.05, rtol=0)
 
 
-def test_the_basis_is_orthonormal_and_keeps_its_sign() -> None:
+def test_projection_basis_is_orthonormal_with_fixed_sign() -> None:
     z = _normal(200, 6, 0) * torch.arange(1.0, 7.0)
     basis = basis_2d(z)
     torch.testing.assert_close(basis.T @ basis, torch.eye(2))
@@ -91,7 +91,7 @@ def test_the_basis_is_orthonormal_and_keeps_its_sign() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 3), (255, 256), (257, 600)])
-def test_mmd_is_the_definition_however_it_is_tiled(n: int, m: int) -> None:
+def test_mmd_matches_its_definition_for_any_tile_count(n: int, m: int) -> None:
     z, p = 1.2 * _normal(n, 5, 1).double(), _normal(m, 5, 2).double()
     c = 2 * p.var(0).sum()
 
@@ -105,8 +105,8 @@ def test_mmd_is_the_definition_however_it_is_tiled(n: int, m: int) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 4, 10])
-def test_knn_error_is_a_vote_of_the_others(k: int) -> None:
-    """Against one code after another, in words."""
+def test_knn_error_is_a_vote_of_the_other_codes(k: int) -> None:
+    """Test against a plain loop over the codes."""
     z, y = _normal(300, 2, 0), torch.arange(300) % 3
     z[:, 0] += 2.0 * y
     wrong = 0
@@ -126,25 +126,25 @@ def test_knn_error_of_a_tie_follows_the_nearer_class() -> None:
     assert right == pytest.approx([100 / 3, 200 / 3])
 
 
-def test_knn_error_does_not_ask_the_code_itself() -> None:
+def test_knn_error_excludes_the_code_itself_from_the_vote() -> None:
     assert knn_error(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])) == 100
     assert knn_error(torch.tensor([[0.0], [1.0]]), torch.tensor([4, 4])) == 0
 
 
-def test_knn_error_of_classes_apart_and_of_none() -> None:
+def test_knn_error_of_separate_and_of_mixed_classes() -> None:
     y = torch.arange(1_000) % 10
     assert knn_error(_normal(1_000, 10, 0) + 20 * torch.eye(10)[y], y) == 0
     assert knn_error(_normal(1_000, 10, 0), y) == pytest.approx(90, abs=4)
 
 
-def test_knn_error_tells_codes_far_from_the_origin_apart() -> None:
+def test_knn_error_separates_codes_far_from_the_origin() -> None:
     y = torch.arange(100) % 2
     z = 1e4 + 0.01 * (_normal(100, 2, 0).double() + 20 * y[:, None])
     assert knn_error(z, y) == 0
 
 
 def _petals(n: int, seed: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Four modes on a circle, n points of each, longer outwards than across."""
+    """Return n points each of four modes on a circle, longer radially than tangentially."""
     modes = torch.arange(4 * n) % 4
     angle = math.pi / 2 * modes
     outwards = torch.stack([angle.cos(), angle.sin()], 1)
@@ -157,20 +157,20 @@ def _fill(z: Tensor, p: Tensor, modes: Tensor) -> float:
     return mode_mmd(z, nearest_modes(z, p, modes), p, modes)
 
 
-def test_nearest_modes() -> None:
+def test_nearest_modes_take_the_mode_of_the_nearest_point() -> None:
     p, modes = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]), torch.tensor([4, 7, 2])
     z = torch.tensor([[1.0, 0.0], [6.0, 1.0], [1.0, 7.0], [-100.0, -100.0]])
     assert nearest_modes(z, p, modes).tolist() == [4, 7, 2, 4]
 
 
 @pytest.mark.parametrize(("n", "times"), [(20, 12), (100, 12), (550, 3)])
-def test_fresh_samples_fill_their_modes(n: int, times: int) -> None:
+def test_mode_mmd_of_fresh_samples_is_one(n: int, times: int) -> None:
     values = [_fill(_petals(n, i)[0], *_petals(n, 100 + i)) for i in range(times)]
     assert sum(values) / times == pytest.approx(1, abs=0.15)
     assert max(values) < 1.5
 
 
-def test_codes_that_shrink_to_the_centres_or_spread_do_not() -> None:
+def test_mode_mmd_grows_for_codes_that_shrink_or_spread() -> None:
     p, modes = _petals(500, 0)
     values = [_fill(_petals(500, 1, s)[0], p, modes) for s in (1, 0.8, 0.6, 0.4, 0.2, 0)]
     assert values == sorted(values)
@@ -179,28 +179,28 @@ def test_codes_that_shrink_to_the_centres_or_spread_do_not() -> None:
     assert _fill(_petals(500, 1, 1.5)[0], p, modes) > 2
 
 
-def test_the_order_of_the_codes_does_not_matter() -> None:
+def test_mode_mmd_ignores_the_order_of_codes() -> None:
     z, (p, modes) = _petals(2_000, 1)[0], _petals(500, 0)
     assert _fill(z[z.norm(dim=1).argsort()], p, modes) < 1.5
 
 
-def test_an_empty_mode_is_the_worst_but_finite() -> None:
+def test_mode_mmd_of_an_empty_mode_is_large_but_finite() -> None:
     p, modes = _petals(500, 0)
     z, y = _petals(500, 1)
     whole, without = _fill(z, p, modes), _fill(z[y != 2], p, modes)
     few = _fill(z[(y != 2) | (torch.arange(len(z)) < 40)], p, modes)
     assert whole + 0.5 < few < without < whole + 15
-    far_away = _fill(z + 1e6, p, modes)  # one mode has them all
+    far_away = _fill(z + 1e6, p, modes)  # one mode has all codes
     assert without < far_away < math.inf
 
 
-def test_mode_mmd_has_no_unit_of_length() -> None:
+def test_mode_mmd_unchanged_by_unit_of_length() -> None:
     (z, _), (p, modes) = _petals(100, 1, 0.7), _petals(100, 0)
     assert _fill(9 * z + 3, 9 * p + 3, modes) == pytest.approx(_fill(z, p, modes), rel=1e-5)
 
 
 @pytest.mark.parametrize("k", [2, 10, 16])
-def test_heads_lie_evenly_on_a_circle(k: int) -> None:
+def test_circle_basis_places_heads_evenly(k: int) -> None:
     heads = project_2d(10 * torch.eye(k), circle_basis(k))
     torch.testing.assert_close(heads.norm(dim=1), torch.full((k,), 10.0))
     chords = (heads - heads.roll(1, 0)).norm(dim=1)

@@ -1,4 +1,7 @@
-"""Against probabilistic PCA (Tipping & Bishop 1999): likelihood and posterior are Gaussian."""
+"""Likelihood bounds against probabilistic PCA (Tipping & Bishop 1999).
+
+Likelihood and posterior of that model are Gaussian.
+"""
 
 import math
 
@@ -11,7 +14,7 @@ from aae_core.errors import DataError
 from aae_core.evaluation.likelihood import SIGMA_GRID, STD_GRID, choose, importance_log_likelihood
 
 SIGMA, DIM, CODE = 0.3, 6, 2
-# orthogonal columns: the exact posterior has independent coordinates
+# Orthogonal columns make the coordinates of the exact posterior independent.
 W = torch.linalg.qr(
     torch.randn(DIM, CODE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 ).Q * torch.tensor([1.5, 0.7])
@@ -43,7 +46,7 @@ def exact(x: Tensor) -> Tensor:
 
 
 def posterior(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance."""
+    """Return the exact posterior's mean and log-variance."""
     m = W.square().sum(0) + SIGMA**2
     return (x - CENTRE) @ W / m, (SIGMA**2 / m).log()
 
@@ -54,14 +57,14 @@ def bound(x: Tensor, mean: Tensor, log_var: Tensor, k: int, **options) -> Tensor
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_the_exact_posterior_needs_one_draw(k: int) -> None:
+def test_likelihood_bound_is_exact_for_the_exact_posterior(k: int) -> None:
     x = images(50)
     mean, log_var = posterior(x)
     torch.testing.assert_close(bound(x, mean, log_var, k), exact(x))
     torch.testing.assert_close(bound(x, mean, log_var - math.log(4), k, std=2), exact(x))
 
 
-def test_single_precision_is_as_good_as_its_decoder() -> None:
+def test_likelihood_bound_in_single_precision_is_close_to_exact() -> None:
     x = images(50)
     mean, log_var = posterior(x)
     got = bound(x.float(), mean.float(), log_var.float(), 1)
@@ -69,8 +72,8 @@ def test_single_precision_is_as_good_as_its_decoder() -> None:
     torch.testing.assert_close(got, exact(x), atol=1e-3, rtol=0)
 
 
-def test_one_draw_is_the_evidence_lower_bound() -> None:
-    """E log w = log p(x) − KL(q‖p(z|x)), here for a proposal of twice the standard deviation."""
+def test_likelihood_bound_of_one_draw_is_the_evidence_lower_bound() -> None:
+    """Test E log w = log p(x) − KL(q‖p(z|x)) for a proposal of twice the standard deviation."""
     x = images(20_000)
     mean, log_var = posterior(x)
     got = bound(x, mean, log_var + math.log(4), 1)
@@ -78,7 +81,7 @@ def test_one_draw_is_the_evidence_lower_bound() -> None:
     assert float((exact(x) - got).mean()) == pytest.approx(divergence, abs=0.05)
 
 
-def test_more_draws_come_closer_from_below() -> None:
+def test_likelihood_bound_rises_towards_exact_with_more_draws() -> None:
     x = images(2_000)
     mean, log_var = posterior(x)
     wrong = mean + 0.3 * log_var.div(2).exp(), log_var + math.log(2)
@@ -87,21 +90,21 @@ def test_more_draws_come_closer_from_below() -> None:
     assert 0 < gaps[-1] < 0.02 < 0.2 < gaps[0]
 
 
-def test_estimates_of_the_likelihood_itself_are_unbiased() -> None:
+def test_likelihood_estimates_are_unbiased_before_the_logarithm() -> None:
     x = images(1).expand(20_000, DIM)
     mean, log_var = posterior(x)
     ratios = (bound(x, mean + 0.1, log_var + math.log(2), 5) - exact(x)).exp()
     assert abs(ratios.mean() - 1) < 3 * ratios.std() / math.sqrt(len(ratios))
 
 
-def test_a_deterministic_encoder_gives_one_variance_for_all() -> None:
+def test_likelihood_bound_accepts_one_variance_for_all_images() -> None:
     x = images(300)
     mean, _ = posterior(x)
     got = bound(x, mean, torch.tensor(math.log(0.3**2)), 400)
     torch.testing.assert_close(got.mean(), exact(x).mean(), atol=0.02, rtol=0)
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_likelihood_bound_same_for_any_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     x = images(100)
     mean, log_var = posterior(x)
     whole = bound(x, mean, log_var + 1, 5)
@@ -109,7 +112,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(bound(x, mean, log_var + 1, 5), whole, rtol=1e-12, atol=0)
 
 
-def test_the_generator_decides_the_draws() -> None:
+def test_likelihood_bound_depends_on_its_generator() -> None:
     x = images(20)
     mean, log_var = posterior(x)
     runs = [bound(x, mean, log_var + 1, 3, generator=stream(seed)) for seed in (5, 5, 6)]
@@ -131,20 +134,20 @@ def test_choose_finds_the_true_widths() -> None:
     assert found.log_likelihood == pytest.approx(float(again.mean()), abs=1e-9)
 
 
-def test_choose_says_when_the_grid_ends() -> None:
+def test_choose_flags_a_width_at_the_grid_edge() -> None:
     x = images(50)
     found = choose(x, *posterior(x), decode, log_prior, k=2, generator=stream(), sigmas=[0.2, 0.3])
     assert (found.sigma, found.at_edge) == (0.3, True)
 
 
-def test_grids_are_logarithmic() -> None:
+def test_likelihood_width_grids_are_logarithmic() -> None:
     for grid in (SIGMA_GRID, STD_GRID):
         ratios = torch.tensor(grid[1:]) / torch.tensor(grid[:-1])
         torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios))
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan])
-def test_a_width_has_to_be_positive(sigma: float) -> None:
+def test_likelihood_bound_rejects_widths_that_are_not_positive(sigma: float) -> None:
     x = images(3)
     with pytest.raises(DataError, match="sigma"):
         bound(x, *posterior(x), 1, sigma=sigma)

@@ -66,14 +66,14 @@ def _stream(seed: int = 0) -> torch.Generator:
 
 
 def _kind(kind: Any) -> tuple[TrainingData, Model]:
-    """One of each architecture."""
+    """Return data and a model of one architecture."""
     data = _data()
     prior = PriorConfig("mixture" if kind == "label_regularised" else "gaussian", modes=3)
     encoder = EncoderConfig("gaussian" if kind == "vae" else "deterministic")
     return data, _model(data, kind, prior=prior, encoder=encoder, clusters=4)
 
 
-# -- which model has which figure ------------------------------------------------------------
+# -- figures by architecture -----------------------------------------------------------------
 
 
 PLAIN = {"samples", "codes", "walk"}
@@ -92,19 +92,19 @@ HAS = {
 FIGURES = ("samples", "codes", "manifold", "styles", "clusters", "walk")
 
 
-def test_every_architecture_is_spoken_of() -> None:
+def test_expected_figures_cover_every_architecture() -> None:
     assert HAS.keys() == ARCHITECTURES.keys()
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_a_model_has_the_figures_of_its_architecture(kind: str) -> None:
+def test_model_has_the_figures_of_its_architecture(kind: str) -> None:
     data, model = _kind(kind)
     drawn = {name: getattr(figures, name)(model, data, _stream()) for name in FIGURES}
     assert {name for name, figure in drawn.items() if figure is not None} == HAS[kind]
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_the_stream_alone_decides(kind: str) -> None:
+def test_figures_depend_only_on_the_stream(kind: str) -> None:
     data, model = _kind(kind)
 
     def bytes_of(name: str, seed: int) -> bytes:
@@ -120,7 +120,7 @@ def test_the_stream_alone_decides(kind: str) -> None:
 
 @pytest.mark.parametrize("image_shape", SHAPES)
 @pytest.mark.parametrize("kind", ["aae", "semi_supervised", "clustering"])
-def test_images_of_any_form_are_drawn(kind: Any, image_shape: tuple[int, ...]) -> None:
+def test_figures_accept_images_of_any_shape(kind: Any, image_shape: tuple[int, ...]) -> None:
     data = _data(image_shape)
     model = _model(data, kind, clusters=4)
     height, width = image_shape[:2] if len(image_shape) > 1 else (1, *image_shape)
@@ -140,7 +140,7 @@ def test_images_of_any_form_are_drawn(kind: Any, image_shape: tuple[int, ...]) -
         assert getattr(figures, name)(model, data, _stream()).shape == expected[name]
 
 
-def test_data_without_labels_have_pictures_too() -> None:
+def test_figures_are_drawn_without_labels() -> None:
     data = _data(labels=False)
     model = _model(data, "clustering", clusters=4)
     codes = figures.codes(model, data, _stream())
@@ -152,7 +152,7 @@ def test_data_without_labels_have_pictures_too() -> None:
 # -- codes -----------------------------------------------------------------------------------
 
 
-def test_plane_codes_are_drawn_as_they_are() -> None:
+def test_codes_figure_draws_plane_codes_unchanged() -> None:
     data, model = _kind("aae")
     codes = figures.codes(model, data, _stream())
     assert codes is not None
@@ -162,17 +162,17 @@ def test_plane_codes_are_drawn_as_they_are() -> None:
     assert (codes.modes, codes.heads) == (None, None)
 
 
-def test_the_draws_of_a_labelled_prior_know_their_label() -> None:
+def test_codes_figure_gives_prior_draws_their_label() -> None:
     data, model = _kind("label_regularised")
     codes = figures.codes(model, data, _stream())
     assert codes is not None
     assert codes.modes is not None
     angles = np.arctan2(codes.reference[:, 1], codes.reference[:, 0])
-    expected = np.exp(2j * np.pi / 3 * codes.modes)  # where petals point
+    expected = np.exp(2j * np.pi / 3 * codes.modes)  # the directions of the petals
     assert (np.real(np.exp(1j * angles) * expected.conj()) > 0.5).all()
 
 
-def test_learned_heads_lie_among_the_codes() -> None:
+def test_codes_figure_places_learned_heads_among_the_codes() -> None:
     data, model = _kind("dimensionality_reduction")
     codes = figures.codes(model, data, _stream())
     assert isinstance(model, DimensionalityReduction)
@@ -182,7 +182,7 @@ def test_learned_heads_lie_among_the_codes() -> None:
     assert distance.mean() < 2  # the style's std is 1
 
 
-def test_fixed_heads_lie_evenly_on_a_circle() -> None:
+def test_codes_figure_places_fixed_heads_evenly_on_a_circle() -> None:
     data = _data()
     model = _model(data, "dimensionality_reduction", code_dim=3, heads=HeadsConfig("fixed"))
     codes = figures.codes(model, data, _stream())
@@ -191,7 +191,7 @@ def test_fixed_heads_lie_evenly_on_a_circle() -> None:
     np.testing.assert_allclose(codes.heads, np.stack([expected.real, expected.imag], 1), atol=1e-5)
 
 
-def test_the_matcher_makes_the_draws_of_moment_matching() -> None:
+def test_codes_figure_draws_the_matcher_output_for_moment_matching() -> None:
     data, model = _kind("gmmn_ae")
     codes = figures.codes(model, data, _stream())
     assert codes is not None
@@ -203,7 +203,7 @@ def test_the_matcher_makes_the_draws_of_moment_matching() -> None:
 
 
 @pytest.mark.parametrize("prior", [GaussianPrior(2, 3.0), UniformPrior(2, 2.0)])
-def test_the_grid_has_the_percentiles_of_the_prior(prior: Prior) -> None:
+def test_percentiles_grid_matches_the_percentiles_of_the_prior(prior: Prior) -> None:
     grid = percentiles(prior, 5)
     assert grid is not None
     assert grid.shape == (1, 5, 5, 2)
@@ -216,7 +216,7 @@ def test_the_grid_has_the_percentiles_of_the_prior(prior: Prior) -> None:
         )
 
 
-def test_a_petal_has_its_own_percentiles() -> None:
+def test_percentiles_of_each_petal_are_its_own() -> None:
     prior = MixturePrior(6, 4.0, 1.0, 0.2)
     grid = percentiles(prior, 5)
     assert grid is not None
@@ -235,12 +235,12 @@ def test_a_petal_has_its_own_percentiles() -> None:
 @pytest.mark.parametrize(
     "prior", [GaussianPrior(3, 1.0), UniformPrior(1, 1.0), SwissRollPrior(5, 4.0, 2.0, 0.1)]
 )
-def test_other_priors_have_no_manifold(prior: Prior) -> None:
+def test_percentiles_of_other_priors_are_none(prior: Prior) -> None:
     assert percentiles(prior, 5) is None
 
 
 @torch.no_grad()
-def test_the_median_is_in_the_middle_of_the_manifold() -> None:
+def test_manifold_has_the_median_code_in_its_middle() -> None:
     data, model = _kind("aae")
     canvas = figures.manifold(model, data, _stream())
     assert canvas is not None
@@ -251,7 +251,7 @@ def test_the_median_is_in_the_middle_of_the_manifold() -> None:
     np.testing.assert_array_equal(canvas[:4, -4:], top_right)
 
 
-def test_three_petals_stand_side_by_side() -> None:
+def test_manifold_puts_three_petals_side_by_side() -> None:
     data, model = _kind("label_regularised")
     canvas = figures.manifold(model, data, _stream())
     assert canvas is not None
@@ -265,7 +265,7 @@ def test_three_petals_stand_side_by_side() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["supervised", "semi_supervised"])
-def test_a_row_is_a_style_and_a_column_a_label(kind: str) -> None:
+def test_styles_figure_has_a_row_per_style_and_column_per_label(kind: str) -> None:
     data, model = _kind(kind)
     canvas = figures.styles(model, data, _stream())
     z = model.prior.sample(10, generator=_stream())
@@ -280,7 +280,7 @@ def test_a_row_is_a_style_and_a_column_a_label(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "labels"), [("clustering", None), ("dimensionality_reduction", 0)]
 )
-def test_a_row_is_a_head_and_its_images(kind: str, labels: int | None) -> None:
+def test_clusters_figure_has_a_row_per_head_with_its_images(kind: str, labels: int | None) -> None:
     data = _data()
     model = _model(data, kind, labels, clusters=4)
     assert isinstance(model, CategoricalAAE)
@@ -297,7 +297,7 @@ def test_a_row_is_a_head_and_its_images(kind: str, labels: int | None) -> None:
         assert (row[:, 5 * (len(members) + 1) :] == 128).all()
 
 
-def test_too_many_categories_are_cut() -> None:
+def test_clusters_figure_is_cut_at_thirty_categories() -> None:
     data = _data()
     model = _model(data, "clustering", clusters=40)
     canvas = figures.clusters(model, data, _stream())
@@ -309,7 +309,7 @@ def test_too_many_categories_are_cut() -> None:
 
 
 @pytest.mark.parametrize("prior", PRIORS, ids=repr)
-def test_a_walk_is_closed_and_as_steady_as_its_steps(prior: Prior) -> None:
+def test_walk_is_closed_and_has_short_steps(prior: Prior) -> None:
     turns = torch.linspace(0, 1, 401)
     z = path(prior, 4, turns, _stream())
     assert z.shape == (401, 4, prior.dim)
@@ -318,7 +318,7 @@ def test_a_walk_is_closed_and_as_steady_as_its_steps(prior: Prior) -> None:
 
 
 @pytest.mark.parametrize("prior", PRIORS[:4], ids=repr)
-def test_a_walk_leads_from_one_draw_to_another(prior: Prior) -> None:
+def test_walk_leads_from_one_draw_to_another(prior: Prior) -> None:
     z = path(prior, 4, torch.tensor([0.0, 0.25]), _stream())
     stream = _stream()
     if isinstance(prior, MixturePrior):
@@ -333,7 +333,7 @@ def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("prior", [PRIORS[0], PRIORS[3]], ids=repr)
-def test_halfway_is_a_draw_as_well(prior: Prior) -> None:
+def test_walk_halfway_point_is_distributed_like_the_prior(prior: Prior) -> None:
     n = 60_000
     (z,) = path(prior, n, torch.tensor([0.14]), _stream())
     draws = prior.sample(n, generator=_stream(1))
@@ -345,20 +345,20 @@ def test_halfway_is_a_draw_as_well(prior: Prior) -> None:
         torch.testing.assert_close(found, expected, atol=0.02 * prior.std**2, rtol=0)
 
 
-def test_a_walk_stays_in_the_cube() -> None:
+def test_walk_of_a_uniform_prior_stays_in_the_cube() -> None:
     prior = UniformPrior(3, 2.0)
     z = path(prior, 500, torch.linspace(0, 1, 50), _stream())
     assert z.abs().max() <= prior.half_side
 
 
-def test_a_roll_is_walked_in_order() -> None:
+def test_walk_of_a_swiss_roll_follows_it_in_order() -> None:
     prior = SwissRollPrior(5, 4.0, 2.0, 1e-6)
     z = path(prior, 5, torch.linspace(0, 0.25, 9), _stream())
     torch.testing.assert_close(z[0, 0], torch.zeros(2))
     torch.testing.assert_close(z[-1, -1].norm(), torch.tensor(4.0))
     torch.testing.assert_close(z[-1, :-1], z[0, 1:])
     steps = z.transpose(0, 1).flatten(0, 1).unique_consecutive(dim=0).diff(dim=0).norm(dim=-1)
-    assert steps[4:].std() < 0.005  # even, but for chords near the origin, where it bends most
+    assert steps[4:].std() < 0.005  # even, except near the origin, where the roll bends most
     modes = torch.arange(50_000) % 5
     draws = prior.sample_modes(modes, generator=_stream())
     inside = z[1:-1].flatten(0, 1)
@@ -368,7 +368,7 @@ def test_a_roll_is_walked_in_order() -> None:
 
 
 @torch.no_grad()
-def test_strip_and_film_show_the_same_walks() -> None:
+def test_walk_strip_and_film_show_the_same_walks() -> None:
     data, model = _kind("aae")
     walk = figures.walk(model, data, _stream())
     assert walk is not None
@@ -379,7 +379,7 @@ def test_strip_and_film_show_the_same_walks() -> None:
 
 
 @torch.no_grad()
-def test_one_style_walks_in_every_category() -> None:
+def test_walk_uses_one_style_in_every_category() -> None:
     data, model = _kind("semi_supervised")
     walk = figures.walk(model, data, _stream())
     assert walk is not None
@@ -390,5 +390,5 @@ def test_one_style_walks_in_every_category() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "uniform", "mixture", "swiss_roll"])
-def test_every_prior_has_walks(kind: Any) -> None:
+def test_walk_path_exists_for_every_prior(kind: Any) -> None:
     assert path(build_prior(PriorConfig(kind), 2), 3, torch.zeros(1), _stream()).shape == (1, 3, 2)

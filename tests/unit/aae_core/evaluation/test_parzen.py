@@ -27,7 +27,7 @@ BOUND = 1e-3  # nats
 
 
 def normal(n: int, dim: int, seed: int) -> Tensor:
-    """Points around ½, spread wide enough for the best σ to lie within the grid."""
+    """Return points around ½, spread widely enough for the best σ to lie within the grid."""
     stream = torch.Generator().manual_seed(seed)
     return 0.5 + 0.7 * torch.randn(n, dim, generator=stream, dtype=torch.float64)
 
@@ -55,11 +55,11 @@ def result(small: tuple[Tensor, Tensor, Tensor]) -> ParzenResult:
     return score(*small, curve=[BLOCK, 2 * BLOCK + 77])
 
 
-def test_grid_is_the_published_one() -> None:
+def test_parzen_sigma_grid_is_the_published_one() -> None:
     np.testing.assert_allclose(SIGMA_GRID, np.logspace(-1, 0, 10))
 
 
-def test_figures_are_those_of_brute_force(small, result: ParzenResult) -> None:
+def test_parzen_result_agrees_with_brute_force(small, result: ParzenResult) -> None:
     samples, valid, test = small
     want = [brute_force(samples, valid, sigma).mean() for sigma in SIGMA_GRID]
     np.testing.assert_allclose(result.valid_ll, want, rtol=0, atol=BOUND)
@@ -73,7 +73,7 @@ def test_figures_are_those_of_brute_force(small, result: ParzenResult) -> None:
     assert result.standard_error_grid == pytest.approx(ll.std(ddof=1) / math.sqrt(40), abs=BOUND)
 
 
-def test_refined_sigma_is_better_on_validation(small, result: ParzenResult) -> None:
+def test_parzen_refined_sigma_is_better_on_validation(small, result: ParzenResult) -> None:
     samples, valid, _ = small
     assert result.sigma != result.sigma_grid
     refined = brute_force(samples, valid, result.sigma).mean()
@@ -81,7 +81,7 @@ def test_refined_sigma_is_better_on_validation(small, result: ParzenResult) -> N
     assert result.sigma_grid / STEP < result.sigma < result.sigma_grid * STEP
 
 
-def test_document(result: ParzenResult) -> None:
+def test_parzen_result_survives_a_json_round_trip(result: ParzenResult) -> None:
     document = result.to_dict()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     again = ParzenResult.from_dict(document, result.per_point)
@@ -97,7 +97,7 @@ def test_document(result: ParzenResult) -> None:
     assert 0 < document["max_abs_error_bound"] < BOUND
 
 
-def test_curve_scores_each_prefix_alone(small, result: ParzenResult) -> None:
+def test_parzen_curve_point_equals_a_score_of_its_prefix(small, result: ParzenResult) -> None:
     samples, valid, test = small
     first, last = result.curve
     alone = score(samples[:BLOCK], valid, test)
@@ -112,7 +112,7 @@ def test_curve_scores_each_prefix_alone(small, result: ParzenResult) -> None:
         assert point.standard_error_grid == pytest.approx(want.standard_error_grid, abs=BOUND)
 
 
-def test_parzen_result_reads_documents_whose_curve_has_no_strict_figure(
+def test_parzen_result_reads_curves_without_grid_figures(
     result: ParzenResult,
 ) -> None:
     document = result.to_dict()
@@ -124,11 +124,11 @@ def test_parzen_result_reads_documents_whose_curve_has_no_strict_figure(
     assert [point.sigma for point in again.curve] == [point.sigma for point in result.curve]
 
 
-def test_curve_does_not_change_the_figures(small, result: ParzenResult) -> None:
+def test_parzen_curve_leaves_the_result_unchanged(small, result: ParzenResult) -> None:
     assert score(*small).log_likelihood == pytest.approx(result.log_likelihood, abs=BOUND)
 
 
-def test_samples_are_read_once(small) -> None:
+def test_parzen_protocol_reads_each_sample_block_once(small) -> None:
     samples, valid, test = small
     asked: list[int] = []
 
@@ -141,8 +141,8 @@ def test_samples_are_read_once(small) -> None:
     assert asked == [0, 1, 2]
 
 
-def test_a_sigma_that_leaves_its_window_is_found_all_the_same() -> None:
-    """The first block is noise, the second lies on the points: σ falls farther than it should."""
+def test_parzen_finds_a_sigma_that_leaves_its_window() -> None:
+    """Test noise in the first block and near points in the second: σ falls below its window."""
     points = normal(30, 4, seed=2)
     near = points.repeat(400, 1)[:BLOCK] + 0.05 * normal(BLOCK, 4, seed=5)
     samples = torch.cat([3 * normal(BLOCK, 4, seed=1), near])
@@ -159,17 +159,17 @@ def test_a_sigma_that_leaves_its_window_is_found_all_the_same() -> None:
 
 @pytest.mark.parametrize("dim", [1, 5, 200])
 @pytest.mark.parametrize("sigma", [1e-3, 0.1, 3.0])
-def test_the_stated_bound_holds(dim: int, sigma: float) -> None:
+def test_parzen_error_is_within_the_stated_bound(dim: int, sigma: float) -> None:
     samples, test = normal(BLOCK + 500, dim, seed=1), normal(50, dim, seed=3)
     result = score(samples, None, test, sigma=sigma)
     ll = brute_force(samples, test, sigma)
     error = np.abs(result.per_point.numpy() - ll).max()
-    rounding = 1e-12 * (1 + np.abs(ll).max())  # of the brute force
+    rounding = 1e-12 * (1 + np.abs(ll).max())  # rounding of the brute force
     assert error <= result.max_abs_error_bound + rounding
     assert result.max_abs_error_bound < BOUND
 
 
-def test_given_sigma_skips_the_choice(small) -> None:
+def test_parzen_with_given_sigma_skips_the_choice(small) -> None:
     samples, _, test = small
     given = score(samples, None, test, sigma=0.2, curve=[BLOCK])
     assert (given.sigma, given.sigma_grid, given.sigma_at_edge) == (0.2, 0.2, False)
@@ -180,12 +180,12 @@ def test_given_sigma_skips_the_choice(small) -> None:
     np.testing.assert_allclose(given.per_point, brute_force(samples, test, 0.2), atol=BOUND)
 
 
-def test_a_single_point_has_no_error(small) -> None:
+def test_parzen_of_one_test_point_has_no_standard_error(small) -> None:
     samples, valid, test = small
     assert score(samples, valid, test[:1]).standard_error is None
 
 
-def test_only_the_first_validation_points_choose() -> None:
+def test_parzen_chooses_sigma_by_the_first_1000_validation_points() -> None:
     samples, valid, test = normal(50, 2, 1), normal(1200, 2, 2), normal(5, 2, 3)
     both = score(samples, valid, test), score(samples, valid[:1000], test)
     assert both[0].n_valid == both[1].n_valid == 1000
@@ -193,19 +193,19 @@ def test_only_the_first_validation_points_choose() -> None:
 
 
 @pytest.mark.parametrize(("spread", "edge"), [(0.0, SIGMA_GRID[0]), (30.0, SIGMA_GRID[-1])])
-def test_sigma_at_the_edge_is_flagged_and_stays(spread: float, edge: float) -> None:
+def test_parzen_flags_and_keeps_a_sigma_at_the_grid_edge(spread: float, edge: float) -> None:
     samples, points = spread * normal(20, 2, seed=1), spread * normal(30, 2, seed=2)
     result = score(samples, points[:10], points[10:])
     assert result.sigma_at_edge
     assert result.sigma == result.sigma_grid == edge
 
 
-def test_ladder_holds_the_grid() -> None:
+def test_parzen_ladder_contains_the_grid() -> None:
     assert LADDER[::STEPS] == SIGMA_GRID
     assert np.allclose(np.diff(np.log(LADDER)), np.log(STEP) / STEPS)
 
 
-def test_types_are_scaled_alike() -> None:
+def test_parzen_scales_bytes_and_floats_alike() -> None:
     pixels = torch.randint(0, 256, (300, 6), generator=torch.Generator().manual_seed(0))
     images = pixels.to(torch.uint8).numpy()
     scaled = images / 255
@@ -224,7 +224,7 @@ class Noise:
         return torch.rand(n, self.dim, generator=generator)
 
 
-def test_blocks_of_a_model_are_their_own_streams() -> None:
+def test_model_source_blocks_have_independent_streams() -> None:
     source = ModelSource(Noise(), seed=7, n_samples=2 * BLOCK + 5)
     blocks = [source.block(i) for i in (2, 0, 1)]
     assert [b.shape for b in blocks] == [(5, 3), (BLOCK, 3), (BLOCK, 3)]
@@ -234,7 +234,7 @@ def test_blocks_of_a_model_are_their_own_streams() -> None:
     assert not torch.equal(other.block(0), blocks[1])
 
 
-def test_thread_count_comes_back_and_changes_nothing(small) -> None:
+def test_parzen_restores_thread_count_and_gives_same_bits(small) -> None:
     samples, valid, test = small
     before = torch.get_num_threads()
     figures = []
@@ -263,13 +263,15 @@ def test_thread_count_comes_back_and_changes_nothing(small) -> None:
         ({"curve": [BLOCK]}, f"curve: {BLOCK} samples"),
     ],
 )
-def test_refuses_what_cannot_be_scored(options: dict, message: str) -> None:
+def test_parzen_rejects_images_sigmas_and_curves_without_a_score(
+    options: dict, message: str
+) -> None:
     images = {"samples": torch.zeros(9, 2), "x_valid": torch.ones(3, 2), "x_test": torch.ones(3, 2)}
     with pytest.raises(DataError, match=message):
         score(**(images | options))
 
 
-def test_validation_score_holds_the_choosing_half_out() -> None:
+def test_validation_score_chooses_and_scores_on_different_halves() -> None:
     samples, valid = normal(500, 4, 1), normal(80, 4, 2)
     metrics = parzen.validation_score(samples, valid)
     want = score(samples, valid[:40], valid[40:])
@@ -282,6 +284,6 @@ def test_validation_score_holds_the_choosing_half_out() -> None:
     assert parzen.test_score(samples, valid[:40], valid[40:]) == metrics
 
 
-def test_validation_score_of_two_images_has_no_error() -> None:
+def test_validation_score_of_two_images_has_no_standard_error() -> None:
     metrics = parzen.validation_score(normal(50, 4, 1), normal(2, 4, 2))
     assert set(metrics) == {"parzen_ll", "parzen_ll_refined", "parzen_sigma"}

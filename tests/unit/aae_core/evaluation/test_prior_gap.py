@@ -1,4 +1,4 @@
-"""The prior gap: 0 where the codes follow the prior, positive where they do not."""
+"""Prior gap: 0 if the codes follow the prior, positive if they do not."""
 
 import pytest
 import torch
@@ -9,11 +9,11 @@ from aae_core.data.resident import Images
 from aae_core.evaluation import parzen, scores
 from aae_core.models import Model
 
-WIDTH, SIDE = 0.15, 16  # pixels a unit of code; pixels an image
+WIDTH, SIDE = 0.15, 16  # pixel value per unit of code; pixels per image
 
 
 class Line(nn.Module):
-    """x = ½ + WIDTH·(z − shift) @ axes, and back."""
+    """Affine map x = ½ + WIDTH·(z − shift) @ axes, and its inverse."""
 
     def __init__(self, shift: float) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Decoder(Line):
 
 
 def exact(shift: float) -> Model:
-    """A model that reconstructs exactly; its codes are draws of the prior, moved by `shift`."""
+    """Return a model that reconstructs exactly; its codes are prior draws moved by `shift`."""
     model = start(trial("aae", "deterministic", "gaussian", output="linear")).model.eval()
     model.encoder, model.decoder = Encoder(shift), Decoder(shift)
     return model
@@ -49,26 +49,26 @@ def measured(model: Model, train: Tensor = TRAIN, epoch: int = 1) -> dict[str, f
     return scores.validation_metrics(model, train, VALID, 5, epoch)
 
 
-def test_prior_gap_is_zero_where_codes_are_draws_of_the_prior() -> None:
+def test_prior_gap_is_zero_for_codes_drawn_from_the_prior() -> None:
     found = measured(exact(shift=0.0))
     assert abs(found["val/prior_gap"]) < found["val/parzen_se"]
 
 
-def test_prior_gap_is_positive_where_codes_are_off_the_prior() -> None:
+def test_prior_gap_is_positive_for_codes_off_the_prior() -> None:
     on, off = measured(exact(shift=0.0)), measured(exact(shift=2.0))
     assert off["val/recon"] == pytest.approx(on["val/recon"], abs=1e-9)
     assert off["val/prior_gap"] > 10 * off["val/parzen_se"]
     assert off["val/parzen_codes"] == pytest.approx(on["val/parzen_codes"], abs=1e-3)
 
 
-def test_prior_gap_is_the_difference_of_the_two_figures() -> None:
+def test_prior_gap_is_codes_score_minus_prior_score() -> None:
     found = measured(exact(shift=1.0))
     difference = found["val/parzen_codes"] - found["val/parzen_ll"]
     assert found["val/prior_gap"] == difference
 
 
 @pytest.mark.parametrize("encoder", ["deterministic", "gaussian", "universal"])
-def test_training_images_change_no_metric_but_those_of_their_codes(encoder: str) -> None:
+def test_training_images_change_only_the_metrics_of_their_codes(encoder: str) -> None:
     model = start(trial("aae", encoder)).model.eval()
     one, other = (measured(model, train) for train in (TRAIN, 1 - TRAIN))
     differing = {name for name in one if one[name] != other[name]}
@@ -78,7 +78,7 @@ def test_training_images_change_no_metric_but_those_of_their_codes(encoder: str)
 
 
 @pytest.mark.parametrize("n", [12_000, 10_000, 60, 1])
-def test_codes_are_as_many_as_prior_draws_and_spread_evenly_over_the_images(
+def test_prior_gap_spreads_10000_codes_evenly_over_the_images(
     n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""The metrics of a split do not depend on the order in which its file holds the images."""
+"""Test that metrics do not depend on the order of a split's images."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ HALF = 2_000
 
 
 def halves(*, flipped: bool = False) -> Images:
-    """Dark images of class 0, then bright ones of class 1; flipped, the bright ones come first."""
+    """Return dark images of class 0, then bright ones of class 1, or the reverse if `flipped`."""
     y = torch.arange(2 * HALF) // HALF
     x = 0.1 * torch.rand(2 * HALF, SIDE * SIDE, generator=stream(3)) + 0.8 * y[:, None]
     return Images(x.flip(0), y.flip(0)) if flipped else Images(x, y)
@@ -21,7 +21,7 @@ def halves(*, flipped: bool = False) -> Images:
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """Its samples are dark, amid the dark images and far from the bright ones."""
+    """Return a model whose samples are dark: amid the dark images, far from the bright ones."""
     model = start(trial("aae", "gaussian")).model.eval()
     with torch.no_grad():
         for parameter in model.decoder.parameters():
@@ -32,20 +32,20 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def on_test(model: Model) -> list[dict[str, float]]:
-    """Of both orders."""
+    """Return the test metrics of both orders."""
     return [scores.test_metrics(model, halves(), halves(flipped=f), 0, 1) for f in (False, True)]
 
 
 @pytest.mark.parametrize("name", ["iw_ll", "precision", "density"])
-def test_test_metrics_of_some_images_represent_the_whole_file(
+def test_test_metrics_on_a_subset_represent_the_whole_split(
     on_test: list[dict[str, float]], name: str
 ) -> None:
-    """The first images are all dark in one order and all bright in the other."""
+    """Test with only dark images first in one order and only bright images first in the other."""
     first, flipped = (metrics[f"test/{name}"] for metrics in on_test)
     assert first == pytest.approx(flipped, rel=0.2)
 
 
-def test_validation_metrics_of_some_images_represent_the_whole_file(model: Model) -> None:
+def test_validation_metrics_on_a_subset_represent_the_whole_split(model: Model) -> None:
     first, flipped = (
         scores.validation_metrics(model, images.x, images, 0, 1)["val/latent_std"]
         for images in (halves(flipped=f) for f in (False, True))
@@ -53,7 +53,7 @@ def test_validation_metrics_of_some_images_represent_the_whole_file(model: Model
     assert first == pytest.approx(flipped, rel=0.2)
 
 
-def test_test_metrics_name_the_widths_of_the_importance_weighted_bound(
+def test_test_metrics_include_the_importance_weighting_widths(
     on_test: list[dict[str, float]],
 ) -> None:
     for metrics in on_test:

@@ -1,7 +1,7 @@
-"""A training step on PyTorch's `meta` device, which holds no numbers.
+"""Test a training step on PyTorch's `meta` device, which holds no numbers.
 
-A product with a tensor of the CPU raises there, and so does whatever would wait for a device: a
-look at a number (`.item()`).  A step that passes mixes no devices and never waits.
+On `meta`, a product with a CPU tensor raises, and so does any wait for a device (`.item()`). A
+step that passes mixes no devices and never waits.
 """
 
 from dataclasses import replace
@@ -27,7 +27,7 @@ CASES = [
 
 
 class OnMeta(torch.Generator):
-    """A generator of the CPU that says where its draws belong: `meta` has none of its own."""
+    """A CPU generator that reports device `meta`, because `meta` has no generators of its own."""
 
     device = META
 
@@ -38,7 +38,7 @@ def moved(batch: Batch) -> Batch:
 
 
 def on_meta(config: TrialConfig) -> tuple[TrainState, Batch]:
-    """A trial and its first batch, without numbers; torch has no fused optimiser there."""
+    """Return a trial and its first batch on `meta`; torch has no fused optimiser there."""
     state = start(config)
     batch = first_batch(state)
     model = state.model.to(META).train()
@@ -58,7 +58,7 @@ def step(config: TrialConfig, epoch: int) -> Costs:
 
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize(("kind", "encoder", "prior", "phases"), CASES)
-def test_train_step_mixes_no_devices_and_waits_for_none(
+def test_train_step_mixes_no_devices_and_never_waits(
     kind: str, encoder: str, prior: str, phases: str, hard: bool
 ) -> None:
     config = trial(kind, encoder, prior)
@@ -78,7 +78,7 @@ def test_meta_step_raises_when_a_draw_is_on_another_device(monkeypatch: pytest.M
         step(trial("aae"), 0)
 
 
-def test_meta_step_raises_when_a_number_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meta_step_raises_when_a_value_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def looked_at(real: Tensor, fake: Tensor) -> Tensor:
         return (real - fake).mean() * real.mean().item()
 

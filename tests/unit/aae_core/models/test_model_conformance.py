@@ -1,4 +1,4 @@
-"""Laws that every architecture obeys, with every encoder and every prior that it goes with."""
+"""Laws that every architecture obeys with each of its encoders and priors."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def on_training(epochs: list[EpochMetrics]) -> set[str]:
 
 
 def abilities(model: Model) -> dict[str, Tensor]:
-    """What it makes of the same images and draws, whatever it can."""
+    """Return the model's output for the same images and draws, for each of its abilities."""
     x, y = pixels(5), torch.arange(5) % CLASSES
     made: dict[str, Tensor] = {}
     if isinstance(model, Autoencoder):
@@ -90,7 +90,9 @@ def abilities(model: Model) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("kind", "encoder", "prior"), CASES)
-def test_it_trains_and_measures_what_it_declares(kind: str, encoder: str, prior: str) -> None:
+def test_model_trains_and_measures_the_declared_metrics(
+    kind: str, encoder: str, prior: str
+) -> None:
     config = trial(kind, encoder, prior)
     epochs = list(fit(start(config), images()))
     assert on_training(epochs) == COSTS[kind]
@@ -107,7 +109,7 @@ def test_cluster_heads_without_labels_train_and_measure_clusters() -> None:
 
 
 @pytest.mark.parametrize("kind", [k for k, a in ARCHITECTURES.items() if a.labels == "none"])
-def test_images_without_labels_are_enough(kind: str) -> None:
+def test_unlabelled_images_suffice_for_models_without_labels(kind: str) -> None:
     labelled = images()
     data = type(labelled).of(
         "bare", labelled.image_shape, (labelled.x_train, None), (labelled.x_valid, None)
@@ -117,7 +119,9 @@ def test_images_without_labels_are_enough(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
-def test_resumed_equals_uninterrupted(kind: str, encoder: str, prior: str, tmp_path: Path) -> None:
+def test_model_resumed_from_checkpoint_equals_uninterrupted(
+    kind: str, encoder: str, prior: str, tmp_path: Path
+) -> None:
     optimizer = "adam" if encoder == "gaussian" else "sgd"
     config = dressed(trial(kind, encoder, prior, optimizer=optimizer, epochs=3))
     whole = start(config)
@@ -134,10 +138,11 @@ def test_resumed_equals_uninterrupted(kind: str, encoder: str, prior: str, tmp_p
 
 
 @pytest.mark.parametrize("kind", RIVALS)
-def test_resume_equals_uninterrupted_after_every_epoch_with_the_authors_networks(
-    kind: str, tmp_path: Path
-) -> None:
-    """Nine epochs have each phase of gmmn_ae: three layers, all of them together, the matcher."""
+def test_rivals_resumed_after_every_epoch_equal_uninterrupted(kind: str, tmp_path: Path) -> None:
+    """Test the authors' networks for nine epochs.
+
+    Nine epochs cover each phase of gmmn_ae: three layers, all layers together, the matcher.
+    """
     config = dressed(as_published(trial(kind, epochs=9)))
     whole = start(config)
     want = [epoch.metrics for epoch in fit(whole, images())]
@@ -155,7 +160,7 @@ def test_resume_equals_uninterrupted_after_every_epoch_with_the_authors_networks
 
 
 @pytest.mark.parametrize("kind", RIVALS)
-def test_every_parameter_gets_a_gradient_with_the_authors_networks(kind: str) -> None:
+def test_rivals_with_authors_networks_get_a_gradient_everywhere(kind: str) -> None:
     state = start(as_published(trial(kind, epochs=9)))
     state.model.train()
     moved: dict[str, float] = {}
@@ -169,7 +174,7 @@ def test_every_parameter_gets_a_gradient_with_the_authors_networks(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_numbers_depend_on_configuration_and_seed_alone(kind: str) -> None:
+def test_training_depends_only_on_configuration_and_seed(kind: str) -> None:
     first, second = start(trial(kind)), start(trial(kind))
     metrics = [[epoch.metrics for epoch in fit(state, images())] for state in (first, second)]
     assert metrics[0] == metrics[1]
@@ -177,7 +182,7 @@ def test_numbers_depend_on_configuration_and_seed_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
-def test_a_checkpoint_gives_back_its_model(
+def test_checkpoint_restores_all_abilities_of_its_model(
     kind: str, encoder: str, prior: str, tmp_path: Path
 ) -> None:
     state = start(dressed(trial(kind, encoder, prior)))
@@ -190,7 +195,7 @@ def test_a_checkpoint_gives_back_its_model(
 
 
 @pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
-def test_shapes_and_ranges(kind: str, encoder: str, prior: str) -> None:
+def test_model_outputs_have_expected_shapes_and_ranges(kind: str, encoder: str, prior: str) -> None:
     model = start(trial(kind, encoder, prior)).model.eval()
     shapes = {
         "encode": (5, 2),
@@ -208,10 +213,10 @@ def test_shapes_and_ranges(kind: str, encoder: str, prior: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "optimizer"), PHASES)
-def test_a_phase_moves_its_nets_and_no_other(kind: str, optimizer: str) -> None:
+def test_training_phase_moves_only_its_own_nets(kind: str, optimizer: str) -> None:
     state = start(trial(kind))
     if (kind, optimizer) == ("gmmn_ae", "generator"):
-        state.epoch = 1  # of 2
+        state.epoch = 1  # the second of 2 epochs
     model = state.model.train()
     before = weights(model)
     step(state, only=optimizer)
@@ -221,7 +226,7 @@ def test_a_phase_moves_its_nets_and_no_other(kind: str, optimizer: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
-def test_every_parameter_gets_a_gradient(kind: str, encoder: str, prior: str) -> None:
+def test_train_step_gives_every_parameter_a_gradient(kind: str, encoder: str, prior: str) -> None:
     state = start(trial(kind, encoder, prior))
     state.model.train()
     for state.epoch in (0, 1):  # both halves of gmmn_ae
@@ -232,7 +237,7 @@ def test_every_parameter_gets_a_gradient(kind: str, encoder: str, prior: str) ->
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "gan"])
-def test_dropout_is_drawn_in_training_alone(kind: str) -> None:
+def test_dropout_is_drawn_only_in_training(kind: str) -> None:
     model = start(trial(kind, dropout=0.5, batch_norm="encoder")).model
     body = model.body if kind == "classifier" else model.encoder.body
     x = pixels(9)
@@ -265,7 +270,7 @@ def test_discriminator_dropout_is_drawn_from_the_noise_stream_in_training(kind: 
 
 
 @pytest.mark.parametrize(("kind", "encoder", "prior"), COVERING)
-def test_samples_depend_on_their_stream_alone(kind: str, encoder: str, prior: str) -> None:
+def test_model_samples_depend_only_on_their_stream(kind: str, encoder: str, prior: str) -> None:
     model = start(trial(kind, encoder, prior)).model.eval()
     if not isinstance(model, Samples):
         assert kind == "classifier"
@@ -276,7 +281,7 @@ def test_samples_depend_on_their_stream_alone(kind: str, encoder: str, prior: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_low_precision_rounds_the_factors_of_training_alone(kind: str) -> None:
+def test_low_precision_rounds_factors_only_in_training(kind: str) -> None:
     full = trial(kind)
     low = replace(full, training=replace(full.training, precision="bfloat16"))
     costs = {config.training.precision: step(start(config)) for config in (full, low)}
@@ -300,8 +305,8 @@ def test_low_precision_rounds_the_factors_of_training_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_validation_moves_nothing(kind: str) -> None:
-    """Neither weights nor streams: a run that is looked at more often is the same run."""
+def test_validation_moves_no_weights_and_no_streams(kind: str) -> None:
+    """Test weights and streams: a trial that is measured more often is the same trial."""
     state = start(dressed(trial(kind)))
     running = fit(state, images())
     next(running)
@@ -321,7 +326,7 @@ GAMES = [
 
 
 def in_the_discriminators(config: TrialConfig, **training: object) -> tuple[list[Tensor], Costs]:
-    """Inputs of the discriminator in one step: of each call real and fake, the generator's last."""
+    """Return costs and discriminator inputs of one step: real and fake, the generator's last."""
     state = start(replace(config, training=replace(config.training, **training)))
     seen: list[Tensor] = []
     state.model.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -329,19 +334,19 @@ def in_the_discriminators(config: TrialConfig, **training: object) -> tuple[list
 
 
 @pytest.mark.parametrize(("kind", "phases"), GAMES)
-def test_further_discriminator_steps_see_new_draws_of_the_prior(kind: str, phases: str) -> None:
+def test_further_discriminator_steps_use_new_prior_draws(kind: str, phases: str) -> None:
     calls, costs = in_the_discriminators(trial(kind), phases=phases, discriminator_steps=3)
     once, costs_once = in_the_discriminators(trial(kind), phases=phases)
     *games, generated = calls
     assert [game.shape for game in games] == 3 * [once[0].shape]
-    assert torch.equal(games[0], once[0])  # the first step is that of the paper
+    assert torch.equal(games[0], once[0])  # the first step is the step of the paper
     fakes = [game.chunk(2)[1] for game in games]
     assert all(torch.equal(fake, fakes[0]) for fake in fakes) == (kind != "gan")
     for one, other in ((0, 1), (1, 2)):
         assert not torch.equal(games[one], games[other])
     assert torch.equal(generated, fakes[0])
     block = "x" if kind == "gan" else "z"
-    for cost in (f"train/disc_{block}", f"train/gen_{block}"):  # of discriminators that have moved
+    for cost in (f"train/disc_{block}", f"train/gen_{block}"):  # after further discriminator steps
         assert costs[cost].item() != costs_once[cost].item()
 
 
@@ -374,7 +379,7 @@ def test_resumed_equals_uninterrupted_with_discriminator_steps_and_noise(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_standardised_pixels_come_back_as_pixels(kind: str) -> None:
+def test_standardised_pixels_are_inverted_in_model_outputs(kind: str) -> None:
     config = trial(kind, output="linear")
     config = TrialConfig(
         type(config.data)(labels=config.data.labels, standardise=True),

@@ -1,4 +1,4 @@
-"""What each architecture promises of its own: the paper's figures 1 to 10, as laws."""
+"""Laws of each architecture: the paper's figures 1 to 10."""
 
 import math
 from dataclasses import replace
@@ -39,14 +39,14 @@ from aae_core.training.batches import Supply, visible_labels
 
 
 def inputs_of(net: nn.Module) -> list[Tensor]:
-    """What the net is given from now on."""
+    """Return a list that collects the net's inputs from now on."""
     seen: list[Tensor] = []
     net.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
     return seen
 
 
 def hidden_labels(kind: str) -> tuple[list[dict[str, float]], TrainState]:
-    """A run on data whose unseen labels are not there at all."""
+    """Train on data without their unseen labels; return the metrics and the final state."""
     data, config = images(), dressed(trial(kind))
     assert data.y_train is not None
     visible = visible_labels(config, data)
@@ -71,7 +71,7 @@ def test_hidden_labels_never_influence_training(kind: str) -> None:
 # A1, figure 1
 
 
-def test_the_decoder_sees_the_code_and_the_encoder_the_noisy_image() -> None:
+def test_aae_decoder_reads_the_code_and_encoder_the_noisy_image() -> None:
     state = start(dressed(trial("aae")))
     batch = first_batch(state)
     encoder, decoder = inputs_of(state.model.encoder), inputs_of(state.model.decoder)
@@ -81,7 +81,7 @@ def test_the_decoder_sees_the_code_and_the_encoder_the_noisy_image() -> None:
     assert all(torch.equal(x, batch.noisy) for x in encoder)
 
 
-def test_one_pass_serves_discriminator_and_generator() -> None:
+def test_aae_uses_one_encoder_pass_for_discriminator_and_generator() -> None:
     state = start(trial("aae", "gaussian"))
     seen = inputs_of(state.model.discriminator)
     step(state)
@@ -94,13 +94,13 @@ def test_one_pass_serves_discriminator_and_generator() -> None:
 
 @pytest.fixture
 def petals() -> TrainState:
-    """Modes so narrow and far apart that a sample's is beyond doubt."""
+    """Return a trial whose modes are so narrow and far apart that each sample's mode is certain."""
     config = trial("label_regularised")
     prior = PriorConfig("mixture", modes=3, radius=10, radial_std=0.1, tangential_std=0.1)
     return start(replace(config, model=replace(config.model, prior=prior)))
 
 
-def test_prior_samples_come_from_the_labels_modes_and_carry_the_same_label(
+def test_label_regularised_prior_samples_match_the_modes_of_the_labels(
     petals: TrainState,
 ) -> None:
     seen = inputs_of(petals.model.discriminator)
@@ -119,15 +119,15 @@ def test_prior_samples_come_from_the_labels_modes_and_carry_the_same_label(
     assert mode[y < 0].bincount(minlength=3).min() > 20
 
 
-def test_labels_go_into_the_discriminator_alone() -> None:
-    """Neither encoder nor decoder has an input for them."""
+def test_label_regularised_labels_enter_only_the_discriminator() -> None:
+    """Test that neither encoder nor decoder has an input for labels."""
     model = start(trial("label_regularised")).model
     assert model.encoder.body.mlp.layers[0].in_features == model.dim
     assert model.decoder.layers[0].in_features == model.code_dim
     assert model.discriminator.layers[0].in_features == model.code_dim + CLASSES + 1
 
 
-def test_as_many_modes_as_classes() -> None:
+def test_label_regularised_rejects_more_modes_than_classes() -> None:
     config = trial("label_regularised")
     model = replace(config.model, prior=PriorConfig("mixture", modes=10))
     with pytest.raises(ConfigError, match="data have 3 classes") as caught:
@@ -138,7 +138,7 @@ def test_as_many_modes_as_classes() -> None:
 # A3, figure 6
 
 
-def test_the_decoder_is_told_the_label_and_the_encoder_is_not() -> None:
+def test_supervised_decoder_reads_the_label_and_encoder_does_not() -> None:
     state = start(trial("supervised"))
     batch = first_batch(state)
     encoder, decoder = inputs_of(state.model.encoder), inputs_of(state.model.decoder)
@@ -149,7 +149,7 @@ def test_the_decoder_is_told_the_label_and_the_encoder_is_not() -> None:
     assert [x.shape[1] for x in discriminator] == [2, 2]
 
 
-def test_the_same_style_under_another_label_is_another_image() -> None:
+def test_supervised_decoder_gives_another_image_for_another_label() -> None:
     model = start(trial("supervised")).model.eval()
     z = model.encode(pixels(4))
     first, second = (model.decode(z, torch.full((4,), y)) for y in (0, 1))
@@ -159,7 +159,7 @@ def test_the_same_style_under_another_label_is_another_image() -> None:
 
 
 @pytest.mark.parametrize("kind", ["supervised", "classifier"])
-def test_labelled_images_alone_are_trained_on(kind: str) -> None:
+def test_supervised_models_train_only_on_labelled_images(kind: str) -> None:
     config = replace(trial(kind), data=replace(trial(kind).data, labels=6))
     data = images()
     assert data.y_train is not None
@@ -174,7 +174,7 @@ def test_labelled_images_alone_are_trained_on(kind: str) -> None:
 # A4, figure 8
 
 
-def test_classification_is_the_cross_entropy_of_the_labelled_batch() -> None:
+def test_semi_supervised_classification_cost_is_cross_entropy_of_labelled_batch() -> None:
     state = start(trial("semi_supervised"))
     batch = first_batch(state)
     assert batch.labelled is not None
@@ -188,7 +188,7 @@ def test_classification_is_the_cross_entropy_of_the_labelled_batch() -> None:
     assert not torch.equal(last[:CLASSES], before[:CLASSES])
 
 
-def test_the_decoder_sees_the_softmax_and_the_discriminators_their_own_code() -> None:
+def test_semi_supervised_decoder_reads_softmax_and_discriminators_their_code() -> None:
     state = start(trial("semi_supervised"))
     batch = first_batch(state)
     model = state.model
@@ -207,7 +207,7 @@ def test_the_decoder_sees_the_softmax_and_the_discriminators_their_own_code() ->
     assert z_p.shape == (20, 2)
 
 
-def test_all_labels_are_seen_without_a_number() -> None:
+def test_semi_supervised_sees_all_labels_without_a_number() -> None:
     config = trial("semi_supervised", labels=None)
     assert len(visible_labels(config, images())) == N_TRAIN
 
@@ -215,7 +215,7 @@ def test_all_labels_are_seen_without_a_number() -> None:
 # A5, section 6
 
 
-def test_clusters_need_no_classification() -> None:
+def test_clustering_has_no_classification_phase() -> None:
     state = start(trial("clustering"))
     assert "classification" not in state.model.objectives()
     assert "train/class" not in step(state)
@@ -231,14 +231,14 @@ def heads_at(*places: tuple[float, ...], distance: float = 4.0) -> Heads:
     return heads
 
 
-def test_heads_far_apart_cost_nothing() -> None:
+def test_heads_far_apart_have_no_crowding_cost() -> None:
     heads = heads_at((0.0, 0.0), (4.0, 0.0), (0.0, 5.0))
     assert heads.crowding().item() == 0
     heads.crowding().backward()
     assert not heads.weight.grad.any()
 
 
-def test_close_heads_cost_what_is_missing_of_every_pair() -> None:
+def test_close_heads_cost_the_missing_distance_of_each_pair() -> None:
     assert heads_at((0.0, 0.0), (1.0, 0.0)).crowding().item() == 3
     heads = heads_at((0.0, 0.0), (1.0, 0.0), (3.0, 0.0), (20.0, 0.0))
     assert heads.crowding().item() == pytest.approx(3 + 1 + 2)
@@ -247,7 +247,7 @@ def test_close_heads_cost_what_is_missing_of_every_pair() -> None:
     torch.testing.assert_close(heads.weight.grad[:, 0], torch.tensor([2.0, 0.0, -2.0, 0.0]))
 
 
-def test_the_cost_moves_the_heads_apart() -> None:
+def test_crowding_cost_moves_the_heads_apart() -> None:
     config = trial("dimensionality_reduction")
     config = replace(config, model=replace(config.model, heads=HeadsConfig(distance=3.0)))
     state = start(config)
@@ -257,7 +257,7 @@ def test_the_cost_moves_the_heads_apart() -> None:
     assert state.model.heads.closest() > 2.9
 
 
-def test_fixed_heads_are_the_unit_matrix_at_their_scale() -> None:
+def test_fixed_heads_are_the_scaled_unit_matrix() -> None:
     config = trial("dimensionality_reduction", code_dim=3)
     config = replace(config, model=replace(config.model, heads=HeadsConfig("fixed", scale=10)))
     model = start(config).model
@@ -266,14 +266,14 @@ def test_fixed_heads_are_the_unit_matrix_at_their_scale() -> None:
     assert not list(model.heads.parameters())
 
 
-def test_fixed_heads_need_a_dimension_each() -> None:
+def test_fixed_heads_need_one_dimension_each() -> None:
     config = trial("dimensionality_reduction", code_dim=2)
     with pytest.raises(ConfigError, match="span 3 dimensions") as caught:
         start(replace(config, model=replace(config.model, heads=HeadsConfig("fixed"))))
     assert list(caught.value.problems) == ["model.code_dim"]
 
 
-def test_the_code_is_the_category_s_head_plus_the_style() -> None:
+def test_dimensionality_reduction_code_is_head_plus_style() -> None:
     model = start(trial("dimensionality_reduction")).model.eval()
     x = pixels(6)
     want = model.classify(x) @ model.heads.weight + model.style(x)
@@ -284,7 +284,7 @@ def test_the_code_is_the_category_s_head_plus_the_style() -> None:
 # B1, section 2.1
 
 
-def test_the_gaussian_s_divergence_is_that_of_torch() -> None:
+def test_gaussian_divergence_equals_kl_divergence_of_torch() -> None:
     mean, log_variance = torch.randn(9, 5, generator=stream()), torch.linspace(-6, 3, 45)
     log_variance = log_variance.reshape(9, 5)
     want = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 3.0)).sum(-1)
@@ -293,7 +293,7 @@ def test_the_gaussian_s_divergence_is_that_of_torch() -> None:
     torch.testing.assert_close(at_prior, torch.zeros(1), atol=1e-6, rtol=0)
 
 
-def test_the_gaussian_s_divergence_is_the_mean_log_ratio() -> None:
+def test_gaussian_divergence_is_the_mean_log_ratio() -> None:
     mean, log_variance = torch.tensor([[0.5, -2.0]]), torch.tensor([[-1.0, 0.3]])
     q, p = Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 2.0)
     z = mean + (0.5 * log_variance).exp() * torch.randn(200_000, 2, generator=stream())
@@ -302,8 +302,8 @@ def test_the_gaussian_s_divergence_is_the_mean_log_ratio() -> None:
     assert estimate.mean().item() == pytest.approx(want, abs=0.02)
 
 
-def test_the_mixture_s_divergence_is_estimated_without_bias() -> None:
-    """The mean cost of 20,000 copies of an image, against the integral on a grid."""
+def test_vae_mixture_divergence_is_estimated_without_bias() -> None:
+    """Test the mean cost of 20,000 copies of an image against the integral on a grid."""
     state = start(trial("vae", "gaussian", "mixture"))
     model = state.model
     assert isinstance(model.prior, MixturePrior)
@@ -322,7 +322,7 @@ def test_the_mixture_s_divergence_is_estimated_without_bias() -> None:
 
 
 @pytest.mark.parametrize("prior", ["gaussian", "mixture"])
-def test_the_vae_descends_the_sum_of_reconstruction_and_divergence(prior: str) -> None:
+def test_vae_descends_the_sum_of_reconstruction_and_divergence(prior: str) -> None:
     state = start(trial("vae", "gaussian", prior, decoder_std=0.5))
     model, batch = state.model, first_batch(state)
     noise = stream()
@@ -349,7 +349,7 @@ def test_the_vae_descends_the_sum_of_reconstruction_and_divergence(prior: str) -
 # B2, table 1
 
 
-def test_the_gan_s_discriminator_sees_images_and_what_the_decoder_makes_of_the_prior() -> None:
+def test_gan_discriminator_reads_images_and_decoded_prior_draws() -> None:
     state = start(dressed(trial("gan")))
     batch = first_batch(state)
     seen, decoder = inputs_of(state.model.discriminator), inputs_of(state.model.decoder)
@@ -364,7 +364,7 @@ def test_the_gan_s_discriminator_sees_images_and_what_the_decoder_makes_of_the_p
 # B3, table 1
 
 
-def test_first_the_autoencoder_learns_then_the_moments_are_matched() -> None:
+def test_gmmn_ae_trains_the_autoencoder_before_the_matcher() -> None:
     state = start(dressed(trial("gmmn_ae", epochs=5)))
     names, moved = [], []
     running = fit(state, images())
@@ -376,7 +376,7 @@ def test_first_the_autoencoder_learns_then_the_moments_are_matched() -> None:
     assert moved == [{"encoder", "decoder"}] * 3 + [{"matcher"}] * 2  # batch norm's buffers too
 
 
-def test_the_codes_to_match_are_those_of_the_encoder_without_noise() -> None:
+def test_gmmn_ae_matches_codes_of_the_encoder_without_noise() -> None:
     state = start(dressed(trial("gmmn_ae")))
     state.epoch = 1
     batch = first_batch(state)
@@ -393,13 +393,13 @@ def test_the_codes_to_match_are_those_of_the_encoder_without_noise() -> None:
     assert state.model.encoder.training
 
 
-def test_identical_batches_have_no_moment_distance() -> None:
+def test_moment_distance_of_identical_batches_is_zero() -> None:
     z = torch.randn(30, 4, generator=stream())
     assert moment_distance(z, z.flip(0)).item() < 2e-3
     assert moment_distance(z, z + 3).item() > 0.5
 
 
-def test_moment_distance_is_its_formula() -> None:
+def test_moment_distance_matches_its_formula() -> None:
     x, y = torch.randn(7, 3, generator=stream()), 1 + 2 * torch.randn(5, 3, generator=stream(1))
 
     unit = sum(float((u - v).square().sum()) for u in y for v in y) / (5 * 4)
@@ -416,7 +416,7 @@ def test_moment_distance_is_its_formula() -> None:
     assert moment_distance(x, y).item() == pytest.approx(want, rel=1e-4)
 
 
-def test_moment_distance_to_a_single_point_is_finite() -> None:
+def test_moment_distance_to_repeated_points_is_finite() -> None:
     x = torch.randn(6, 2, generator=stream(), requires_grad=True)
     distance = moment_distance(x, torch.ones(5, 2))
     distance.backward()
@@ -426,13 +426,13 @@ def test_moment_distance_to_a_single_point_is_finite() -> None:
 
 
 @pytest.mark.parametrize("unit", [0.3, 1e3])
-def test_moment_distance_has_no_unit_of_length(unit: float) -> None:
+def test_moment_distance_unchanged_by_unit_of_length(unit: float) -> None:
     x, y = torch.randn(9, 3, generator=stream()), 1 + torch.randn(9, 3, generator=stream(1))
     torch.testing.assert_close(moment_distance(unit * x, unit * y), moment_distance(x, y))
 
 
-def test_cross_entropy_has_a_known_value_and_gradient() -> None:
-    """−ln ½ for each undecided pixel; −ln 0.8 for one that is right with 0.8."""
+def test_cross_entropy_cost_has_a_known_value_and_gradient() -> None:
+    """Test costs by hand: −ln ½ for an undecided pixel, −ln 0.8 for a pixel correct with 0.8."""
     x_hat, x = torch.full((4, 3), 0.5), torch.tensor([[0.0, 1.0, 0.3]]).expand(4, 3)
     assert cross_entropy_cost(x_hat, x).item() == pytest.approx(3 * math.log(2))
     x_hat, x = torch.tensor([[0.8, 0.2], [0.5, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -444,7 +444,7 @@ def test_cross_entropy_has_a_known_value_and_gradient() -> None:
 
 
 def authors_gmmn(epoch: int, **autoencoder: object) -> TrainState:
-    """After so many of 15 epochs: two for each of three layers, two for all, then the matcher."""
+    """Return a trial at `epoch` of 15: two per layer of three, two for all, then the matcher."""
     config = as_published(trial("gmmn_ae", epochs=15))
     settings = replace(config.model.autoencoder, share=8 / 15, **autoencoder)
     state = start(replace(config, model=replace(config.model, autoencoder=settings)))
@@ -454,7 +454,7 @@ def authors_gmmn(epoch: int, **autoencoder: object) -> TrainState:
 
 
 @pytest.mark.parametrize("epoch", range(9))
-def test_pretraining_moves_one_layer_of_encoder_and_decoder_after_the_other(epoch: int) -> None:
+def test_pretraining_moves_one_encoder_and_decoder_layer_after_another(epoch: int) -> None:
     state = authors_gmmn(epoch)
     before = weights(state.model)
     step(state)
@@ -469,7 +469,7 @@ def test_pretraining_moves_one_layer_of_encoder_and_decoder_after_the_other(epoc
         assert moved == {f"matcher.layers.{i}" for i in range(3)}
 
 
-def test_pretraining_reconstructs_what_the_layers_below_make_of_the_image() -> None:
+def test_pretraining_reconstructs_the_output_of_the_layers_below() -> None:
     state = authors_gmmn(2, batch_size=None)
     batch, encoder = first_batch(state), state.model.encoder.body.mlp
     dropout = stream()
@@ -481,8 +481,8 @@ def test_pretraining_reconstructs_what_the_layers_below_make_of_the_image() -> N
     torch.testing.assert_close(costs["train/recon"], want.detach())
 
 
-def test_autoencoder_batch_size_gives_a_step_for_each_part_of_a_batch() -> None:
-    """Steps on 7, 7 and 6 of 20 images are those of three batches of their own."""
+def test_autoencoder_batch_size_splits_a_batch_into_separate_steps() -> None:
+    """Test steps on 7, 7 and 6 of 20 images against steps on three separate batches."""
     whole, parts = authors_gmmn(6), authors_gmmn(6)
     batch = first_batch(whole)
     cost = step(whole, batch)["train/recon"]
@@ -494,7 +494,7 @@ def test_autoencoder_batch_size_gives_a_step_for_each_part_of_a_batch() -> None:
     torch.testing.assert_close(cost, torch.stack(costs).mean())
 
 
-def test_sigmoid_codes_and_matched_codes_lie_in_the_unit_cube() -> None:
+def test_gmmn_ae_sigmoid_and_matched_codes_lie_in_the_unit_cube() -> None:
     model = authors_gmmn(8).model.eval()
     noise = model.prior.sample(50, generator=stream())
     assert noise.shape == (50, 5)
@@ -508,7 +508,7 @@ def test_sigmoid_codes_and_matched_codes_lie_in_the_unit_cube() -> None:
 # B4, table 2
 
 
-def test_the_classifier_descends_cross_entropy() -> None:
+def test_classifier_descends_the_cross_entropy() -> None:
     state = start(trial("classifier"))
     batch = first_batch(state)
     assert (batch.y >= 0).all()
@@ -516,7 +516,7 @@ def test_the_classifier_descends_cross_entropy() -> None:
     assert step(state, batch)["train/class"].item() == pytest.approx(want)
 
 
-def test_it_learns_to_classify() -> None:
+def test_classifier_learns_to_classify_in_30_epochs() -> None:
     config = trial("classifier", optimizer="adam", epochs=30)
     config = replace(
         config,
@@ -538,7 +538,7 @@ def test_it_learns_to_classify() -> None:
         "classifier",
     ],
 )
-def test_one_class_is_none(kind: str) -> None:
+def test_models_with_labels_reject_a_single_class(kind: str) -> None:
     data = images()
     y = np.zeros(N_TRAIN, np.int64)
     data = TrainingData.of("one class", (4, 4), (data.x_train, y), (data.x_valid, None))

@@ -1,4 +1,4 @@
-"""Laws that every prior obeys, and what each of them promises of its own."""
+"""Laws of all priors, and laws of each prior."""
 
 import math
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def draw_modes(prior: LabelledPrior, each: int, seed: int = 0) -> tuple[Tensor, 
     return prior.sample_modes(modes, generator=stream(seed)), modes
 
 
-def test_the_capabilities_are_told_apart() -> None:
+def test_prior_protocols_match_only_their_own_priors() -> None:
     assert {name.partition("-")[0] for name in some(LabelledPrior)["ids"]} == {
         "mixture",
         "swiss_roll",
@@ -72,26 +72,26 @@ def test_the_capabilities_are_told_apart() -> None:
 
 
 @every
-def test_samples_are_float32_codes(prior: Prior) -> None:
+def test_prior_samples_are_float32_codes(prior: Prior) -> None:
     z = draw(prior, 5)
     assert z.shape == (5, prior.dim)
     assert z.dtype == torch.float32
 
 
 @every
-def test_a_sample_depends_on_its_stream_alone(prior: Prior) -> None:
+def test_prior_samples_depend_only_on_their_stream(prior: Prior) -> None:
     assert torch.equal(draw(prior, 9), draw(prior, 9))
     assert not torch.equal(draw(prior, 9), draw(prior, 9, seed=1))
 
 
 @every
-def test_std_is_the_root_mean_square_of_a_coordinate(prior: Prior) -> None:
+def test_prior_std_is_the_root_mean_square_of_a_coordinate(prior: Prior) -> None:
     z = draw(prior, 200_000 // prior.dim)
     assert z.square().mean().sqrt().item() == pytest.approx(prior.std, rel=0.02)
 
 
 @pytest.mark.parametrize("name", [name for name in PRIORS if name.startswith(CENTRED)])
-def test_the_mean_is_zero_where_all_directions_are_alike(name: str) -> None:
+def test_prior_mean_is_zero_for_symmetric_priors(name: str) -> None:
     prior = PRIORS[name]()
     n = 200_000 // prior.dim
     assert draw(prior, n).mean(0).abs().max().item() < 5 * prior.std / math.sqrt(n)
@@ -99,13 +99,13 @@ def test_the_mean_is_zero_where_all_directions_are_alike(name: str) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 50), st.sampled_from(sorted(PRIORS)))
-def test_any_number_of_samples_can_be_drawn(n: int, name: str) -> None:
+def test_prior_draws_any_number_of_samples(n: int, name: str) -> None:
     prior = PRIORS[name]()
     assert draw(prior, n).shape == (n, prior.dim)
 
 
 @labelled
-def test_modes_drawn_uniformly_give_the_prior(prior: LabelledPrior) -> None:
+def test_prior_modes_drawn_uniformly_give_the_prior(prior: LabelledPrior) -> None:
     z, _ = draw_modes(prior, 20_000 // prior.modes)
     p = draw(prior, 20_000, seed=1)
     torch.testing.assert_close(z.mean(0), p.mean(0), atol=0.04 * prior.std, rtol=0)
@@ -117,7 +117,7 @@ def test_modes_drawn_uniformly_give_the_prior(prior: LabelledPrior) -> None:
 
 
 @labelled
-def test_a_mode_s_samples_lie_nearest_to_others_of_it(prior: LabelledPrior) -> None:
+def test_prior_samples_of_a_mode_lie_nearest_to_each_other(prior: LabelledPrior) -> None:
     (z, modes), (p, p_modes) = draw_modes(prior, 100), draw_modes(prior, 500, seed=1)
     nearest = p_modes[torch.cdist(z, p).argmin(1)]
     for mode in range(prior.modes):
@@ -125,7 +125,7 @@ def test_a_mode_s_samples_lie_nearest_to_others_of_it(prior: LabelledPrior) -> N
 
 
 @labelled
-def test_a_mode_s_sample_has_its_place_in_the_batch(prior: LabelledPrior) -> None:
+def test_prior_sample_modes_keep_their_place_in_the_batch(prior: LabelledPrior) -> None:
     modes = torch.tensor([prior.modes - 1, 0, 1, 0])
     centres = torch.stack([z.mean(0) for z in draw_modes(prior, 2_000)[0].split(2_000)])
     draws = [prior.sample_modes(modes, generator=stream(seed)) for seed in range(300)]
@@ -137,7 +137,7 @@ def test_a_mode_s_sample_has_its_place_in_the_batch(prior: LabelledPrior) -> Non
 @pytest.mark.parametrize(
     "prior", [GaussianPrior(1, 1.0), GaussianPrior(2, 0.5), MixturePrior(3, 2.0, 0.5, 0.3)]
 )
-def test_a_density_integrates_to_one(prior: DensePrior) -> None:
+def test_prior_density_integrates_to_one(prior: DensePrior) -> None:
     axis = torch.linspace(-12 * prior.std, 12 * prior.std, 1_001, dtype=torch.float64)
     grid = torch.cartesian_prod(*[axis] * prior.dim).reshape(-1, prior.dim)
     total = prior.log_density(grid).exp().sum() * (axis[1] - axis[0]) ** prior.dim
@@ -145,8 +145,8 @@ def test_a_density_integrates_to_one(prior: DensePrior) -> None:
 
 
 @dense
-def test_a_density_is_that_of_the_samples(prior: DensePrior) -> None:
-    """E_p[q(z)/p(z)] = 1 for any density q: here N(m, t²I), which lies inside."""
+def test_prior_density_is_the_density_of_its_samples(prior: DensePrior) -> None:
+    """Test E_p[q(z)/p(z)] = 1, true for any density q; here q = N(m, t²I), narrower than p."""
     t = 0.5 * prior.std if prior.dim <= 2 else 0.9 * prior.std
     shift = 0.3 * prior.std / math.sqrt(prior.dim)
     z = draw(prior, 400_000 // prior.dim).double()
@@ -159,7 +159,7 @@ def test_a_density_is_that_of_the_samples(prior: DensePrior) -> None:
         assert ratio.mean().item() == pytest.approx(1, abs=6 * ratio.std().item() / len(z) ** 0.5)
 
 
-def test_the_mixture_s_density_is_a_histogram_of_its_samples() -> None:
+def test_mixture_density_matches_a_histogram_of_its_samples() -> None:
     prior = MixturePrior(10, radius=4.0, radial_std=1.0, tangential_std=0.25)
     edges, n = np.linspace(-7, 7, 57), 400_000
     counts, _, _ = np.histogram2d(*draw(prior, n).numpy().T, bins=[edges, edges])
@@ -171,12 +171,12 @@ def test_the_mixture_s_density_is_a_histogram_of_its_samples() -> None:
     assert np.abs(deviation).max() < 6
 
 
-def test_the_gaussian_is_isotropic() -> None:
+def test_gaussian_prior_is_isotropic_with_its_std() -> None:
     z = draw(GaussianPrior(4, 3.0), 100_000)
     torch.testing.assert_close(z.T.cov(), 9 * torch.eye(4), atol=0.15, rtol=0)
 
 
-def test_the_uniform_fills_its_cube_and_nothing_else() -> None:
+def test_uniform_prior_fills_exactly_its_cube() -> None:
     prior = UniformPrior(3, 2.0)
     z = draw(prior, 20_000, seed=1)
     bound = math.sqrt(3) * 2
@@ -187,7 +187,7 @@ def test_the_uniform_fills_its_cube_and_nothing_else() -> None:
         assert kstest(coordinate, "uniform", (-bound, 2 * bound)).pvalue > 1e-3
 
 
-def test_petals_point_outwards() -> None:
+def test_mixture_petals_point_outwards() -> None:
     prior = MixturePrior(4, radius=5.0, radial_std=1.0, tangential_std=0.2)
     z, _ = draw_modes(prior, 20_000)
     centres = torch.tensor([[5.0, 0.0], [0.0, 5.0], [-5.0, 0.0], [0.0, -5.0]])
@@ -198,19 +198,19 @@ def test_petals_point_outwards() -> None:
 
 
 def shares_of_length(z: Tensor, radius: float, turns: float) -> np.ndarray:
-    """Where points on the roll r = radius·θ / 2π·turns lie along it, by summing its line element.
+    """Return each point's share of the length of the roll r = radius·θ / 2π·turns.
 
-    A point's angle is known from its distance to the origin.
+    The distance to the origin gives a point's angle, and the sum of line elements its length.
     """
     full = 2 * math.pi * turns
     theta = np.linspace(0, full, 200_001)
-    element = np.sqrt(1 + theta**2)  # of r = θ, whose unit of length does not matter
+    element = np.sqrt(1 + theta**2)  # for r = θ; shares do not depend on the unit of length
     length = np.concatenate([[0], np.cumsum((element[1:] + element[:-1]) / 2)])
     angle = z.double().norm(dim=-1).numpy() / radius * full
     return np.interp(angle, theta, length / length[-1])
 
 
-def test_the_roll_is_uniform_along_its_length() -> None:
+def test_swiss_roll_samples_are_uniform_along_its_length() -> None:
     roll = SwissRollPrior(10, radius=4.0, turns=2.0, width=1e-7)
     share = shares_of_length(draw(roll, 20_000), 4.0, 2.0)
     assert kstest(share, "uniform").pvalue > 1e-3
@@ -219,7 +219,7 @@ def test_the_roll_is_uniform_along_its_length() -> None:
     torch.testing.assert_close(draw(roll, 20_000).double(), on_spiral, atol=1e-4, rtol=0)
 
 
-def test_the_roll_s_modes_are_consecutive_tenths_of_its_length() -> None:
+def test_swiss_roll_modes_are_consecutive_tenths_of_its_length() -> None:
     roll = SwissRollPrior(10, radius=4.0, turns=2.0, width=1e-7)
     z, _ = draw_modes(roll, 2_000)
     for mode, part in enumerate(z.split(2_000)):
@@ -228,13 +228,13 @@ def test_the_roll_s_modes_are_consecutive_tenths_of_its_length() -> None:
         assert mode / 10 - 1e-4 < share.min() < share.max() < (mode + 1) / 10 + 1e-4
 
 
-def test_the_roll_has_its_width_in_every_direction() -> None:
+def test_swiss_roll_has_its_width_in_every_direction() -> None:
     thin, wide = (SwissRollPrior(10, 4.0, 2.0, width) for width in (1e-7, 0.25))
     across = draw(wide, 50_000) - draw(thin, 50_000)
     torch.testing.assert_close(across.T.cov(), 0.0625 * torch.eye(2), atol=2e-3, rtol=0)
 
 
-def test_categories_are_one_hot_and_equally_likely() -> None:
+def test_categorical_prior_is_one_hot_with_equal_probabilities() -> None:
     z = draw(CategoricalPrior(7), 70_000)
     assert set(z.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(z.sum(-1), torch.ones(len(z)))

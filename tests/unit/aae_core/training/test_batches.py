@@ -1,4 +1,4 @@
-"""What a step sees: every image once an epoch, labels only where they may be seen."""
+"""Batches contain every image once an epoch, and only visible labels."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def rows(x: torch.Tensor) -> list[tuple[float, ...]]:
     return sorted(map(tuple, x.tolist()))
 
 
-def test_every_image_comes_once_an_epoch() -> None:
+def test_batches_contain_every_image_once_an_epoch() -> None:
     batches = epoch(sized("aae", 20))
     assert [len(batch.x) for batch in batches] == [20, 20, 20]
     seen = torch.cat([batch.x for batch in batches])
@@ -38,11 +38,11 @@ def test_every_image_comes_once_an_epoch() -> None:
 
 
 @pytest.mark.parametrize(("size", "want"), [(25, [25, 25]), (60, [60]), (1000, [60])])
-def test_a_last_batch_that_is_not_full_is_left_out(size: int, want: list[int]) -> None:
+def test_batches_drop_a_last_batch_that_is_not_full(size: int, want: list[int]) -> None:
     assert [len(batch.x) for batch in epoch(sized("aae", size))] == want
 
 
-def test_every_epoch_has_its_own_order_and_every_seed_too() -> None:
+def test_batch_order_differs_between_epochs_and_seeds() -> None:
     data, config = images(), trial("aae")
     state = start(config, data)
     supply = Supply.of(state, data)
@@ -52,7 +52,7 @@ def test_every_epoch_has_its_own_order_and_every_seed_too() -> None:
     assert not torch.equal(first, epoch(replace(config, seed=6))[0].x)
 
 
-def test_an_image_keeps_its_label() -> None:
+def test_batches_keep_images_and_labels_together() -> None:
     data = images()
     assert data.y_train is not None
     label = dict(zip(map(tuple, unit_interval(data.x_train).tolist()), data.y_train, strict=True))
@@ -60,7 +60,7 @@ def test_an_image_keeps_its_label() -> None:
         assert [label[tuple(x)] for x in batch.x.tolist()] == batch.y.tolist()
 
 
-def test_labels_that_the_trial_may_not_see_are_in_no_batch() -> None:
+def test_batches_contain_no_label_hidden_from_the_trial() -> None:
     for kind in ("semi_supervised", "label_regularised"):
         config = trial(kind)
         batches = epoch(config)
@@ -71,7 +71,7 @@ def test_labels_that_the_trial_may_not_see_are_in_no_batch() -> None:
             assert batch.labelled is None
 
 
-def test_labelled_batches_cycle_evenly() -> None:
+def test_labelled_batches_repeat_every_image_equally_often() -> None:
     data = images()
     config = sized("semi_supervised", 4, labels=9)
     visible = visible_labels(config, data)
@@ -89,7 +89,7 @@ def test_labelled_batches_cycle_evenly() -> None:
     assert set(times.values()) == {6, 7}  # 15 batches of 4, over 9 images
 
 
-def test_labels_are_drawn_evenly_by_the_seed() -> None:
+def test_visible_labels_are_drawn_evenly_by_the_seed() -> None:
     data = images()
     assert data.y_train is not None
     config = trial("semi_supervised", labels=9)
@@ -99,7 +99,7 @@ def test_labels_are_drawn_evenly_by_the_seed() -> None:
     assert visible != visible_labels(replace(config, seed=6), data)
 
 
-def test_labels_that_are_not_there_are_missed_at_once() -> None:
+def test_visible_labels_raise_when_labels_are_missing_or_too_few() -> None:
     data = images()
     bare = TrainingData.of("bare", (4, 4), (data.x_train, None), (data.x_valid, None))
     with pytest.raises(DataError, match="no labels"):
@@ -108,8 +108,8 @@ def test_labels_that_are_not_there_are_missed_at_once() -> None:
         visible_labels(trial("semi_supervised", labels=3 * N_TRAIN), data)
 
 
-def test_arrays_that_cannot_be_written_will_do() -> None:
-    """As they come from a store that processes share."""
+def test_batches_accept_read_only_arrays() -> None:
+    """Test read-only arrays, as from a store that processes share."""
     data = images()
     for array in (data.x_train, data.y_train, data.x_valid, data.y_valid):
         assert array is not None
@@ -117,12 +117,12 @@ def test_arrays_that_cannot_be_written_will_do() -> None:
     assert len(epoch(trial("semi_supervised"), data)) == 3
 
 
-def test_without_noise_the_encoder_sees_the_image_itself() -> None:
+def test_batches_without_noise_give_the_encoder_the_image_itself() -> None:
     for batch in epoch(trial("aae")):
         assert batch.noisy is batch.x
 
 
-def test_noise_is_on_the_input_of_both_batches_and_never_on_the_target() -> None:
+def test_batches_put_noise_on_inputs_but_never_on_targets() -> None:
     config = trial("semi_supervised")
     noisy = replace(config, training=replace(config.training, input_noise=0.3))
     for clean, batch in zip(epoch(config), epoch(noisy), strict=True):
@@ -135,7 +135,7 @@ def test_noise_is_on_the_input_of_both_batches_and_never_on_the_target() -> None
         assert noise.std().item() == pytest.approx(0.3, rel=0.2)
 
 
-def test_corruption_has_the_noise_s_width_and_the_dropout_s_share() -> None:
+def test_corruption_has_the_configured_noise_and_dropout() -> None:
     x = torch.full((200, 500), 0.5)
     noisy = corrupt(x, TrainConfig(input_noise=0.3), generator(0, "corruption"))
     assert noisy.mean().item() == pytest.approx(0.5, abs=0.005)
@@ -147,4 +147,4 @@ def test_corruption_has_the_noise_s_width_and_the_dropout_s_share() -> None:
     corrupted = corrupt(x, both, generator(0, "corruption"))
     torch.testing.assert_close(
         corrupted[corrupted != 0], (noisy / 0.8)[corrupted != 0]
-    )  # the noise first
+    )  # noise comes before dropout

@@ -1,4 +1,4 @@
-"""fit(): resumed equals uninterrupted, everything depends on the seed alone, divergence is loud."""
+"""Test fit(): resume, dependence on configuration and seed alone, and divergence."""
 
 import json
 from dataclasses import replace
@@ -57,7 +57,7 @@ def numbers(epochs: list[EpochMetrics]) -> list[tuple[int, dict[str, float]]]:
 @pytest.mark.parametrize("phases", ["successive", "joint"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_resumed_equals_uninterrupted(
+def test_fit_resumed_equals_uninterrupted(
     kind: str, optimizer: str, phases: str, data: TrainingData, tmp_path: Path
 ) -> None:
     trial = config(kind, optimizer, phases=phases)
@@ -77,21 +77,21 @@ def test_resumed_equals_uninterrupted(
         assert torch.equal(state.model.state_dict()[name], value), name
 
 
-def test_numbers_depend_on_configuration_and_seed_alone(data: TrainingData) -> None:
+def test_fit_depends_only_on_configuration_and_seed(data: TrainingData) -> None:
     first, second = (numbers(list(fit(start(config(), data), data))) for _ in range(2))
     assert first == second
     other = numbers(list(fit(start(replace(config(), seed=6), data), data)))
     assert other != first
 
 
-def test_rates_follow_the_schedule(data: TrainingData) -> None:
+def test_fit_learning_rates_follow_the_schedule(data: TrainingData) -> None:
     epochs = list(fit(start(config(), data), data))
     for group in ("reconstruction", "adversarial"):
         assert [epoch.lr[group] for epoch in epochs] == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
     assert all(epoch.lr.keys() == {"reconstruction", "adversarial"} for epoch in epochs)
 
 
-def test_rates_follow_the_schedule_of_their_phase(data: TrainingData) -> None:
+def test_fit_learning_rates_follow_the_schedule_of_their_phase(data: TrainingData) -> None:
     trial = config()
     adversarial = replace(trial.training.adversarial, schedule=ScheduleConfig("cosine", factor=0.1))
     trial = replace(trial, training=replace(trial.training, adversarial=adversarial))
@@ -101,8 +101,8 @@ def test_rates_follow_the_schedule_of_their_phase(data: TrainingData) -> None:
     assert own == pytest.approx([1e-3, 7.75e-4, 3.25e-4, 1e-4])
 
 
-def test_joint_phases_with_sgd_follow_the_generator_s_own_schedule(data: TrainingData) -> None:
-    """A tenth of the rate moves the encoder a tenth as far."""
+def test_joint_phases_with_sgd_follow_the_generator_schedule(data: TrainingData) -> None:
+    """Test that a tenth of the rate moves the encoder a tenth as far."""
 
     def moved(factor: float) -> torch.Tensor:
         trial = config(phases="joint")
@@ -113,7 +113,7 @@ def test_joint_phases_with_sgd_follow_the_generator_s_own_schedule(data: Trainin
         state = start(replace(trial, training=training), data)
         running = fit(state, data)
         next(running)
-        for optimizer in state.optimizers.values():  # what the first epoch has left in store
+        for optimizer in state.optimizers.values():  # momentum of the first epoch
             optimizer.state.clear()
         before = state.model.encoder.body.mlp.layers[0].weight.detach().clone()
         next(running)
@@ -124,15 +124,15 @@ def test_joint_phases_with_sgd_follow_the_generator_s_own_schedule(data: Trainin
 
 
 def sparse(**training: object) -> TrialConfig:
-    """Validated at the epochs 3, 6 and 7."""
+    """Return a trial validated at the epochs 3, 6 and 7."""
     return replace(
         config("gaussian"),
         training=replace(config("gaussian").training, epochs=7, validate_every=3, **training),
     )
 
 
-def test_validation_at_some_epochs_changes_no_other_number(data: TrainingData) -> None:
-    """Draws of validation depend on seed and epoch alone."""
+def test_fit_with_fewer_validations_changes_no_other_metric(data: TrainingData) -> None:
+    """Test that draws of validation depend only on seed and epoch."""
     always, seldom = (
         start(replace(sparse(), training=replace(sparse().training, validate_every=1)), data),
         start(sparse(), data),
@@ -150,7 +150,7 @@ def test_validation_at_some_epochs_changes_no_other_number(data: TrainingData) -
         assert torch.equal(seldom._tensors()[name], value), name
 
 
-def test_resumed_equals_uninterrupted_between_validations(
+def test_fit_resumed_between_validations_equals_uninterrupted(
     data: TrainingData, tmp_path: Path
 ) -> None:
     whole, state = start(sparse(), data), start(sparse(), data)
@@ -163,7 +163,7 @@ def test_resumed_equals_uninterrupted_between_validations(
     assert state.history == whole.history
 
 
-def test_an_epoch_s_metrics_are_all_there(data: TrainingData) -> None:
+def test_fit_epoch_has_all_metrics(data: TrainingData) -> None:
     (epoch, *_) = fit(start(config(), data), data)
     assert {"train/recon", "train/disc_z", "train/gen_z", "val/recon"} < set(epoch.metrics)
     assert {"val/parzen_ll", "val/latent_mmd", "val/latent_std"} < set(epoch.metrics)
@@ -172,7 +172,7 @@ def test_an_epoch_s_metrics_are_all_there(data: TrainingData) -> None:
     json.dumps(epoch.metrics, allow_nan=False)
 
 
-def test_training_reconstructs(data: TrainingData) -> None:
+def test_fit_reduces_the_reconstruction_cost(data: TrainingData) -> None:
     trial = replace(config("deterministic", "adam"), training=replace(config().training, epochs=30))
     trial = replace(
         trial, training=replace(trial.training, reconstruction=OptimizerConfig("adam", 0.02, 0.9))
@@ -181,25 +181,25 @@ def test_training_reconstructs(data: TrainingData) -> None:
     assert epochs[-1].metrics["train/recon"] < 0.9 * epochs[0].metrics["train/recon"]
 
 
-def test_divergence_is_raised_at_once(data: TrainingData) -> None:
+def test_fit_raises_divergence_in_its_epoch(data: TrainingData) -> None:
     training = replace(config().training, reconstruction=OptimizerConfig("sgd", 1e18, 0.9))
     trial = replace(config(), model=replace(config().model, output="linear"), training=training)
     with pytest.raises(TrialDiverged, match="not finite in epoch 1"):
         list(fit(start(trial, data), data))
 
 
-def test_a_batch_larger_than_the_data_is_the_data(data: TrainingData) -> None:
+def test_fit_accepts_a_batch_larger_than_the_data(data: TrainingData) -> None:
     trial = replace(config(), training=replace(config().training, batch_size=1000))
     assert len(list(fit(start(trial, data), data))) == 4
 
 
-def test_progress_counts_finished_epochs(data: TrainingData) -> None:
+def test_fit_progress_counts_finished_epochs(data: TrainingData) -> None:
     state = start(config(), data)
     seen = [state.progress, *(state.progress for _ in fit(state, data))]
     assert seen == [0, 0.25, 0.5, 0.75, 1]
 
 
-def test_a_checkpoint_gives_back_its_model(data: TrainingData, tmp_path: Path) -> None:
+def test_checkpoint_of_fit_restores_its_model(data: TrainingData, tmp_path: Path) -> None:
     state = start(config("gaussian"), data)
     list(fit(state, data))
     state.save(tmp_path / "checkpoint")
@@ -214,10 +214,10 @@ def test_a_checkpoint_gives_back_its_model(data: TrainingData, tmp_path: Path) -
     assert model.decode(model.encode(x)).shape == (3, 16)
 
 
-def test_a_checkpoint_of_another_device_goes_on_with_streams_of_its_own(
+def test_checkpoint_of_another_device_resumes_with_new_streams(
     data: TrainingData, tmp_path: Path
 ) -> None:
-    """As a GPU's does on a CPU: a generator's state is of another length there."""
+    """Test a GPU's checkpoint on a CPU, where a generator's state has another length."""
     from aae_core import checkpoint
 
     state = start(config("gaussian"), data)
@@ -236,7 +236,9 @@ def test_a_checkpoint_of_another_device_goes_on_with_streams_of_its_own(
     assert [epoch for epoch, _ in curves[0]] == [2, 3, 4]
 
 
-def test_a_checkpoint_of_another_version_says_so(data: TrainingData, tmp_path: Path) -> None:
+def test_checkpoint_of_another_version_raises_checkpoint_error(
+    data: TrainingData, tmp_path: Path
+) -> None:
     from aae_core import checkpoint
 
     start(config(), data).save(tmp_path / "good")

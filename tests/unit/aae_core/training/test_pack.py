@@ -1,4 +1,4 @@
-"""A pack's members become what they are alone, whoever else is in it and whoever leaves."""
+"""Test that packed training gives each member the result of training alone."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +24,7 @@ from aae_core.training import TrainState, fit
 from aae_core.training.batches import Supply
 from aae_core.training.pack import fit_pack, form, worthwhile
 
-EPOCHS = 17  # of 3 steps
+EPOCHS = 17  # epochs of 3 steps
 PACKED = [kind for kind in KINDS if form(trial(kind))]
 CASES = [(kind, encoder) for kind in PACKED for encoder in ARCHITECTURES[kind].encoders]
 SCHEDULES = (ScheduleConfig("cosine"), ScheduleConfig("step", (6,)), ScheduleConfig())
@@ -32,12 +32,12 @@ SCHEDULES = (ScheduleConfig("cosine"), ScheduleConfig("step", (6,)), ScheduleCon
 
 @pytest.fixture(autouse=True)
 def unvalidated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is measured between epochs moves nothing, and takes longer than they do."""
+    """Skip validation, which moves no state and takes longer than the epochs."""
     monkeypatch.setattr("aae_core.training.loop.validation_metrics", lambda *_: {})
 
 
 def different(config: TrialConfig) -> list[TrialConfig]:
-    """Three that have nothing in common but their form."""
+    """Return three trials that share nothing but their form."""
 
     def member(i: int) -> TrialConfig:
         def rates(settings: OptimizerConfig) -> OptimizerConfig:
@@ -76,10 +76,10 @@ def to_its_end(state: TrainState) -> TrainState:
 
 
 def require_same(got: TrainState, want: TrainState) -> None:
-    """The whole state: weights, buffers, optimisers' memories, streams, losses.
+    """Compare whole states: weights, buffers, optimiser states, streams, losses.
 
-    Rounding may switch a unit whose input is all but 0, and may give Adam the sign of a gradient
-    that is all but 0: such a weight differs by a step.
+    Rounding may switch a unit whose input is almost 0. Rounding may also flip the sign of a
+    gradient that is almost 0, and Adam follows that sign. Such a weight differs by a step.
     """
     wanted = want._tensors()
     tensors = {name: tensor for name, tensor in got._tensors().items() if name in wanted}
@@ -90,7 +90,7 @@ def require_same(got: TrainState, want: TrainState) -> None:
 
 
 @pytest.mark.parametrize("kind", ["aae", "supervised"])
-def test_members_are_validated_with_the_images_that_they_train_on(
+def test_pack_validates_members_with_their_own_training_images(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
@@ -109,7 +109,7 @@ def test_members_are_validated_with_the_images_that_they_train_on(
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize(("kind", "encoder"), CASES)
-def test_every_member_becomes_what_it_is_alone(kind: str, encoder: str, optimizer: str) -> None:
+def test_pack_trains_every_member_as_alone(kind: str, encoder: str, optimizer: str) -> None:
     states = [start(c) for c in different(trial(kind, encoder, optimizer=optimizer))]
     members = dict(enumerate(states))
     told = list(fit_pack(members, images()))
@@ -122,7 +122,7 @@ def test_every_member_becomes_what_it_is_alone(kind: str, encoder: str, optimize
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_batches_are_normed_for_each_member(kind: str) -> None:
+def test_pack_batch_norm_is_separate_for_each_member(kind: str) -> None:
     states = [start(c) for c in different(trial(kind, batch_norm="autoencoder"))]
     for _ in fit_pack(dict(enumerate(states)), images()):
         pass
@@ -160,9 +160,7 @@ def test_pack_with_discriminator_steps_and_noise_moves_each_member_as_alone(kind
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_who_is_taken_out_goes_on_alone_and_the_others_together(
-    optimizer: str, tmp_path: Path
-) -> None:
+def test_pack_member_taken_out_trains_on_as_do_the_others(optimizer: str, tmp_path: Path) -> None:
     configs = different(trial("aae", "gaussian", optimizer=optimizer))
     members = {number: start(config) for number, config in enumerate(configs)}
     running = fit_pack(members, images())
@@ -173,14 +171,14 @@ def test_who_is_taken_out_goes_on_alone_and_the_others_together(
     before = weights(first.model)
     for _ in running:
         pass
-    assert not changed(before, first.model)  # by those who went on
+    assert not changed(before, first.model)  # by the members that train on
     for state in (TrainState.load(tmp_path / "left"), first):
         require_same(to_its_end(state), alone(state.config))
     for state in (second, third):
         require_same(state, alone(state.config))
 
 
-def test_who_has_begun_alone_may_go_on_together(tmp_path: Path) -> None:
+def test_trials_begun_alone_continue_in_a_pack(tmp_path: Path) -> None:
     states = []
     for epochs, config in enumerate(different(trial("aae"))):
         state = start(config)
@@ -199,15 +197,17 @@ def test_who_has_begun_alone_may_go_on_together(tmp_path: Path) -> None:
     ("hidden", "size"),
     [((30, 30), 16), ((100, 100), 16), ((200, 200), 4), ((400, 400), 1), ((1000, 1000), 1)],
 )
-def test_on_a_cpu_small_nets_alone_are_worth_a_pack(hidden: tuple[int, ...], size: int) -> None:
-    """Where benchmarks/train_step.py --pack has found half as much again, or more."""
+def test_pack_on_a_cpu_is_worthwhile_only_for_small_nets(
+    hidden: tuple[int, ...], size: int
+) -> None:
+    """Test nets that benchmarks/train_step.py --pack trained at least 1.5 times as fast."""
     config = trial("aae", hidden=hidden)
     config = replace(config, training=replace(config.training, batch_size=50))
     assert worthwhile(config, 64, on_gpu=False) == size
     assert worthwhile(config, 64, on_gpu=True) == 16
 
 
-def test_pack_validates_each_member_when_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pack_validates_each_member_at_its_own_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = {"val/recon": 1.0}
     monkeypatch.setattr("aae_core.training.loop.validation_metrics", lambda *_: figures)
     every = {0: (1, 6), 1: (4, 5), 2: (9, 5)}  # by member: validate_every, epochs
@@ -227,12 +227,12 @@ def test_pack_validates_each_member_when_it_is_due(monkeypatch: pytest.MonkeyPat
     assert validated == {0: [1, 2, 3, 4, 5, 6], 1: [2, 4, 5], 2: [2, 5]}
 
 
-def test_a_member_at_its_end_has_nothing_to_tell() -> None:
+def test_pack_with_a_finished_member_yields_no_results() -> None:
     state = alone(trial("aae"))
     assert not list(fit_pack({0: state}, images()))
 
 
-def test_who_diverges_leaves_and_harms_no_other() -> None:
+def test_pack_drops_a_diverged_member_and_trains_the_others() -> None:
     well = trial("aae", output="linear", epochs=4)
     training = replace(well.training, reconstruction=OptimizerConfig("sgd", 1e18))
     ill = replace(well, training=training)
@@ -245,7 +245,7 @@ def test_who_diverges_leaves_and_harms_no_other() -> None:
         require_same(states[name], alone(states[name].config))
 
 
-def test_pack_members_with_maxout_and_sigmoids_become_what_they_are_alone() -> None:
+def test_pack_trains_maxout_and_sigmoid_members_as_alone() -> None:
     plain = trial("aae")
     own = {
         "encoder": EncoderConfig(activation="sigmoid"),
@@ -281,7 +281,7 @@ OTHER: dict[str, Callable[[TrialConfig], TrialConfig]] = {
 
 
 @pytest.mark.parametrize("what", OTHER)
-def test_another_form_trains_in_another_pack(what: str) -> None:
+def test_pack_rejects_members_of_another_form(what: str) -> None:
     config = trial("aae")
     other = OTHER[what](config)
     assert form(other) != form(config)
@@ -291,11 +291,11 @@ def test_another_form_trains_in_another_pack(what: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_members_may_differ_in_all_but_their_form(kind: str) -> None:
+def test_pack_members_may_differ_in_all_but_their_form(kind: str) -> None:
     assert len(set(map(form, different(trial(kind))))) == 1
 
 
-def test_what_no_pack_can_do_is_trained_alone() -> None:
+def test_form_is_none_for_trials_that_no_pack_supports() -> None:
     assert {"aae", "supervised", "semi_supervised", "clustering"} < set(PACKED) < set(KINDS)
     assert form(trial("aae", dropout=0.1)) is None
     for share in ("dropout", "input_dropout"):

@@ -1,8 +1,8 @@
-"""Our training against the plainest there is: the same seeds give the same losses, step for step.
+"""Test our training against a plain reference: equal seeds give equal losses at every step.
 
-The reference is what a tutorial would make of the paper: an optimiser of torch's for every phase,
-a whole backward pass for every cost, costs by torch's own functions.  It shares the networks, the
-priors and the random streams with what it judges, and nothing else.
+The reference is a tutorial's reading of the paper: a torch optimiser for every phase, a whole
+backward pass for every cost, costs by torch's own functions. The reference shares only networks,
+priors and random streams with our training.
 """
 
 import math
@@ -34,11 +34,11 @@ Losses = dict[str, Tensor]
 
 JOINED = [kind for kind in KINDS if "z" in ARCHITECTURES[kind].adversaries]
 STEPS = 50
-EPOCHS = {"none": 17, "some": 17, "only": 25}  # of 3 steps, or of 2 where labels are few
-DROP, FACTOR = 8, 0.5  # the rates' schedule
+EPOCHS = {"none": 17, "some": 17, "only": 25}  # epochs of 3 steps, or of 2 with few labels
+DROP, FACTOR = 8, 0.5  # schedule of the learning rates
 NEAR = {"rel": 3e-5, "abs": 1e-6}
-NEAR_MOMENTS = {"rel": 1e-3}  # ours are of distances by products, which cancel
-SETTINGS = {  # of each phase's optimiser
+NEAR_MOMENTS = {"rel": 1e-3}  # our distances come from products, which cancel
+SETTINGS = {  # by phase: the settings of its optimiser
     "reconstruction": "reconstruction",
     "discriminator": "adversarial",
     "generator": "adversarial",
@@ -62,7 +62,7 @@ class Plain:
         self.optimizers: dict[str, Optimizer] = {}
         self.epoch = 0
         self.codes: tuple[Tensor, Tensor] | None = None
-        self.held_back: tuple[Tensor, tuple[nn.Module, ...]] | None = None  # of joint phases
+        self.held_back: tuple[Tensor, tuple[nn.Module, ...]] | None = None  # for joint phases
 
     def train(self) -> Iterator[Losses]:
         for _ in range(self.config.training.epochs):
@@ -143,7 +143,7 @@ class Plain:
     def descend_from_one_point(
         self, costs: dict[str, tuple[Tensor, tuple[nn.Module, ...]]]
     ) -> None:
-        """Move every parameter by the sum of what each cost's own optimiser moves it."""
+        """Move each parameter by the sum of the moves of all costs' own optimisers."""
         parameters = {phase: parameters_of(nets) for phase, (_, nets) in costs.items()}
         gradients = {
             phase: torch.autograd.grad(cost, parameters[phase], retain_graph=True)
@@ -186,12 +186,12 @@ def parameters_of(nets: tuple[nn.Module, ...]) -> list[nn.Parameter]:
 
 
 def shuffled(n: int, wanted: int, stream: torch.Generator) -> Tensor:
-    """0 … n−1 in a new order, and again, until there are enough."""
+    """Return `wanted` entries of successive permutations of 0 … n−1."""
     turns = [torch.randperm(n, generator=stream) for _ in range(math.ceil(wanted / n))]
     return torch.cat(turns)[:wanted]
 
 
-# -- the phases ------------------------------------------------------------------------------
+# -- phases ----------------------------------------------------------------------------------
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -201,14 +201,14 @@ def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
 def adversarial(
     p: Plain, games: dict[str, tuple[nn.Module, Tensor, Tensor]], generator: nn.Module
 ) -> Losses:
-    """The discriminators' step, then the generator's."""
+    """Take the discriminators' step, then the generator's."""
 
     def judged(logits: Tensor, as_real: bool) -> Tensor:
         return binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(as_real)))
 
     losses = {}
     for name, (net, real, fake) in games.items():
-        seen = net(torch.cat([real, fake.detach()]))  # one mask of dropout for both
+        seen = net(torch.cat([real, fake.detach()]))  # one dropout mask for both
         on_real, on_fake = seen.split([len(real), len(fake)])
         losses[f"train/disc_{name}"] = judged(on_real, True) + judged(on_fake, False)
     p.descend("discriminator", sum(losses.values()), *[net for net, _, _ in games.values()])
@@ -219,7 +219,7 @@ def adversarial(
     return losses | fooled
 
 
-# -- the architectures -----------------------------------------------------------------------
+# -- architectures ---------------------------------------------------------------------------
 
 
 def aae(p: Plain, b: Seen) -> Losses:
@@ -303,7 +303,7 @@ def gan(p: Plain, b: Seen) -> Losses:
 
 
 class Maxout(nn.Module):
-    """The discriminator's layers: units by sorting their pieces, masks drawn layer by layer."""
+    """Discriminator layers that find the largest piece by sorting and draw masks layer by layer."""
 
     def __init__(self, p: Plain) -> None:
         super().__init__()
@@ -337,7 +337,7 @@ def gmmn_ae(p: Plain, b: Seen) -> Losses:
 
 
 def gmmn_ae_as_published(p: Plain, b: Seen) -> Losses:
-    """Every layer is a sigmoid's; `lowest` and `highest` bound the encoder's layers that train."""
+    """Train layers of sigmoids; `lowest` and `highest` bound the encoder's layers that train."""
     settings = p.config.model.autoencoder
     up, down = list(p.model.encoder.body.mlp.layers), list(p.model.decoder.layers)
     done = (p.epoch - 1) / p.config.training.epochs / settings.share
@@ -405,11 +405,11 @@ STEP: dict[str, Step] = {
 }
 
 
-# -- the comparison --------------------------------------------------------------------------
+# -- comparison ------------------------------------------------------------------------------
 
 
 def ours(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> list[Losses]:
-    """Of every step of `fit`; what it would measure between epochs is left out, to save time."""
+    """Return the losses of every step of `fit`; validation between epochs is off to save time."""
     monkeypatch.setattr("aae_core.training.loop.validation_metrics", lambda *_: {})
     state, losses = start(config), []
     train_step = state.model.train_step
@@ -441,24 +441,24 @@ def compare(
             assert loss.item() == wanted, f"{name} of step {step}"
 
 
-def test_every_architecture_has_its_reference() -> None:
+def test_plain_reference_covers_every_architecture() -> None:
     assert STEP.keys() == set(KINDS)
 
 
 @pytest.mark.parametrize(("kind", "encoder", "prior"), CASES)
-def test_losses_are_those_of_the_plain_reference(
+def test_losses_match_plain_reference_for_every_case(
     kind: str, encoder: str, prior: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare(trial(kind, encoder, prior), monkeypatch)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_they_are_with_adam(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_match_plain_reference_with_adam(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compare(trial(kind, optimizer="adam"), monkeypatch)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_they_are_with_batch_norm_dropout_and_noise(
+def test_losses_match_plain_reference_with_batch_norm_dropout_and_noise(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare(dressed(trial(kind)), monkeypatch)
@@ -468,7 +468,7 @@ def test_they_are_with_batch_norm_dropout_and_noise(
 @pytest.mark.parametrize(
     ("kind", "reference"), [("gan", gan_as_published), ("gmmn_ae", gmmn_ae_as_published)]
 )
-def test_losses_match_plain_reference_when_networks_are_the_authors_own(
+def test_losses_match_plain_reference_with_the_authors_networks(
     kind: str, reference: Step, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare(as_published(trial(kind, optimizer=optimizer)), monkeypatch, reference)
@@ -476,11 +476,13 @@ def test_losses_match_plain_reference_when_networks_are_the_authors_own(
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("kind", JOINED)
-def test_they_are_with_joint_phases(
+def test_losses_match_plain_reference_with_joint_phases(
     kind: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Adam without batch norm: the norm takes a bias away, and Adam moves that bias nonetheless,
-    wherever the rounding of its gradient points to."""
+    """Test Adam without batch norm.
+
+    Batch norm cancels a bias, but Adam still moves that bias by its gradient's rounding error.
+    """
     config = trial(kind, "gaussian", optimizer=optimizer)
     hard = dressed(config)
     if optimizer == "adam":
@@ -502,14 +504,16 @@ def test_losses_match_plain_reference_when_joint_phases_mix_optimizers(
 
 
 @pytest.mark.parametrize("heads", ["learned", "fixed"])
-def test_they_are_with_cluster_heads_of_every_sort(
+def test_losses_match_plain_reference_with_learned_and_fixed_heads(
     heads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without labels; heads that stand still span a dimension each."""
+    """Test clusters without labels; fixed heads span one dimension each."""
     config = trial("dimensionality_reduction", labels=0, clusters=4, code_dim=4)
     model = replace(config.model, heads=HeadsConfig(heads, scale=2.0))
     compare(replace(config, model=model), monkeypatch)
 
 
-def test_they_are_where_every_label_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_match_plain_reference_when_all_labels_are_visible(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     compare(trial("semi_supervised", labels=None), monkeypatch)

@@ -50,7 +50,7 @@ Command = Callable[..., Outcome]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for every `plan` of a module: each would start its own."""
+    """One Ray for every `plan` of a module; without it, each `plan` starts its own."""
     home = tmp_path_factory.mktemp("cluster")
     with connected(Settings.from_environment({"AAE_HOME": str(home)})):
         yield
@@ -58,7 +58,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Not made yet: a command that starts nothing leaves it so."""
+    """A home that does not exist yet; a command that starts nothing does not create the home."""
     for name in ("AAE_STUDY_URI", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AAE_HOME", str(tmp_path / "home"))
@@ -68,7 +68,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def aae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command line, in this process."""
+    """The command line, run in this process."""
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["aae-sweep", *map(str, arguments)])
@@ -93,7 +93,7 @@ def sweep_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """`train` sets this process's threads."""
+    """Restore the thread count of this process, which `train` sets."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

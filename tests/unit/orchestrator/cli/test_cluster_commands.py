@@ -1,4 +1,4 @@
-"""`up` and `down` where there is no engine, and the secrets that `up` makes."""
+"""The commands `up` and `down` without a container engine, and the secrets that `up` creates."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ from orchestrator.errors import EnvironmentUnusable
 
 
 @pytest.mark.parametrize("command", ["up", "down"])
-def test_without_an_engine_it_says_what_to_install(
+def test_up_and_down_without_engine_say_what_to_install(
     aae: Callable[..., Any], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -24,7 +24,7 @@ def test_without_an_engine_it_says_what_to_install(
     assert not (tmp_path / "secrets").exists()
 
 
-def test_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:
+def test_secrets_are_created_once_and_only_for_their_owner(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     cluster_commands._make_secrets(folder, os.getuid(), s3=False)
     made = {path.name: path.read_text() for path in folder.iterdir()}
@@ -36,7 +36,7 @@ def test_secrets_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None
     assert {name for name in made if made[name] != again[name]} == {"ray_token"}
 
 
-def test_an_s3_store_needs_credentials_which_are_then_for_their_owner_alone(tmp_path: Path) -> None:
+def test_s3_store_needs_credentials_and_limits_them_to_their_owner(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     with pytest.raises(EnvironmentUnusable, match="aws_access_key_id"):
         cluster_commands._make_secrets(folder, os.getuid(), s3=True)

@@ -1,4 +1,4 @@
-"""compare: who is best, by how much, and who only seems behind."""
+"""The command `compare`: the best candidate, the differences from it, and the ties."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ Values = Mapping[float, Mapping[int, float]]  # by the prior's std, by seed
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """To be copied: making the tables takes Optuna half a second."""
+    """A study database to copy: Optuna takes half a second to create its tables."""
     folder = tmp_path_factory.mktemp("empty")
     open_storage(Settings.from_environment({"AAE_HOME": str(folder)})).engine.dispose()
     return folder / "studies.db"
@@ -41,7 +41,7 @@ def confirm(
     data: str = "0" * 64,
     margin: float | None = None,
 ) -> SweepSpec:
-    """A sweep of this name with these confirmations, as its driver leaves them behind."""
+    """Create a sweep of this name with these confirm trials, as its driver leaves the sweep."""
     settings = Settings.from_environment()
     search = {
         "trials": 1,
@@ -91,7 +91,7 @@ def verdicts_of(document: Mapping[str, Any]) -> list[str]:
 THREE = {1.0: HARD, 2.0: shifted(-5.0), 4.0: shifted(-0.1)}
 
 
-def test_the_best_is_compared_with_every_other_one(aae: Callable[..., Any]) -> None:
+def test_compare_tests_the_best_against_every_other_candidate(aae: Callable[..., Any]) -> None:
     spec = confirm("one", THREE)
     ended = aae("compare", "one", "--json")
     assert (ended.code, ended.err) == (0, "")
@@ -113,7 +113,7 @@ def test_the_best_is_compared_with_every_other_one(aae: Callable[..., Any]) -> N
     assert versus["p_holm"] == pytest.approx(2 * versus["p"])
 
 
-def test_compare_is_told_to_people_too(aae: Callable[..., Any]) -> None:
+def test_compare_prints_a_table_with_verdicts(aae: Callable[..., Any]) -> None:
     spec = confirm("one", THREE)
     ended = aae("compare")
     assert (ended.code, ended.err) == (0, "")
@@ -154,8 +154,8 @@ def test_compare_takes_the_margin_of_the_sweeps_objective(aae: Callable[..., Any
     assert spec.confirm.margin == 1.0
 
 
-def test_run_ending_names_ties_or_verdicts_and_the_gain() -> None:
-    """As `best` tells them."""
+def test_run_ends_with_ties_or_verdicts_and_the_gain() -> None:
+    """Test the last lines of `run`, which `best` prints too."""
     rival = {"value": "b", "config_hash": "b", "versus_best": {"difference": -1.0}}
     best = {
         "params": {},
@@ -182,14 +182,16 @@ def test_run_ending_names_ties_or_verdicts_and_the_gain() -> None:
 
 
 @pytest.mark.parametrize("margin", ["0", "-1", "nan", "inf"])
-def test_compare_refuses_a_margin_that_is_no_distance(aae: Callable[..., Any], margin: str) -> None:
+def test_compare_refuses_a_margin_that_is_not_positive(
+    aae: Callable[..., Any], margin: str
+) -> None:
     confirm("one", THREE)
     ended = aae("compare", "--margin", margin, "--json")
     assert (ended.code, ended.out) == (2, "")
     assert "must be a number above 0" in ended.err
 
 
-def test_compare_writes_a_page_too(aae: Callable[..., Any], tmp_path: Path) -> None:
+def test_compare_with_out_writes_a_page_too(aae: Callable[..., Any], tmp_path: Path) -> None:
     spec = confirm("one", THREE)
     ended = aae("compare", "--json", "--out", tmp_path / "compared.html")
     assert ended.code == 0
@@ -200,7 +202,7 @@ def test_compare_writes_a_page_too(aae: Callable[..., Any], tmp_path: Path) -> N
     assert "−5.00 ± 0.11" in page
 
 
-def test_sweeps_that_share_seeds_are_compared_seed_by_seed(aae: Callable[..., Any]) -> None:
+def test_compare_pairs_the_seeds_that_sweeps_share(aae: Callable[..., Any]) -> None:
     one, other = confirm("one", {1.0: HARD}), confirm("other", {1.0: shifted(-5.0)})
     best, behind = aae("compare", "one", "other", "--json").document["candidates"]
     assert (best["sweep"], behind["sweep"]) == (one.sweep_id, other.sweep_id)
@@ -208,8 +210,8 @@ def test_sweeps_that_share_seeds_are_compared_seed_by_seed(aae: Callable[..., An
     assert not behind["tied_with_best"]
 
 
-def test_sweeps_without_common_seeds_are_compared_by_all_values(aae: Callable[..., Any]) -> None:
-    """Then the seeds' own differences stay in the error."""
+def test_compare_without_common_seeds_uses_all_values(aae: Callable[..., Any]) -> None:
+    """Test that the differences between seeds stay in the error."""
     confirm("one", {1.0: HARD})
     confirm("other", {1.0: {seed + 10: value for seed, value in shifted(-5.0).items()}})
     _, behind = aae("compare", "one", "other", "--json").document["candidates"]
@@ -218,7 +220,7 @@ def test_sweeps_without_common_seeds_are_compared_by_all_values(aae: Callable[..
     assert "all values (Welch)" in aae("compare", "one", "other").out
 
 
-def test_more_seeds_than_another_sweep_are_no_merit(aae: Callable[..., Any]) -> None:
+def test_compare_gives_no_advantage_for_more_seeds(aae: Callable[..., Any]) -> None:
     few, many = {seed: HARD[seed] + 5.0 for seed in range(3)}, HARD
     confirm("many", {1.0: many})
     better = confirm("few", {1.0: few})
@@ -226,7 +228,7 @@ def test_more_seeds_than_another_sweep_are_no_merit(aae: Callable[..., Any]) -> 
     assert best["sweep"] == better.sweep_id
 
 
-def test_the_test_split_chooses_nothing(aae: Callable[..., Any]) -> None:
+def test_compare_by_test_metric_keeps_the_choice_by_validation(aae: Callable[..., Any]) -> None:
     seeds = dict.fromkeys(range(3), 0.0)
     valid = {1.0: {s: 2.0 + s for s in seeds}, 2.0: {s: 1.0 + s for s in seeds}}
     test = {1.0: {s: 5.0 + s for s in seeds}, 2.0: {s: 9.0 + s for s in seeds}}
@@ -239,14 +241,14 @@ def test_the_test_split_chooses_nothing(aae: Callable[..., Any]) -> None:
     assert f", by {LL};" in aae("compare", "one", "--metric", "test/parzen_ll").out
 
 
-def test_one_candidate_is_the_only_one(aae: Callable[..., Any]) -> None:
+def test_compare_of_one_candidate_has_no_rival(aae: Callable[..., Any]) -> None:
     confirm("one", {1.0: {1: 3.0}})
     ended = aae("compare")
     assert ended.code == 0
     assert ended.out.endswith(", the only one.\n")
 
 
-def test_other_data_are_told(aae: Callable[..., Any]) -> None:
+def test_compare_warns_of_sweeps_on_different_data(aae: Callable[..., Any]) -> None:
     confirm("one", {1.0: HARD})
     confirm("other", {1.0: HARD}, data="f" * 64)
     ended = aae("compare", "one", "other", "--json")
@@ -264,7 +266,7 @@ def test_other_data_are_told(aae: Callable[..., Any]) -> None:
         (["one", "--metric", "val/parzenll"], "did you mean `val/parzen_ll`?"),
     ],
 )
-def test_what_cannot_be_compared_is_wrong_input(
+def test_compare_of_incomparable_sweeps_is_wrong_input(
     aae: Callable[..., Any], arguments: list[str], words: str
 ) -> None:
     confirm("one", {1.0: {1: 0.0}})
@@ -275,7 +277,7 @@ def test_what_cannot_be_compared_is_wrong_input(
     assert words in ended.err
 
 
-def test_looking_at_an_empty_home_makes_none(aae: Callable[..., Any], home: Path) -> None:
+def test_compare_in_an_empty_home_creates_nothing(aae: Callable[..., Any], home: Path) -> None:
     shutil.rmtree(home)
     ended = aae("compare", "--json")
     assert (ended.code, ended.out) == (2, "")

@@ -28,7 +28,7 @@ def swept_home(home: Path) -> Path:
 
 
 def completed(shell: str, *words: str) -> list[str]:
-    """Ask the command as the shell's completion function does."""
+    """Call the command as the shell's completion function does, and return the completions."""
     line = " ".join(["aae-sweep", *words])
     asked = {
         "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words))},
@@ -45,7 +45,7 @@ def completed(shell: str, *words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completion_lists_commands(shell: str) -> None:
+def test_completion_lists_commands_by_prefix(shell: str) -> None:
     assert completed(shell, "re") == ["resume", "retry", "report", "reproduce"]
 
 

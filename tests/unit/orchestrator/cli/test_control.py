@@ -1,4 +1,4 @@
-"""stop, retry, extend, logs and `run -d`: what they ask of a driver, and what they tell."""
+"""The commands stop, retry, extend, logs and `run -d`: their control requests and output."""
 
 import sys
 import threading
@@ -39,7 +39,7 @@ def spec(sweep_file: Path) -> SweepSpec:
 
 @pytest.fixture
 def ledger(settings: Settings, spec: SweepSpec) -> Ledger:
-    """Of a sweep that somebody interrupted in its search."""
+    """The study of a sweep that was interrupted in its search."""
     found = Ledger.create(open_storage(settings), spec, "search")
     describe(found, spec)
     return found
@@ -64,7 +64,7 @@ def describe(ledger: Ledger, spec: SweepSpec, **changes: Any) -> None:
 def driven(
     settings: Settings, spec: SweepSpec, until: Callable[[], object] = lambda: False
 ) -> Iterator[None]:
-    """While somebody holds the sweep, who lets go as soon as `until` says so."""
+    """Hold the sweep's lock in a thread until `until` returns true or the block ends."""
     holding, over = threading.Event(), threading.Event()
 
     def drive() -> None:
@@ -86,7 +86,7 @@ def driven(
 # -- stop ------------------------------------------------------------------------------------
 
 
-def test_what_nobody_runs_is_not_waited_for(
+def test_stop_without_a_driver_returns_at_once(
     aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
 ) -> None:
     ended = aae("stop", "tiny", "--json")
@@ -97,7 +97,7 @@ def test_what_nobody_runs_is_not_waited_for(
 
 
 @pytest.mark.parametrize(("options", "wish"), [([], "drain"), (["--now"], "now")])
-def test_a_driver_is_asked_until_it_hears_and_lets_go(
+def test_stop_repeats_its_request_until_the_driver_exits(
     aae: Callable[..., Any],
     settings: Settings,
     ledger: Ledger,
@@ -108,7 +108,7 @@ def test_a_driver_is_asked_until_it_hears_and_lets_go(
     heard = []
 
     def listen() -> bool:
-        """It is just starting, and clears the first wish as one that is not for it."""
+        """Clear the first request, as a starting driver does, and stop at the second."""
         if (said := ledger.attribute("wish")) is None:
             return False
         heard.append(said)
@@ -125,7 +125,7 @@ def test_a_driver_is_asked_until_it_hears_and_lets_go(
 
 
 @pytest.mark.parametrize(("command", "wish"), [("pause", "pause"), ("resume", None)])
-def test_a_driver_is_asked_to_pause_and_to_go_on(
+def test_pause_and_resume_send_requests_to_the_driver(
     aae: Callable[..., Any],
     settings: Settings,
     ledger: Ledger,
@@ -145,7 +145,7 @@ def test_a_driver_is_asked_to_pause_and_to_go_on(
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
-def test_who_is_not_there_cannot_be_paused(
+def test_pause_and_resume_without_a_driver_are_refused(
     aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec, command: str
 ) -> None:
     asked = aae(command, "tiny")
@@ -154,7 +154,7 @@ def test_who_is_not_there_cannot_be_paused(
     assert ledger.attribute("wish") is None
 
 
-def test_a_driver_that_does_not_let_go_in_time_is_told_of(
+def test_stop_reports_a_driver_that_exceeds_the_timeout(
     aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec
 ) -> None:
     with driven(settings, spec):
@@ -174,7 +174,7 @@ def end_all(ledger: Ledger, spec: SweepSpec) -> None:
         ledger.end(number, state, 1.0 if state == "complete" else None, None)  # type: ignore[arg-type]
 
 
-def test_failed_trials_are_queued_again_in_a_sweep_that_was_done(
+def test_retry_queues_failed_trials_of_a_complete_sweep(
     aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
 ) -> None:
     end_all(ledger, spec)
@@ -192,7 +192,7 @@ def test_failed_trials_are_queued_again_in_a_sweep_that_was_done(
     assert ledger.unfinished() == [3]
 
 
-def test_a_person_is_told_what_is_queued_again(
+def test_retry_prints_the_queued_trials(
     aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
 ) -> None:
     end_all(ledger, spec)
@@ -202,7 +202,7 @@ def test_a_person_is_told_what_is_queued_again(
     assert aae("retry").out == f"no trial of {spec.sweep_id} has failed\n"
 
 
-def test_without_failures_a_sweep_stays_done(
+def test_retry_without_failures_leaves_the_sweep_done(
     aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
 ) -> None:
     describe(ledger, spec, done="0123", state="done")
@@ -210,7 +210,7 @@ def test_without_failures_a_sweep_stays_done(
     assert aae("status", "--json").document["state"] == "done"
 
 
-def test_what_is_running_is_not_retried(
+def test_retry_refuses_a_sweep_that_is_running(
     aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec
 ) -> None:
     end_all(ledger, spec)
@@ -226,13 +226,13 @@ def test_what_is_running_is_not_retried(
 
 @pytest.fixture
 def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What `run` would have run."""
+    """The requests that `run` would have carried out."""
     found: list[Any] = []
     monkeypatch.setattr(run_commands, "_carry_out", lambda *request: found.append(request))
     return found
 
 
-def test_an_extended_sweep_goes_on_by_its_name_and_by_its_file(
+def test_run_resumes_an_extended_sweep_by_name_and_by_file(
     aae: Callable[..., Any],
     ledger: Ledger,
     spec: SweepSpec,
@@ -271,7 +271,7 @@ def test_an_extended_sweep_goes_on_by_its_name_and_by_its_file(
     "arguments",
     [[], ["--trials", 2], ["--trials", 3], ["--hours", 5], ["--trials", 5, "--hours", 1]],
 )
-def test_nothing_is_shortened(
+def test_extend_refuses_to_shorten_a_sweep(
     aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec, arguments: list[Any]
 ) -> None:
     ended = aae("extend", "tiny", *arguments)
@@ -280,7 +280,7 @@ def test_nothing_is_shortened(
     assert ledger.attribute("extended") is None
 
 
-def test_extensions_add_up(
+def test_extend_adds_to_earlier_extensions(
     aae: Callable[..., Any], settings: Settings, sweep_file: Path, carried_out: list[Any]
 ) -> None:
     limited = load_sweep(sweep_file, ["search.budget={hours: 2}"])
@@ -299,7 +299,7 @@ def test_extensions_add_up(
         ("confirm", "once it has ended, resume with: aae-sweep run"),
     ],
 )
-def test_what_is_running_is_extended_too(
+def test_extend_accepts_a_sweep_that_is_running(
     aae: Callable[..., Any],
     settings: Settings,
     ledger: Ledger,
@@ -315,7 +315,7 @@ def test_what_is_running_is_extended_too(
     assert (ledger.attribute("state"), ledger.attribute("stage")) == ("running", stage)
 
 
-def test_a_sweep_without_a_search_has_nothing_to_extend(
+def test_extend_refuses_a_sweep_without_a_search(
     aae: Callable[..., Any], settings: Settings, sweep_file: Path
 ) -> None:
     alone = load_sweep(sweep_file, ["search=null"])
@@ -328,7 +328,7 @@ def test_a_sweep_without_a_search_has_nothing_to_extend(
 # -- run, by name or detached ----------------------------------------------------------------
 
 
-def test_a_name_of_nothing_is_refused(
+def test_run_refuses_a_name_of_no_sweep(
     aae: Callable[..., Any], ledger: Ledger, sweep_file: Path
 ) -> None:
     ended = aae("run", "tinny")
@@ -363,7 +363,7 @@ def _straw_driver(monkeypatch: pytest.MonkeyPatch, spec: SweepSpec) -> None:
 
 @pytest.mark.usefixtures("_straw_driver")
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-def test_a_detached_sweep_runs_on_and_its_log_is_followed(
+def test_run_detached_keeps_running_and_logs_follow_it(
     aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec, sweep_file: Path
 ) -> None:
     ended = aae("run", sweep_file, "-d", "--set", "search.trials=4", "--json")
@@ -386,7 +386,7 @@ def test_a_detached_sweep_runs_on_and_its_log_is_followed(
 
 
 @pytest.mark.usefixtures("_straw_driver")
-def test_a_driver_that_does_not_begin_says_why(
+def test_run_detached_reports_why_the_driver_failed(
     aae: Callable[..., Any], ledger: Ledger, sweep_file: Path
 ) -> None:
     ended = aae("run", sweep_file, "-d", "--set", "seed=7")
@@ -394,7 +394,7 @@ def test_a_driver_that_does_not_begin_says_why(
     assert ended.err.endswith("there is no cluster\n")
 
 
-def test_a_sweep_never_detached_has_no_log(
+def test_logs_of_a_sweep_never_detached_are_refused(
     aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
 ) -> None:
     ended = aae("logs")

@@ -1,4 +1,4 @@
-"""An environment that does not do is told with the way out, exits with 4, and starts nothing."""
+"""Unusable environments: a message with the remedy, exit code 4, and nothing started."""
 
 import gzip
 import os
@@ -23,7 +23,7 @@ IMAGES = "train-images-idx3-ubyte"
 
 @pytest.fixture
 def mnist(tmp_path: Path) -> Path:
-    """A folder that holds four files with sound headers, and nothing behind them."""
+    """A folder of four files with valid headers and no data."""
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     for split in (MNIST.train, MNIST.test):
@@ -56,7 +56,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("command", ["train", "run", "plan"])
 @pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED.keys())
-def test_a_damaged_file_is_named(
+def test_commands_name_a_damaged_data_file(
     aae: Callable[..., Any],
     sweep_file: Path,
     mnist: Path,
@@ -76,7 +76,7 @@ def test_a_damaged_file_is_named(
 
 @pytest.mark.parametrize("command", ["train", "run", "plan"])
 @pytest.mark.usefixtures("no_network")
-def test_without_data_and_network_the_ways_out_are_named(
+def test_commands_without_data_and_network_name_the_remedies(
     aae: Callable[..., Any], sweep_file: Path, tmp_path: Path, home: Path, command: str
 ) -> None:
     ended = aae(command, sweep_file, "--set", "data.name=mnist")
@@ -87,7 +87,7 @@ def test_without_data_and_network_the_ways_out_are_named(
 
 
 @pytest.mark.parametrize(("unit", "wanted"), [("cpu", 10_000), ("gpu", 1000)])
-def test_more_than_the_machine_has_is_refused_before_ray_starts(
+def test_run_refuses_more_than_the_machine_before_ray_starts(
     aae: Callable[..., Any], sweep_file: Path, home: Path, unit: str, wanted: int
 ) -> None:
     ended = aae("run", sweep_file, "--set", f"resources.{unit}={wanted}")
@@ -100,7 +100,7 @@ def test_more_than_the_machine_has_is_refused_before_ray_starts(
 
 @pytest.mark.parametrize("name", ["AAE_HOME", "AAE_DATA"])
 @pytest.mark.parametrize("command", ["run", "train", "status"])
-def test_an_object_store_is_refused_with_where_it_belongs(
+def test_object_store_as_folder_is_refused_with_the_remedy(
     aae: Callable[..., Any],
     sweep_file: Path,
     tmp_path: Path,
@@ -120,7 +120,9 @@ def test_an_object_store_is_refused_with_where_it_belongs(
 
 
 @pytest.mark.parametrize("command", ["status", "show", "best", "export", "report", "evaluate"])
-def test_an_empty_home_says_how_to_begin(aae: Callable[..., Any], home: Path, command: str) -> None:
+def test_commands_in_an_empty_home_name_the_first_command(
+    aae: Callable[..., Any], home: Path, command: str
+) -> None:
     ended = aae(command, "--json")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
@@ -129,7 +131,7 @@ def test_an_empty_home_says_how_to_begin(aae: Callable[..., Any], home: Path, co
     assert not home.exists()
 
 
-def test_the_version_is_told(aae: Callable[..., Any]) -> None:
+def test_version_option_prints_the_version(aae: Callable[..., Any]) -> None:
     assert aae("--version").out == f"{version('aae-sweep')}\n"
 
 
@@ -141,11 +143,11 @@ def test_ls_of_an_empty_home_is_empty(aae: Callable[..., Any], home: Path) -> No
     assert not home.exists()
 
 
-def test_data_list_tells_what_is_there(aae: Callable[..., Any], mnist: Path) -> None:
+def test_data_list_reports_which_data_are_present(aae: Callable[..., Any], mnist: Path) -> None:
     sets = {described["name"]: described for described in aae("data", "list", "--json").document}
     assert sets["digits"]["present"]
     assert sets["digits"]["sizes"] == {"train": 1197, "valid": 300, "test": 300}
-    assert sets["mnist"]["present"]  # verify looks inside
+    assert sets["mnist"]["present"]  # only verify reads the contents
     assert not sets["fashion_mnist"]["present"]
     listed = aae("data", "list")
     assert [row.split()[:2] for row in listed.out.splitlines()[1:]] == [
@@ -172,7 +174,7 @@ def test_data_verify_names_each_file(aae: Callable[..., Any], mnist: Path) -> No
 
 
 @pytest.mark.usefixtures("no_network")
-def test_data_fetch_needs_no_network_for_what_is_there(aae: Callable[..., Any]) -> None:
+def test_data_fetch_needs_no_network_for_present_data(aae: Callable[..., Any]) -> None:
     assert aae("data", "fetch", "digits").code == 0
     assert aae("data", "fetch", "fashion_mnist").code == 4
     ended = aae("data", "fetch", "tfd")
@@ -187,7 +189,7 @@ def test_data_fetch_needs_no_network_for_what_is_there(aae: Callable[..., Any]) 
     assert "digits, mnist, fashion_mnist" in ended.err
 
 
-def test_ui_serves_this_home_to_this_machine(
+def test_ui_serves_the_home_on_localhost_only(
     aae: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[Any] = []
@@ -203,14 +205,14 @@ def test_ui_serves_this_home_to_this_machine(
     assert not any("sqlite" in argument for argument in command)
 
 
-def test_ui_of_a_server_is_its_address(
+def test_ui_of_a_tracking_server_prints_its_address(
     aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@mlflow:5000")
     assert aae("ui").out == "http://mlflow:5000\n"
 
 
-def test_an_unexpected_error_keeps_its_traceback(
+def test_unexpected_error_keeps_its_traceback(
     aae: Callable[..., Any], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -221,7 +223,7 @@ def test_an_unexpected_error_keeps_its_traceback(
         aae("validate", sweep_file)
 
 
-def test_an_interruption_exits_with_130(
+def test_interrupted_command_exits_with_130(
     aae: Callable[..., Any], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
@@ -253,7 +255,7 @@ def _node(**wrong: Any) -> Node:
         ("clocks", {"clock_ahead": -7.0}, "-7.0 s"),
     ],
 )
-def test_doctor_names_the_node_that_is_wrong(
+def test_doctor_names_the_node_that_fails_a_check(
     check: str, wrong: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")

@@ -1,4 +1,4 @@
-"""figures: the pictures of a checkpoint, wherever they are asked for."""
+"""The command `figures`: the pictures of a checkpoint in a given folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ def checkpoint(aae: Callable[..., Any], sweep_file: Path) -> Path:
     return Path(aae("train", sweep_file, "--json").lines[-1]["checkpoint"])
 
 
-def test_figures_are_drawn_and_named(
+def test_figures_writes_and_lists_pictures_reproducibly(
     aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "pictures"
@@ -33,7 +33,9 @@ def test_figures_are_drawn_and_named(
     assert (out / "samples.png").read_bytes() != before["samples.png"]
 
 
-def test_a_file_is_no_folder(aae: Callable[..., Any], checkpoint: Path, tmp_path: Path) -> None:
+def test_figures_refuses_a_file_as_folder(
+    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
+) -> None:
     taken = tmp_path / "taken"
     taken.touch()
     ended = aae("figures", checkpoint, "--out", taken)
@@ -41,7 +43,7 @@ def test_a_file_is_no_folder(aae: Callable[..., Any], checkpoint: Path, tmp_path
     assert "is no folder" in ended.err
 
 
-def test_a_classifier_has_no_figures(
+def test_figures_refuses_a_classifier_checkpoint(
     aae: Callable[..., Any], sweep_file: Path, tmp_path: Path
 ) -> None:
     sweep_file.write_text(
@@ -54,7 +56,7 @@ def test_a_classifier_has_no_figures(
     assert not (tmp_path / "pictures").exists()
 
 
-def test_other_data_than_the_model_saw_are_refused(
+def test_figures_refuses_data_other_than_the_training_data(
     aae: Callable[..., Any], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`train`, `plan` and `run` where a trial sees some of the labels."""
+"""The commands `train`, `plan` and `run` where a trial sees some of the labels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_training_says_which_labels_it_saw(aae: Callable[..., Any], file: Path) -> None:
+def test_train_json_lists_the_labelled_images(aae: Callable[..., Any], file: Path) -> None:
     start, *epochs, end = aae("train", file, "--seed", 3, "--evaluate", "--json").lines
     assert len(set(start["labelled_indices"])) == 100
     assert all(isinstance(index, int) for index in start["labelled_indices"])
@@ -40,13 +40,15 @@ def test_a_training_says_which_labels_it_saw(aae: Callable[..., Any], file: Path
 
 
 @pytest.mark.usefixtures("threads")
-def test_with_every_label_there_is_no_list_of_them(aae: Callable[..., Any], file: Path) -> None:
+def test_train_with_every_label_lists_none(aae: Callable[..., Any], file: Path) -> None:
     few = ("--set", "training.epochs=1", "--set", "data.labels=null")
     assert aae("train", file, *few, "--json").lines[0]["labelled_indices"] is None
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_training_is_told_to_people_too(aae: Callable[..., Any], file: Path) -> None:
+def test_train_text_counts_labelled_images_and_shows_test_error(
+    aae: Callable[..., Any], file: Path
+) -> None:
     told = aae("train", file, "--evaluate", "--set", "training.epochs=1").out
     assert told.splitlines()[0].endswith(", 100 labelled images")
     assert "\ntest/error " in told
@@ -54,7 +56,7 @@ def test_a_training_is_told_to_people_too(aae: Callable[..., Any], file: Path) -
 
 @pytest.mark.usefixtures("threads", "cluster")
 @pytest.mark.parametrize("kind", ["gmmn_ae", "gan", "classifier", "label_regularised"])
-def test_every_architecture_can_be_planned(aae: Callable[..., Any], file: Path, kind: str) -> None:
+def test_plan_accepts_every_architecture(aae: Callable[..., Any], file: Path, kind: str) -> None:
     prior = "mixture" if kind == "label_regularised" else "gaussian"
     settings = (f"model.kind={kind}", f"model.prior.kind={prior}", "model.code_dim=2")
     ended = aae("plan", file, *(f"--set={s}" for s in (*settings, "data.labels=null")), "--json")
@@ -65,7 +67,7 @@ def test_every_architecture_can_be_planned(aae: Callable[..., Any], file: Path, 
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("verb", ["run", "train", "plan"])
-def test_what_the_data_contradict_is_wrong_input(
+def test_setting_that_the_data_contradict_is_wrong_input(
     aae: Callable[..., Any], file: Path, home: Path, verb: str
 ) -> None:
     ended = aae(verb, file, "--set=data.labels=15")
@@ -75,7 +77,7 @@ def test_what_the_data_contradict_is_wrong_input(
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_class_that_only_the_test_images_have_is_refused(
+def test_train_refuses_a_class_only_in_the_test_images(
     aae: Callable[..., Any], file: Path, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(0)
@@ -89,7 +91,9 @@ def test_a_class_that_only_the_test_images_have_is_refused(
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_few_test_images_are_enough(aae: Callable[..., Any], file: Path, tmp_path: Path) -> None:
+def test_train_evaluates_on_a_few_test_images(
+    aae: Callable[..., Any], file: Path, tmp_path: Path
+) -> None:
     x = np.random.default_rng(0).random((40, 16), dtype=np.float32)
     path = tmp_path / "own.npz"
     np.savez(path, x_train=x, x_valid=x, x_test=x[:3])

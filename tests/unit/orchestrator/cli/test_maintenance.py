@@ -1,4 +1,4 @@
-"""`sync` and `gc`, on homes as dead drivers leave them."""
+"""The commands `sync` and `gc` on homes that killed drivers left."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.outbox import Spool
 
 Command = Callable[..., Any]
-NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+NOWHERE = "http://127.0.0.1:9"  # the discard port: no server listens
 NOTHING = {"runs": 0, "metrics": 0, "artifacts": 0}
 
 
@@ -33,7 +33,7 @@ def spec(sweep_file: Path) -> SweepSpec:
 
 @pytest.fixture
 def abandoned(settings: Settings, spec: SweepSpec) -> str:
-    """A sweep with one trial complete and one under way, whose driver was killed."""
+    """A sweep with one complete and one running trial, whose driver was killed."""
     sweep = spec.sweep_id
     ledger = Ledger.create(open_storage(settings), spec, "search")
     for name, value in {"spec": spec.resolved(), "name": spec.name}.items():
@@ -60,7 +60,7 @@ def abandoned(settings: Settings, spec: SweepSpec) -> str:
 
 
 def statuses(settings: Settings, sweep: str) -> list[str]:
-    """What MLflow has of the sweep, its two trials and nothing else."""
+    """Return MLflow's statuses of the sweep and its two trials, which must be the only runs."""
     client = MlflowClient(settings.tracking_uri)
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
@@ -69,7 +69,7 @@ def statuses(settings: Settings, sweep: str) -> list[str]:
         return [client.get_run(run.run_id or "").info.status for run in spool.runs(sweep)]
 
 
-def test_sync_sends_what_waits_and_ends_what_is_dead(
+def test_sync_sends_the_outbox_and_ends_killed_runs(
     aae: Command, settings: Settings, abandoned: str
 ) -> None:
     done = aae("sync", "tiny", "--json")
@@ -84,7 +84,9 @@ def test_sync_sends_what_waits_and_ends_what_is_dead(
     assert (again.code, again.out) == (0, "nothing waited\n")
 
 
-def test_sync_leaves_what_runs_as_running(aae: Command, settings: Settings, abandoned: str) -> None:
+def test_sync_leaves_runs_of_a_live_driver_running(
+    aae: Command, settings: Settings, abandoned: str
+) -> None:
     with held(settings, abandoned):
         assert aae("sync", "--json").document["killed"] == 0
     assert statuses(settings, abandoned) == ["RUNNING", "FINISHED", "RUNNING"]
@@ -94,7 +96,7 @@ def test_sync_leaves_what_runs_as_running(aae: Command, settings: Settings, aban
     assert statuses(settings, abandoned) == ["KILLED", "FINISHED", "KILLED"]
 
 
-def test_a_run_ends_when_it_was_last_heard_of_and_is_taken_up_again(
+def test_abandoned_run_ends_at_its_last_metric_and_reopens(
     settings: Settings, abandoned: str
 ) -> None:
     trial = run_key(abandoned, "search", 1)
@@ -110,7 +112,7 @@ def test_a_run_ends_when_it_was_last_heard_of_and_is_taken_up_again(
         assert (run.status, run.end_ms) == ("RUNNING", None)
 
 
-def test_without_mlflow_sync_says_what_waits(
+def test_sync_without_mlflow_reports_what_waits(
     aae: Command, abandoned: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
@@ -121,7 +123,7 @@ def test_without_mlflow_sync_says_what_waits(
 
 
 @pytest.mark.parametrize("command", ["sync", "gc"])
-def test_a_sweep_that_is_not_there_is_a_wrong_name(
+def test_sync_and_gc_refuse_an_unknown_sweep(
     aae: Command, home: Path, abandoned: str, command: str
 ) -> None:
     done = aae(command, "other")
@@ -132,7 +134,7 @@ def test_a_sweep_that_is_not_there_is_a_wrong_name(
 @pytest.mark.parametrize(
     ("command", "told"), [("sync", "nothing waited\n"), ("gc", "nothing to remove\n")]
 )
-def test_before_the_first_sweep_there_is_nothing_to_do(
+def test_sync_and_gc_before_the_first_sweep_do_nothing(
     aae: Command, home: Path, command: str, told: str
 ) -> None:
     done = aae(command)
@@ -140,7 +142,9 @@ def test_before_the_first_sweep_there_is_nothing_to_do(
     assert not home.exists()
 
 
-def test_gc_says_what_it_freed(aae: Command, settings: Settings, abandoned: str) -> None:
+def test_gc_prints_the_freed_folders_and_sizes(
+    aae: Command, settings: Settings, abandoned: str
+) -> None:
     (settings.home / "parzen" / "1a.unfinished").mkdir(parents=True)
     assert aae("gc", "--dry-run").out == (
         f"{abandoned}: 3 folders, 6 kB would be freed\n"
@@ -152,7 +156,9 @@ def test_gc_says_what_it_freed(aae: Command, settings: Settings, abandoned: str)
     assert aae("gc").out == "nothing to remove\n"
 
 
-def test_gc_lists_folders_for_programs(aae: Command, settings: Settings, abandoned: str) -> None:
+def test_gc_json_lists_the_removed_folders(
+    aae: Command, settings: Settings, abandoned: str
+) -> None:
     trials = settings.sweep_folder(abandoned) / "trials"
     done = aae("gc", "--json")
     assert done.document == {
@@ -173,12 +179,12 @@ def test_gc_lists_folders_for_programs(aae: Command, settings: Settings, abandon
     }
 
 
-def test_what_was_cleaned_is_shown_as_before(aae: Command, abandoned: str) -> None:
+def test_gc_changes_no_output_of_show_and_best(aae: Command, abandoned: str) -> None:
     commands = [("show", "tiny", "--json"), ("show", "tiny", "0", "--json"), ("best", "--json")]
     before = [aae(*command).document for command in commands]
     aae("gc")
     after = [aae(*command).document for command in commands]
-    for documents in (before, after):  # time goes on for the one under way
+    for documents in (before, after):  # the time of the running trial advances
         for trial in documents[0]["trials"]:
             del trial["seconds"]
     assert after == before
@@ -188,5 +194,5 @@ def test_what_was_cleaned_is_shown_as_before(aae: Command, abandoned: str) -> No
 @pytest.mark.parametrize(
     ("size", "words"), [(0, "0 bytes"), (999_400, "999 kB"), (999_999, "1 MB"), (12e12, "12 TB")]
 )
-def test_sizes_are_told_in_human_units(size: float, words: str) -> None:
+def test_sizes_are_printed_in_readable_units(size: float, words: str) -> None:
     assert _size(size) == words

@@ -1,4 +1,4 @@
-"""train, and what is done with its checkpoint: sample, encode, parzen."""
+"""The command `train`, and the commands on its checkpoint: sample, encode, parzen."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def arrays(tmp_path: Path) -> Callable[..., Path]:
 
 
 def brute_force(samples: np.ndarray, x: np.ndarray, sigma: float) -> np.ndarray:
-    """log p(x) of an isotropic Gaussian on every sample, as written in the books."""
+    """Return log p(x) under an isotropic Gaussian on every sample, by the textbook formula."""
     squares = ((x[:, None].astype(float) - samples[None].astype(float)) ** 2).sum(-1)
     n, dim = samples.shape
     norm = math.log(n) + dim * math.log(sigma * math.sqrt(2 * math.pi))
@@ -48,7 +48,7 @@ def metrics(ended: Any) -> list[dict[str, float]]:
 # -- train -----------------------------------------------------------------------------------
 
 
-def test_train_tells_start_epochs_and_end(
+def test_train_json_reports_start_epochs_and_end(
     aae: Callable[..., Any], sweep_file: Path, home: Path
 ) -> None:
     ended = aae("train", sweep_file, "--seed", 5, "--threads", 1, "--json")
@@ -68,7 +68,7 @@ def test_train_tells_start_epochs_and_end(
     assert not any(name.startswith("test/") for found in metrics(ended) for name in found)
 
 
-def test_the_seed_alone_decides_the_numbers(aae: Callable[..., Any], sweep_file: Path) -> None:
+def test_train_metrics_depend_only_on_the_seed(aae: Callable[..., Any], sweep_file: Path) -> None:
     first, again, other = (
         metrics(aae("train", sweep_file, "--json", "--threads", 1, "--seed", seed))
         for seed in (1, 1, 2)
@@ -77,7 +77,9 @@ def test_the_seed_alone_decides_the_numbers(aae: Callable[..., Any], sweep_file:
     assert first != other
 
 
-def test_only_evaluate_opens_the_test_split(aae: Callable[..., Any], sweep_file: Path) -> None:
+def test_train_reports_test_metrics_only_with_evaluate(
+    aae: Callable[..., Any], sweep_file: Path
+) -> None:
     plain = metrics(aae("train", sweep_file, "--json"))
     *epochs, end = metrics(aae("train", sweep_file, "--json", "--evaluate"))
     assert epochs == plain[:-1]
@@ -86,7 +88,7 @@ def test_only_evaluate_opens_the_test_split(aae: Callable[..., Any], sweep_file:
     assert {k: v for k, v in end.items() if k not in tested} == plain[-1]
 
 
-def test_a_diverged_model_is_a_result(aae: Callable[..., Any], sweep_file: Path) -> None:
+def test_train_of_a_diverged_model_exits_with_0(aae: Callable[..., Any], sweep_file: Path) -> None:
     ended = aae(
         "train", sweep_file, "--json", "--set", "training.reconstruction={optimizer: sgd, lr: 1e38}"
     )
@@ -98,7 +100,9 @@ def test_a_diverged_model_is_a_result(aae: Callable[..., Any], sweep_file: Path)
     assert "not finite" in end["reason"]
 
 
-def test_train_speaks_to_people_too(aae: Callable[..., Any], sweep_file: Path) -> None:
+def test_train_text_shows_epochs_metrics_and_checkpoint(
+    aae: Callable[..., Any], sweep_file: Path
+) -> None:
     shown = aae("train", sweep_file, "--evaluate", "--seed", 3).out.splitlines()
     assert shown[0].startswith("seed 3 on ")
     assert [line.split()[:2] for line in shown[1:3]] == [["epoch", "1"], ["epoch", "2"]]
@@ -108,7 +112,7 @@ def test_train_speaks_to_people_too(aae: Callable[..., Any], sweep_file: Path) -
 
 
 @pytest.mark.usefixtures("cluster")
-def test_plan_bounds_what_each_stage_costs(aae: Callable[..., Any], sweep_file: Path) -> None:
+def test_plan_bounds_the_cost_of_each_stage(aae: Callable[..., Any], sweep_file: Path) -> None:
     document = aae("plan", sweep_file, "--json", "--set", "search.budget.hours=10").document
     assert (document["trials"], document["confirmations"], document["epochs"]) == (3, 4, 14)
     assert 0 < document["seconds"] <= 14 * document["epoch_seconds"]
@@ -127,7 +131,7 @@ def test_plan_bounds_what_each_stage_costs(aae: Callable[..., Any], sweep_file: 
 
 
 @pytest.mark.usefixtures("cluster")
-def test_plan_tells_people_of_each_stage_and_of_a_budget_that_is_too_small(
+def test_plan_text_shows_each_stage_and_a_too_small_budget(
     aae: Callable[..., Any], sweep_file: Path
 ) -> None:
     many = ("--set", "search.trials=10000", "--set", "search.budget.hours=1e-9")
@@ -146,7 +150,7 @@ def test_plan_tells_people_of_each_stage_and_of_a_budget_that_is_too_small(
 # -- sample and encode -----------------------------------------------------------------------
 
 
-def test_samples_are_pixels_and_come_back(
+def test_sample_writes_pixels_that_the_seed_reproduces(
     aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
 ) -> None:
     def draw(name: str, seed: int, n: int = 10_007) -> np.ndarray:
@@ -165,7 +169,7 @@ def test_samples_are_pixels_and_come_back(
     assert not np.array_equal(first, draw("other", 2))
 
 
-def test_codes_are_one_per_image(
+def test_encode_writes_one_code_per_image(
     aae: Callable[..., Any], checkpoint: Path, tmp_path: Path, arrays: Callable[..., Path]
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 64), dtype=np.uint8)
@@ -186,7 +190,7 @@ def test_codes_are_one_per_image(
 
 
 @pytest.mark.parametrize("name", ["nothing/here", "nothing"])
-def test_a_model_that_is_not_there_is_named(
+def test_sample_and_encode_refuse_a_missing_model(
     aae: Callable[..., Any], tmp_path: Path, arrays: Callable[..., Path], name: str
 ) -> None:
     out = ("--out", tmp_path / "out.npy")
@@ -200,7 +204,7 @@ def test_a_model_that_is_not_there_is_named(
     assert not (tmp_path / "out.npy").exists()
 
 
-def test_a_damaged_checkpoint_is_named(
+def test_sample_names_a_damaged_checkpoint(
     aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
 ) -> None:
     (checkpoint / "tensors.safetensors").write_bytes(b"torn")
@@ -209,7 +213,7 @@ def test_a_damaged_checkpoint_is_named(
     assert str(checkpoint) in ended.err
 
 
-def test_arrays_go_to_npy_files_alone(
+def test_sample_writes_only_npy_files_in_existing_folders(
     aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
 ) -> None:
     for out in (tmp_path / "x.png", tmp_path / "missing" / "x.npy"):
@@ -220,7 +224,7 @@ def test_arrays_go_to_npy_files_alone(
 # -- parzen ----------------------------------------------------------------------------------
 
 
-def test_parzen_is_the_formula(
+def test_parzen_equals_the_brute_force_formula(
     aae: Callable[..., Any], arrays: Callable[..., Path], tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -247,7 +251,7 @@ def test_parzen_is_the_formula(
     assert {"sigma_at_edge", "blocks_repeated", "pairs_scored", "seconds"} <= chosen.keys()
 
 
-def test_what_was_scored_costs_nothing(
+def test_parzen_reuses_the_score_of_known_samples(
     aae: Callable[..., Any], arrays: Callable[..., Path], tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -264,7 +268,7 @@ def test_what_was_scored_costs_nothing(
     assert "scored before" not in other.err
 
 
-def test_values_that_are_no_pixels_are_told(
+def test_parzen_notes_values_that_are_no_pixels(
     aae: Callable[..., Any], arrays: Callable[..., Path]
 ) -> None:
     inside, outside = np.full((9, 6), 0.5), np.linspace(-0.25, 1.5, 54).reshape(9, 6)
@@ -274,7 +278,7 @@ def test_values_that_are_no_pixels_are_told(
         assert ended.err == f"note: {what}: from -0.25 to 1.5, not in [0, 1]; scored as they are\n"
 
 
-def test_a_checkpoint_is_scored_by_its_draws(
+def test_parzen_scores_a_checkpoint_by_its_samples(
     aae: Callable[..., Any], checkpoint: Path, arrays: Callable[..., Path]
 ) -> None:
     test = np.random.default_rng(0).random((20, 64))
@@ -291,7 +295,9 @@ def test_a_checkpoint_is_scored_by_its_draws(
     assert (refused.code, refused.err) == (2, "-n 5: s.npy has its own number of samples\n")
 
 
-def test_parzen_scales_bytes(aae: Callable[..., Any], arrays: Callable[..., Path]) -> None:
+def test_parzen_scales_bytes_to_unit_interval(
+    aae: Callable[..., Any], arrays: Callable[..., Path]
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 6), dtype=np.uint8)
     found = [
         aae(
@@ -327,7 +333,7 @@ def test_parzen_scales_bytes(aae: Callable[..., Any], arrays: Callable[..., Path
         ("good", "missing", 1, 4, "missing.npy: cannot be read: No such file"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(
+def test_parzen_refuses_input_that_cannot_be_scored(
     aae: Callable[..., Any],
     arrays: Callable[..., Path],
     tmp_path: Path,
@@ -352,7 +358,7 @@ def test_what_cannot_be_scored_is_refused(
     assert words in ended.err
 
 
-def test_per_point_must_have_a_place(
+def test_parzen_per_point_needs_an_existing_folder(
     aae: Callable[..., Any], arrays: Callable[..., Path], tmp_path: Path
 ) -> None:
     x = arrays("x", np.zeros((3, 2)))
@@ -362,7 +368,7 @@ def test_per_point_must_have_a_place(
     assert str(out) in ended.err
 
 
-def test_drawn_samples_score_as_training_said(
+def test_parzen_of_drawn_samples_agrees_with_training(
     aae: Callable[..., Any], sweep_file: Path, arrays: Callable[..., Path], tmp_path: Path
 ) -> None:
     end = aae("train", sweep_file, "--json", "--evaluate").lines[-1]

@@ -1,4 +1,4 @@
-"""What is told of a running sweep, on a terminal and elsewhere."""
+"""Output of a running sweep, on a terminal and elsewhere."""
 
 import math
 import re
@@ -48,7 +48,7 @@ def standing(clock: Clock) -> Standing:
 
 @pytest.fixture
 def start(spec: SweepSpec) -> Callable[..., Assignment]:
-    """Of one configuration where `std` is the same."""
+    """Assignments that share a configuration where `std` is the same."""
 
     def start(number: int, seed: int = 0, std: float = 1.0, stage: Stage = "search") -> Assignment:
         return Assignment(stage, number, 1, spec.trial_config({"model.prior.std": std}, seed), None)
@@ -76,7 +76,7 @@ def drawn(panel: Panel) -> list[str]:
     return printed(sheet)
 
 
-def test_each_end_is_one_aligned_line(
+def test_lines_print_each_end_as_one_aligned_line(
     standing: Standing, clock: Clock, start: Callable[..., Assignment]
 ) -> None:
     out = console()
@@ -103,10 +103,10 @@ def test_each_end_is_one_aligned_line(
     ]
 
 
-def test_the_best_of_a_confirmation_is_a_mean_with_its_error(
+def test_standing_best_of_confirm_is_a_mean_with_error(
     standing: Standing, start: Callable[..., Assignment]
 ) -> None:
-    """Never the luckiest seed."""
+    """Test against the luckiest seed, which must not be the best."""
     lines = Lines(standing, console())
     lines.stage_began("confirm", 5, ())
     runs = [(0, 7, 1.0, 10.0), (1, 9, 1.0, 14.0), (2, 7, 5.0, 11.0), (3, 9, 5.0, 11.5)]
@@ -117,7 +117,9 @@ def test_the_best_of_a_confirmation_is_a_mean_with_its_error(
     assert standing.best == "12.0 ± 2.0 (2 seeds)"
 
 
-def test_less_is_better_where_it_is(clock: Clock, start: Callable[..., Assignment]) -> None:
+def test_standing_best_of_a_minimised_objective_is_the_lowest(
+    clock: Clock, start: Callable[..., Assignment]
+) -> None:
     lines = Lines(Standing("val/recon", "minimize"), console())
     lines.stage_began("search", 2, ())
     for number_, value in ((0, 3.0), (1, 2.0)):
@@ -128,7 +130,7 @@ def test_less_is_better_where_it_is(clock: Clock, start: Callable[..., Assignmen
     assert lines.standing.best == "2 (trial 1)"
 
 
-def test_a_resumed_stage_knows_what_was_done(standing: Standing) -> None:
+def test_standing_of_a_resumed_stage_counts_done_trials(standing: Standing) -> None:
     def known(number: int, state: str, value: float) -> RunRecord:
         return RunRecord(number, "search", state, 0, f"h{number}", {}, metrics={METRIC: value})  # type: ignore[arg-type]
 
@@ -141,7 +143,7 @@ def test_a_resumed_stage_knows_what_was_done(standing: Standing) -> None:
     assert standing.left is None
 
 
-def test_the_time_left_counts_epochs_under_way(
+def test_standing_time_left_counts_epochs_of_running_trials(
     standing: Standing, clock: Clock, start: Callable[..., Assignment]
 ) -> None:
     standing.stage_began("search", 2, ())
@@ -169,7 +171,7 @@ def test_panel_keeps_the_last_validated_value_through_epochs_without_one(
     assert "24.5" in row
 
 
-def test_the_panel_shows_how_all_stands_and_what_runs(
+def test_panel_shows_progress_best_and_running_trials(
     standing: Standing, clock: Clock, start: Callable[..., Assignment]
 ) -> None:
     live = Panel(standing, console(), "tiny-1234")
@@ -203,11 +205,11 @@ def test_the_panel_shows_how_all_stands_and_what_runs(
         (list(range(100)), "▁▁▂▂▂▃▃▄▄▄▅▅▅▆▆▇▇▇██"),
     ],
 )
-def test_a_sparkline_spans_its_values(values: list[float], drawn: str) -> None:
+def test_sparkline_spans_the_range_of_its_values(values: list[float], drawn: str) -> None:
     assert sparkline(values) == drawn
 
 
-def test_the_panel_shows_the_evaluation(standing: Standing, clock: Clock) -> None:
+def test_panel_shows_progress_of_the_evaluation(standing: Standing, clock: Clock) -> None:
     out = console()
     live = Panel(standing, out, "tiny-1234")
     live.stage_began("evaluate", 1, ())
@@ -224,7 +226,7 @@ def test_the_panel_shows_the_evaluation(standing: Standing, clock: Clock) -> Non
     assert printed(out) == ["evaluate: 1 model", "evaluate  confirm-0: 1,000 samples scored"]
 
 
-def test_lines_above_the_panel_stay_whole(
+def test_panel_keeps_the_lines_above_whole(
     standing: Standing, start: Callable[..., Assignment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(panel, "_TICK_SECONDS", 0.001)
@@ -239,7 +241,7 @@ def test_lines_above_the_panel_stay_whole(
     assert sum(line.endswith("no reason [bold]") for line in shown) == 50
 
 
-def test_without_a_terminal_there_are_lines(
+def test_watching_without_a_terminal_prints_lines(
     spec: SweepSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with watching(spec) as observer:
@@ -259,7 +261,9 @@ def test_without_a_terminal_there_are_lines(
         (5.0, 0.0, "5"),
     ],
 )
-def test_numbers_end_with_their_error(value: float | None, error: float | None, shown: str) -> None:
+def test_numbers_are_rounded_to_their_error(
+    value: float | None, error: float | None, shown: str
+) -> None:
     assert number(value, error) == shown
 
 
@@ -274,16 +278,16 @@ def test_numbers_end_with_their_error(value: float | None, error: float | None, 
         (7320, "2 h 02 min"),
     ],
 )
-def test_durations_are_read_at_a_glance(seconds: float | None, shown: str) -> None:
+def test_durations_are_printed_in_readable_units(seconds: float | None, shown: str) -> None:
     assert duration(seconds) == shown
 
 
-def test_settings_are_short() -> None:
+def test_settings_are_printed_in_short_form() -> None:
     assert setting("model.prior.std", 2.1534) == "prior.std 2.15"
     assert setting("training.schedule.kind", "step") == "schedule.kind step"
 
 
-def test_standing_control_never_leads(standing: Standing, spec: SweepSpec) -> None:
+def test_standing_control_is_never_the_best(standing: Standing, spec: SweepSpec) -> None:
     standing.baseline = spec.baseline_hash
     standing.stage_began("confirm", 2, ())
     control = Assignment("confirm", 0, 1, spec.trial_config({}, 1), None)

@@ -1,4 +1,4 @@
-"""reproduce: trials as a sweep records them in a real MLflow, trained again."""
+"""The command `reproduce`: trials that a sweep recorded in a real MLflow, trained again."""
 
 import json
 import shutil
@@ -34,14 +34,14 @@ EPOCHS = 3
 
 
 class Nobody:
-    """An observer who looks away."""
+    """An observer that ignores every event."""
 
     def __getattr__(self, _: str) -> Any:
         return lambda *_: None
 
 
 class Home:
-    """Holds what the tests' sweeps left behind, and MLflow's view of it."""
+    """The home of the tests' sweeps, and MLflow's view of the home."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings.from_environment({"AAE_HOME": str(folder / "home")})
@@ -49,7 +49,7 @@ class Home:
         self.client = MlflowClient(self.settings.tracking_uri)
 
     def run_id(self, trial: str) -> str:
-        """Of `sweep/stage-number`."""
+        """Return the run id of the trial `sweep/stage-number`."""
         sweep, _, name = trial.partition("/")
         reader = History(self.settings)
         trials = reader.trials(reader.resolve(sweep))
@@ -60,7 +60,7 @@ class Home:
         return Path(uri.removeprefix("file://")) / "config.json"
 
     def alter_metrics(self, statement: str, trial: str) -> None:
-        """Behind MLflow's back: `statement` ends in a WHERE to which the run is added."""
+        """Change MLflow's database directly: the run is added to the WHERE of `statement`."""
         with sqlite3.connect(self.settings.home / "mlflow.db") as database:
             changed = database.execute(f"{statement} AND run_uuid = ?", [self.run_id(trial)])
             assert changed.rowcount == 1
@@ -69,9 +69,9 @@ class Home:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """Two sweeps, as their driver records them: of the digits, and of somebody's images."""
+    """Two sweeps as their driver records them: one on digits, one on a file of images."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as resources.cpu says
+    torch.set_num_threads(1)  # as in resources.cpu
     home = Home(tmp_path_factory.mktemp("recorded"))
     write_images(home.images, seed=0)
     with driver(home, "tiny", {"name": "digits"}) as sweep:
@@ -84,7 +84,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     with driver(home, "own", {"name": "arrays", "path": str(home.images)}) as sweep:
         carry_out(sweep, "search", "complete")
         send(sweep)
-        carry_out(sweep, "search", "complete")  # now MLflow is away
+        carry_out(sweep, "search", "complete")  # not sent to MLflow
     yield home
     torch.set_num_threads(before)
 
@@ -114,7 +114,7 @@ def driver(home: Home, name: str, data: dict[str, Any]) -> Iterator[Sweep]:
 
 
 def carry_out(sweep: Sweep, stage: Stage, end: TrialState, epochs: int = EPOCHS) -> None:
-    """Train the stage's next trial, and tell the recorder as a stage's driver does."""
+    """Train the stage's next trial, and record the trial as a stage's driver does."""
     recorder, ledger, reason = Recorder(sweep), sweep.ledger(stage), None
     assignment = ledger.ask(sweep.spec) if stage == "search" else ledger.pop(sweep.spec)
     assert assignment is not None
@@ -150,7 +150,7 @@ def write_images(path: Path, seed: int) -> None:
 def reproduce(
     recorded: Home, aae: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
-    """The command, where the sweeps were recorded."""
+    """The command, run in the home of the recorded sweeps."""
     monkeypatch.setenv("AAE_HOME", str(recorded.settings.home))
     return lambda *arguments: aae("reproduce", *arguments)
 
@@ -159,7 +159,9 @@ def reproduce(
 
 
 @pytest.mark.parametrize("name", ["tiny/search-0", "tiny/0", "tiny/search-0000"])
-def test_a_complete_trial_is_identical(name: str, reproduce: Callable[..., Any]) -> None:
+def test_reproduce_of_a_complete_trial_is_identical(
+    name: str, reproduce: Callable[..., Any]
+) -> None:
     ended = reproduce(name, "--json")
     assert ended.code == 0, ended.err
     found = ended.document
@@ -172,10 +174,10 @@ def test_a_complete_trial_is_identical(name: str, reproduce: Callable[..., Any])
     assert "epoch 3  identical" in ended.err
 
 
-def test_mlflow_alone_suffices(
+def test_reproduce_needs_no_record_but_mlflows(
     recorded: Home, aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a home that knows no sweep."""
+    """Run in a home without sweeps."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", recorded.settings.tracking_uri)
     ended = aae("reproduce", recorded.run_id("tiny/search-0"))
     assert ended.code == 0, ended.err
@@ -183,12 +185,12 @@ def test_mlflow_alone_suffices(
     assert "recorded" not in ended.out
 
 
-def test_a_pruned_trial_is_compared_as_far_as_it_went(reproduce: Callable[..., Any]) -> None:
+def test_reproduce_of_a_pruned_trial_compares_its_epochs(reproduce: Callable[..., Any]) -> None:
     found = reproduce("tiny/search-1", "--json").document
     assert (found["identical"], found["epochs"], found["not_compared"]) == (True, 2, [])
 
 
-def test_what_evaluate_has_added_is_left_to_it(
+def test_reproduce_does_not_compare_metrics_of_evaluate(
     recorded: Home, reproduce: Callable[..., Any]
 ) -> None:
     recorded.client.log_metric(recorded.run_id("tiny/search-1"), "test/recon", 1.0, step=2)
@@ -197,7 +199,9 @@ def test_what_evaluate_has_added_is_left_to_it(
     assert "not compared, for training does not make it: test/recon" in ended.out
 
 
-def test_a_diverged_trial_diverges_again(recorded: Home, reproduce: Callable[..., Any]) -> None:
+def test_reproduce_of_a_diverged_trial_diverges_again(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
     ended = reproduce("tiny/confirm-0")
     assert ended.code == 0, ended.err
     assert "diverges as it did" in ended.out
@@ -209,7 +213,7 @@ def test_a_diverged_trial_diverges_again(recorded: Home, reproduce: Callable[...
     assert "did not diverge when recorded, here it diverged (" in ended.out
 
 
-def test_other_conditions_are_told_though_they_have_no_effect(
+def test_reproduce_reports_other_conditions_without_effect(
     recorded: Home, reproduce: Callable[..., Any]
 ) -> None:
     run = recorded.run_id("tiny/search-0")
@@ -231,7 +235,7 @@ def test_other_conditions_are_told_though_they_have_no_effect(
     assert "not recorded" in shown
 
 
-def test_it_trains_with_the_recorded_number_of_threads(
+def test_reproduce_trains_with_the_recorded_number_of_threads(
     recorded: Home, reproduce: Callable[..., Any]
 ) -> None:
     run = recorded.run_id("tiny/search-0")
@@ -247,7 +251,7 @@ def test_it_trains_with_the_recorded_number_of_threads(
 # -- not identical ---------------------------------------------------------------------------
 
 
-def test_a_changed_configuration_differs_and_is_named(
+def test_reproduce_names_a_changed_setting_and_the_differences(
     recorded: Home, reproduce: Callable[..., Any]
 ) -> None:
     file = recorded.config_file("tiny/search-0")
@@ -270,7 +274,9 @@ def test_a_changed_configuration_differs_and_is_named(
     assert "epoch 1  differs in " in told.err
 
 
-def test_one_value_that_differs_is_found(recorded: Home, reproduce: Callable[..., Any]) -> None:
+def test_reproduce_finds_one_value_that_differs(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
     where = "WHERE key = 'val/recon' AND step = 2"
     recorded.alter_metrics(f"UPDATE metrics SET value = value + 1.5 {where}", "tiny/search-0")
     ended, told = reproduce("tiny/search-0", "--json"), reproduce("tiny/search-0")
@@ -285,8 +291,10 @@ def test_one_value_that_differs_is_found(recorded: Home, reproduce: Callable[...
     assert "are as they were recorded" in told.out
 
 
-def test_a_gap_in_the_record_is_a_difference(recorded: Home, reproduce: Callable[..., Any]) -> None:
-    """Last of those on this trial, which stays so."""
+def test_reproduce_counts_a_gap_in_the_record_as_difference(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
+    """Run last of the tests on this trial, because its record stays changed."""
     statement = "DELETE FROM metrics WHERE key = 'train/recon' AND step = 2"
     recorded.alter_metrics(statement, "tiny/search-0")
     ended = reproduce("tiny/search-0", "--json")
@@ -299,7 +307,7 @@ def test_a_gap_in_the_record_is_a_difference(recorded: Home, reproduce: Callable
 # -- the data --------------------------------------------------------------------------------
 
 
-def test_other_data_are_refused_before_training(
+def test_reproduce_refuses_other_data_before_training(
     recorded: Home, reproduce: Callable[..., Any]
 ) -> None:
     assert reproduce("own/search-0").code == 0
@@ -312,7 +320,7 @@ def test_other_data_are_refused_before_training(
     assert refused.out == ""
 
 
-def test_data_that_have_moved_are_found_where_one_says(
+def test_reproduce_reads_moved_data_from_the_given_path(
     recorded: Home, reproduce: Callable[..., Any], tmp_path: Path
 ) -> None:
     moved = Path(shutil.move(recorded.images, tmp_path / "elsewhere.npz"))
@@ -343,7 +351,7 @@ def test_data_that_have_moved_are_found_where_one_says(
         ("own/search-1", 4, "send it: aae-sweep sync"),
     ],
 )
-def test_what_is_not_there_is_told(
+def test_reproduce_refuses_what_has_no_record(
     name: str, code: int, message: str, reproduce: Callable[..., Any]
 ) -> None:
     ended = reproduce(name)
@@ -351,7 +359,9 @@ def test_what_is_not_there_is_told(
     assert message in ended.err
 
 
-def test_a_sweeps_own_run_is_no_trial(recorded: Home, reproduce: Callable[..., Any]) -> None:
+def test_reproduce_refuses_the_run_of_a_sweep(
+    recorded: Home, reproduce: Callable[..., Any]
+) -> None:
     reader = History(recorded.settings)
     parent = reader.status(reader.resolve("tiny"))["mlflow"]["run_id"]
     ended = reproduce(parent)
@@ -359,7 +369,7 @@ def test_a_sweeps_own_run_is_no_trial(recorded: Home, reproduce: Callable[..., A
     assert "is no trial of a sweep" in ended.err
 
 
-def test_a_run_without_its_configuration_is_told(
+def test_reproduce_refuses_a_run_without_readable_configuration(
     recorded: Home, reproduce: Callable[..., Any]
 ) -> None:
     file = recorded.config_file("tiny/search-1")

@@ -10,7 +10,7 @@ from orchestrator.cli.run import _draining
 
 
 class Interrupted(io.RawIOBase):
-    """A SIGTERM comes in the middle of the first line that is written."""
+    """A stream that sends SIGTERM in the middle of the first written line."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -25,7 +25,7 @@ class Interrupted(io.RawIOBase):
         return len(line)
 
 
-def test_a_signal_in_the_middle_of_a_line_is_heard_and_answered(
+def test_sigterm_in_the_middle_of_a_line_starts_a_drain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = Interrupted()

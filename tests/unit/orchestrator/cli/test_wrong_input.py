@@ -1,4 +1,4 @@
-"""Whatever is wrong is told in the author's words, exits with 2, and starts nothing."""
+"""Wrong input: a message in the author's words, exit code 2, and nothing started."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 
 COMMANDS = ("validate", "plan", "train", "run")
 
-# what is wrong: (the sound text, the wrong one), path and line of the problem, words of the message
+# mistake: (valid text, wrong text), path and line of the problem, words of the message
 WRONG = {
     "unknown key": (("epochs:", "epoch:"), "training.epoch", 5, "did you mean `epochs`?"),
     "wrong type": (("trials: 3", "trials: many"), "search.trials", 9, "not 'many'"),
@@ -30,7 +30,7 @@ WRONG = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_file_is_refused_with_its_line(
+def test_commands_refuse_a_wrong_file_with_its_line(
     aae: Callable[..., Any], sweep_file: Path, home: Path, command: str, wrong: Any
 ) -> None:
     (sound, broken), path, line, words = wrong
@@ -43,7 +43,7 @@ def test_a_wrong_file_is_refused_with_its_line(
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
-def test_validate_tells_programs_the_same(
+def test_validate_json_reports_the_same_problem(
     aae: Callable[..., Any], sweep_file: Path, wrong: Any
 ) -> None:
     (sound, broken), path, line, words = wrong
@@ -57,7 +57,7 @@ def test_validate_tells_programs_the_same(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_all_problems_are_told_together(
+def test_commands_report_all_problems_together(
     aae: Callable[..., Any], sweep_file: Path, command: str
 ) -> None:
     text = sweep_file.read_text().replace("trials: 3", "trials: 0").replace("digits", "mnits")
@@ -82,7 +82,7 @@ def test_all_problems_are_told_together(
         ("name.deeper=3", "is no mapping"),
     ],
 )
-def test_a_wrong_override_is_named(
+def test_commands_name_a_wrong_override(
     aae: Callable[..., Any], sweep_file: Path, home: Path, command: str, override: str, words: str
 ) -> None:
     ended = aae(command, sweep_file, "--set", override)
@@ -93,7 +93,7 @@ def test_a_wrong_override_is_named(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_missing_file_is_named(
+def test_commands_name_a_missing_file(
     aae: Callable[..., Any], tmp_path: Path, home: Path, command: str
 ) -> None:
     ended = aae(command, tmp_path / "missing.yaml")
@@ -102,7 +102,9 @@ def test_a_missing_file_is_named(
     assert not home.exists()
 
 
-def test_a_sound_file_is_called_so(aae: Callable[..., Any], sweep_file: Path, home: Path) -> None:
+def test_validate_accepts_a_valid_file(
+    aae: Callable[..., Any], sweep_file: Path, home: Path
+) -> None:
     ended = aae("validate", sweep_file, "--json", "--set", "training.epochs=5")
     assert ended.code == 0
     assert ended.document["ok"] is True
@@ -111,7 +113,9 @@ def test_a_sound_file_is_called_so(aae: Callable[..., Any], sweep_file: Path, ho
     assert not home.exists()
 
 
-def test_what_is_odd_is_noted_beside_the_data(aae: Callable[..., Any], sweep_file: Path) -> None:
+def test_validate_writes_notes_to_stderr_beside_json(
+    aae: Callable[..., Any], sweep_file: Path
+) -> None:
     pruner = "search.pruner={kind: median, grace_epochs: 50}"
     ended = aae("validate", sweep_file, "--json", "--set", pruner)
     assert ended.code == 0

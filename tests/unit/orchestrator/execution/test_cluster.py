@@ -1,11 +1,11 @@
-"""Ray's start and end leave a SIGTERM to whoever connects."""
+"""SIGTERM during Ray's start and end reaches the handler of the connecting process."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-# Of a process of its own: a test runner's fault handler has a stack for signals that is too small
-# for a storm of them on a processor with large registers.
+# Run in a separate process: the signal stack of a test runner's fault handler is too small for a
+# storm of signals on a processor with large registers.
 STORM = """
 import os, signal, sys, threading, time
 from orchestrator.execution import cluster
@@ -35,7 +35,7 @@ print("alive")
 """
 
 
-def test_sigterm_during_ray_start_and_afterwards_reaches_the_process_own_handler(
+def test_sigterm_during_and_after_ray_start_reaches_own_handler(
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-c", STORM, str(tmp_path / "home")]

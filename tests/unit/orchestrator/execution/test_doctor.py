@@ -7,7 +7,7 @@ from orchestrator.settings import Settings
 
 
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # Ray's own
-def test_a_node_tells_what_it_runs_and_reaches(tmp_path: Path) -> None:
+def test_doctor_examines_versions_storage_clock_and_tracking_of_a_node(tmp_path: Path) -> None:
     nobody = "http://127.0.0.1:9"
     settings = Settings.from_environment(
         {"AAE_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": nobody}

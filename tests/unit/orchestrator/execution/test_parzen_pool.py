@@ -1,4 +1,4 @@
-"""The job gives the bits of the in-process runner, whoever computes and whoever dies."""
+"""Parzen jobs: the bits of the in-process runner for any number of actors and after any kill."""
 
 import os
 import signal
@@ -71,7 +71,7 @@ def in_process_result(samples: ArrayFile) -> ParzenResult:
 
 @dataclass
 class Deadly:
-    """Kills the process that asks for block 2, `lives` times over."""
+    """A source that kills the process requesting block 2, `lives` times."""
 
     source: SampleSource
     folder: Path
@@ -99,8 +99,8 @@ def same_figures(got: ParzenResult, want: ParzenResult) -> bool:
     return documents[0] == documents[1] and got.curve == want.curve and same_points
 
 
-@pytest.mark.parametrize("actors", [1, 2, 3])  # 3 is more than there are CPUs
-def test_any_number_of_actors_gives_the_same_bits(
+@pytest.mark.parametrize("actors", [1, 2, 3])  # 3 exceeds the number of CPUs
+def test_parzen_same_bits_for_any_actor_count(
     actors: int, samples: ArrayFile, in_process_result: ParzenResult
 ) -> None:
     seen: list[tuple[int, int]] = []
@@ -117,7 +117,7 @@ def test_any_number_of_actors_gives_the_same_bits(
     assert seen == [(done, 5) for done in range(1, 6)]
 
 
-def test_a_killed_actor_costs_one_block(
+def test_parzen_killed_actor_costs_one_block(
     tmp_path: Path, samples: ArrayFile, in_process_result: ParzenResult
 ) -> None:
     deadly = Deadly(samples.open(), tmp_path, lives=1)
@@ -126,23 +126,23 @@ def test_a_killed_actor_costs_one_block(
     assert same_figures(result, in_process_result)
 
 
-def test_a_block_that_always_kills_ends_the_job(tmp_path: Path, samples: ArrayFile) -> None:
+def test_parzen_block_that_always_kills_ends_the_job(tmp_path: Path, samples: ArrayFile) -> None:
     deadly = Deadly(samples.open(), tmp_path, lives=99)
     with pytest.raises(SweepError, match="block 2: lost 3 actors in a row"):
         score_samples(deadly, VALID, TEST, actors=2)
 
 
-def test_a_killed_driver_goes_on_where_it_was(
+def test_parzen_resume_after_driver_kill_computes_no_finished_block(
     tmp_path: Path, samples: ArrayFile, in_process_result: ParzenResult
 ) -> None:
-    """Killed as its third block ends: two or three are on disk, and only the others are read."""
+    """Kill the driver as its third block ends: blocks on disk, two or three, are not read again."""
     np.save(tmp_path / "valid.npy", VALID.numpy())
     np.save(tmp_path / "test.npy", TEST.numpy())
     folder = tmp_path / "unfinished"
     script = DRIVER.format(samples=samples.path, images=tmp_path, folder=folder, curve=BLOCK)
     driver = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=100)
     assert driver.returncode == -signal.SIGKILL, driver.stderr.decode()
-    finished = len(list(folder.glob("block-*"))) + 1  # and the total over the first
+    finished = len(list(folder.glob("block-*"))) + 1  # the total holds the first block
     begun = (folder / "begun").stat().st_size
     assert 2 <= finished <= 3
 
@@ -162,7 +162,7 @@ def test_a_killed_driver_goes_on_where_it_was(
     result = score_samples(Counted(), VALID, TEST, actors=1, curve=[BLOCK], folder=folder)
     assert same_figures(result, in_process_result)
     assert len(asked) == 5 - finished
-    assert result.blocks_repeated == begun - finished <= 2  # what the actors had at the time
+    assert result.blocks_repeated == begun - finished <= 2  # blocks that the actors were computing
 
 
 DRIVER = """
@@ -185,7 +185,7 @@ score_samples(
 """
 
 
-def test_damaged_blocks_are_computed_again(
+def test_parzen_damaged_blocks_are_computed_again(
     tmp_path: Path, samples: ArrayFile, in_process_result: ParzenResult
 ) -> None:
     folder = tmp_path / "unfinished"
@@ -203,7 +203,9 @@ def test_damaged_blocks_are_computed_again(
     assert result.blocks_repeated == 2
 
 
-def test_what_was_scored_is_not_scored_again(tmp_path: Path, samples: ArrayFile) -> None:
+def test_score_once_returns_a_stored_result_without_scoring(
+    tmp_path: Path, samples: ArrayFile
+) -> None:
     def score(folder: Path) -> ParzenResult:
         return score_samples(samples, VALID, TEST, actors=1, curve=[BLOCK], folder=folder)
 
@@ -218,7 +220,7 @@ def test_what_was_scored_is_not_scored_again(tmp_path: Path, samples: ArrayFile)
     assert torch.equal(again.per_point, first.per_point)
 
 
-def test_a_damaged_result_is_scored_again(tmp_path: Path, samples: ArrayFile) -> None:
+def test_score_once_replaces_a_damaged_result(tmp_path: Path, samples: ArrayFile) -> None:
     def score(folder: Path) -> ParzenResult:
         return score_samples(samples, VALID, TEST, actors=1, sigma=0.2, folder=folder)
 
@@ -231,16 +233,16 @@ def test_a_damaged_result_is_scored_again(tmp_path: Path, samples: ArrayFile) ->
     assert not list(tmp_path.glob("parzen/*.unfinished"))
 
 
-def test_a_home_that_cannot_be_written_to_is_told(tmp_path: Path, samples: ArrayFile) -> None:
+def test_score_once_in_unwritable_home_names_aae_home(tmp_path: Path, samples: ArrayFile) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(EnvironmentUnusable, match="set AAE_HOME"):
         score_once(tmp_path / "home", samples.content, lambda _: pytest.fail("scored"))
 
 
-def test_samples_read_again_are_not_repeated_blocks(
+def test_parzen_second_reading_counts_no_repeated_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: ArrayFile
 ) -> None:
-    """Where sigma leaves its window. The first reading is not mistaken for the second."""
+    """Force sigma out of its window: blocks of the first reading do not serve the second."""
     want = score_samples(samples, VALID, TEST, actors=1)
     narrow = (parzen.LADDER[-1],)
     monkeypatch.setattr(parzen.Scorer, "window", lambda *_: narrow)
@@ -251,7 +253,9 @@ def test_samples_read_again_are_not_repeated_blocks(
     assert len(list((tmp_path / "unfinished").glob("again-*"))) >= 1
 
 
-def test_two_do_not_score_the_same(tmp_path: Path, samples: ArrayFile) -> None:
+def test_score_once_refuses_samples_that_another_process_scores(
+    tmp_path: Path, samples: ArrayFile
+) -> None:
     def score(folder: Path) -> ParzenResult:
         with pytest.raises(SweepHeld, match="another process"):
             score_once(tmp_path, samples.content, score)
@@ -274,14 +278,14 @@ class InMemory:
         return ModelSource(Decoder(), 5, self.n_samples)
 
 
-def test_samples_drawn_in_actors_are_the_same_bits() -> None:
+def test_parzen_same_bits_for_samples_drawn_in_actors() -> None:
     result = score_samples(InMemory(), None, TEST, sigma=0.1, actors=2)
     want = run_protocol(in_process(InMemory().open()), 2 * BLOCK, None, TEST, sigma=0.1)
     assert same_figures(result, want)
 
 
 @pytest.mark.parametrize("actors", [1, 2, 3])
-def test_centroids_computed_in_actors_are_the_same_bits(actors: int) -> None:
+def test_parzen_same_bits_for_centroids_computed_in_actors(actors: int) -> None:
     x, n = images(3 * BLOCK, 7).numpy(), BLOCK + 123
     found = CentroidSamples(SharedArray.put(x), n)
     assert len(ray.cloudpickle.dumps(found)) < 1000
@@ -290,13 +294,13 @@ def test_centroids_computed_in_actors_are_the_same_bits(actors: int) -> None:
     assert same_figures(score_samples(found, VALID, TEST, actors=actors), want)
 
 
-def test_errors_of_the_samples_reach_the_driver(tmp_path: Path) -> None:
+def test_parzen_errors_of_samples_reach_the_driver(tmp_path: Path) -> None:
     np.save(tmp_path / "narrow.npy", np.zeros((5, DIM - 1)))
     with pytest.raises(DataError, match="samples: 2 pixels an image"):
         score_samples(ArrayFile(tmp_path / "narrow.npy"), VALID, TEST, actors=1)
 
 
-def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+def test_open_array_names_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
     np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
     np.save(tmp_path / "flat.npy", np.zeros(3))
@@ -306,7 +310,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
             open_array(tmp_path / name)
 
 
-def test_the_source_is_small(samples: ArrayFile) -> None:
+def test_sample_sources_pickle_to_under_1000_bytes(samples: ArrayFile) -> None:
     assert isinstance(samples.open(), ArraySource)
     for source in (samples, CheckpointSamples(Path("/somewhere"), seed=1, n_samples=10**7)):
         assert len(ray.cloudpickle.dumps(source)) < 1000

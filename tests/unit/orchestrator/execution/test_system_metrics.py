@@ -1,4 +1,4 @@
-"""What the machine does, in the words of MLflow's own monitor."""
+"""System metrics with the names and units of MLflow's own monitor."""
 
 import psutil
 import pytest
@@ -8,7 +8,7 @@ from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from orchestrator.execution.system_metrics import system_metrics
 
 
-def test_names_and_units_are_those_of_mlflows_own_monitor() -> None:
+def test_system_metrics_have_names_and_units_of_mlflows_monitor() -> None:
     monitor = CPUMonitor()
     monitor.collect_metrics()
     found, theirs = system_metrics(gpu=False), monitor.aggregate_metrics()
@@ -25,7 +25,9 @@ def _gpu_of_one_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (750_000_000, 1_000_000_000))
 
 
-def test_a_gpu_tells_its_memory_and_its_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics_of_a_gpu_hold_memory_and_utilisation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _gpu_of_one_gigabyte(monkeypatch)
     monkeypatch.setattr(torch.cuda, "utilization", lambda: 42)
     found = system_metrics(gpu=True)
@@ -36,7 +38,9 @@ def test_a_gpu_tells_its_memory_and_its_utilisation(monkeypatch: pytest.MonkeyPa
     }
 
 
-def test_a_part_of_a_gpu_has_no_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics_of_a_gpu_partition_omit_utilisation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import pynvml
 
     def refuse() -> int:

@@ -1,4 +1,4 @@
-"""The driver between ledger and Tune, with a Tune of straw: every order of events it may meet."""
+"""The driver between study and Tune, with a fake Tune: every order of events that can occur."""
 
 import json
 import threading
@@ -40,7 +40,7 @@ SPEC = SweepSpec.model_validate_json(json.dumps(SWEEP))
 
 
 class Straw:
-    """A listener, and what Tune does to a driver."""
+    """A listener that also calls the driver as Tune does."""
 
     def __init__(self, tmp_path: Path, trials: int = 3, spec: SweepSpec = SPEC) -> None:
         self.settings = Settings.from_environment({"AAE_HOME": str(tmp_path)})
@@ -52,7 +52,7 @@ class Straw:
         self.start()
 
     def start(self) -> None:
-        """A new driver on the same storage."""
+        """Start a new driver on the same storage."""
         self.ledger = Ledger.create(open_storage(self.settings), self.spec, "search")
         self.ledger.settle(self.spec)
         self.draining, self.paused = threading.Event(), threading.Event()
@@ -106,7 +106,7 @@ class Straw:
         return self.driver.should_stop(trial_id, {"reports": json.dumps(reports)})
 
     def suggest(self, trial_id: str) -> Any:
-        """The work of the only trial of a pack; or None, or FINISHED."""
+        """Return the work of a pack's only trial, None or FINISHED."""
         suggested = self.suggest_pack(trial_id)
         if not isinstance(suggested, list):
             return suggested
@@ -127,7 +127,7 @@ class Straw:
 def after(
     work: Any, epoch: int, value: float = 1.0, std: float = 1.0, **rest: Any
 ) -> dict[str, Any]:
-    """What an attempt reports of an epoch."""
+    """Return the report of one epoch of an attempt."""
     last = {"end": "complete"} if epoch == EPOCHS else {}
     checkpoint = f"{work['folder']}/epoch-{epoch:06d}"
     report = Report(
@@ -149,11 +149,11 @@ def straw(tmp_path: Path) -> Straw:
 def run_through(straw: Straw, trial_id: str, work: Any, first: int = 1) -> None:
     for epoch in range(first, EPOCHS + 1):
         assert straw.report(trial_id, work, epoch) == (epoch == EPOCHS)
-    assert straw.report(trial_id, work, EPOCHS)  # Tune repeats it
+    assert straw.report(trial_id, work, EPOCHS)  # Tune repeats the last report
     straw.driver.tune_ended(trial_id)
 
 
-def test_a_stage_runs_to_its_end(straw: Straw) -> None:
+def test_driver_runs_every_trial_of_a_stage_to_completion(straw: Straw) -> None:
     for trial_id in "abc":
         work = straw.suggest(trial_id)
         run_through(straw, trial_id, work)
@@ -164,14 +164,14 @@ def test_a_stage_runs_to_its_end(straw: Straw) -> None:
     ] * 3
 
 
-def test_one_more_than_fit_is_staged_and_then_it_waits(straw: Straw) -> None:
+def test_driver_stages_one_trial_beyond_capacity_and_then_waits(straw: Straw) -> None:
     straw.trials = 10
     assert all(isinstance(straw.suggest(t), dict) for t in "abc")
     assert straw.suggest("d") is None
     assert straw.ledger.asked() == 3
 
 
-def test_it_is_not_finished_while_a_trial_lives(straw: Straw) -> None:
+def test_driver_is_not_finished_while_a_trial_runs(straw: Straw) -> None:
     straw.trials = 1
     work = straw.suggest("a")
     assert straw.suggest("b") is None
@@ -179,20 +179,20 @@ def test_it_is_not_finished_while_a_trial_lives(straw: Straw) -> None:
     assert straw.suggest("b") == Searcher.FINISHED
 
 
-def test_a_lost_worker_is_followed_by_another_attempt_from_the_last_checkpoint(
+def test_lost_worker_is_followed_by_attempt_from_last_checkpoint(
     straw: Straw,
 ) -> None:
     first: Any = straw.suggest("a")
     straw.report("a", first, 1)
     straw.report("a", first, 2, checkpoint=None)
     straw.driver.tune_ended("a")
-    straw.driver.tune_ended("a")  # Tune and the reconciling callback may both say so
+    straw.driver.tune_ended("a")  # Tune and the reconciling callback may both report the end
     second: Any = straw.suggest("b")
     assert (second["number"], second["attempt"]) == (0, 2)
     assert second["config"] == first["config"]
     assert second["resume"] == f"{first['folder']}/epoch-000001"
     assert second["folder"] != first["folder"]
-    assert straw.report("a", first, 3)  # the first one was not dead after all
+    assert straw.report("a", first, 3)  # the first attempt is still alive
     for epoch in (2, 3):
         straw.report("b", second, epoch, resumed_from=1)
     [record] = straw.ledger.records()
@@ -200,7 +200,7 @@ def test_a_lost_worker_is_followed_by_another_attempt_from_the_last_checkpoint(
     assert Counter(straw.ends()) == {(0, "complete"): 1}
 
 
-def test_epochs_that_a_worker_trained_after_its_drivers_death_count(straw: Straw) -> None:
+def test_epochs_trained_after_the_drivers_kill_are_counted(straw: Straw) -> None:
     first: Any = straw.suggest("a")
     straw.report("a", first, 1, value=3.0)
     straw.start()
@@ -217,7 +217,7 @@ def test_epochs_that_a_worker_trained_after_its_drivers_death_count(straw: Straw
     assert (record.state, record.epochs_computed) == ("complete", EPOCHS)
 
 
-def test_a_trial_whose_worker_never_gets_further_fails(straw: Straw) -> None:
+def test_trial_lost_repeatedly_at_the_same_epoch_fails(straw: Straw) -> None:
     straw.trials = 1
     for loss in range(MAX_LOSSES):
         work: Any = straw.suggest(f"t{loss}")
@@ -231,7 +231,7 @@ def test_a_trial_whose_worker_never_gets_further_fails(straw: Straw) -> None:
     assert "lost 4 times after epoch 1" in record.reason
 
 
-def test_a_trial_that_gets_further_may_lose_any_number_of_workers(straw: Straw) -> None:
+def test_trial_that_advances_may_lose_any_number_of_workers(straw: Straw) -> None:
     straw.trials = 1
     losses = 0
     for epoch in (1, 2):
@@ -245,7 +245,7 @@ def test_a_trial_that_gets_further_may_lose_any_number_of_workers(straw: Straw) 
     assert straw.states() == ["complete"]
 
 
-def test_a_worker_killed_for_memory_gets_one_more_attempt(straw: Straw) -> None:
+def test_worker_killed_for_memory_gets_one_more_attempt(straw: Straw) -> None:
     straw.trials = 1
     for attempt, trial_id in enumerate("ab", start=1):
         work: Any = straw.suggest(trial_id)
@@ -260,15 +260,15 @@ def test_a_worker_killed_for_memory_gets_one_more_attempt(straw: Straw) -> None:
     assert record.reason.endswith("9 of 9 GB")
 
 
-def test_tune_sees_the_death_of_an_actor_that_was_killed_for_memory() -> None:
-    """In the middle of a task; before, it took it for its own error and gave all up."""
+def test_actor_killed_for_memory_reaches_tune_as_actor_error() -> None:
+    """Kill within a task: an unpatched Tune treats the kill as its own error and ends the run."""
     see_memory_kills()
     task, error = Mock(), OutOfMemoryError("running low on memory")
     RayActorManager._actor_task_failed(Mock(), task, error)
     task._tracked_actor._on_error.assert_called_once_with(task._tracked_actor, error)
 
 
-def test_a_full_disk_stops_the_stage_and_leaves_its_trials_unfinished(straw: Straw) -> None:
+def test_full_disk_stops_the_stage_and_leaves_trials_unfinished(straw: Straw) -> None:
     first, second = straw.suggest("a"), straw.suggest("b")
     straw.report("a", first, 1)
     full = {"end": "full", "reason": "the disk is full", "checkpoint": None}
@@ -286,7 +286,7 @@ def test_a_full_disk_stops_the_stage_and_leaves_its_trials_unfinished(straw: Str
     assert again["resume"].endswith("0/1/epoch-000001")
 
 
-def test_interruptions_are_no_losses(straw: Straw) -> None:
+def test_interruptions_of_the_driver_count_as_no_losses(straw: Straw) -> None:
     straw.trials = 1
     for restart in range(MAX_LOSSES + 1):
         work: Any = straw.suggest("a")
@@ -300,7 +300,7 @@ def test_interruptions_are_no_losses(straw: Straw) -> None:
     assert isinstance(straw.suggest("b"), dict)
 
 
-def test_draining_stops_at_the_next_epoch_and_starts_nothing(straw: Straw) -> None:
+def test_drain_stops_trials_at_next_epoch_and_starts_none(straw: Straw) -> None:
     running, staged = straw.suggest("a"), straw.suggest("b")
     assert not straw.report("a", running, 1)
     straw.draining.set()
@@ -317,7 +317,7 @@ def test_draining_stops_at_the_next_epoch_and_starts_nothing(straw: Straw) -> No
     assert again[0]["resume"].endswith("0/1/epoch-000002")
 
 
-def test_a_pause_stops_at_the_next_epoch_and_the_same_driver_goes_on(straw: Straw) -> None:
+def test_pause_stops_trials_at_next_epoch_and_driver_resumes_them(straw: Straw) -> None:
     running, staged = straw.suggest("a"), straw.suggest("b")
     straw.paused.set()
     assert straw.suggest("c") is None
@@ -325,7 +325,7 @@ def test_a_pause_stops_at_the_next_epoch_and_the_same_driver_goes_on(straw: Stra
     straw.driver.tune_ended("a")
     assert straw.report("b", staged, 1)
     straw.driver.tune_ended("b")
-    assert straw.suggest("c") is None  # it waits
+    assert straw.suggest("c") is None  # the driver waits
     assert straw.ends() == []
     straw.paused.clear()
     again: list[Any] = [straw.suggest(t) for t in "cd"]
@@ -333,7 +333,7 @@ def test_a_pause_stops_at_the_next_epoch_and_the_same_driver_goes_on(straw: Stra
     assert again[0]["resume"].endswith("0/1/epoch-000001")
 
 
-def test_pauses_are_no_losses(straw: Straw) -> None:
+def test_pauses_of_a_trial_count_as_no_losses(straw: Straw) -> None:
     for n in range(2 * MAX_LOSSES):
         trial_id = f"t{n}"
         work = straw.suggest(trial_id)
@@ -344,7 +344,7 @@ def test_pauses_are_no_losses(straw: Straw) -> None:
     assert straw.ends() == []
 
 
-def test_gpu_hours_are_those_of_every_epoch_computed(straw: Straw) -> None:
+def test_gpu_hours_count_every_epoch_computed(straw: Straw) -> None:
     for trial_id in ("a", "b"):
         work = straw.suggest(trial_id)
         straw.report(trial_id, work, 1, seconds=3600.0)
@@ -352,20 +352,20 @@ def test_gpu_hours_are_those_of_every_epoch_computed(straw: Straw) -> None:
     assert straw.ledger.gpu_hours() == 2 * GPU_SHARE
 
 
-def test_a_broken_constraint_is_known_to_the_sampler_and_to_readers(straw: Straw) -> None:
+def test_broken_constraint_reaches_the_sampler_and_the_records(straw: Straw) -> None:
     for trial_id, std in (("a", 1.5), ("b", 3.0)):
         work = straw.suggest(trial_id)
         for epoch in range(1, EPOCHS + 1):
             straw.report(trial_id, work, epoch, std=9.0 if epoch == 1 else std)
         straw.driver.tune_ended(trial_id)
     kept, broken = straw.ledger.study.trials[:2]
-    assert kept.constraints == {"val/latent_std": -0.5}  # by the last epoch alone
+    assert kept.constraints == {"val/latent_std": -0.5}  # from the last epoch alone
     assert broken.constraints == {"val/latent_std": 1.0}
     assert [r.violated for r in straw.ledger.records()] == [[], ["val/latent_std"]]
     assert straw.ledger.study.best_trial.number == 0
 
 
-def test_a_trial_runs_once_it_says_so_and_not_at_all_while_draining(straw: Straw) -> None:
+def test_trial_is_running_from_first_report_and_stops_when_draining(straw: Straw) -> None:
     beginning = {"node": "here", "epoch": 0, "metrics": {}, "attempt": 1}
     for trial_id, draining in [("a", False), ("b", True)]:
         number = straw.suggest(trial_id)["number"]
@@ -378,7 +378,7 @@ def test_a_trial_runs_once_it_says_so_and_not_at_all_while_draining(straw: Straw
     assert [r.epochs_computed for r in straw.ledger.records()] == [0, 0]
 
 
-def test_a_trial_that_ends_while_draining_has_ended(straw: Straw) -> None:
+def test_trial_that_completes_during_drain_is_complete(straw: Straw) -> None:
     work = straw.suggest("a")
     straw.draining.set()
     assert straw.report("a", work, EPOCHS)
@@ -387,7 +387,7 @@ def test_a_trial_that_ends_while_draining_has_ended(straw: Straw) -> None:
 
 
 @pytest.mark.parametrize("end", ["diverged", "failed"])
-def test_a_bad_end_is_a_result_with_its_reason(end: str, straw: Straw) -> None:
+def test_diverged_or_failed_trial_is_recorded_with_its_reason(end: str, straw: Straw) -> None:
     work = straw.suggest("a")
     assert straw.report("a", work, 1, end=end, reason="because")
     straw.driver.tune_ended("a")
@@ -397,7 +397,7 @@ def test_a_bad_end_is_a_result_with_its_reason(end: str, straw: Straw) -> None:
     assert straw.driver.lost == type(straw.driver.lost)()
 
 
-def test_what_is_behind_is_pruned_in_search(straw: Straw) -> None:
+def test_trial_behind_its_peers_is_pruned_in_search(straw: Straw) -> None:
     run_through(straw, "a", straw.suggest("a"))
     work = straw.suggest("b")
     assert straw.report("b", work, 1, value=9.0)
@@ -407,8 +407,8 @@ def test_what_is_behind_is_pruned_in_search(straw: Straw) -> None:
 
 
 @pytest.mark.parametrize("event", ["started", "epoch", "ended"])
-def test_a_driver_killed_anywhere_carries_on(event: str, straw: Straw) -> None:
-    """Dead right after it told of an event, before the ledger has it."""
+def test_driver_killed_at_any_event_resumes_its_trials(event: str, straw: Straw) -> None:
+    """Kill the driver after it publishes an event and before the study stores the event."""
     straw.trials = 2
     straw.killed_at = lambda heard: heard[:2] == (event, 1)
     run_through(straw, "a", straw.suggest("a"))
@@ -425,7 +425,7 @@ def test_a_driver_killed_anywhere_carries_on(event: str, straw: Straw) -> None:
     assert straw.states() == ["complete", "complete"]
 
 
-def test_a_driver_has_no_state_for_tune_to_restore(straw: Straw) -> None:
+def test_driver_has_no_state_for_tune_to_restore(straw: Straw) -> None:
     assert straw.driver.__getstate__() == {}
 
 
@@ -442,7 +442,7 @@ def numbers(works: list[Any]) -> list[int]:
     return [work["number"] for work in works]
 
 
-def test_a_pack_runs_to_its_end(tmp_path: Path) -> None:
+def test_driver_runs_every_pack_to_completion(tmp_path: Path) -> None:
     straw = Straw(tmp_path, trials=5, spec=packing(3))
     first, second = straw.suggest_pack("a"), straw.suggest_pack("b")
     assert (numbers(first), numbers(second)) == ([0, 1, 2], [3, 4])
@@ -456,7 +456,7 @@ def test_a_pack_runs_to_its_end(tmp_path: Path) -> None:
     assert straw.states() == ["complete"] * 5
 
 
-def test_a_pack_shares_its_time(tmp_path: Path) -> None:
+def test_gpu_hours_of_a_pack_are_shared_by_its_trials(tmp_path: Path) -> None:
     straw = Straw(tmp_path, spec=packing(3))
     works = straw.suggest_pack("a")
     for epoch in range(1, EPOCHS + 1):
@@ -464,8 +464,8 @@ def test_a_pack_shares_its_time(tmp_path: Path) -> None:
     assert straw.ledger.gpu_hours() == pytest.approx(EPOCHS * GPU_SHARE)
 
 
-def test_a_packs_trials_are_of_one_form(tmp_path: Path) -> None:
-    """Those of another form wait for theirs; nobody is asked for twice."""
+def test_pack_holds_only_trials_of_one_form(tmp_path: Path) -> None:
+    """Test that trials of another form wait for a pack and that none is suggested twice."""
     spec = packing(3, **{"model.code_dim": {"choice": [2, 3]}})
     straw = Straw(tmp_path, trials=8, spec=spec)
     straw.driver.capacity = lambda: 8  # type: ignore[method-assign]
@@ -477,7 +477,7 @@ def test_a_packs_trials_are_of_one_form(tmp_path: Path) -> None:
     assert max(map(len, packs)) == 3
 
 
-def test_a_pruned_trial_is_sent_away_and_the_rest_of_its_pack_goes_on(tmp_path: Path) -> None:
+def test_pruned_trial_leaves_its_pack_and_other_trials_complete(tmp_path: Path) -> None:
     straw = Straw(tmp_path, trials=4, spec=packing(2))
     for trial_id in "ab":
         works = straw.suggest_pack(trial_id)
@@ -487,11 +487,11 @@ def test_a_pruned_trial_is_sent_away_and_the_rest_of_its_pack_goes_on(tmp_path: 
             assert straw.tell(trial_id, *told) == (epoch == EPOCHS)
         straw.driver.tune_ended(trial_id)
     assert straw.states() == ["complete", "complete", "pruned", "complete"]
-    assert straw.ledger.epochs(2) < EPOCHS  # what it went on to say was not heard
+    assert straw.ledger.epochs(2) < EPOCHS  # its later reports are ignored
     assert [(Path(w["folder"]) / LEAVE).exists() for w in works] == [True, False]
 
 
-def test_who_was_lost_with_a_pack_is_tried_again_alone(tmp_path: Path) -> None:
+def test_trials_lost_with_a_pack_are_attempted_again_alone(tmp_path: Path) -> None:
     straw = Straw(tmp_path, spec=packing(3))
     works = straw.suggest_pack("a")
     straw.tell("a", *[after(work, 1) for work in works])
@@ -504,7 +504,7 @@ def test_who_was_lost_with_a_pack_is_tried_again_alone(tmp_path: Path) -> None:
     assert straw.states() == ["complete"] * 3
 
 
-def test_a_paused_pack_goes_on_as_one(tmp_path: Path) -> None:
+def test_paused_pack_resumes_as_one_pack(tmp_path: Path) -> None:
     straw = Straw(tmp_path, spec=packing(3))
     works = straw.suggest_pack("a")
     straw.paused.set()

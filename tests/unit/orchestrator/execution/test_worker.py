@@ -1,4 +1,4 @@
-"""The worker's part, without Ray: from which checkpoint an attempt goes on, and what it keeps."""
+"""The worker without Ray: which checkpoint an attempt resumes from, and which it keeps."""
 
 import errno
 import json
@@ -59,7 +59,7 @@ def work(
 
 
 def told(job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list[Report]:
-    """What `train` tells the driver once it has said that it begins."""
+    """Return what `train` reports to the driver after its opening report."""
     beginning, *reports = told_from_the_start(job, data, monkeypatch)
     assert (beginning.metrics, beginning.end) == ({}, None)
     return reports
@@ -90,7 +90,7 @@ def told_of_pack(
 
 
 def stopped_after(epoch: int, folder: Path, data: TrainingData) -> list[Any]:
-    """The checkpoints, or None, of every epoch of an attempt that was lost after `epoch`."""
+    """Return the checkpoint or None of every epoch of an attempt that is lost after `epoch`."""
     state = begin(work(folder), data)
     checkpoints = Checkpoints(folder / "1")
     return [checkpoints.after(state) for _ in islice(fit(state, data), epoch)]
@@ -100,7 +100,7 @@ def figures(reports: list[Report]) -> dict[int, dict[str, float]]:
     return {r.epoch: r.metrics for r in reports}
 
 
-def test_a_trial_reports_every_epoch_and_its_end(
+def test_worker_reports_every_epoch_and_the_end(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports = told(work(tmp_path), data, monkeypatch)
@@ -111,7 +111,7 @@ def test_a_trial_reports_every_epoch_and_its_end(
     assert reports[-1].checkpoint == str(tmp_path / "1" / "epoch-000005")
 
 
-def test_a_confirmed_model_is_drawn_on_its_way_wherever_it_was_lost(
+def test_confirm_trial_resumed_after_loss_draws_the_same_pictures(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     confirm = replace(work(tmp_path / "whole"), stage="confirm")
@@ -120,7 +120,7 @@ def test_a_confirmed_model_is_drawn_on_its_way_wherever_it_was_lost(
     assert all(Path(path).exists() for r in whole for path in r.pictures)
     assert figures(whole) == figures(told(work(tmp_path / "search"), data, monkeypatch))
 
-    *_, newest = stopped_after(4, tmp_path, data)  # before it could tell of its pictures
+    *_, newest = stopped_after(4, tmp_path, data)  # lost before reporting its pictures
     again = replace(work(tmp_path, newest), stage="confirm")
     beginning, *resumed = told_from_the_start(again, data, monkeypatch)
     assert beginning.epoch == 4
@@ -133,7 +133,7 @@ def contents(report: Report) -> dict[str, bytes]:
     return {Path(path).name: Path(path).read_bytes() for path in report.pictures}
 
 
-def test_every_epoch_tells_what_the_machine_did(
+def test_worker_reports_system_metrics_with_every_epoch(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for report in told(work(tmp_path), data, monkeypatch):
@@ -141,13 +141,13 @@ def test_every_epoch_tells_what_the_machine_did(
         assert not report.metrics.keys() & report.system.keys()
 
 
-def test_the_two_newest_checkpoints_are_kept(tmp_path: Path, data: TrainingData) -> None:
+def test_checkpoints_keep_only_the_two_newest(tmp_path: Path, data: TrainingData) -> None:
     stopped_after(4, tmp_path, data)
     kept = sorted(p.name for p in (tmp_path / "1").iterdir())
     assert kept == ["epoch-000003", "epoch-000004"]
 
 
-def test_short_epochs_share_a_checkpoint_and_the_last_has_its_own(
+def test_checkpoints_skip_short_epochs_except_the_last(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "CHECKPOINT_SECONDS", 3600.0)
@@ -155,7 +155,7 @@ def test_short_epochs_share_a_checkpoint_and_the_last_has_its_own(
     assert saved == [None] * 4 + [tmp_path / "1" / "epoch-000005"]
 
 
-def test_checkpoints_that_take_long_are_few(
+def test_checkpoints_are_few_when_saving_takes_long(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "SAVING_SHARE", 1e-9)
@@ -164,7 +164,7 @@ def test_checkpoints_that_take_long_are_few(
 
 
 @pytest.mark.parametrize("lost_after", [1, 2, 4])
-def test_a_resumed_trial_is_an_uninterrupted_one(
+def test_resumed_trial_equals_an_uninterrupted_trial(
     lost_after: int, tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = told(work(tmp_path / "whole"), data, monkeypatch)
@@ -178,7 +178,7 @@ def test_a_resumed_trial_is_an_uninterrupted_one(
     assert ours[1]["history"] == theirs[1]["history"]
 
 
-def test_its_beginning_carries_what_was_before(
+def test_resumed_trial_opens_with_the_history_of_earlier_epochs(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = figures(told(work(tmp_path / "whole"), data, monkeypatch))
@@ -188,7 +188,7 @@ def test_its_beginning_carries_what_was_before(
     assert all(r.history is None for r in others)
 
 
-def test_a_trial_lost_after_its_last_epoch_only_says_so(
+def test_trial_lost_after_last_epoch_reports_its_end_untrained(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = told(work(tmp_path / "whole"), data, monkeypatch)
@@ -200,7 +200,7 @@ def test_a_trial_lost_after_its_last_epoch_only_says_so(
 
 
 @pytest.mark.parametrize("damage", ["gone", "torn"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+def test_damaged_checkpoint_is_replaced_by_the_previous_one(
     damage: str, tmp_path: Path, data: TrainingData
 ) -> None:
     *_, newest = stopped_after(3, tmp_path, data)
@@ -211,10 +211,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert begin(work(tmp_path, newest), data).epoch == 2
 
 
-def test_a_checkpoint_of_any_earlier_attempt_is_better_than_none(
+def test_resume_falls_back_to_checkpoints_of_any_earlier_attempt(
     tmp_path: Path, data: TrainingData
 ) -> None:
-    """The second attempt left one checkpoint, the ledger knows it, and it is torn."""
+    """Damage the only checkpoint of the second attempt, which the study has on record."""
     *_, newest = stopped_after(3, tmp_path, data)
     only = tmp_path / "2" / "epoch-000004"
     state = begin(work(tmp_path, newest), data)
@@ -227,25 +227,31 @@ def test_a_checkpoint_of_any_earlier_attempt_is_better_than_none(
     assert begin(work(tmp_path, only, attempt=3), data).epoch == 2
 
 
-def test_a_checkpoint_that_no_driver_heard_of_is_found(tmp_path: Path, data: TrainingData) -> None:
+def test_resume_finds_a_checkpoint_that_no_driver_recorded(
+    tmp_path: Path, data: TrainingData
+) -> None:
     stopped_after(2, tmp_path, data)
     assert begin(work(tmp_path, attempt=2), data).epoch == 2
-    assert begin(work(tmp_path, attempt=1), data).epoch == 0  # whatever lies in its own folder
+    assert begin(work(tmp_path, attempt=1), data).epoch == 0  # its own folder does not count
 
 
-def test_another_configurations_checkpoint_is_none(tmp_path: Path, data: TrainingData) -> None:
+def test_resume_ignores_the_checkpoint_of_another_configuration(
+    tmp_path: Path, data: TrainingData
+) -> None:
     *_, newest = stopped_after(2, tmp_path, data)
     other = replace(CONFIG, seed=CONFIG.seed + 2)
     assert begin(work(tmp_path, newest, other), data).epoch == 0
 
 
-def test_a_retry_finds_what_its_predecessor_left(tmp_path: Path, data: TrainingData) -> None:
+def test_retry_resumes_from_checkpoint_of_the_failed_trial(
+    tmp_path: Path, data: TrainingData
+) -> None:
     *_, newest = stopped_after(3, tmp_path / "search-0003", data)
     shutil.rmtree(newest)
     assert begin(work(tmp_path / "search-0009", newest), data).epoch == 2
 
 
-def test_without_a_whole_checkpoint_a_trial_begins_again(
+def test_trial_without_intact_checkpoint_starts_from_the_beginning(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = told(work(tmp_path / "whole"), data, monkeypatch)
@@ -258,7 +264,7 @@ def test_without_a_whole_checkpoint_a_trial_begins_again(
     assert again[0].resumed_from is None
 
 
-def test_two_attempts_do_not_share_a_folder(
+def test_attempts_of_a_trial_use_separate_folders(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     *_, newest = stopped_after(2, tmp_path, data)
@@ -268,7 +274,7 @@ def test_two_attempts_do_not_share_a_folder(
     assert (tmp_path / "2" / "epoch-000005").is_dir()
 
 
-def test_divergence_is_a_result(
+def test_diverged_trial_ends_with_its_epoch_as_reason(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wild = replace(CONFIG.training, reconstruction=OptimizerConfig(lr=1e18))
@@ -280,7 +286,7 @@ def test_divergence_is_a_result(
     assert f"epoch {last.epoch}" in last.reason
 
 
-def test_an_error_ends_its_trial_with_a_reason(
+def test_error_in_training_ends_the_trial_with_a_reason(
     tmp_path: Path,
     data: TrainingData,
     monkeypatch: pytest.MonkeyPatch,
@@ -302,7 +308,7 @@ def refusing(error: Exception) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_where_nothing_can_be_saved_a_trial_pauses(
+def test_trial_on_a_full_disk_ends_as_full_and_resumes(
     number: int, tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     *_, newest = stopped_after(2, tmp_path, data)
@@ -319,7 +325,7 @@ def test_where_nothing_can_be_saved_a_trial_pauses(
     assert begin(work(tmp_path, newest, attempt=3), data).epoch == 2
 
 
-def test_out_of_gpu_memory_has_its_own_reason(
+def test_trial_out_of_gpu_memory_has_its_own_reason(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = torch.OutOfMemoryError(
@@ -339,7 +345,7 @@ def test_out_of_gpu_memory_has_its_own_reason(
 
 
 def packed(folder: Path) -> list[Work]:
-    """Three attempts of one form; the second has fewer epochs."""
+    """Three attempts of one form, the second with fewer epochs."""
     configs = [
         replace(CONFIG, seed=seed, training=replace(CONFIG.training, epochs=epochs))
         for seed, epochs in ((4, EPOCHS), (6, EPOCHS - 2), (8, EPOCHS))
@@ -354,7 +360,7 @@ def of(number: int, reports: list[Report]) -> list[Report]:
     return [report for report in reports if report.number == number and report.metrics]
 
 
-def test_every_trial_of_a_pack_tells_what_it_would_alone(
+def test_pack_trials_report_what_they_report_alone(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports = told_of_pack(packed(tmp_path / "pack"), data, monkeypatch)
@@ -371,7 +377,7 @@ def test_every_trial_of_a_pack_tells_what_it_would_alone(
         assert begin(replace(job, resume=saved, attempt=2), data).epoch == alone[-1].epoch
 
 
-def test_a_trial_that_has_ended_leaves_its_pack(
+def test_pack_trains_on_without_a_pruned_trial(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = packed(tmp_path)
@@ -388,7 +394,7 @@ def test_a_trial_that_has_ended_leaves_its_pack(
     ]
 
 
-def test_a_pack_goes_on_from_checkpoints_of_different_epochs(
+def test_pack_resumes_from_checkpoints_of_different_epochs(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, again = packed(tmp_path / "before"), packed(tmp_path / "again")
@@ -405,7 +411,7 @@ def test_a_pack_goes_on_from_checkpoints_of_different_epochs(
         assert of(number, reports)[-1].metrics == final
 
 
-def test_what_ends_a_pack_is_nobodys_fault_yet(
+def test_error_that_ends_a_pack_is_raised_unattributed(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: Any) -> Any:

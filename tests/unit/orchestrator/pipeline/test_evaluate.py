@@ -1,4 +1,4 @@
-"""evaluate: the winner first, then the test split, and only it."""
+"""The stage evaluate: it alone opens the test split, and only after the winner is recorded."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from orchestrator.tracking.outbox import Spool
 pytestmark = pytest.mark.usefixtures("straw")
 
 
-def test_the_test_split_is_opened_once_the_winner_is_written_down(
+def test_evaluate_opens_test_split_after_the_winner_is_recorded(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
@@ -47,7 +47,7 @@ def test_the_test_split_is_opened_once_the_winner_is_written_down(
     assert not any(what.startswith(("evaluate", "scoring")) for what in seen)
 
 
-def test_what_has_no_parzen_figure_needs_no_pool_and_takes_the_lowest_error(
+def test_sweep_without_parzen_uses_no_pool_and_minimises_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: Any, **__: Any) -> None:
@@ -70,13 +70,13 @@ def test_what_has_no_parzen_figure_needs_no_pool_and_takes_the_lowest_error(
         assert model["metrics"].keys() == {"test/recon", "test/error"}
         assert not model.keys() & {"log_likelihood", "curve", "controls"}
 
-    monkeypatch.setattr(stages.cluster, "connected", never)  # to evaluate again, no Ray at all
+    monkeypatch.setattr(stages.cluster, "connected", never)  # evaluating again needs no Ray
     monkeypatch.setattr(stages.cluster, "cpus", never)
     again = stages.evaluate_again(settings, spec.sweep_id, None, "aae-sweep evaluate", Watcher())
     assert again["models"] == evaluation["models"]
 
 
-def test_test_figures_that_are_not_finite_are_null_and_spoil_their_mean(
+def test_non_finite_test_figures_and_their_mean_are_null(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "test_metrics", lambda *_: {"test/error": math.inf})
@@ -90,7 +90,7 @@ def test_test_figures_that_are_not_finite_are_null_and_spoil_their_mean(
     json.dumps([evaluation, best], allow_nan=False)
 
 
-def test_evaluation_tags_runs_whose_test_metrics_lie_outside_their_range(
+def test_evaluate_tags_runs_with_test_metrics_outside_their_range(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "test_metrics", lambda *_: {"test/iw_sigma": 1.0})
@@ -106,7 +106,7 @@ def test_evaluation_tags_runs_whose_test_metrics_lie_outside_their_range(
 
 
 @pytest.mark.usefixtures("attentive")
-def test_an_evaluation_that_is_asked_to_stop_goes_on_as_an_evaluation(
+def test_evaluation_stopped_on_request_names_evaluate_to_resume(
     settings: Settings, tmp_path: Path
 ) -> None:
     spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
@@ -115,7 +115,7 @@ def test_an_evaluation_that_is_asked_to_stop_goes_on_as_an_evaluation(
     def act(what: str) -> None:
         if what.startswith("scoring"):
             search_of(settings, spec).set_attribute("wish", "now")
-            time.sleep(20)  # far less: it is interrupted
+            time.sleep(20)  # the stop request interrupts this sleep
 
     watcher.act = act
     parzen = ParzenSpec(samples=300, screen_samples=300)
@@ -125,7 +125,9 @@ def test_an_evaluation_that_is_asked_to_stop_goes_on_as_an_evaluation(
     assert History(settings).status(spec.sweep_id)["state"] == "done"
 
 
-def test_an_evaluation_can_be_interrupted(settings: Settings, tmp_path: Path) -> None:
+def test_evaluate_resumed_after_interruption_trains_nothing(
+    settings: Settings, tmp_path: Path
+) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
     draining, watcher = threading.Event(), Watcher()
     watcher.act = lambda what: draining.set() if what.startswith("scoring") else None

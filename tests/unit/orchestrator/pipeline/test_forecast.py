@@ -1,4 +1,4 @@
-"""What a sweep costs: known answers, bounds, and what Optuna's pruners do to random trials."""
+"""Forecast of a sweep's cost: known answers, bounds, and Optuna's pruners on random trials."""
 
 import json
 from typing import Any
@@ -32,7 +32,7 @@ def sweep(*, confirm: dict[str, Any] | None = None, **search: Any) -> SweepSpec:
     return SweepSpec.model_validate_json(json.dumps(document))
 
 
-def test_search_without_pruner_and_budget_costs_what_it_may_cost() -> None:
+def test_search_cost_without_pruner_or_budget_equals_its_bound() -> None:
     cost = search_cost(sweep(), Pace(4, 10.0), 0.0)
     assert cost.trials == cost.trials_expected == 40
     assert cost.epochs == cost.epochs_expected == 40 * 81
@@ -40,8 +40,8 @@ def test_search_without_pruner_and_budget_costs_what_it_may_cost() -> None:
     assert cost.seconds == pytest.approx(10 * 81 * 10.0)
 
 
-def test_budget_of_hours_ends_the_search_and_lets_trials_under_way_go_on() -> None:
-    """Two places, trials of 81 · 40 s = 0.9 h: at 0, 0.9 and 1.8 h each starts another."""
+def test_budget_of_hours_ends_the_search_and_spares_running_trials() -> None:
+    """Fill two places with trials of 81 · 40 s = 0.9 h: each starts one at 0, 0.9 and 1.8 h."""
     cost = search_cost(sweep(budget={"hours": 2}), Pace(2, 40.0), 0.0)
     assert cost.trials == 40
     assert cost.trials_expected == 6
@@ -51,7 +51,7 @@ def test_budget_of_hours_ends_the_search_and_lets_trials_under_way_go_on() -> No
     assert cost.epochs_expected <= cost.epochs < 40 * 81
 
 
-def test_budget_of_gpu_hours_counts_what_all_trials_hold() -> None:
+def test_budget_of_gpu_hours_counts_the_share_of_all_trials() -> None:
     hours = search_cost(sweep(budget={"hours": 2}), Pace(4, 40.0), 0.5)
     gpu_hours = search_cost(sweep(budget={"gpu_hours": 4}), Pace(4, 40.0), 0.5)
     assert gpu_hours == hours
@@ -67,7 +67,7 @@ PRUNERS = [
 
 
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda p: p["kind"])
-def test_pruner_saves_and_never_costs_more_than_the_bound(pruner: dict[str, Any]) -> None:
+def test_pruner_saves_epochs_and_never_exceeds_the_bound(pruner: dict[str, Any]) -> None:
     spec = sweep(pruner=pruner, trials=60)
     cost = search_cost(spec, Pace(2, 1.0), 0.0)
     assert 60 * pruner["grace_epochs"] < cost.epochs_expected < 0.8 * cost.epochs
@@ -77,14 +77,14 @@ def test_pruner_saves_and_never_costs_more_than_the_bound(pruner: dict[str, Any]
     assert budget.seconds_expected <= budget.seconds
 
 
-def test_halving_lets_one_in_three_go_on_at_each_rung() -> None:
+def test_halving_keeps_one_trial_in_three_at_each_rung() -> None:
     spec = sweep(pruner=PRUNERS[0], trials=300)
     played = [fates(spec, 300, seed) for seed in range(10)]
     first, second = (
         sum(fate > epochs for fates_ in played for fate in fates_) for epochs in (3, 9)
     )
     assert first / 3000 == pytest.approx(1 / 3, abs=0.05)
-    assert 1 / 3 - 0.05 < second / first < 0.6  # those that come later have passed a stricter rung
+    assert 1 / 3 - 0.05 < second / first < 0.6  # later trials passed a stricter rung
 
 
 def test_fates_end_at_rungs_or_at_the_last_epoch() -> None:
@@ -94,20 +94,20 @@ def test_fates_end_at_rungs_or_at_the_last_epoch() -> None:
     assert fates(spec, 1, 0) == [81]
 
 
-def test_median_never_prunes_its_startup_trials() -> None:
+def test_median_pruner_never_prunes_its_startup_trials() -> None:
     found = fates(sweep(pruner=PRUNERS[2]), 40, 1)
     assert found[:5] == [81] * 5
     assert set(found) == {9, 81}
 
 
-def test_long_search_is_played_by_a_part_of_it() -> None:
+def test_long_search_cost_is_scaled_from_a_part() -> None:
     short = search_cost(sweep(pruner=PRUNERS[0], trials=300), Pace(2, 1.0), 0.0)
     long = search_cost(sweep(pruner=PRUNERS[0], trials=3000), Pace(2, 1.0), 0.0)
     assert long.trials_expected == 3000
     assert long.epochs_expected == pytest.approx(10 * short.epochs_expected, rel=1e-3)
 
 
-def test_confirm_trains_every_seed_of_every_group_to_its_end() -> None:
+def test_confirm_cost_covers_every_seed_of_every_group() -> None:
     cost = confirm_cost(sweep(), Pace(4, 10.0))
     assert (cost.trials, cost.epochs) == (6, 6 * 81)
     assert cost.seconds == 2 * 81 * 10.0  # four, then two
@@ -115,7 +115,7 @@ def test_confirm_trains_every_seed_of_every_group_to_its_end() -> None:
     assert confirm_cost(control, Pace(4, 10.0)).trials == 9
 
 
-def test_confirm_costs_the_epochs_of_its_own_settings() -> None:
+def test_confirm_cost_uses_the_epochs_of_confirm_set() -> None:
     longer = sweep(confirm={"seeds": 2, "set": {"training.epochs": 100}})
     assert confirm_cost(longer, Pace(1, 10.0)).epochs == 2 * 100
     assert search_cost(longer, Pace(4, 10.0), 0.0).epochs == 40 * 81
@@ -127,7 +127,7 @@ def test_sweep_without_search_has_no_search_cost() -> None:
     assert confirm_cost(spec, Pace(1, 1.0)).trials == 3
 
 
-def test_parzen_blocks_of_a_decade_are_shared_out_over_actors() -> None:
+def test_parzen_seconds_divide_the_blocks_of_a_decade_over_actors() -> None:
     seconds = [5.0, 2.0, 1.0]
     assert parzen_seconds(10_000, seconds, 4) == 5
     assert parzen_seconds(10_001, seconds, 4) == 5 + 2
@@ -136,7 +136,7 @@ def test_parzen_blocks_of_a_decade_are_shared_out_over_actors() -> None:
     assert parzen_seconds(10_000_000, seconds, 1) == 5 + 9 * 2 + 990 * 1
 
 
-def test_evaluation_scores_the_winners_models_in_full_and_the_others_for_screening() -> None:
+def test_evaluate_seconds_cover_winners_in_full_and_others_for_screening() -> None:
     parzen = ParzenSpec(samples=1_000_000, models=1, screen_samples=10_000)
     seconds = evaluate_seconds(
         5, parzen, per_model=3.0, block_seconds=[1.0], actors=1, train_images=20_000
@@ -149,10 +149,10 @@ def test_evaluation_scores_the_winners_models_in_full_and_the_others_for_screeni
     assert none == 15.0
 
 
-def test_disk_holds_two_checkpoints_of_each_trial_until_they_are_collected() -> None:
+def test_disk_bytes_hold_two_checkpoints_a_trial_until_garbage_collection() -> None:
     spec = sweep()
     found = disk_bytes(spec, 40, 2, 1_000_000)
-    assert found["peak"] == 1_000_000 * (2 * 46 + 6)  # and a confirmed model's copy in MLflow
+    assert found["peak"] == 1_000_000 * (2 * 46 + 6)  # plus each confirmed model's copy in MLflow
     assert found["kept"] == 1_000_000 * (2 + 6 + 6)
     tight = spec.model_copy(
         update={"resources": spec.resources.model_copy(update={"disk_gb": 0.01})}

@@ -1,4 +1,4 @@
-"""What is removed, what stays, and that a driver dying at any moment finds what it needs."""
+"""Garbage collection: what is removed, what stays, and what a killed driver needs to resume."""
 
 import shutil
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from orchestrator.study.study import Assignment, Ledger, confirm_seed, open_stor
 from orchestrator.sweepfile.spec import SweepSpec
 
 KINDS = ["gaussian", "universal"]
-BYTES = 100  # of every checkpoint here
+BYTES = 100  # size of every checkpoint here
 
 
 def spec_of(**confirm: Any) -> SweepSpec:
@@ -39,7 +39,7 @@ def spec_of(**confirm: Any) -> SweepSpec:
 
 
 class Home:
-    """A sweep's ledgers and its checkpoints: each a folder of 100 bytes."""
+    """A sweep's studies and its checkpoints, each a folder of 100 bytes."""
 
     def __init__(self, path: Path, spec: SweepSpec) -> None:
         self.settings = Settings.from_environment({"AAE_HOME": str(path)})
@@ -56,7 +56,7 @@ class Home:
         return self.settings.sweep_folder(self.id) / "trials"
 
     def train(self, assignment: Assignment, *epochs: int, value: float = 1.0) -> None:
-        """One attempt's epochs, a checkpoint each."""
+        """Record the epochs of one attempt, each with a checkpoint."""
         ledger = self.search if assignment.stage == "search" else self.confirm
         ledger.started(assignment.number, "here", None)
         for epoch in epochs:
@@ -66,13 +66,13 @@ class Home:
             ledger.epoch(assignment.number, epoch, [value], str(trial / folder), trained=True)
 
     def searched(self, state: TrialState, value: float) -> None:
-        """One trial of the search: its even numbers are gaussian, the odd ones universal."""
+        """Run one trial of the search: even numbers are gaussian, odd numbers universal."""
         assignment = self.search.ask(self.spec)
         self.train(assignment, 2, 3, value=value)
         self.search.end(assignment.number, state, value, None)
 
     def clean(self, *, dry_run: bool = False) -> list[str]:
-        """What was removed, below `trials`."""
+        """Return the removed paths relative to `trials`."""
         removed = gc.clean(self.settings, self.storage, self.id, dry_run=dry_run)
         assert all(r.bytes == BYTES for r in removed)
         return [str(r.folder.relative_to(self.trials)) for r in removed]
@@ -89,7 +89,7 @@ def save(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """To be copied: making the tables takes Optuna half a second."""
+    """A study database to copy: Optuna takes half a second to create its tables."""
     home = tmp_path_factory.mktemp("empty")
     open_storage(Settings.from_environment({"AAE_HOME": str(home)})).engine.dispose()
     return home / "studies.db"
@@ -126,7 +126,7 @@ def searched(home: Home) -> Home:
     return home
 
 
-def test_of_a_search_the_contenders_stay(searched: Home) -> None:
+def test_gc_keeps_the_candidates_of_a_search(searched: Home) -> None:
     everything = searched.saved()
     removed = searched.clean()
     assert searched.saved() == ["search-0001/1/epoch-000003", "search-0002/1/epoch-000003"]
@@ -135,7 +135,7 @@ def test_of_a_search_the_contenders_stay(searched: Home) -> None:
     assert searched.clean() == []
 
 
-def test_a_trial_that_goes_on_keeps_one_to_fall_back_on_from_whichever_attempt(home: Home) -> None:
+def test_gc_keeps_a_fallback_checkpoint_from_any_attempt(home: Home) -> None:
     first = home.search.ask(home.spec)
     home.train(first, 1, 2)
     home.train(home.search.next_attempt(first.number, home.spec), 3)
@@ -143,7 +143,7 @@ def test_a_trial_that_goes_on_keeps_one_to_fall_back_on_from_whichever_attempt(h
     assert home.saved() == ["search-0000/1/epoch-000002", "search-0000/2/epoch-000003"]
 
 
-def test_as_many_contenders_stay_as_are_confirmed(new_home: Callable[..., Home]) -> None:
+def test_gc_keeps_as_many_candidates_as_are_confirmed(new_home: Callable[..., Home]) -> None:
     home = new_home(top=2, per=None)
     for value in (5.0, 1.0, 4.0, 3.0):
         home.searched("complete", value)
@@ -151,7 +151,7 @@ def test_as_many_contenders_stay_as_are_confirmed(new_home: Callable[..., Home])
     assert home.saved() == ["search-0001/1/epoch-000003", "search-0003/1/epoch-000003"]
 
 
-def test_every_confirmed_model_stays(searched: Home) -> None:
+def test_gc_keeps_every_confirmed_model(searched: Home) -> None:
     params = {"model.encoder.kind": "gaussian", "model.prior.std": 2.0}
     seeds = [confirm_seed(0, index) for index in range(3)]
     searched.confirm.enqueue({"params": params, "seed": seed} for seed in seeds)
@@ -168,7 +168,7 @@ def test_every_confirmed_model_stays(searched: Home) -> None:
         "confirm-0001/1/epoch-000003",
     ]
     reader = History(searched.settings)
-    assert reader.trials(searched.id) == before  # shown as ever, its checkpoint gone or not
+    assert reader.trials(searched.id) == before  # a record outlives its checkpoint
     best = reader.best(searched.id)
     assert best is not None
     assert best["confirmed"]
@@ -176,7 +176,7 @@ def test_every_confirmed_model_stays(searched: Home) -> None:
 
 
 @pytest.mark.parametrize("per", [None, "model.encoder.kind"])
-def test_the_best_of_a_search_can_be_asked_for_samples(
+def test_gc_keeps_the_checkpoint_of_the_best_trial(
     new_home: Callable[..., Home], per: str | None
 ) -> None:
     home = new_home(per=per)
@@ -189,17 +189,17 @@ def test_the_best_of_a_search_can_be_asked_for_samples(
 
 
 def interrupt(home: Home) -> Assignment:
-    """A trial in its third attempt: the first got to epoch 3, the second to 5, no more is known."""
+    """Leave a trial in its third attempt. The first attempt reached epoch 3, the second epoch 5."""
     first = home.search.ask(home.spec)
     home.train(first, 2, 3)
     home.train(home.search.next_attempt(first.number, home.spec), 4, 5)
     third = home.search.next_attempt(first.number, home.spec)
-    save(home.trials / "search-0000" / "3" / "epoch-000006")  # the driver did not hear of it
+    save(home.trials / "search-0000" / "3" / "epoch-000006")  # not recorded by the driver
     save(home.trials / "search-0000" / "2" / ".epoch-000006.77.tmp")
     return third
 
 
-def test_an_unfinished_trial_keeps_its_last_two_generations(home: Home) -> None:
+def test_gc_keeps_the_last_two_checkpoints_of_unfinished_trial(home: Home) -> None:
     third = interrupt(home)
     home.clean()
     assert home.saved() == ["search-0000/2/epoch-000004", "search-0000/2/epoch-000005"]
@@ -207,18 +207,18 @@ def test_an_unfinished_trial_keeps_its_last_two_generations(home: Home) -> None:
     assert home.search.next_attempt(0, home.spec).resume == third.resume
 
 
-def test_a_waiting_trial_without_any_checkpoint_is_no_obstacle(home: Home) -> None:
+def test_gc_accepts_a_waiting_trial_without_any_checkpoint(home: Home) -> None:
     home.search.ask(home.spec)
     assert home.clean() == []
 
 
-def test_while_a_driver_runs_only_ended_trials_are_touched(home: Home) -> None:
+def test_gc_while_a_driver_runs_touches_only_ended_trials(home: Home) -> None:
     interrupt(home)
     home.searched("pruned", 1.0)
     home.searched("complete", 1.0)
     home.searched("complete", 1.0)
     running = [path for path in home.saved() if path.startswith("search-0000")]
-    save(home.trials / "search-0009" / "1" / "epoch-000001")  # begun since we looked
+    save(home.trials / "search-0009" / "1" / "epoch-000001")  # started after the study was read
     with held(home.settings, home.id):
         home.clean()
     assert home.saved() == [
@@ -229,7 +229,9 @@ def test_while_a_driver_runs_only_ended_trials_are_touched(home: Home) -> None:
     ]
 
 
-def test_meanwhile_nobody_begins_to_drive(searched: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gc_holds_the_lock_while_it_removes(
+    searched: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def remove(*_: Any) -> list[gc.Removed]:
         with pytest.raises(gc.SweepHeld), held(searched.settings, searched.id):
             pass
@@ -239,21 +241,21 @@ def test_meanwhile_nobody_begins_to_drive(searched: Home, monkeypatch: pytest.Mo
     assert searched.clean() == []
 
 
-def test_a_dry_run_names_what_would_go(searched: Home) -> None:
+def test_gc_dry_run_names_what_would_be_removed(searched: Home) -> None:
     everything = searched.saved()
     named = searched.clean(dry_run=True)
     assert searched.saved() == everything
     assert searched.clean() == named
 
 
-def test_a_home_that_was_moved_keeps_the_same(searched: Home, tmp_path: Path) -> None:
+def test_gc_of_a_moved_home_keeps_the_same_checkpoints(searched: Home, tmp_path: Path) -> None:
     searched.settings.home.rename(tmp_path / "elsewhere")
     moved = Home(tmp_path / "elsewhere", searched.spec)
     moved.clean()
     assert moved.saved() == ["search-0001/1/epoch-000003", "search-0002/1/epoch-000003"]
 
 
-def test_what_cannot_be_removed_is_left_to_the_next_time(
+def test_gc_leaves_unremovable_checkpoints_to_the_next_call(
     searched: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     everything = searched.saved()
@@ -270,12 +272,12 @@ def test_what_cannot_be_removed_is_left_to_the_next_time(
 
 
 def tidy(home: Home, number: int = 0) -> None:
-    """As a driver does that may keep nothing on its disk but what is needed."""
+    """Garbage-collect after a trial as a driver does whose disk budget is 0 GB."""
     ledgers = home.search, home.confirm
     gc.after_trial(home.settings, home.id, *ledgers, number, disk_gb=0.0)
 
 
-def test_a_retry_finds_the_checkpoint_of_the_trial_it_stands_for(home: Home) -> None:
+def test_gc_keeps_the_checkpoint_that_a_retry_resumes_from(home: Home) -> None:
     home.searched("failed", 1.0)
     home.searched("complete", 1.0)
     tidy(home)
@@ -289,7 +291,7 @@ def test_a_retry_finds_the_checkpoint_of_the_trial_it_stands_for(home: Home) -> 
     assert home.saved() == ["search-0001/1/epoch-000003"]
 
 
-# As the driver calls it: before the ledger hears of the end
+# As in the driver: collect garbage before the study records the end.
 
 
 def end(home: Home, assignment: Assignment, state: TrialState, value: float) -> None:
@@ -304,7 +306,7 @@ def ask(home: Home, value: float) -> Assignment:
     return assignment
 
 
-def test_during_a_sweep_only_contenders_and_the_last_to_end_are_on_disk(home: Home) -> None:
+def test_gc_during_a_sweep_keeps_candidates_and_last_ended_trial(home: Home) -> None:
     for value in (5.0, 4.0, 3.0, 6.0, 2.0, 1.0, 7.0):
         end(home, ask(home, value), "complete", value)
     assert home.saved() == [
@@ -318,7 +320,7 @@ def test_during_a_sweep_only_contenders_and_the_last_to_end_are_on_disk(home: Ho
 
 
 @pytest.mark.parametrize("disk_gb", [None, 1.0])
-def test_within_its_budget_a_sweep_keeps_everything(disk_gb: float | None, home: Home) -> None:
+def test_gc_within_the_disk_budget_keeps_everything(disk_gb: float | None, home: Home) -> None:
     for value in (5.0, 4.0, 3.0):
         assignment = ask(home, value)
         number, ledgers = assignment.number, (home.search, home.confirm)
@@ -327,7 +329,7 @@ def test_within_its_budget_a_sweep_keeps_everything(disk_gb: float | None, home:
     assert len(home.saved()) == 6
 
 
-def test_a_driver_that_dies_as_a_trial_ends_finds_its_checkpoint(home: Home) -> None:
+def test_driver_killed_as_a_trial_ends_finds_its_checkpoint(home: Home) -> None:
     end(home, ask(home, 1.0), "complete", 1.0)
     end(home, ask(home, 1.0), "complete", 1.0)
     worse = ask(home, 9.0)
@@ -339,7 +341,7 @@ def test_a_driver_that_dies_as_a_trial_ends_finds_its_checkpoint(home: Home) -> 
     assert resumed.resume.is_dir()
 
 
-def test_what_failed_keeps_what_a_retry_goes_on_from(home: Home) -> None:
+def test_gc_keeps_checkpoints_of_a_failed_trial_for_retry(home: Home) -> None:
     for state in ("failed", "diverged", "complete", "complete"):
         end(home, ask(home, 1.0), state, 1.0)
     tidy(home)
@@ -349,11 +351,11 @@ def test_what_failed_keeps_what_a_retry_goes_on_from(home: Home) -> None:
     ]
 
 
-def test_the_cost_per_trial_does_not_grow(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+def test_gc_cost_per_trial_does_not_grow(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     looked_at = {}
 
     def look(*_: Any) -> int:
-        looked_at[number] = number  # trials that there are by then
+        looked_at[number] = number  # number of trials so far
         return 0
 
     monkeypatch.setattr(gc, "_size", look)
@@ -365,7 +367,7 @@ def test_the_cost_per_trial_does_not_grow(monkeypatch: pytest.MonkeyPatch, home:
     assert set(range(50)) <= looked_at.keys()
 
 
-def test_of_parzen_jobs_goes_what_nobody_works_at(home: Home) -> None:
+def test_gc_removes_parzen_jobs_that_no_process_holds(home: Home) -> None:
     parzen = home.settings.home / "parzen"
     for name in ("dead.unfinished", "live.unfinished", "scored", ".dead.77.tmp", ".live.7.tmp"):
         save(parzen / name)

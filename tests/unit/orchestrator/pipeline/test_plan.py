@@ -1,4 +1,4 @@
-"""The estimate is of the machines that Ray has, and of trials as they train there."""
+"""The plan's estimate, measured on Ray's machines with trials as they train there."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def sweep(rate: float = 0.01, **resources: Any) -> SweepSpec:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_plan_counts_the_places_of_the_cluster_and_leaves_this_process_alone(
+def test_plan_counts_places_of_the_cluster_and_leaves_this_process_alone(
     settings: Settings,
 ) -> None:
     threads = torch.get_num_threads()
@@ -59,7 +59,7 @@ def test_plan_of_packs_counts_their_members_as_trials_at_once(settings: Settings
 
 
 @pytest.mark.usefixtures("cluster")
-def test_plan_raises_what_ends_the_trial_that_it_times(settings: Settings) -> None:
+def test_plan_raises_the_error_that_ends_its_timed_trial(settings: Settings) -> None:
     with pytest.raises(TrialDiverged):
         estimate(sweep(rate=1e38), settings)
 
@@ -67,7 +67,9 @@ def test_plan_raises_what_ends_the_trial_that_it_times(settings: Settings) -> No
 @pytest.mark.parametrize(
     ("samples", "decades"), [(5_000, 1), (10_001, 2), (100_000, 2), (100_001, 3)]
 )
-def test_a_block_of_each_decade_is_timed(settings: Settings, samples: int, decades: int) -> None:
+def test_plan_times_one_parzen_block_of_each_decade(
+    settings: Settings, samples: int, decades: int
+) -> None:
     threads = torch.get_num_threads()
     data = load_training_data(DataConfig(name="digits"), settings.data)
     config = sweep().trial_config({}, 0).to_dict()

@@ -1,4 +1,4 @@
-"""What the driver notes for MLflow beside metrics: data, pictures by epochs, the machine."""
+"""The recorder's entries for MLflow besides metrics: data set, epoch pictures and machine."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ SPEC = SweepSpec.model_validate_json(
 
 
 class Nobody:
-    """An observer who looks away."""
+    """An observer that ignores every event."""
 
     def __getattr__(self, _: str) -> Any:
         return lambda *_: None
@@ -61,7 +61,7 @@ def _assignment(attempt: int = 1) -> Assignment:
 
 
 def _report(sweep: Sweep, data: TrainingData, epoch: int, attempt: int = 1) -> Report:
-    """As a worker's, whose model stands still."""
+    """Return a worker's report with pictures of an untrained model."""
     state = TrainState.create(SPEC.trial_config({}, 5), data)
     state.epoch = epoch
     drawn = draw_epoch(state, data, sweep.folder_of(_assignment(attempt)))
@@ -80,7 +80,7 @@ def _pictures(sweep: Sweep) -> list[SpooledArtifact]:
     return [a for a in sweep.spool.pending_artifacts(sweep.id) if a.folder == "images"]
 
 
-def test_the_runs_of_a_sweep_share_its_data_set(sweep: Sweep, data: TrainingData) -> None:
+def test_recorder_gives_the_sweep_one_data_set(sweep: Sweep, data: TrainingData) -> None:
     document = sweep.spool.dataset(sweep.id)
     assert document == dataset({"name": "digits", "path": None}, data) | {
         "source": json.dumps(
@@ -98,7 +98,7 @@ def test_the_runs_of_a_sweep_share_its_data_set(sweep: Sweep, data: TrainingData
     assert parent.tags["aae.data_sha256"] == data.sha256
 
 
-def test_trial_s_run_names_its_departures_from_the_paper(sweep: Sweep) -> None:
+def test_trial_run_names_its_departures_from_the_paper(sweep: Sweep) -> None:
     config = SPEC.trial_config({"training.phases": "joint", "training.discriminator_steps": 2}, 5)
     Recorder(sweep).trial_started(Assignment("confirm", 1, 1, config, None))
     runs = [sweep.spool.run(f"{sweep.id}/confirm/{number}") for number in (0, 1)]
@@ -108,13 +108,13 @@ def test_trial_s_run_names_its_departures_from_the_paper(sweep: Sweep) -> None:
     ]
 
 
-def test_a_file_of_images_is_named_as_the_source(data: TrainingData) -> None:
+def test_dataset_names_a_file_of_images_as_source(data: TrainingData) -> None:
     document = dataset({"name": "arrays", "path": "/images.npz"}, data)
     assert document["source_type"] == "local"
     assert json.loads(document["source"]) == {"uri": "/images.npz"}
 
 
-def test_an_epochs_pictures_are_named_as_mlflow_names_images_by_steps(
+def test_epoch_pictures_are_named_as_mlflow_names_step_images(
     sweep: Sweep, data: TrainingData
 ) -> None:
     Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 4))
@@ -129,7 +129,7 @@ def test_an_epochs_pictures_are_named_as_mlflow_names_images_by_steps(
     assert run.tags["mlflow.loggedImages"] == "True"
 
 
-def test_a_repeated_epochs_pictures_take_the_places_of_the_first(
+def test_pictures_of_a_repeated_epoch_replace_the_first_pictures(
     sweep: Sweep, data: TrainingData
 ) -> None:
     Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 4))
@@ -143,7 +143,7 @@ def test_a_repeated_epochs_pictures_take_the_places_of_the_first(
     assert all(Path(path).exists() for path in before)
 
 
-def test_the_machine_is_told_to_mlflow_and_to_no_reader(sweep: Sweep, data: TrainingData) -> None:
+def test_system_metrics_reach_mlflow_and_no_reader(sweep: Sweep, data: TrainingData) -> None:
     Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 1))
     key = f"{sweep.id}/confirm/0"
     sent = {metric.name for metric in sweep.spool.pending_metrics(key, 100)}

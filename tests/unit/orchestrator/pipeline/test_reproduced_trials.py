@@ -1,4 +1,4 @@
-"""What a trial's run says of its circumstances, and how two trainings are compared."""
+"""Circumstances recorded in a trial's run, and the comparison of two trainings."""
 
 import math
 import threading
@@ -21,11 +21,11 @@ from orchestrator.study.study import Assignment
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.provenance import latest, provenance, succession
 
-NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+NOWHERE = "http://127.0.0.1:9"  # the discard port: no server listens
 
 
 class Nobody:
-    """An observer who looks away."""
+    """An observer that ignores every event."""
 
     def __getattr__(self, _: str) -> Any:
         return lambda *_: None
@@ -60,7 +60,7 @@ def tags_of(sweep: Sweep) -> dict[str, str]:
 
 
 def start(sweep: Sweep, attempt: int = 1, machine: dict[str, str] | None = None) -> None:
-    """An attempt that begins on such a machine."""
+    """Record an attempt that begins on `machine`."""
     config, recorder = sweep.spec.trial_config({}, 5), Recorder(sweep)
     recorder.trial_started(Assignment("search", 0, attempt, config, None))
     recorder.trial_begun("search", Report(0, attempt, "node", 0, {}, machine=machine))
@@ -69,7 +69,7 @@ def start(sweep: Sweep, attempt: int = 1, machine: dict[str, str] | None = None)
 # -- the record ------------------------------------------------------------------------------
 
 
-def test_a_trials_run_says_what_its_numbers_depend_on(sweep: Sweep) -> None:
+def test_trial_run_records_what_its_numbers_depend_on(sweep: Sweep) -> None:
     start(sweep, machine=provenance(2, gpu=False, pack=4))
     tags = tags_of(sweep)
     assert tags["aae.data_sha256"] == load_training_data(sweep.spec.data, Path()).sha256
@@ -80,13 +80,13 @@ def test_a_trials_run_says_what_its_numbers_depend_on(sweep: Sweep) -> None:
     assert tags["aae.cpu"]
 
 
-def test_a_driver_does_not_speak_for_its_workers(sweep: Sweep) -> None:
+def test_driver_records_no_provenance_for_its_workers(sweep: Sweep) -> None:
     start(sweep)
     assert "aae.data_sha256" in tags_of(sweep)
     assert not tags_of(sweep).keys() & provenance(1, gpu=False).keys()
 
 
-def test_a_trial_that_went_on_elsewhere_says_both(sweep: Sweep) -> None:
+def test_trial_resumed_on_another_machine_records_both_machines(sweep: Sweep) -> None:
     here = {"aae.cpu": "Old, AVX2", "aae.pack": "4", "aae.threads": "2"}
     start(sweep, machine=here)
     start(sweep, attempt=2, machine=here)
@@ -97,7 +97,7 @@ def test_a_trial_that_went_on_elsewhere_says_both(sweep: Sweep) -> None:
     assert (tags["aae.pack"], tags["aae.threads"]) == ("4, then 1", "2")
 
 
-def test_the_latest_circumstances_are_the_last() -> None:
+def test_latest_returns_the_last_of_a_succession() -> None:
     tags: dict[str, str] = {}
     for machine in ("A", "A", "B", "A"):
         tags = succession(tags, {"cpu": machine})
@@ -106,8 +106,8 @@ def test_the_latest_circumstances_are_the_last() -> None:
     assert latest("A") == "A"
 
 
-def test_the_driver_leaves_the_gpu_to_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A context in the driver would take the GPU's memory from them."""
+def test_provenance_in_the_driver_initialises_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse CUDA, whose context in the driver would take GPU memory from the workers."""
 
     def never() -> None:
         raise AssertionError("CUDA was asked")
@@ -119,14 +119,14 @@ def test_the_driver_leaves_the_gpu_to_its_workers(monkeypatch: pytest.MonkeyPatc
 # -- the comparison --------------------------------------------------------------------------
 
 
-def test_the_same_numbers_are_the_same_whatever_they_are() -> None:
+def test_comparison_finds_equal_numbers_equal_even_non_finite() -> None:
     comparison = Comparison()
     numbers = {"val/recon": 0.1 + 0.2, "val/parzen_ll": math.nan, "val/error": math.inf}
     assert comparison.add(1, numbers, dict(numbers)) == []
     assert (comparison.values, comparison.differences, comparison.largest) == (3, {}, 0.0)
 
 
-def test_the_last_bit_counts() -> None:
+def test_comparison_finds_a_difference_in_the_last_bit() -> None:
     comparison = Comparison()
     assert comparison.add(1, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}) == []
     assert comparison.add(2, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": math.nextafter(2, 3)}) == ["b"]
@@ -144,7 +144,7 @@ def test_the_last_bit_counts() -> None:
         ({"a": 1}, {"a": math.inf}),
     ],
 )
-def test_a_number_and_none_differ_without_bound(
+def test_comparison_with_missing_or_non_finite_number_is_infinite(
     then: dict[str, float], here: dict[str, float]
 ) -> None:
     comparison = Comparison()
@@ -153,7 +153,7 @@ def test_a_number_and_none_differ_without_bound(
 
 
 def test_reproduce_validates_the_epochs_that_the_record_has(tmp_path: Path) -> None:
-    """A pruner's rung is in the record, and not in the configuration."""
+    """Test a pruner's rung, which is in the record and not in the configuration."""
     training = {"epochs": 4, "validate_every": 3, "batch_size": 100}
     model = {"hidden": [4], "code_dim": 2}
     spec = SweepSpec.of(
@@ -176,14 +176,14 @@ def test_reproduce_validates_the_epochs_that_the_record_has(tmp_path: Path) -> N
 # -- no record -------------------------------------------------------------------------------
 
 
-def test_an_absent_database_is_named_and_not_made(tmp_path: Path) -> None:
+def test_recorded_names_an_absent_database_and_creates_none(tmp_path: Path) -> None:
     settings = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
     with pytest.raises(EnvironmentUnusable, match=r"no MLflow database at .*mlflow\.db"):
         recorded(settings, "a" * 32)
     assert not (tmp_path / "home").exists()
 
 
-def test_a_server_that_is_away_is_no_unknown_run(tmp_path: Path) -> None:
+def test_recorded_reports_unreachable_server_and_no_unknown_run(tmp_path: Path) -> None:
     settings = Settings.from_environment(
         {"AAE_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": NOWHERE}
     )

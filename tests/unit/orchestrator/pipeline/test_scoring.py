@@ -1,4 +1,4 @@
-"""Control rows: the protocol's own figures at each N, scored once."""
+"""Control rows: the protocol's figures at each N, scored once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ class NoPool(ParzenPool):
         return super().score(*arguments, **options)
 
 
-def test_control_rows_hold_the_protocol_s_figures_at_each_n_of_the_curve(scorer: Scorer) -> None:
+def test_control_rows_hold_protocol_figures_at_each_curve_n(scorer: Scorer) -> None:
     rows = scorer.controls(CURVE)
     assert [(row["kind"], row["n_samples"]) for row in rows] == ROWS
     x = scorer.data.x_train
@@ -64,16 +64,16 @@ def test_control_rows_that_are_known_are_not_scored_again(scorer: Scorer) -> Non
     rows = scorer.controls(CURVE)
     restarted = replace(scorer, pool=NoPool(0))
     assert restarted.controls(CURVE) == rows
-    assert restarted.controls(CURVE[:1]) == [rows[0], rows[2], rows[3]]  # those of another model
+    assert restarted.controls(CURVE[:1]) == [rows[0], rows[2], rows[3]]  # the rows of another model
 
 
-def test_an_interrupted_scoring_of_controls_goes_on_from_the_row_it_was_at(scorer: Scorer) -> None:
+def test_control_rows_resume_at_the_interrupted_row(scorer: Scorer) -> None:
     with pytest.raises(KeyboardInterrupt):
         replace(scorer, pool=NoPool(3)).controls(CURVE)
     assert len(replace(scorer, pool=NoPool(1)).controls(CURVE)) == len(ROWS)
 
 
-def test_other_images_have_other_control_rows(scorer: Scorer) -> None:
+def test_control_rows_of_other_images_are_scored_anew(scorer: Scorer) -> None:
     scorer.controls(CURVE)
     other = replace(scorer.test, sha256="other")
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""search and confirm: which trials there are, until there are enough."""
+"""The stages search and confirm: which trials they start, and when they stop."""
 
 import threading
 from collections import Counter
@@ -29,7 +29,7 @@ from orchestrator.sweepfile.spec import SweepSpec
 pytestmark = pytest.mark.usefixtures("straw")
 
 
-def test_what_search_is_handed_has_no_test_member(tmp_path: Path) -> None:
+def test_training_data_given_to_search_has_no_test_split(tmp_path: Path) -> None:
     assert [field.name for field in fields(TrainingData)] == [
         "name",
         "image_shape",
@@ -47,7 +47,7 @@ def test_what_search_is_handed_has_no_test_member(tmp_path: Path) -> None:
     assert not any("test" in name for name in vars(ours))
 
 
-def test_a_retry_that_gets_no_further_has_the_curve_of_what_it_took_up(
+def test_retry_without_progress_has_the_curve_of_its_checkpoint(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = {"epochs": 3, "batch_size": 9}
@@ -75,7 +75,7 @@ def test_a_retry_that_gets_no_further_has_the_curve_of_what_it_took_up(
 
 
 def every_third_epoch(path: Path, **search: Any) -> SweepSpec:
-    """Trials of 7 epochs, validated at 3, 6 and 7, and at the rungs 2 and 4 of the search."""
+    """A sweep of 7 epochs a trial, validated at 3, 6, 7 and the search's rungs 2 and 4."""
     training = {"epochs": 7, "batch_size": 9, "validate_every": 3}
     halving = {"kind": "successive_halving", "grace_epochs": 2, "reduction_factor": 2}
     return sweep(path, trials=6, training=training, search={"pruner": halving} | search)
@@ -93,7 +93,7 @@ def validated(reader: History, spec: SweepSpec) -> dict[tuple[str, str], list[se
     return found
 
 
-def test_sweep_validates_every_nth_epoch_the_last_and_the_pruner_s_rungs(
+def test_sweep_validates_every_nth_epoch_the_last_and_pruner_rungs(
     settings: Settings, tmp_path: Path
 ) -> None:
     spec = every_third_epoch(images(tmp_path / "i.npz", test=True))
@@ -116,10 +116,10 @@ def test_sweep_validates_every_nth_epoch_the_last_and_the_pruner_s_rungs(
     assert "val/recon" in build_report([reader.view(spec.sweep_id)])
 
 
-def test_sweep_with_sparse_validation_interrupted_anywhere_repeats_no_number(
+def test_sweep_with_sparse_validation_resumed_gives_the_same_metrics(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """A constraint and a second goal are remembered through the epochs that are not validated."""
+    """Test that a constraint and a second objective survive the epochs without validation."""
     search = {
         "pruner": {"kind": "none"},
         "also": ["val/latent_mmd"],
@@ -184,9 +184,7 @@ def test_failed_trials_are_retried_from_their_checkpoints(
     assert reader.best(spec.sweep_id)["seeds"]  # type: ignore[index]
 
 
-def test_a_search_whose_best_does_not_move_asks_for_no_more(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_search_with_patience_ends_when_the_best_stays(settings: Settings, tmp_path: Path) -> None:
     path = images(tmp_path / "i.npz", test=True)
     patient, watcher = sweep(path, trials=50, search={"patience": 2}), Watcher()
     reader = run(settings, patient, watcher)
@@ -202,11 +200,12 @@ def test_a_search_whose_best_does_not_move_asks_for_no_more(
 
     more = sweep(path, trials=len(values) + 1)
     run(settings, more)
-    assert reader.status(more.sweep_id)["trials"]["complete"] == len(values) + 1 + 2
+    searched = [r for r in reader.trials(more.sweep_id) if r.stage == "search"]
+    assert [r.state for r in searched] == ["complete"] * (len(values) + 1)
 
 
 def racing(path: Path, **confirm: Any) -> SweepSpec:
-    """Two rates, and a setting that makes no difference here."""
+    """A sweep over two learning rates and a setting that has no effect here."""
     space = {
         "training.reconstruction.lr": {"choice": [1e-2, 1e-7]},
         "model.clusters": {"choice": [3, 4]},
@@ -221,7 +220,7 @@ def seeds_by_rate(reader: History, spec: SweepSpec) -> dict[float, int]:
     return dict(Counter(r.params["training.reconstruction.lr"] for r in records))
 
 
-def test_in_a_race_the_beaten_get_no_more_seeds(settings: Settings, tmp_path: Path) -> None:
+def test_race_gives_beaten_candidates_no_more_seeds(settings: Settings, tmp_path: Path) -> None:
     path = images(tmp_path / "i.npz", test=True)
     fair, race = racing(path), racing(path, race=4)
     assert fair.sweep_id == race.sweep_id
@@ -235,7 +234,7 @@ def test_in_a_race_the_beaten_get_no_more_seeds(settings: Settings, tmp_path: Pa
 
 
 @pytest.mark.parametrize("moment", ["confirm 5 epoch 1", "confirm 17 epoch 1"])
-def test_a_race_that_is_interrupted_goes_on_to_the_same_end(
+def test_race_resumed_after_interruption_ends_the_same(
     moment: str, settings: Settings, tmp_path: Path
 ) -> None:
     spec = racing(images(tmp_path / "i.npz", test=True), race=4)
@@ -247,7 +246,7 @@ def test_a_race_that_is_interrupted_goes_on_to_the_same_end(
 
 
 def confirmed_params(reader: History, spec: SweepSpec) -> list[tuple[int, bool]]:
-    """(seed's index, is the control) of each confirmation, in the order of their numbers."""
+    """Return (index of the seed, is the control) of each confirm trial, in order of number."""
     index = {confirm_seed(spec.seed, i): i for i in range(9)}
     records = reader.trials(spec.sweep_id, "confirm")
     return [(index[r.seed], is_baseline(r, searched=True)) for r in records]
@@ -269,7 +268,7 @@ def test_confirm_trains_the_control_with_every_seed_of_the_winner(
     assert baseline["config_hash"] == spec.baseline_hash != best["config_hash"]
     assert [group["config_hash"] for group in best["groups"]] == [best["config_hash"]]
     means = (found["metrics"]["val/recon"]["mean"] for found in (baseline, best))
-    assert gain["mean"] == pytest.approx(next(means) - next(means))  # less is better
+    assert gain["mean"] == pytest.approx(next(means) - next(means))  # lower is better
     promised = min(r.metrics["val/recon"] for r in reader.trials(spec.sweep_id, "search"))
     optimism = promised - best["metrics"]["val/recon"]["mean"]
     assert best["groups"][0]["optimism"] == pytest.approx(optimism)
@@ -282,7 +281,7 @@ def test_confirm_trains_the_control_with_every_seed_of_the_winner(
     assert not [seen for seen in again.seen if "started" in seen]
 
 
-def test_confirm_of_a_study_begun_without_a_control_adds_the_control_alone(
+def test_confirm_of_study_without_control_adds_only_the_control(
     settings: Settings, tmp_path: Path
 ) -> None:
     path = images(tmp_path / "i.npz", test=True)
@@ -299,7 +298,7 @@ def test_confirm_of_a_study_begun_without_a_control_adds_the_control_alone(
 def test_confirm_control_better_than_every_candidate_does_not_win(
     settings: Settings, tmp_path: Path
 ) -> None:
-    space = {"training.reconstruction.lr": {"choice": [1e-7, 1e-8]}}  # next to nothing is learned
+    space = {"training.reconstruction.lr": {"choice": [1e-7, 1e-8]}}  # almost no learning
     path = images(tmp_path / "i.npz", test=True)
     spec = sweep(path, search={"space": space}, confirm={"seeds": 3})
     best = run(settings, spec).best(spec.sweep_id)
@@ -313,7 +312,7 @@ def test_confirm_control_better_than_every_candidate_does_not_win(
     assert confirm.attribute("winner") == best["config_hash"]
 
 
-def test_confirm_winner_with_the_files_own_configuration_is_trained_once_as_its_own_control(
+def test_confirm_winner_equal_to_the_control_is_trained_once(
     settings: Settings, tmp_path: Path
 ) -> None:
     space = {"model.prior.std": {"choice": [1.0]}}  # the default
@@ -327,10 +326,8 @@ def test_confirm_winner_with_the_files_own_configuration_is_trained_once_as_its_
     assert best["gain"] == {"mean": 0.0, "ci95": [0.0, 0.0]}
 
 
-def test_confirm_race_with_a_weak_control_gives_it_every_seed(
-    settings: Settings, tmp_path: Path
-) -> None:
-    """Here it learns nothing, so every candidate that goes on would beat it."""
+def test_confirm_race_gives_a_weak_control_every_seed(settings: Settings, tmp_path: Path) -> None:
+    """Use a control that learns nothing: every candidate still in the race beats the control."""
     spec = racing(images(tmp_path / "i.npz", test=True), race=4, baseline=True)
     slow = {"reconstruction": {"lr": 1e-7}, "epochs": 2, "batch_size": 9}
     spec = SweepSpec.of(spec.resolved() | {"training": slow})
@@ -344,7 +341,7 @@ def test_confirm_race_with_a_weak_control_gives_it_every_seed(
     ) == {1e-2: 10, 1e-7: 8}
 
 
-def test_a_sweep_learns_from_another_where_their_spaces_agree(
+def test_sweep_learns_from_another_sweep_where_spaces_agree(
     settings: Settings, tmp_path: Path
 ) -> None:
     path = images(tmp_path / "i.npz", test=True)
@@ -370,10 +367,10 @@ def test_a_sweep_learns_from_another_where_their_spaces_agree(
     assert reader.status(second.sweep_id)["trials"]["complete"] == 3 + 2
     again = Watcher()
     run(settings, sweep(path, trials=4, search={"space": narrow, "learn_from": "first"}), again)
-    assert told not in again.seen  # once
+    assert told not in again.seen  # reported once
 
 
-def test_when_the_gpu_hours_are_used_up_no_trial_starts(
+def test_search_starts_no_trial_once_gpu_hours_are_used_up(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = images(tmp_path / "i.npz", test=True)
@@ -386,7 +383,9 @@ def test_when_the_gpu_hours_are_used_up_no_trial_starts(
     assert "search: ended after 3 trials: its 1 GPU-hours are used up" in watcher.seen
 
 
-def test_a_running_search_is_extended(settings: Settings, tmp_path: Path) -> None:
+def test_search_extended_while_running_trains_the_added_trials(
+    settings: Settings, tmp_path: Path
+) -> None:
     spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
 
     def act(what: str) -> None:
@@ -405,7 +404,7 @@ def test_a_running_search_is_extended(settings: Settings, tmp_path: Path) -> Non
     assert not reader.is_done(spec.extended(trials=6))  # too late for this driver
 
 
-def test_when_the_time_is_up_no_trial_starts_and_the_rest_is_done(
+def test_search_over_its_hours_ends_and_the_sweep_completes(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = sweep(
@@ -424,7 +423,7 @@ def test_when_the_time_is_up_no_trial_starts_and_the_rest_is_done(
     assert status["state"] == "done"
 
 
-def test_a_search_ends_with_its_space(settings: Settings, tmp_path: Path) -> None:
+def test_search_ends_when_its_space_is_exhausted(settings: Settings, tmp_path: Path) -> None:
     path = images(tmp_path / "images.npz", test=True)
     search = {"space": {"model.prior.std": {"choice": [1.0, 2.0]}}}
     spec = sweep(path, trials=9, search=search)
@@ -439,7 +438,7 @@ def test_a_search_ends_with_its_space(settings: Settings, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("trials", "size"), [(200, 16), (100, 12), (24, 3), (7, 1)])
-def test_automatic_packs_leave_the_sampler_four_times_to_learn(
+def test_automatic_pack_size_leaves_the_sampler_four_rounds(
     trials: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.execution.cluster.slots", lambda share: 2)

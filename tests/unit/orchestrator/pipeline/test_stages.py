@@ -1,4 +1,4 @@
-"""search -> confirm -> evaluate: where a sweep may stop, and how it goes on."""
+"""The stages search -> confirm -> evaluate: where a sweep can stop, and how it resumes."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ from orchestrator.tracking.outbox import Spool
 pytestmark = pytest.mark.usefixtures("straw")
 
 
-def test_search_and_confirm_are_the_same_with_and_without_a_test_split(
+def test_search_and_confirm_are_the_same_without_a_test_split(
     settings: Settings, tmp_path: Path
 ) -> None:
     with_test = sweep(images(tmp_path / "with.npz", test=True))
@@ -57,7 +57,7 @@ def test_search_and_confirm_are_the_same_with_and_without_a_test_split(
         ),
     ],
 )
-def test_what_does_not_go_with_the_data_is_refused_before_anything_starts(
+def test_sweep_that_contradicts_its_data_is_refused_before_starting(
     changes: dict[str, Any], message: str, settings: Settings
 ) -> None:
     with pytest.raises(SpecError, match=message) as refused:
@@ -79,7 +79,7 @@ def test_unlabelled_data_are_refused_where_labels_are_needed(
 @pytest.mark.parametrize(
     "moment", ["search 1 started", "search 1 epoch 1", "search 2 complete", "confirm 0 epoch 1"]
 )
-def test_an_interrupted_sweep_goes_on_to_the_same_end(
+def test_sweep_resumed_after_interruption_ends_the_same(
     moment: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
@@ -105,7 +105,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_end(
         ("scoring", "now"),
     ],
 )
-def test_a_sweep_that_is_asked_to_stops_and_goes_on_to_the_same_end(
+def test_sweep_resumed_after_stop_request_ends_the_same(
     moment: str, wish: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
@@ -116,7 +116,7 @@ def test_a_sweep_that_is_asked_to_stops_and_goes_on_to_the_same_end(
             search_of(settings, spec).set_attribute("wish", wish)
             assert draining.wait(20)
             if wish == "now":
-                time.sleep(20)  # far less: it is interrupted
+                time.sleep(20)  # the stop request interrupts this sleep
 
     watcher.act = act
     with pytest.raises(Interrupted, match=r"was stopped\. Resume with: aae-sweep run"):
@@ -132,7 +132,7 @@ def test_a_sweep_that_is_asked_to_stops_and_goes_on_to_the_same_end(
 
 @pytest.mark.usefixtures("attentive")
 @pytest.mark.parametrize("moment", ["search 1 epoch 1", "confirm 0 started", "scoring"])
-def test_a_paused_sweep_waits_and_goes_on_to_the_same_end(
+def test_sweep_paused_and_resumed_ends_the_same(
     moment: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
 ) -> None:
     spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
@@ -142,7 +142,7 @@ def test_a_paused_sweep_waits_and_goes_on_to_the_same_end(
     def resume() -> None:
         paused_at = len(watcher.seen)
         time.sleep(0.5)
-        seen_while_paused.extend(watcher.seen[paused_at + 1 :])  # but one epoch under way
+        seen_while_paused.extend(watcher.seen[paused_at + 1 :])  # after one epoch that was running
         search.set_attribute("wish", None)
 
     def act(what: str) -> None:
@@ -161,7 +161,7 @@ def test_a_paused_sweep_waits_and_goes_on_to_the_same_end(
 
 
 @pytest.mark.usefixtures("attentive")
-def test_a_wish_for_an_earlier_driver_is_none_for_this_one(
+def test_driver_ignores_a_control_request_to_an_earlier_driver(
     settings: Settings, tmp_path: Path
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
@@ -169,7 +169,7 @@ def test_a_wish_for_an_earlier_driver_is_none_for_this_one(
     assert run(settings, spec).status(spec.sweep_id)["state"] == "done"
 
 
-def test_a_storage_that_is_away_for_a_moment_is_asked_again(
+def test_driver_retries_control_requests_after_a_storage_error(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "_LISTENING_SECONDS", 0.01)
@@ -203,7 +203,7 @@ def test_a_storage_that_is_away_for_a_moment_is_asked_again(
         ("first", "has a configuration of this space"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_refused_before_anything_starts(
+def test_learn_from_unusable_sweep_is_refused_before_anything_starts(
     other: str, message: str, settings: Settings, tmp_path: Path
 ) -> None:
     path = images(tmp_path / "i.npz", test=True)
@@ -217,7 +217,7 @@ def test_what_cannot_be_learnt_from_is_refused_before_anything_starts(
     assert not [what for what in watcher.seen if "started" in what]
 
 
-def test_a_sweep_done_is_extended_by_more_trials_and_seeds(
+def test_complete_sweep_is_extended_by_more_trials_and_seeds(
     settings: Settings, tmp_path: Path
 ) -> None:
     path = images(tmp_path / "i.npz", test=True)
@@ -237,7 +237,7 @@ def test_a_sweep_done_is_extended_by_more_trials_and_seeds(
     assert reader.status(large.sweep_id)["state"] == "done"
 
 
-def test_other_data_are_refused(settings: Settings, tmp_path: Path) -> None:
+def test_sweep_refuses_data_changed_since_its_start(settings: Settings, tmp_path: Path) -> None:
     path = images(tmp_path / "i.npz", test=True)
     spec = sweep(path)
     run(settings, spec)

@@ -38,7 +38,7 @@ WALK = {"walk.png", "walk.gif"}
         ("gan", {"samples.png", "manifold.png"} | WALK),
     ],
 )
-def test_every_figure_of_a_model_is_a_file(
+def test_draw_figures_writes_every_figure_of_a_model(
     kind: str, names: set[str], data: TrainingData, tmp_path: Path
 ) -> None:
     assert _draw(kind, data, tmp_path / "new" / "folder").keys() == names
@@ -47,12 +47,14 @@ def test_every_figure_of_a_model_is_a_file(
             assert np.array(picture).std() > 0
 
 
-def test_a_classifier_leaves_nothing(data: TrainingData, tmp_path: Path) -> None:
+def test_draw_figures_of_a_classifier_writes_nothing(data: TrainingData, tmp_path: Path) -> None:
     assert _draw("classifier", data, tmp_path / "new") == {}
     assert not (tmp_path / "new").exists()
 
 
-def test_the_same_model_and_seed_make_the_same_bytes(data: TrainingData, tmp_path: Path) -> None:
+def test_draw_figures_same_model_and_seed_give_same_bytes(
+    data: TrainingData, tmp_path: Path
+) -> None:
     first, again, other = (
         _draw("aae", data, tmp_path / name, seed)
         for name, seed in (("first", 1), ("again", 1), ("other", 2))
@@ -61,10 +63,10 @@ def test_the_same_model_and_seed_make_the_same_bytes(data: TrainingData, tmp_pat
     assert {name for name in first if first[name] == other[name]} == {"manifold.png"}
 
 
-# -- while it trains -------------------------------------------------------------------------
+# -- during training -------------------------------------------------------------------------
 
 
-def test_the_start_the_first_epoch_its_doubles_and_the_last_are_drawn() -> None:
+def test_drawn_epochs_are_zero_powers_of_two_and_last() -> None:
     assert [epoch for epoch in range(21) if is_drawn(epoch, 20)] == [0, 1, 2, 4, 8, 16, 20]
 
 
@@ -76,7 +78,7 @@ def test_the_start_the_first_epoch_its_doubles_and_the_last_are_drawn() -> None:
         ("classifier", set()),
     ],
 )
-def test_an_epochs_pictures_have_thumbnails_and_mlflows_names(
+def test_draw_epoch_writes_thumbnails_and_mlflow_names(
     kind: Any, keys: set[str], data: TrainingData, tmp_path: Path
 ) -> None:
     state = TrainState.create(_config(kind), data)
@@ -93,7 +95,7 @@ def test_an_epochs_pictures_have_thumbnails_and_mlflows_names(
             assert path.suffix == ".png" or max(picture.size) == 256
 
 
-def test_drawing_moves_nothing_that_trains(data: TrainingData, tmp_path: Path) -> None:
+def test_draw_epoch_leaves_the_training_state_unchanged(data: TrainingData, tmp_path: Path) -> None:
     plain, drawn = (TrainState.create(_config("aae"), data) for _ in range(2))
     for state in (plain, drawn):
         for epoch in fit(state, data):

@@ -1,4 +1,4 @@
-"""A sweep's winner in a real MLflow registry, loaded again as its users do."""
+"""A sweep's winner in a real MLflow registry, loaded as users load the model."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ from orchestrator.settings import Settings
 from orchestrator.study.study import Ledger, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
 
-NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+NOWHERE = "http://127.0.0.1:9"  # the discard port: no server listens
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Home:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A sweep at its end, of which MLflow has not heard yet."""
+    """A complete sweep whose outbox has not been sent to MLflow."""
     folder = tmp_path_factory.mktemp("registering")
     settings = Settings.from_environment({"AAE_HOME": str(folder / "home")})
     spec = sweep(images(folder / "images.npz", test=True), trials=1)
@@ -64,13 +64,13 @@ def first(home: Home) -> Registered:
 
 @pytest.fixture
 def client(home: Home) -> Iterator[MlflowClient]:
-    """As a user's process that knows where MLflow is."""
+    """An MLflow client in a process that has the tracking URI, as a user's process has."""
     mlflow.set_tracking_uri(home.settings.tracking_uri)
     yield MlflowClient()
     mlflow.set_tracking_uri(None)
 
 
-def test_the_winner_is_registered_once_and_is_the_champion(
+def test_register_twice_gives_one_version_with_champion_alias(
     home: Home, first: Registered, client: MlflowClient
 ) -> None:
     assert (first.name, first.version, first.new) == ("straw", 1, True)
@@ -87,12 +87,12 @@ def test_the_winner_is_registered_once_and_is_the_champion(
     assert "val/recon" in version.description
 
 
-def test_another_name_is_another_model(home: Home, first: Registered) -> None:
+def test_register_under_another_name_creates_another_model(home: Home, first: Registered) -> None:
     other = home.register("images.of-noise")
     assert (other.name, other.version, other.new) == ("images.of-noise", 1, True)
 
 
-def test_it_is_loaded_for_all_that_it_can(
+def test_registered_model_answers_every_method(
     home: Home, first: Registered, client: MlflowClient
 ) -> None:
     model = mlflow.pyfunc.load_model(f"models:/straw@{CHAMPION}")
@@ -114,11 +114,11 @@ def test_it_is_loaded_for_all_that_it_can(
     assert example is None or np.asarray(example).shape == (2, 9)
 
 
-def test_what_is_kept_holds_no_pickle(
+def test_registered_model_files_hold_no_pickle(
     first: Registered, client: MlflowClient, tmp_path: Path
 ) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(first.uri, dst_path=str(tmp_path)))
-    # who has loaded the model out of a local store has compiled there
+    # Loading the model from a local store writes compiled files there.
     kept = (path for path in folder.rglob("*") if "__pycache__" not in path.parts)
     files = [path for path in kept if path.is_file()]
     assert {path.suffix for path in files} == {".py", ".safetensors", ".json", ".yaml", ".txt"} | {
@@ -126,7 +126,7 @@ def test_what_is_kept_holds_no_pickle(
     }
     wanted = (folder / "requirements.txt").read_text()
     assert all(f"{name}==" in wanted for name in ("mlflow", "torch", "numpy", "safetensors"))
-    assert "aae" not in wanted  # a name that anyone might take
+    assert "aae" not in wanted  # anyone could publish a package of this name
 
 
 STRANGER = """
@@ -140,7 +140,7 @@ print(json.dumps([aae_core.__file__, shape]))
 """
 
 
-def test_it_is_loaded_where_aae_sweep_is_not_installed(
+def test_registered_model_loads_without_aae_sweep_installed(
     first: Registered, client: MlflowClient, tmp_path: Path
 ) -> None:
     folder = mlflow.artifacts.download_artifacts(first.uri, dst_path=str(tmp_path))
@@ -156,12 +156,12 @@ def test_it_is_loaded_where_aae_sweep_is_not_installed(
 # -- what is refused ---------------------------------------------------------------------------
 
 
-def test_a_name_that_mlflow_could_not_look_up_is_refused(home: Home) -> None:
+def test_register_refuses_a_name_that_mlflow_cannot_look_up(home: Home) -> None:
     with pytest.raises(UsageError, match="--as it's mine: give letters"):
         home.register("it's mine")
 
 
-def test_an_unfinished_sweep_has_no_winner(home: Home) -> None:
+def test_register_refuses_an_unfinished_sweep(home: Home) -> None:
     ledger = Ledger.read(open_storage(home.settings), home.spec.sweep_id, "search")
     assert ledger is not None
     done = ledger.attribute("done")
@@ -173,7 +173,7 @@ def test_an_unfinished_sweep_has_no_winner(home: Home) -> None:
         ledger.set_attribute("done", done)
 
 
-def test_without_the_server_the_environment_is_unusable(home: Home) -> None:
+def test_register_without_server_raises_environment_unusable(home: Home) -> None:
     away = Home(replace(home.settings, tracking_uri=NOWHERE), home.spec)
     with pytest.raises(EnvironmentUnusable, match="did not take everything"):
         away.register()

@@ -28,7 +28,7 @@ def _count(pixels: np.ndarray, colour: str) -> int:
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_a_small_grid_is_enlarged_by_a_whole_factor(
+def test_save_grid_enlarges_a_small_grid_by_a_whole_factor(
     channels: tuple[int, ...], tmp_path: Path
 ) -> None:
     canvas = np.random.default_rng(0).integers(0, 256, (5, 70, *channels), np.uint8)
@@ -39,12 +39,12 @@ def test_a_small_grid_is_enlarged_by_a_whole_factor(
     np.testing.assert_array_equal(shown[3::7, 3::7], expected)
 
 
-def test_a_large_grid_is_left_as_it_is(tmp_path: Path) -> None:
+def test_save_grid_keeps_the_size_of_a_large_grid(tmp_path: Path) -> None:
     save_grid(np.zeros((10, 1000), np.uint8), tmp_path / "grid.png")
     assert _pixels(tmp_path / "grid.png").shape == (10, 1000, 3)
 
 
-def test_a_label_keeps_its_colour_wherever_it_lies(tmp_path: Path) -> None:
+def test_save_scatter_draws_each_label_in_its_colour(tmp_path: Path) -> None:
     corners = np.array([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
     points = np.repeat(corners, 50, axis=0)
     labels = np.repeat([3, 5, 7, 9], 50)
@@ -72,18 +72,20 @@ def test_a_label_keeps_its_colour_wherever_it_lies(tmp_path: Path) -> None:
     ],
     ids=["one point", "one place", "many magnitudes", "more classes than colours"],
 )
-def test_odd_data_are_drawn(points: np.ndarray, labels: np.ndarray | None, tmp_path: Path) -> None:
+def test_save_scatter_draws_odd_data(
+    points: np.ndarray, labels: np.ndarray | None, tmp_path: Path
+) -> None:
     save_scatter(Codes(points, labels, np.zeros((3, 2))), tmp_path / "codes.png", "Odd")
     assert _pixels(tmp_path / "codes.png").std() > 0
 
 
-def test_the_legend_lists_every_label_of_a_colour() -> None:
+def test_legend_lists_every_label_of_a_colour() -> None:
     legend = _legend(Codes(np.zeros((12, 2)), np.arange(12), np.zeros((1, 2))))
     assert list(legend) == list(PALETTE)
     assert [legend[PALETTE[i]] for i in (0, 1, 2)] == ["0, 10", "1, 11", "2"]
 
 
-def test_heads_are_rings_over_their_codes(tmp_path: Path) -> None:
+def test_save_scatter_draws_heads_as_rings_over_codes(tmp_path: Path) -> None:
     corners = np.array([[-1.0, -1.0], [1.0, 1.0]])
     codes = Codes(np.repeat(corners, 50, axis=0), np.repeat([0, 1], 50), corners, heads=corners[:1])
     save_scatter(codes, tmp_path / "codes.png", "Heads")
@@ -92,7 +94,7 @@ def test_heads_are_rings_over_their_codes(tmp_path: Path) -> None:
     assert _count(shown[:330, 330:610], PALETTE[1]) > 0
 
 
-def test_a_draw_that_has_a_label_is_pale(tmp_path: Path) -> None:
+def test_save_scatter_draws_labelled_prior_samples_pale(tmp_path: Path) -> None:
     corners = np.array([[-1.0, -1.0], [1.0, 1.0]])
     codes = Codes(corners[:1], np.array([0]), corners.repeat(50, axis=0), np.repeat([0, 1], 50))
     save_scatter(codes, tmp_path / "codes.png", "Modes")
@@ -102,7 +104,9 @@ def test_a_draw_that_has_a_label_is_pale(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_a_film_has_every_frame_and_begins_again(channels: tuple[int, ...], tmp_path: Path) -> None:
+def test_save_animation_keeps_every_frame_and_loops(
+    channels: tuple[int, ...], tmp_path: Path
+) -> None:
     levels = np.array([0, 90, 200], np.uint8)
     frames = [np.full((4, 500, *channels), level) for level in levels]
     save_animation(frames, tmp_path / "walk.gif")
@@ -114,7 +118,7 @@ def test_a_film_has_every_frame_and_begins_again(channels: tuple[int, ...], tmp_
 
 
 class _Loads(HTMLParser):
-    """What a page asks a browser to fetch, and what it forbids."""
+    """The addresses that a page makes a browser fetch, and the page's security policy."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -129,7 +133,7 @@ class _Loads(HTMLParser):
             self.policy = given["content"] or ""
 
 
-def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+def test_save_page_fetches_nothing_and_forbids_fetching(tmp_path: Path) -> None:
     heads = np.eye(2)
     codes = Codes(
         np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 2, heads, None, heads
@@ -146,14 +150,14 @@ def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert re.findall(r'"name":"(\w+)"', drawn) == ["prior", "0", "1", "heads"]
 
 
-def test_the_same_codes_make_the_same_page(tmp_path: Path) -> None:
+def test_save_page_same_codes_give_same_bytes(tmp_path: Path) -> None:
     codes = Codes(np.eye(2), None, np.zeros((1, 2)))
     for name in ("one", "two"):
         save_page(codes, tmp_path / name, "Codes")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_a_picture_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_save_grid_on_error_keeps_the_old_file(tmp_path: Path) -> None:
     save_grid(np.zeros((2, 600), np.uint8), tmp_path / "grid.png")
     before = (tmp_path / "grid.png").read_bytes()
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What a registered model can be asked for, of every architecture."""
+"""Methods of a registered model, for every architecture."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ METHODS = {
 }
 
 
-def test_every_architecture_is_looked_at() -> None:
+def test_expected_methods_cover_every_architecture() -> None:
     assert METHODS.keys() == ARCHITECTURES.keys()
 
 
@@ -66,7 +66,7 @@ def images(n: int = 3) -> np.ndarray:
 
 
 @pytest.mark.parametrize("served", METHODS, indirect=True)
-def test_every_method_of_an_architecture_answers(served: Served) -> None:
+def test_served_model_answers_every_method_of_its_architecture(served: Served) -> None:
     kind = served.model.kind
     assert list(methods(served.model)) == METHODS[kind]
     categories = CLASSES if "classify" in METHODS[kind] or kind == "supervised" else 0
@@ -82,14 +82,14 @@ def test_every_method_of_an_architecture_answers(served: Served) -> None:
 
 
 @pytest.mark.parametrize("served", ["semi_supervised", "clustering"], indirect=True)
-def test_a_code_and_its_category_decode_to_the_reconstruction(served: Served) -> None:
+def test_served_code_and_category_decode_to_the_reconstruction(served: Served) -> None:
     code, category = (ask(served, images(), method) for method in ("encode", "classify"))
     decoded = ask(served, np.concatenate([code, category], axis=1), "decode")
     assert np.allclose(decoded, ask(served, images(), "reconstruct"), atol=1e-6)
 
 
 @pytest.mark.parametrize("served", ["supervised"], indirect=True)
-def test_the_supervised_decoder_takes_a_class_for_its_one_hot(served: Served) -> None:
+def test_served_supervised_decoder_accepts_a_one_hot_class(served: Served) -> None:
     rows = np.zeros((1, CODE + CLASSES), np.float32)
     rows[0, CODE + 7] = 1
     expected = served.model.decode(torch.zeros(1, CODE), torch.tensor([7])).detach().numpy()
@@ -97,14 +97,14 @@ def test_the_supervised_decoder_takes_a_class_for_its_one_hot(served: Served) ->
 
 
 @pytest.mark.parametrize("served", ["aae"], indirect=True)
-def test_samples_depend_on_their_seed_alone(served: Served) -> None:
+def test_served_samples_depend_only_on_their_seed(served: Served) -> None:
     first, again = (ask(served, images(n), "sample", n=4, seed=1) for n in (1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, ask(served, images(), "sample", n=4, seed=2))
 
 
 @pytest.mark.parametrize("served", ["aae", "semi_supervised"], indirect=True)
-def test_what_cannot_be_answered_says_so(served: Served) -> None:
+def test_served_model_refuses_unknown_methods_and_wrong_shapes(served: Served) -> None:
     with pytest.raises(MlflowException, match=r"cannot `paint`; it can encode, .*decode"):
         ask(served, images(), "paint")
     for method in ("encode", "decode"):

@@ -1,4 +1,4 @@
-"""Ranking: known answers, and what may not win."""
+"""Ranking: known answers, and candidates that must not win."""
 
 import math
 from typing import Any
@@ -44,7 +44,7 @@ def trial(number: int, value: float | None, **fields: Any) -> RunRecord:
 
 
 def confirmed(name: str, values: dict[int, float | None]) -> list[RunRecord]:
-    """One configuration's confirmations by seed; None diverged."""
+    """Return one configuration's confirm trials by seed; a value of None means diverged."""
     return [
         trial(
             seed,
@@ -63,7 +63,7 @@ def ranked(*groups: list[RunRecord], direction: Any = "maximize") -> list[str]:
     return [c.config_hash for c in rank(found, LL, direction)]
 
 
-def test_seeds_beyond_those_asked_for_are_no_merit() -> None:
+def test_rank_ignores_seeds_beyond_the_requested_number() -> None:
     old, new = confirmed("old", {1: 5.0, 3: 5.0, 5: 5.0}), confirmed("new", {1: 6.0, 3: 6.0})
     found = candidates([*old, *new])
     assert [c.config_hash for c in rank(found, LL, "maximize", seeds=2)] == ["new", "old"]
@@ -79,7 +79,7 @@ def tied(*groups: list[RunRecord]) -> list[str]:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=12))
-def test_a_summary_is_scipys(values: list[float]) -> None:
+def test_summarise_equals_numpy_and_scipy_statistics(values: list[float]) -> None:
     found = summarise(values)
     assert found["mean"] == pytest.approx(np.mean(values), rel=1e-9, abs=1e-6)
     assert found["std"] == pytest.approx(np.std(values, ddof=1), rel=1e-6, abs=1e-6)
@@ -92,7 +92,7 @@ def test_a_summary_is_scipys(values: list[float]) -> None:
         assert found["ci95"] == pytest.approx(list(interval), rel=1e-6)
 
 
-def test_a_summary_by_hand() -> None:
+def test_summarise_three_values_matches_hand_calculation() -> None:
     found = summarise([1.0, 2.0, 3.0])
     assert (found["mean"], found["std"]) == (2.0, 1.0)
     assert found["se"] == pytest.approx(1 / math.sqrt(3))
@@ -103,40 +103,40 @@ def test_a_summary_by_hand() -> None:
 NO_ERRORS = {"std": None, "se": None, "ci95": None, "bootstrap95": None}
 
 
-def test_one_value_has_no_error() -> None:
+def test_summarise_one_value_gives_no_error() -> None:
     assert summarise([7.0]) == {"mean": 7.0, **NO_ERRORS, "values": [7.0]}
 
 
-def test_without_a_value_there_is_no_mean() -> None:
+def test_summarise_no_values_gives_no_mean() -> None:
     assert summarise([]) == {"mean": None, **NO_ERRORS, "values": []}
 
 
 @pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
-def test_a_value_that_is_not_finite_leaves_no_mean(odd: float) -> None:
+def test_summarise_non_finite_value_gives_no_mean(odd: float) -> None:
     found = summarise([1.0, odd, 2.0])
     assert found == {"mean": None, **NO_ERRORS, "values": [1.0, None, 2.0]}
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
-def test_the_bootstrap_interval_is_scipys(n: int) -> None:
+def test_bootstrap_interval_equals_scipys_percentile_interval(n: int) -> None:
     values = np.random.default_rng(n).normal(100, 7, n)
     found = summarise(list(values))["bootstrap95"]
     theirs = stats.bootstrap((values,), np.mean, n_resamples=50_000, method="percentile", rng=0)
     assert found == pytest.approx(list(theirs.confidence_interval), abs=0.05 * np.ptp(values))
 
 
-def test_the_bootstrap_of_three_values_by_hand() -> None:
-    """One resample in 27 is thrice the smallest, more than 2.5 %; likewise the largest."""
+def test_bootstrap_of_three_values_spans_smallest_to_largest() -> None:
+    """Compute by hand: 1 resample in 27 is thrice the smallest, > 2.5 %; likewise the largest."""
     assert summarise([4.0, 1.0, 2.0])["bootstrap95"] == pytest.approx([1.0, 4.0])
 
 
-def test_fewer_than_three_values_are_too_few_to_resample() -> None:
+def test_bootstrap_of_fewer_than_three_values_is_null() -> None:
     assert summarise([1.0, 2.0])["bootstrap95"] is None
     assert summarise([1.0, 2.0])["ci95"] is not None
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=10), st.randoms())
-def test_the_bootstrap_depends_on_the_values_alone(values: list[float], random: Any) -> None:
+def test_bootstrap_depends_only_on_the_values(values: list[float], random: Any) -> None:
     found = summarise(values)
     low, high = found["bootstrap95"]
     slack = 1e-9 * (1 + max(map(abs, values)))
@@ -146,17 +146,17 @@ def test_the_bootstrap_depends_on_the_values_alone(values: list[float], random: 
     assert summarise(values)["bootstrap95"] == [low, high]
 
 
-# -- contenders ------------------------------------------------------------------------------
+# -- candidates ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", [2, 0]), ("minimize", [1, 0])])
-def test_the_best_trials_contend(direction: Any, best: list[int]) -> None:
+def test_search_candidates_are_the_best_trials(direction: Any, best: list[int]) -> None:
     records = [trial(0, 5.0), trial(1, 1.0), trial(2, 9.0)]
     found = contenders(records, {LL: direction}, top=2, per=None)
     assert [r.number for r in found] == best
 
 
-def test_what_has_no_result_does_not_contend() -> None:
+def test_search_candidates_exclude_trials_without_a_result() -> None:
     records = [
         trial(0, 99.0, state="diverged"),
         trial(1, 98.0, state="failed"),
@@ -169,7 +169,7 @@ def test_what_has_no_result_does_not_contend() -> None:
     assert contenders(records[:4], {LL: "maximize"}, top=5, per=None) == []
 
 
-def test_a_pruned_trial_comes_after_every_complete_one() -> None:
+def test_search_candidates_put_pruned_trials_after_complete_ones() -> None:
     records = [
         trial(0, 9.0, state="pruned", epochs=3),
         trial(1, 8.0, state="pruned", epochs=5),
@@ -179,7 +179,7 @@ def test_a_pruned_trial_comes_after_every_complete_one() -> None:
     assert [r.number for r in found] == [2, 1, 0]
 
 
-def test_what_breaks_a_constraint_contends_for_want_of_others() -> None:
+def test_search_candidates_put_constraint_violations_last() -> None:
     records = [
         trial(0, 9.0, violated=["val/latent_std"]),
         trial(1, 1.0),
@@ -189,22 +189,22 @@ def test_what_breaks_a_constraint_contends_for_want_of_others() -> None:
     assert [r.number for r in found] == [1, 2, 0]
 
 
-def test_a_shorter_trial_that_is_better_comes_first() -> None:
+def test_search_candidates_prefer_a_better_trial_of_fewer_epochs() -> None:
     found = contenders(
         [trial(0, 1.0, epochs=20), trial(1, 2.0, epochs=10)], {LL: "maximize"}, top=1, per=None
     )
     assert [r.number for r in found] == [1]
 
 
-def test_of_several_goals_the_front_contends_first() -> None:
-    values = [(5.0, 1.0), (9.0, 3.0), (7.0, 4.0), (8.0, 2.0), (4.0, 4.0)]  # more LL, less recon
+def test_search_candidates_of_several_objectives_follow_pareto_fronts() -> None:
+    values = [(5.0, 1.0), (9.0, 3.0), (7.0, 4.0), (8.0, 2.0), (4.0, 4.0)]  # (LL, recon)
     records = [trial(n, ll, recon=recon) for n, (ll, recon) in enumerate(values)]
     found = contenders(records, {LL: "maximize", "val/recon": "minimize"}, top=9, per=None)
     assert [r.number for r in found] == [1, 3, 0, 2, 4]
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
-def test_no_point_is_beaten_on_its_front_and_each_behind_is_on_the_one_before(
+def test_fronts_points_are_beaten_from_the_previous_front_only(
     points: list[tuple[int, int, int]],
 ) -> None:
     found = fronts(np.array(points, float))
@@ -219,11 +219,11 @@ def test_no_point_is_beaten_on_its_front_and_each_behind_is_on_the_one_before(
             assert any(beats(m, n) for m in np.flatnonzero(found == front - 1))
 
 
-def test_what_is_no_number_is_on_the_last_front() -> None:
+def test_fronts_put_nan_on_the_last_front() -> None:
     assert list(fronts(np.array([[math.nan, 1.0], [2.0, 1.0], [1.0, 2.0]]))) == [1, 0, 0]
 
 
-def test_every_group_has_its_contenders() -> None:
+def test_search_candidates_are_chosen_for_every_group() -> None:
     kinds = ["gaussian", "universal"]
     records = [trial(n, float(n), params={"kind": kinds[n >= 3]}) for n in range(5)]
     found = contenders(records, {LL: "maximize"}, top=2, per="kind")
@@ -232,7 +232,7 @@ def test_every_group_has_its_contenders() -> None:
     assert {r.params["kind"]: r.number for r in top} == {"gaussian": 2, "universal": 4}
 
 
-def test_a_configuration_contends_once() -> None:
+def test_search_candidates_hold_a_configuration_once() -> None:
     records = [trial(n, float(n), config_hash="same") for n in range(3)] + [trial(3, 0.5)]
     found = contenders(records, {LL: "maximize"}, top=2, per=None)
     assert [r.number for r in found] == [2, 3]
@@ -241,14 +241,14 @@ def test_a_configuration_contends_once() -> None:
 # -- the winner ------------------------------------------------------------------------------
 
 
-def test_the_best_mean_wins_not_the_luckiest_run() -> None:
+def test_rank_prefers_the_best_mean_to_the_luckiest_run() -> None:
     lucky = confirmed("lucky", {1: 100.0, 3: 0.0, 5: 0.0})
     steady = confirmed("steady", {1: 50.0, 3: 50.0, 5: 50.0})
     assert ranked(lucky, steady) == ["steady", "lucky"]
     assert ranked(lucky, steady, direction="minimize") == ["lucky", "steady"]
 
 
-def test_who_diverged_on_a_seed_is_behind_who_did_not() -> None:
+def test_rank_puts_candidates_with_a_diverged_seed_behind() -> None:
     easy_seeds = confirmed("easy", {1: 100.0, 3: 100.0, 5: None})
     every_seed = confirmed("every", {1: 1.0, 3: 1.0, 5: 1.0})
     nothing = confirmed("nothing", {1: None, 3: None, 5: None})
@@ -256,8 +256,8 @@ def test_who_diverged_on_a_seed_is_behind_who_did_not() -> None:
     assert ranked(nothing) == []
 
 
-def test_ties_are_judged_seed_by_seed() -> None:
-    """Seeds differ by far more than the candidates do; only pairing sees the difference."""
+def test_ties_are_judged_by_paired_seeds() -> None:
+    """Use seeds that differ far more than the candidates: only pairing shows the difference."""
     hardness = {seed: 100.0 * seed for seed in range(6)}
     a = confirmed("a", {s: h + 1.0 + 0.01 * s for s, h in hardness.items()})
     b = confirmed("b", dict(hardness))
@@ -269,7 +269,7 @@ def test_ties_are_judged_seed_by_seed() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=2, max_size=9))
-def test_a_tie_is_scipys_paired_t_test(pairs: list[tuple[float, float]]) -> None:
+def test_tie_agrees_with_scipys_paired_t_test(pairs: list[tuple[float, float]]) -> None:
     differences = np.array([x - y for x, y in pairs])
     spread = differences.std(ddof=1)
     if spread < 1e-3:
@@ -291,7 +291,7 @@ def versus(a: dict[int, float | None], b: dict[int, float | None]) -> Comparison
 
 
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=2, max_size=9))
-def test_a_paired_comparison_is_scipys(pairs: list[tuple[float, float]]) -> None:
+def test_paired_comparison_equals_scipys_paired_t_test(pairs: list[tuple[float, float]]) -> None:
     if np.std([x - y for x, y in pairs]) < 1e-3:
         return
     a, b = (dict(enumerate(values)) for values in zip(*pairs, strict=True))
@@ -308,7 +308,9 @@ def test_a_paired_comparison_is_scipys(pairs: list[tuple[float, float]]) -> None
     st.lists(st.floats(-50, 50), min_size=2, max_size=6),
     st.lists(st.floats(-50, 50), min_size=2, max_size=6),
 )
-def test_without_common_seeds_it_is_welchs(ours: list[float], theirs: list[float]) -> None:
+def test_comparison_without_common_seeds_equals_welchs_t_test(
+    ours: list[float], theirs: list[float]
+) -> None:
     if min(np.std(ours), np.std(theirs)) < 1e-3:
         return
     found = versus(dict(enumerate(ours)), dict(enumerate(theirs, start=99)))
@@ -319,27 +321,27 @@ def test_without_common_seeds_it_is_welchs(ours: list[float], theirs: list[float
     assert found.ci95 == pytest.approx(list(expected.confidence_interval()), rel=1e-6, abs=1e-6)
 
 
-def test_a_paired_comparison_takes_common_seeds_alone() -> None:
+def test_paired_comparison_uses_only_common_seeds() -> None:
     found = versus({1: 5.0, 2: 7.0, 3: 99.0}, {1: 1.0, 2: 1.0, 4: -99.0})
     assert (found.method, found.seeds, found.difference, found.se) == ("paired", 2, 5.0, 1.0)
     assert found.p == pytest.approx(0.12566591637800242)  # t = 5, one degree of freedom: arctan
 
 
-def test_who_has_one_seed_differs_without_error() -> None:
+def test_comparison_of_one_seed_has_no_error() -> None:
     found = versus({1: 5.0}, {1: 2.0})
     assert found == Comparison(None, 1, 3.0)
     assert versus({1: 5.0}, {2: 2.0, 3: 4.0}) == Comparison(None, 0, 2.0)
     assert found.tied
 
 
-def test_what_is_not_finite_compares_with_nothing() -> None:
+def test_comparison_with_a_non_finite_value_has_no_difference() -> None:
     assert versus({1: 5.0, 2: math.inf}, {1: 2.0, 2: 3.0}) == Comparison(None, 2, None)
     lost, found = confirmed("lost", {1: math.inf, 2: 3.0}), confirmed("found", {1: 2.0, 2: 2.0})
     assert ranked(lost, found) == ["found", "lost"]
     assert ranked(lost, found, direction="minimize") == ["found", "lost"]
 
 
-def test_differences_without_spread_are_no_chance() -> None:
+def test_comparison_without_spread_has_p_zero_or_one() -> None:
     same, higher = (
         versus({1: 2.0, 2: 3.0}, {1: 2.0, 2: 3.0}),
         versus({1: 3.0, 2: 4.0}, {1: 2, 2: 3}),
@@ -350,7 +352,7 @@ def test_differences_without_spread_are_no_chance() -> None:
     assert (apart.method, apart.p) == ("welch", 0.0)
 
 
-def test_a_race_goes_on_with_whom_the_best_of_the_group_cannot_be_told_from() -> None:
+def test_race_keeps_candidates_not_distinguishable_from_the_group_best() -> None:
     best = {1: 10.0, 2: 11.0, 3: 12.1}
     close = {1: 10.2, 2: 10.7, 3: 12.0}
     beaten = {seed: value - 5.0 - seed / 100 for seed, value in best.items()}
@@ -369,10 +371,10 @@ def test_a_race_goes_on_with_whom_the_best_of_the_group_cannot_be_told_from() ->
 
     assert left("kind", 1) == ["besta", "closea", "bestb", "closeb"]
     assert left(None, 1) == ["besta", "bestb", "closea", "closeb"]
-    assert len(left("kind", 10**6)) == 6  # who looks that often tells nobody apart
+    assert len(left("kind", 10**6)) == 6  # so many looks distinguish no candidate
 
 
-def test_holms_correction_by_hand() -> None:
+def test_holms_correction_matches_hand_calculation() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.4, 0.5]) == [0.8, 0.8]
     assert holm([0.9, 0.6]) == [1.0, 1.0]
@@ -390,8 +392,8 @@ def test_holms_correction_rejects_step_by_step(p: list[float], level: float) -> 
     assert {i for i, adjusted in enumerate(holm(p)) if adjusted < level} == rejected
 
 
-def test_the_more_are_compared_the_more_it_takes() -> None:
-    """p = 0.03 tells two apart, but not four."""
+def test_more_candidates_need_a_smaller_p_to_differ() -> None:
+    """Test p = 0.03, which distinguishes two candidates but not four."""
     best = confirmed("best", {1: 0.0, 2: 0.0, 3: 0.0})
     shift = stats.t.ppf(1 - 0.015, 2) / math.sqrt(3)
     others = [confirmed(name, {1: -shift - 1, 2: -shift, 3: -shift + 1}) for name in "abc"]
@@ -401,10 +403,10 @@ def test_the_more_are_compared_the_more_it_takes() -> None:
     for comparison in versus_best(found, LL):
         assert comparison.difference == pytest.approx(-shift)
         assert comparison.p == pytest.approx(0.03)
-        assert comparison.p_holm == pytest.approx(0.18)  # six pairs, whoever is the best
+        assert comparison.p_holm == pytest.approx(0.18)  # six pairs, for any best
 
 
-def test_what_cannot_be_tested_is_no_comparison_to_correct_for() -> None:
+def test_holms_correction_omits_comparisons_without_a_test() -> None:
     best = confirmed("best", {1: 0.0, 2: 0.0, 3: 0.0})
     near = confirmed("near", {1: -2.0, 2: -3.0, 3: -4.0})
     alone = confirmed("alone", {1: -9.0})
@@ -414,13 +416,13 @@ def test_what_cannot_be_tested_is_no_comparison_to_correct_for() -> None:
     assert untested == Comparison(None, 1, -9.0)
 
 
-def test_too_few_common_seeds_tell_nobody_apart() -> None:
+def test_too_few_common_seeds_give_a_tie() -> None:
     assert tied(confirmed("a", {1: 9.0, 3: 9.0}), confirmed("b", {3: 1.0})) == ["b"]
     assert tied(confirmed("a", {1: 9.0})) == []
     assert tied_with_best([], LL) == []
 
 
-def test_candidates_are_the_finished_confirmations() -> None:
+def test_candidates_hold_only_complete_confirm_trials() -> None:
     records = confirmed("a", {1: 1.0, 3: None, 5: 2.0})
     [candidate] = candidates(records)
     assert candidate.seeds == [1, 5]

@@ -1,4 +1,4 @@
-"""What the reader says of homes in every state, without Ray and without torch."""
+"""The reader on homes in every state, without Ray and without torch."""
 
 import json
 import subprocess
@@ -135,7 +135,7 @@ def searched(settings: Settings, spec: SweepSpec) -> History:
 
 @pytest.fixture
 def confirmed(settings: Settings, spec: SweepSpec, searched: History) -> History:
-    """Each encoder's best again, by two seeds: 10 and 12, 20 and 22 nats."""
+    """The best of each encoder confirmed with two seeds: 10 and 12, 20 and 22 nats."""
     queue = Ledger.create(open_storage(settings), spec, "confirm")
     queue.enqueue(
         {"params": {"model.encoder.kind": kind}, "seed": confirm_seed(0, seed)}
@@ -149,7 +149,7 @@ def confirmed(settings: Settings, spec: SweepSpec, searched: History) -> History
     return searched
 
 
-def test_an_empty_home_says_how_to_begin(settings: Settings) -> None:
+def test_reader_of_an_empty_home_names_the_first_command(settings: Settings) -> None:
     reader = History(settings)
     assert reader.sweeps() == []
     for name in ("latest", "anything"):
@@ -160,7 +160,7 @@ def test_an_empty_home_says_how_to_begin(settings: Settings) -> None:
         reader.status("gone")
 
 
-def test_sweeps_are_found_by_what_one_remembers(settings: Settings) -> None:
+def test_resolve_finds_sweeps_by_id_name_prefix_or_latest(settings: Settings) -> None:
     old, new, other = spec_of("one", 0), spec_of("one", 1), spec_of("other")
     for touched, each in (("2031", other), ("2029", old), ("2030", new)):
         begin(settings, each, touched)
@@ -189,7 +189,9 @@ def test_status_keeps_its_contract_before_the_first_trial(
     assert History(settings).best(spec.sweep_id) is None
 
 
-def test_status_says_who_runs_and_who_was_killed(settings: Settings, spec: SweepSpec) -> None:
+def test_status_distinguishes_running_from_killed_drivers(
+    settings: Settings, spec: SweepSpec
+) -> None:
     search = begin(settings, spec, "2030")
     reader = History(settings)
     with held(settings, spec.sweep_id):
@@ -199,7 +201,7 @@ def test_status_says_who_runs_and_who_was_killed(settings: Settings, spec: Sweep
     assert reader.status(spec.sweep_id)["state"] == "failed"
 
 
-def test_status_of_a_search(searched: History, spec: SweepSpec) -> None:
+def test_status_of_a_search_keeps_its_contract(searched: History, spec: SweepSpec) -> None:
     status = searched.status(spec.sweep_id)
     assert status.keys() >= STATUS_KEYS
     assert status["trials"].keys() >= {"complete", "pruned", "diverged", "failed", "running"}
@@ -220,7 +222,9 @@ def test_best_of_a_search_is_not_confirmed(searched: History, spec: SweepSpec) -
     assert best["metrics"]["val/parzen_ll"]["se"] is None
 
 
-def test_best_of_the_confirmed_has_groups_and_errors(confirmed: History, spec: SweepSpec) -> None:
+def test_best_of_a_confirmed_sweep_has_groups_and_errors(
+    confirmed: History, spec: SweepSpec
+) -> None:
     best: Any = confirmed.best(spec.sweep_id)
     assert best.keys() >= BEST_KEYS
     assert best["confirmed"] is True
@@ -236,17 +240,18 @@ def test_best_of_the_confirmed_has_groups_and_errors(confirmed: History, spec: S
     assert best["checkpoints"] == ["/checkpoints/1"] * 2
 
 
-def test_best_judges_the_candidates_and_has_no_gain_without_a_control(
-    confirmed: History, spec: SweepSpec
-) -> None:
+def test_best_without_control_has_verdicts_and_no_gain(confirmed: History, spec: SweepSpec) -> None:
     best: Any = confirmed.best(spec.sweep_id)
     assert (best["baseline"], best["gain"]) == (None, None)
     winner, behind = best["groups"]
     assert (winner["verdict"], winner["difference"]) == ("winner", None)
-    # differences of -10 at both seeds: no spread, so even two seeds tell
+    # The difference is -10 at both seeds: without spread, two seeds decide.
     assert behind["verdict"] == "worse"
     assert behind["difference"] == {"mean": -10.0, "ci95": [-10.0, -10.0], "detectable": 0.0}
-    assert [group["optimism"] for group in best["groups"]] == [None, None]  # not as searched
+    assert [group["optimism"] for group in best["groups"]] == [
+        None,
+        None,
+    ]  # not the searched parameters
 
 
 def test_best_measures_gain_and_optimism_against_the_control(
@@ -261,7 +266,7 @@ def test_best_measures_gain_and_optimism_against_the_control(
         assert assignment is not None
         train(settings, queue, spec, assignment.number, value)
     best: Any = searched.best(spec.sweep_id)
-    assert best["params"] == chosen  # the control is far better, and no candidate
+    assert best["params"] == chosen  # the control is far better but no candidate
     [group] = best["groups"]
     assert group["optimism"] == 3.0 - 2.5
     assert best["baseline"]["params"] == {}
@@ -272,7 +277,7 @@ def test_best_measures_gain_and_optimism_against_the_control(
     json.dumps(best, allow_nan=False)
 
 
-def test_a_trials_document_keeps_its_contract(confirmed: History, spec: SweepSpec) -> None:
+def test_trial_document_keeps_its_contract(confirmed: History, spec: SweepSpec) -> None:
     records = confirmed.trials(spec.sweep_id)
     assert [(r.stage, r.number) for r in records] == [
         (stage, n) for stage in ("search", "confirm") for n in range(4)
@@ -285,7 +290,7 @@ def test_a_trials_document_keeps_its_contract(confirmed: History, spec: SweepSpe
     assert (row["epoch"], row["val/parzen_ll"]) == (1, 0.0)
 
 
-def test_a_view_shows_the_whole_sweep(confirmed: History, spec: SweepSpec) -> None:
+def test_view_holds_the_whole_sweep(confirmed: History, spec: SweepSpec) -> None:
     view = confirmed.view(spec.sweep_id)
     assert len(view.trials) == len(view.curves) == 8
     assert view.evaluation is None
@@ -294,7 +299,7 @@ def test_a_view_shows_the_whole_sweep(confirmed: History, spec: SweepSpec) -> No
     assert view.pictures == []
 
 
-def test_looking_needs_neither_ray_nor_torch() -> None:
+def test_reader_imports_neither_ray_nor_torch_nor_mlflow() -> None:
     program = (
         "import sys, orchestrator.results.reader; "
         "print(sorted({'ray', 'torch', 'mlflow'} & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""Tuning curves: known answers of the median, of the band, and of what may not bound it."""
+"""Tuning curves: known answers for the median and the band, and limits of the band."""
 
 import math
 
@@ -18,8 +18,8 @@ def test_median_curve_of_uniform_values_is_the_power_of_one_half() -> None:
         assert best.median == pytest.approx(2 ** (-1 / best.trials), abs=1 / n)
 
 
-def test_band_of_two_draws_misses_with_the_probability_of_its_exact_area() -> None:
-    """By hand: P(a₁ ≤ U₍₁₎ ≤ b₁, a₂ ≤ U₍₂₎ ≤ b₂) = 2∬ over u ≤ v, here with b₁ ≥ a₂."""
+def test_band_of_two_draws_covers_an_exact_area_of_95_percent() -> None:
+    """Compute by hand: P(a₁ ≤ U₍₁₎ ≤ b₁, a₂ ≤ U₍₂₎ ≤ b₂) = 2∬ over u ≤ v, here with b₁ ≥ a₂."""
     (a1, a2), (b1, b2) = cdf_band(2, 0.95)
     assert a2 <= b1
     triangle = (b1 - a2) ** 2 / 2
@@ -27,7 +27,7 @@ def test_band_of_two_draws_misses_with_the_probability_of_its_exact_area() -> No
     assert 2 * area == pytest.approx(0.95, abs=1e-4)
 
 
-def test_band_of_one_draw_is_the_interval_of_a_uniform_one() -> None:
+def test_band_of_one_draw_is_the_interval_of_a_uniform_draw() -> None:
     assert cdf_band(1, 0.95) == (pytest.approx((0.025,)), pytest.approx((0.975,)))
 
 
@@ -39,7 +39,7 @@ def test_coverage_of_one_sided_bounds_is_daniels_known_answer() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 60, 400])
-def test_band_has_the_confidence_and_no_more(n: int) -> None:
+def test_band_coverage_equals_the_requested_confidence(n: int) -> None:
     least, most = cdf_band(n, 0.95)
     assert 0.95 - 1e-12 <= _coverage(np.array(least), np.array(most)) < 0.95 + 1e-4
 
@@ -49,7 +49,7 @@ def test_band_has_the_confidence_and_no_more(n: int) -> None:
 def test_band_holds_the_whole_curve_in_95_of_100_simulated_searches(
     draws: "stats.rv_frozen", direction: str
 ) -> None:
-    """At once for every n, for continuous values and for tied ones."""
+    """Test every n at once, with continuous and with tied values."""
     random, searches, total = np.random.default_rng(0), 1000, 30
     quantiles = 0.5 ** (1 / np.arange(1, total + 1))
     truth = draws.ppf(quantiles if direction == "maximize" else np.nextafter(1 - quantiles, 1))
@@ -78,8 +78,8 @@ def test_curve_gets_no_worse_with_trials_and_lies_within_its_band() -> None:
     assert all(best.low <= best.median <= best.high for best in curve)
 
 
-def test_no_number_of_trials_bounds_the_best_of_as_many_from_above() -> None:
-    """Without assumptions, nobody knows what lies beyond the best value seen."""
+def test_band_at_all_trials_has_no_upper_bound() -> None:
+    """Test the upper end: without assumptions, no data bound values beyond the best one seen."""
     curve = tuning_curve(list(range(60)), "maximize")
     assert math.isfinite(curve[0].high)
     assert curve[-1].high == math.inf
@@ -90,7 +90,7 @@ def test_trial_without_a_result_counts_as_the_worst_draw() -> None:
     nothing = [math.nan] * 10
     for direction, worst in (("maximize", -math.inf), ("minimize", math.inf)):
         curve = tuning_curve([*nothing, 1.0, 2.0, 3.0], direction)  # type: ignore[arg-type]
-        assert curve[0].median == worst  # most single trials end without one
+        assert curve[0].median == worst  # most single trials have no result
         assert math.isfinite(curve[-1].median)
     complete = tuning_curve([*range(10), 11.0, 12.0, 13.0], "maximize")
     censored = tuning_curve([*nothing, 11.0, 12.0, 13.0], "maximize")

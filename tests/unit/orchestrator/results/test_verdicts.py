@@ -74,7 +74,7 @@ def test_p_equivalence_without_shared_seeds_is_welchs() -> None:
     assert found == pytest.approx(max(above, below), rel=1e-9)
 
 
-def test_equivalence_by_hand() -> None:
+def test_equivalence_bound_matches_hand_calculation() -> None:
     """Differences -1, 0, 1: t = margin / (1 / √3), 2 degrees of freedom, 5 % at 2.91999."""
     found = versus([-1.0, 0.0, 1.0], [0.0, 0.0, 0.0])
     bound = 2.919985580355516 / math.sqrt(3)
@@ -82,7 +82,7 @@ def test_equivalence_by_hand() -> None:
     assert verdict(found, "maximize", bound - 1e-6) == "undecided"
 
 
-def test_equivalence_of_differences_without_spread_is_a_matter_of_the_margin() -> None:
+def test_equivalence_without_spread_depends_only_on_the_margin() -> None:
     found = versus([3.0, 4.0], [2.0, 3.0])
     assert (p_equivalence(found, 1.5), p_equivalence(found, 1.0)) == (0.0, 1.0)
 
@@ -95,7 +95,7 @@ def test_equivalence_needs_a_margin_a_test_and_every_seed() -> None:
     assert verdict(versus([0.1], [0.0]), "maximize", 5.0) == "undecided"
 
 
-def test_candidates_count_the_seeds_at_which_they_diverged() -> None:
+def test_candidates_count_their_diverged_seeds() -> None:
     runs = [
         RunRecord(n, "confirm", state, n, "a", {"x": 1}, metrics={LL: 1.0})
         for n, state in enumerate(["complete", "diverged", "failed", "complete"])
@@ -117,16 +117,16 @@ def test_verdict_calls_a_candidate_worse_in_the_objectives_direction(
     [behind] = versus_best([best, candidate("behind", dict(enumerate(ours)))], LL)
     assert verdict(behind, direction, None) == "worse"
     assert verdict(behind, direction, 5.0) == "worse"
-    assert verdict(behind, direction, 50.0) == "equivalent"  # significant, of no importance
+    assert verdict(behind, direction, 50.0) == "equivalent"  # significant but unimportant
     other: Any = {"maximize": "minimize", "minimize": "maximize"}[direction]
-    assert verdict(behind, other, None) == "undecided"  # ahead: it lacks seeds, not merit
+    assert verdict(behind, other, None) == "undecided"  # ahead, ranked lower for lack of seeds
     assert verdict(None, direction, None) == "winner"
 
 
-# -- what the seeds could have shown ---------------------------------------------------------
+# -- detectable difference -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [3, 5, 10, 30])  # of two, scipy's tail is not a number
+@pytest.mark.parametrize("n", [3, 5, 10, 30])  # for n = 2 scipy's tail is NaN
 def test_detectable_difference_has_80_percent_power_by_scipys_noncentral_t(n: int) -> None:
     found = versus(list(np.random.default_rng(n).normal(size=n)), [0.0] * n)
     assert found.se is not None
@@ -161,7 +161,7 @@ def test_difference_is_null_where_nothing_can_be_tested() -> None:
 # -- gain ------------------------------------------------------------------------------------
 
 
-def test_gain_by_hand() -> None:
+def test_gain_matches_hand_calculation() -> None:
     """Differences 1, 2, 3: mean 2, standard error 1 / √3, 2 degrees of freedom."""
     winner = candidate("winner", {1: 11.0, 3: 22.0, 5: 33.0})
     control = candidate("own", {1: 10.0, 3: 20.0, 5: 30.0})
@@ -190,7 +190,7 @@ def test_gain_is_null_without_a_control_or_a_test() -> None:
     assert gain(winner, candidate("own", {1: 0.0}), LL, "maximize") is None
 
 
-def test_gain_of_the_files_own_configuration_over_itself_is_nothing() -> None:
+def test_gain_of_the_control_over_itself_is_zero() -> None:
     own = candidate("own", {1: 1.0, 3: 2.0})
     assert gain(own, own, LL, "minimize") == {"mean": 0.0, "ci95": [0.0, 0.0]}
 
@@ -205,7 +205,7 @@ def document(mean: float, low: float, high: float, **changes: Any) -> dict[str, 
     }
 
 
-def test_gain_in_words_says_plainly_who_is_better() -> None:
+def test_gain_in_words_names_the_better_configuration() -> None:
     assert gain_in_words(document(2.0, 1.0, 3.0)) == (
         "the search gained 2 nats over the file's own configuration (95 % interval: 1 to 3)"
     )
@@ -241,7 +241,7 @@ def test_rivals_in_words_are_named_by_their_verdicts() -> None:
 # -- the control -----------------------------------------------------------------------------
 
 
-def test_apart_makes_the_control_a_candidate_only_where_the_search_suggested_it() -> None:
+def test_apart_keeps_the_control_a_candidate_only_when_searched() -> None:
     best, own = candidate("best", {1: 1.0}), candidate("own", {1: 9.0}, params={})
     assert apart([own, best], "own") == ([best], own)
     assert apart([own, best], None) == ([own, best], None)
@@ -270,7 +270,7 @@ MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / DRAWS)  # 5 % and three standard error
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_verdict_of_equal_candidates_behind_the_luckiest_is_worse_in_at_most_5_percent(
+def test_verdict_worse_for_equal_candidates_in_at_most_5_percent(
     benchmark: ModuleType, seeds: int
 ) -> None:
     rates = benchmark.error_rates((0.0,) * 5, seeds, 1.5, DRAWS)
@@ -279,7 +279,7 @@ def test_verdict_of_equal_candidates_behind_the_luckiest_is_worse_in_at_most_5_p
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("behind", [1.0, 2.0])
-def test_verdict_of_candidates_a_margin_behind_is_equivalent_in_at_most_5_percent(
+def test_verdict_equivalent_beyond_the_margin_in_at_most_5_percent(
     benchmark: ModuleType, seeds: int, behind: float
 ) -> None:
     means = (0.0, -behind * benchmark.MARGIN, -behind * benchmark.MARGIN)

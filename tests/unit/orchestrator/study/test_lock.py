@@ -1,4 +1,4 @@
-"""One driver per sweep: who has it is told, and the lock dies with its holder."""
+"""The lock of a sweep: a second driver is refused, and the lock ends with its process."""
 
 import os
 import re
@@ -23,7 +23,7 @@ with held(Settings.from_environment(), 'a'):
 """
 
 
-def test_a_sweep_has_one_driver(settings: Settings) -> None:
+def test_lock_held_by_a_driver_refuses_a_second_driver(settings: Settings) -> None:
     assert not is_held(settings, "a")
     with held(settings, "a"):
         assert is_held(settings, "a")
@@ -33,7 +33,7 @@ def test_a_sweep_has_one_driver(settings: Settings) -> None:
     assert not is_held(settings, "a")
 
 
-def test_homes_that_share_a_study_share_its_drivers(tmp_path: Path) -> None:
+def test_lock_covers_all_homes_that_share_a_study(tmp_path: Path) -> None:
     here, there = (
         Settings.from_environment(
             {
@@ -49,7 +49,7 @@ def test_homes_that_share_a_study_share_its_drivers(tmp_path: Path) -> None:
             pass
 
 
-def test_the_lock_dies_with_its_holder(settings: Settings) -> None:
+def test_lock_of_a_killed_process_is_released(settings: Settings) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD],
         env=os.environ | {"AAE_HOME": str(settings.home)},

@@ -1,4 +1,4 @@
-"""A configuration is asked for once, and a space without new ones is noticed."""
+"""Repeated configurations: each one is trained once, and an exhausted space is detected."""
 
 from itertools import product
 
@@ -9,7 +9,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from orchestrator.study.repeats import MAX_IN_A_ROW, Repeats
 
 
-def test_a_repeat_is_told_by_its_first_trial() -> None:
+def test_repeats_of_known_configuration_returns_its_first_trial() -> None:
     repeats = Repeats()
     found = [repeats.of(n, name) for n, name in enumerate("abacaab")]
     assert found == [None, None, 0, None, 0, 0, 1]
@@ -18,7 +18,7 @@ def test_a_repeat_is_told_by_its_first_trial() -> None:
     assert repeats.in_a_row == 0
 
 
-def test_to_ask_twice_about_a_trial_changes_nothing() -> None:
+def test_repeats_asked_twice_about_a_trial_count_it_once() -> None:
     repeats = Repeats()
     for _ in range(2):
         assert repeats.of(0, "a") is None
@@ -26,7 +26,7 @@ def test_to_ask_twice_about_a_trial_changes_nothing() -> None:
         assert repeats.in_a_row == 1
 
 
-def test_a_restart_remembers() -> None:
+def test_repeats_rebuilt_after_restart_equal_uninterrupted_repeats() -> None:
     asked = list(enumerate("abcabb"))
     undisturbed, again = Repeats(asked), Repeats(asked[:4])
     for number, name in asked[4:]:
@@ -36,7 +36,7 @@ def test_a_restart_remembers() -> None:
 
 
 @pytest.mark.parametrize("sampler", [RandomSampler(seed=0), TPESampler(seed=0, n_startup_trials=3)])
-def test_a_small_space_is_trained_whole_and_once(sampler: BaseSampler) -> None:
+def test_sampler_trains_every_point_of_a_small_space_once(sampler: BaseSampler) -> None:
     study, repeats = optuna.create_study(sampler=sampler), Repeats()
     trained = []
     while repeats.in_a_row < MAX_IN_A_ROW:

@@ -1,4 +1,4 @@
-"""The ledger: what it suggests survives restarts, and no start, epoch or end is lost or doubled."""
+"""The study: suggestions survive restarts, and no start, epoch or end is lost or counted twice."""
 
 import shutil
 from collections import Counter
@@ -56,7 +56,7 @@ def sweep(sampler: str = "random", **search: Any) -> SweepSpec:
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """To be copied: making the tables takes Optuna half a second."""
+    """A study database to copy: Optuna takes half a second to create its tables."""
     home = tmp_path_factory.mktemp("empty")
     open_storage(Settings.from_environment({"AAE_HOME": str(home)})).engine.dispose()
     return home / "studies.db"
@@ -79,7 +79,7 @@ def settings(new_home: Callable[[str], Settings]) -> Settings:
 
 
 def opened(settings: Settings, spec: SweepSpec, stage: Any = "search") -> Ledger:
-    """As a driver does that has just been started: nothing is remembered but what is stored."""
+    """Open the study as a newly started driver does, from the storage alone."""
     return Ledger.create(open_storage(settings), spec, stage)
 
 
@@ -103,7 +103,9 @@ def suggestions(settings: Settings, spec: SweepSpec, restart_at: int | None = No
     return [(r.params, r.seed) for r in ledger.records()]
 
 
-def test_given_configurations_come_first_and_the_sampler_fills_them_up(settings: Settings) -> None:
+def test_study_suggests_start_configurations_first_and_sampler_completes_them(
+    settings: Settings,
+) -> None:
     start = [{"model.code_dim": 5, "model.prior.std": 7.0}, {"model.encoder.kind": "universal"}]
     found = suggestions(settings, sweep(start=start))
     params = [p for p, _ in found]
@@ -113,7 +115,7 @@ def test_given_configurations_come_first_and_the_sampler_fills_them_up(settings:
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "qmc"])
-def test_a_start_survives_a_restart_and_leaves_the_rest_as_it_was(
+def test_start_configurations_survive_restart_and_change_no_later_suggestion(
     sampler: str, new_home: Callable[[str], Settings]
 ) -> None:
     start = [{"model.code_dim": 5}, {"model.code_dim": 6}]
@@ -124,14 +126,16 @@ def test_a_start_survives_a_restart_and_leaves_the_rest_as_it_was(
         assert through[2:] == suggestions(new_home("c"), sweep(sampler))[2:]
 
 
-def test_a_start_keeps_the_balance_where_it_says_nothing_of_it(settings: Settings) -> None:
+def test_start_configuration_without_balanced_parameter_keeps_the_balance(
+    settings: Settings,
+) -> None:
     spec = sweep(balance="model.encoder.kind", start=[{"model.code_dim": 5}] * 2)
     found = [p["model.encoder.kind"] for p, _ in suggestions(settings, spec)]
     assert found == KINDS * 2
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_several_goals_are_told_together_and_survive_a_restart(
+def test_study_with_several_objectives_survives_a_restart(
     sampler: str, new_home: Callable[[str], Settings]
 ) -> None:
     spec = sweep(sampler, also=["val/recon", "val/latent_mmd"])
@@ -159,7 +163,9 @@ def test_several_goals_are_told_together_and_survive_a_restart(
     assert run(new_home("b"), 4) == through
 
 
-def test_what_was_learnt_is_known_to_the_sampler_alone(new_home: Callable[[str], Settings]) -> None:
+def test_study_learned_trials_reach_the_sampler_and_no_count(
+    new_home: Callable[[str], Settings],
+) -> None:
     spec = sweep("tpe")
     first = new_home("a")
     suggestions(first, spec)
@@ -169,7 +175,7 @@ def test_what_was_learnt_is_known_to_the_sampler_alone(new_home: Callable[[str],
 
     second = opened(new_home("b"), spec)
     assert second.learn("first", known, spec) == len(known)
-    assert second.learn("first", known, spec) == len(known)  # a driver that died on the way
+    assert second.learn("first", known, spec) == len(known)  # again, after a killed driver
     assert [t.value for t in second.study.trials] == [r.metrics[metric] for r in known]
     assert (second.asked(), second.records(), second.count_ended()) == (0, [], 0)
 
@@ -187,7 +193,9 @@ def test_what_was_learnt_is_known_to_the_sampler_alone(new_home: Callable[[str],
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_suggestions_survive_a_restart(sampler: str, new_home: Callable[[str], Settings]) -> None:
+def test_study_suggestions_after_restart_equal_uninterrupted_suggestions(
+    sampler: str, new_home: Callable[[str], Settings]
+) -> None:
     spec = sweep(sampler)
     found = suggestions(new_home("undisturbed"), spec)
     assert suggestions(new_home("restarted"), spec, restart_at=4) == found
@@ -196,7 +204,7 @@ def test_suggestions_survive_a_restart(sampler: str, new_home: Callable[[str], S
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "grid"])
-def test_who_does_not_learn_does_not_mind_the_order_of_the_ends(
+def test_non_adaptive_sampler_ignores_the_order_of_trial_ends(
     sampler: str, new_home: Callable[[str], Settings]
 ) -> None:
     spec = sweep(sampler)
@@ -207,7 +215,7 @@ def test_who_does_not_learn_does_not_mind_the_order_of_the_ends(
     assert [(r.params, r.seed) for r in all_asked_first.records()] == one_by_one
 
 
-def test_a_quasi_random_sequence_covers_every_parameter(settings: Settings) -> None:
+def test_qmc_sampler_covers_every_parameter_evenly(settings: Settings) -> None:
     spec = sweep("qmc", trials=16)
     ledger = opened(settings, spec)
     params = [ledger.ask(spec) and ledger.records()[-1].params for _ in range(16)]
@@ -218,30 +226,32 @@ def test_a_quasi_random_sequence_covers_every_parameter(settings: Settings) -> N
     assert len(noise) == len(set(noise)) > 3
 
 
-def test_the_samplers_say_nothing(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+def test_samplers_write_nothing_to_stderr(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
     for sampler in SAMPLERS:
         suggestions(settings, sweep(sampler))
     assert capfd.readouterr().err == ""
 
 
-def test_another_seed_suggests_something_else(settings: Settings) -> None:
+def test_study_with_another_seed_suggests_other_configurations(settings: Settings) -> None:
     other = sweep().model_copy(update={"seed": 1})
     assert suggestions(settings, sweep()) != suggestions(settings, other)
 
 
-def test_a_parameter_exists_where_its_condition_holds(settings: Settings) -> None:
+def test_conditional_parameter_is_suggested_only_where_condition_holds(settings: Settings) -> None:
     for params, _ in suggestions(settings, sweep(balance="model.encoder.kind")):
         universal = params["model.encoder.kind"] == "universal"
         assert ("model.encoder.noise_dim" in params) == universal
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp", "qmc"])
-def test_balance_gives_every_encoder_its_share(sampler: str, settings: Settings) -> None:
+def test_balance_suggests_every_choice_equally_often(sampler: str, settings: Settings) -> None:
     found = suggestions(settings, sweep(sampler, balance="model.encoder.kind"), restart_at=2)
     assert [params["model.encoder.kind"] for params, _ in found] == KINDS * 2
 
 
-def test_a_grid_visits_every_combination_once_and_plans_no_more(settings: Settings) -> None:
+def test_grid_visits_every_combination_once_and_plans_no_more(settings: Settings) -> None:
     spec = sweep("grid", trials=50)
     assert spec.search is not None
     assert spec.search.planned == 6
@@ -256,7 +266,7 @@ def test_a_grid_visits_every_combination_once_and_plans_no_more(settings: Settin
     assert (fewer.search.planned, fewer.notes) == (2, [])
 
 
-def test_no_confirmation_repeats_a_seed_of_the_search() -> None:
+def test_confirm_seeds_never_equal_search_seeds() -> None:
     searched = {search_seed(0, n) for n in range(1000)}
     confirmed = {confirm_seed(0, n) for n in range(1000)}
     assert len(searched) == len(confirmed) == 1000
@@ -264,10 +274,10 @@ def test_no_confirmation_repeats_a_seed_of_the_search() -> None:
     assert all(seed % 2 == 1 and 0 <= seed < 2**63 for seed in confirmed)
 
 
-# -- loss and return -------------------------------------------------------------------------
+# -- loss and resume -------------------------------------------------------------------------
 
 
-def test_a_lost_trial_comes_back_as_it_was(settings: Settings) -> None:
+def test_lost_trial_resumes_its_configuration_from_the_last_checkpoint(settings: Settings) -> None:
     spec = sweep()
     driver = opened(settings, spec)
     done, lost = driver.ask(spec), driver.ask(spec)
@@ -286,7 +296,7 @@ def test_a_lost_trial_comes_back_as_it_was(settings: Settings) -> None:
     assert lost.resume is None
 
 
-def test_a_repeated_epoch_is_counted_and_keeps_its_first_value(settings: Settings) -> None:
+def test_repeated_epoch_is_counted_and_keeps_its_first_value(settings: Settings) -> None:
     spec = sweep()
     ledger = opened(settings, spec)
     number = ledger.ask(spec).number
@@ -306,8 +316,8 @@ def test_a_repeated_epoch_is_counted_and_keeps_its_first_value(settings: Setting
     assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
 
 
-def test_a_driver_that_dies_while_it_asks_loses_no_trial(settings: Settings) -> None:
-    """Killed after the sampler's trial is there, but before all of it is known."""
+def test_driver_killed_during_suggestion_loses_no_trial(settings: Settings) -> None:
+    """Kill the driver after Optuna creates a trial and before the study stores its parameters."""
     for sampler in SAMPLERS:
         spec = sweep(sampler)
         torn = opened(settings, spec)
@@ -322,7 +332,7 @@ def test_a_driver_that_dies_while_it_asks_loses_no_trial(settings: Settings) -> 
         assert first != second
 
 
-def test_a_driver_that_dies_over_a_balanced_ask_loses_no_trial(settings: Settings) -> None:
+def test_driver_killed_during_balanced_suggestion_loses_no_trial(settings: Settings) -> None:
     spec = sweep(balance="model.encoder.kind", trials=1)
     torn = opened(settings, spec)
     torn.study.enqueue_trial({"model.encoder.kind": "deterministic"})
@@ -333,7 +343,7 @@ def test_a_driver_that_dies_over_a_balanced_ask_loses_no_trial(settings: Setting
 
 
 @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
-def test_a_driver_that_dies_over_an_end_has_ended_the_trial(
+def test_driver_killed_while_ending_a_trial_finds_it_ended(
     state: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = sweep()
@@ -353,7 +363,7 @@ def test_a_driver_that_dies_over_an_end_has_ended_the_trial(
 
 
 @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
-def test_a_told_trial_never_comes_back(state: Any, settings: Settings) -> None:
+def test_ended_trial_is_never_attempted_again(state: Any, settings: Settings) -> None:
     spec = sweep()
     ledger = opened(settings, spec)
     number = ledger.ask(spec).number
@@ -364,7 +374,7 @@ def test_a_told_trial_never_comes_back(state: Any, settings: Settings) -> None:
     assert again.ask(spec).number == 1
 
 
-def test_a_record_says_where_its_trial_is(settings: Settings) -> None:
+def test_record_holds_state_reason_metrics_and_duration_of_its_trial(settings: Settings) -> None:
     spec = sweep()
     ledger = opened(settings, spec)
     assignments = [ledger.ask(spec) for _ in range(6)]
@@ -388,7 +398,7 @@ def test_a_record_says_where_its_trial_is(settings: Settings) -> None:
 
 
 def fail(ledger: Ledger, assignment: Assignment) -> None:
-    """After three epochs, the second of which left a checkpoint."""
+    """End a trial as failed after three epochs, with a checkpoint of the second."""
     number = assignment.number
     ledger.started(number, "here", None)
     for epoch, checkpoint in ((1, None), (2, "/home/epoch-000002"), (3, None)):
@@ -396,7 +406,7 @@ def fail(ledger: Ledger, assignment: Assignment) -> None:
     ledger.end(number, "failed", None, "RuntimeError: no luck")
 
 
-def test_a_failed_trial_is_retried_as_one_that_was_lost(settings: Settings) -> None:
+def test_failed_trial_is_retried_from_its_last_checkpoint(settings: Settings) -> None:
     spec = sweep()
     ledger = opened(settings, spec)
     ended = [ledger.ask(spec) for _ in range(4)]
@@ -428,7 +438,7 @@ def test_a_failed_trial_is_retried_as_one_that_was_lost(settings: Settings) -> N
     assert (again.asked(), again.count_ended(), again.study.best_trial.number) == (4, 4, 4)
 
 
-def test_what_ran_out_of_gpu_memory_is_retried_only_where_asked_for(settings: Settings) -> None:
+def test_trial_out_of_gpu_memory_is_retried_only_on_request(settings: Settings) -> None:
     spec = sweep()
     ledger = opened(settings, spec)
     for reason in ("RuntimeError: no luck", "out of GPU memory: 2 GiB of 1"):
@@ -437,7 +447,7 @@ def test_what_ran_out_of_gpu_memory_is_retried_only_where_asked_for(settings: Se
     assert ledger.retry(out_of_gpu_memory=True) == {1: 3}
 
 
-def test_a_retry_may_fail_and_be_retried(settings: Settings) -> None:
+def test_retry_that_fails_can_be_retried_again(settings: Settings) -> None:
     spec = sweep()
     ledger = opened(settings, spec)
     fail(ledger, ledger.ask(spec))
@@ -451,7 +461,7 @@ def test_a_retry_may_fail_and_be_retried(settings: Settings) -> None:
 
 
 def with_retries(settings: Settings, spec: SweepSpec) -> list[Any]:
-    """The suggestions where two of six trials fail and are retried at once."""
+    """Return the suggestions of six trials, two of which fail and are retried at once."""
     ledger = opened(settings, spec)
     for n in range(6):
         assignment = ledger.ask(spec)
@@ -465,19 +475,21 @@ def with_retries(settings: Settings, spec: SweepSpec) -> list[Any]:
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
-def test_retries_change_no_suggestion(sampler: str, new_home: Callable[[str], Settings]) -> None:
+def test_retries_change_no_later_suggestion(
+    sampler: str, new_home: Callable[[str], Settings]
+) -> None:
     spec = sweep(sampler, balance="model.encoder.kind")
     undisturbed = suggestions(new_home("undisturbed"), spec)
     assert with_retries(new_home("retried"), spec) == undisturbed
 
 
-def test_a_grid_with_retries_visits_every_combination_once(settings: Settings) -> None:
+def test_grid_with_retries_visits_every_combination_once(settings: Settings) -> None:
     found = [params for params, _ in with_retries(settings, sweep("grid"))]
     visited = [(params["model.encoder.kind"], params["model.code_dim"]) for params in found]
     assert sorted(visited) == sorted(product(KINDS, (4, 8)))
 
 
-def test_a_driver_that_dies_over_an_ask_after_a_retry_asks_the_same(
+def test_driver_killed_during_suggestion_after_retry_suggests_the_same(
     new_home: Callable[[str], Settings],
 ) -> None:
     spec = sweep("random")
@@ -492,7 +504,7 @@ def test_a_driver_that_dies_over_an_ask_after_a_retry_asks_the_same(
     assert [(r.params, r.seed) for r in again.records()] == undisturbed[:2]
 
 
-def test_trials_since_the_best_are_counted_as_they_end(settings: Settings) -> None:
+def test_trials_since_best_are_counted_in_order_of_ends(settings: Settings) -> None:
     spec = sweep(objective={"metric": "val/recon"})
     ledger = opened(settings, spec)
     assert ledger.since_best() == 0
@@ -516,7 +528,7 @@ def entries() -> list[dict[str, Any]]:
     ]
 
 
-def test_the_confirm_queue_is_first_in_first_out_and_queues_once(settings: Settings) -> None:
+def test_confirm_queue_is_first_in_first_out_without_duplicates(settings: Settings) -> None:
     spec = sweep()
     queue = opened(settings, spec, "confirm")
     queue.enqueue(entries())
@@ -536,7 +548,7 @@ def test_the_confirm_queue_is_first_in_first_out_and_queues_once(settings: Setti
     assert len(again.records()) == 5
 
 
-def test_a_failed_confirmation_is_retried_with_its_seed(settings: Settings) -> None:
+def test_failed_confirm_trial_is_retried_with_its_seed(settings: Settings) -> None:
     spec = sweep()
     queue = opened(settings, spec, "confirm")
     queue.enqueue(entries())
@@ -557,7 +569,7 @@ def test_a_failed_confirmation_is_retried_with_its_seed(settings: Settings) -> N
 
 
 def prunes(settings: Settings, pruner: dict[str, Any]) -> list[bool]:
-    """Three good trials run to their end; then, epoch by epoch: is a bad one pruned?"""
+    """Complete three good trials, then return for each epoch of a bad one whether it is pruned."""
     spec = sweep(pruner=pruner)
     ledger = opened(settings, spec)
     for _ in range(3):
@@ -574,12 +586,12 @@ def prunes(settings: Settings, pruner: dict[str, Any]) -> list[bool]:
     return found
 
 
-def test_what_is_behind_is_pruned_once_the_grace_is_over(settings: Settings) -> None:
+def test_pruner_prunes_bad_trial_only_after_the_grace_epochs(settings: Settings) -> None:
     median = {"kind": "median", "grace_epochs": 4, "startup_trials": 2}
     assert prunes(settings, median).index(True) == 3
     halving = {"kind": "successive_halving", "grace_epochs": 2, "reduction_factor": 2}
     hyperband = {"kind": "hyperband", "grace_epochs": 2, "reduction_factor": 2}
-    assert not prunes(settings, hyperband)[0]  # of its brackets some never prune
+    assert not prunes(settings, hyperband)[0]  # some of its brackets never prune
     assert prunes(settings, halving).index(True) == 1
     assert not any(prunes(settings, {"kind": "none"}))
 
@@ -587,7 +599,7 @@ def test_what_is_behind_is_pruned_once_the_grace_is_over(settings: Settings) -> 
 # -- storage ---------------------------------------------------------------------------------
 
 
-def test_reading_finds_what_was_written_and_makes_nothing(settings: Settings) -> None:
+def test_study_read_before_its_creation_creates_nothing(settings: Settings) -> None:
     spec, storage = sweep(), open_storage(settings)
     assert Ledger.read(storage, spec.sweep_id, "search") is None
     assert sweep_ids(storage) == []
@@ -598,7 +610,7 @@ def test_reading_finds_what_was_written_and_makes_nothing(settings: Settings) ->
     assert sweep_ids(storage) == [spec.sweep_id]
 
 
-def test_a_storage_out_of_reach_is_named_without_its_password(tmp_path: Path) -> None:
+def test_unreachable_storage_is_named_without_its_password(tmp_path: Path) -> None:
     uri = "mysql+nothing://somebody:secret@nowhere.invalid/studies"
     settings = Settings.from_environment({"AAE_HOME": str(tmp_path), "AAE_STUDY_URI": uri})
     with pytest.raises(EnvironmentUnusable, match="AAE_STUDY_URI") as caught:
@@ -607,7 +619,7 @@ def test_a_storage_out_of_reach_is_named_without_its_password(tmp_path: Path) ->
     assert "nowhere.invalid" in str(caught.value)
 
 
-def test_what_is_no_address_is_not_repeated(tmp_path: Path) -> None:
+def test_malformed_storage_address_is_not_repeated_in_the_error(tmp_path: Path) -> None:
     uri = "postgresql+psycopg://somebody:sec/ret@nowhere.invalid:port/x"
     settings = Settings.from_environment({"AAE_HOME": str(tmp_path), "AAE_STUDY_URI": uri})
     with pytest.raises(EnvironmentUnusable, match="URL-encoded") as caught:
@@ -620,10 +632,10 @@ def test_what_is_no_address_is_not_repeated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("balance", [None, "model.encoder.kind"])
 @pytest.mark.parametrize("sampler", ["random", "tpe", "qmc"])
-def test_a_configuration_is_trained_once(
+def test_study_trains_every_configuration_once(
     sampler: str, balance: str | None, settings: Settings
 ) -> None:
-    """Six configurations and fifty trials to find them in, with a new driver now and then."""
+    """Test six configurations in up to fifty trials, with a new driver after each trained one."""
     space = {"model.encoder.kind": {"choice": KINDS}, "model.code_dim": {"choice": [4, 8]}}
     spec = sweep(sampler, space=space, trials=50, balance=balance)
     ledger, trained = opened(settings, spec), []
@@ -636,11 +648,11 @@ def test_a_configuration_is_trained_once(
     assert len(trained) == len(set(trained)) == 6
     assert ledger.asked() == ledger.count_ended() == len(ledger.records()) == 6
     values = {r.config_hash: r.metrics["val/parzen_ll"] for r in ledger.records()}
-    for trial in ledger.study.trials:  # the sampler is told what is known
+    for trial in ledger.study.trials:  # a repeat gets the known value
         assert trial.value == values[trial.user_attrs["config_hash"]]
 
 
-def test_a_driver_that_died_at_a_repeat_ends_it_later(
+def test_driver_killed_while_ending_a_repeat_ends_it_on_restart(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
@@ -662,7 +674,7 @@ def test_a_driver_that_died_at_a_repeat_ends_it_later(
     assert again.repeats.in_a_row == 1
 
 
-def test_an_attempt_is_on_the_disk_before_a_worker_hears_of_it(
+def test_attempt_is_synced_to_disk_before_a_worker_receives_it(
     settings: Settings, tmp_path: Path
 ) -> None:
     spec = sweep()
@@ -671,7 +683,7 @@ def test_an_attempt_is_on_the_disk_before_a_worker_hears_of_it(
     assert assignment is not None
     after_a_power_cut = Settings.from_environment({"AAE_HOME": str(tmp_path / "after")})
     after_a_power_cut.home.mkdir()
-    # what has been synced, and nothing of the write-ahead log, which has not
+    # Copy the synced database without its write-ahead log, which is not synced.
     shutil.copy(settings.home / "studies.db", after_a_power_cut.home)
     again = opened(after_a_power_cut, spec)
     assert again.unfinished() == [assignment.number]

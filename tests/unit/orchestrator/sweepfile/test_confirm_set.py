@@ -1,4 +1,4 @@
-"""`confirm.set`: confirmation trains what the search chose, with some settings of its own."""
+"""`confirm.set`: confirm trains the chosen configurations with some settings of its own."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def refused(**overrides: Any) -> dict[str, str]:
 WIDER = {"model.hidden": [100, 100], "training.epochs": 20}
 
 
-def test_confirm_set_changes_confirmation_alone() -> None:
+def test_confirm_set_changes_only_the_confirm_stage() -> None:
     spec = SweepSpec.of(document(**WIDER))
     params = {"model.code_dim": 5}
     searched, confirmed = (spec.stage_config(stage, params, 1) for stage in ("search", "confirm"))
@@ -61,7 +61,7 @@ def test_confirm_set_reaches_the_queued_trials(tmp_path: Path) -> None:
     assert record.config_hash == task.config.config_hash
 
 
-def test_confirm_set_is_part_of_the_identity_only_where_it_is_given() -> None:
+def test_confirm_set_changes_the_sweep_id_only_when_given() -> None:
     without = document()
     del without["confirm"]["set"]
     assert SweepSpec.of(document()).sweep_id == SweepSpec.of(without).sweep_id
@@ -82,7 +82,7 @@ def test_confirm_set_is_part_of_the_identity_only_where_it_is_given() -> None:
         ({"data.labels": 10}, "confirm.set.data.labels", "no setting of a trial"),
     ],
 )
-def test_confirm_set_refuses_what_confirmation_cannot_train(
+def test_confirm_set_refuses_settings_that_confirm_cannot_train(
     overrides: dict[str, Any], path: str, message: str
 ) -> None:
     assert message in refused(**overrides)[path]

@@ -1,4 +1,4 @@
-"""`extends`: a sweep file takes over another file's keys; errors name the file that is wrong."""
+"""`extends`: a sweep file inherits another file's keys, and errors name the wrong file."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def problems(path: Path, *overrides: str) -> list[Problem]:
     return caught.value.problems
 
 
-def test_extends_keeps_what_the_file_does_not_give(write) -> None:
+def test_extends_inherits_keys_that_the_file_omits(write) -> None:
     spec = load_sweep(write(small="extends: base.yaml\nname: small\ntraining: {epochs: 2}\n"))
     base = load_sweep(write(other=BASE))
     assert spec.name == "small"
@@ -51,7 +51,7 @@ def test_extends_keeps_what_the_file_does_not_give(write) -> None:
     assert spec.search == base.search
 
 
-def test_extends_gives_the_sweep_that_one_file_with_the_same_keys_gives(write) -> None:
+def test_extends_equals_one_file_with_the_same_keys(write) -> None:
     merged = BASE.replace("epochs: 6", "epochs: 2")
     extended = load_sweep(write(small="extends: base.yaml\ntraining: {epochs: 2}\n"))
     assert extended.sweep_id == load_sweep(write(whole=merged)).sweep_id
@@ -162,7 +162,7 @@ def test_extends_refuses_a_file_that_it_cannot_follow(
     )
 
 
-def test_extends_reads_a_data_path_from_the_folder_of_its_file(tmp_path: Path) -> None:
+def test_extends_resolves_a_data_path_from_its_files_folder(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "base.yaml").write_text(
         "name: base\ndata: {name: arrays, path: images.npz}\n"

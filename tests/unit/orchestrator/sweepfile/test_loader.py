@@ -1,4 +1,4 @@
-"""Every mistake in a sweep file, by the path, the line and the words it is reported with."""
+"""Mistakes in a sweep file: the path, the line and the message of each report."""
 
 # ruff: noqa: E501 - one mistake a line reads best
 
@@ -57,7 +57,7 @@ def edited(old: str, new: str) -> str:
     return GOOD.replace(old, new)
 
 
-def test_a_sound_file_loads() -> None:
+def test_loader_accepts_a_valid_file() -> None:
     spec = parse_sweep(GOOD, "sweep.yaml")
     assert spec.search is not None
     assert spec.search.trials == 10_000
@@ -139,7 +139,7 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("when: {model.encoder.kind: universal}", "when: {model.prior.std: 1}", "search.space.model.encoder.noise_dim.when.model.prior.std", 17, "is a float range, which hits no single value; use `choice` or `int`"),
     ("when: {model.encoder.kind: universal}", "when: {model.encoder.noise_dim: 2}", "search.space.model.encoder.noise_dim.when", 17, "goes in a circle: model.encoder.noise_dim → model.encoder.noise_dim"),
     ("when: {model.encoder.kind: universal}", "when: universal", "search.space.model.encoder.noise_dim.when", 17, "must be a mapping of `key: value`, not 'universal'"),
-    # what names a parameter
+    # references to parameters
     ("{kind: tpe}", "{kind: tpe}\n  also: [val/latent_std]", "search.also", 14, "`val/latent_std` is a diagnosis, no goal"),
     ("{kind: tpe}", "{kind: tpe}\n  also: [val/error]", "search.also", 14, "`val/error` is not measured on all its models; choose one of val/"),
     ("{kind: tpe}", "{kind: tpe}\n  also: [val/recon, val/recon]", "search.also", 14, "names a goal twice"),
@@ -166,7 +166,9 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
 @pytest.mark.parametrize(
     ("old", "new", "path", "line", "message"), MISTAKES, ids=[new[:50] for _, new, *_ in MISTAKES]
 )
-def test_a_mistake_is_named(old: str, new: str, path: str, line: int, message: str) -> None:
+def test_loader_names_path_line_and_message_of_a_mistake(
+    old: str, new: str, path: str, line: int, message: str
+) -> None:
     problem = only(edited(old, new))
     assert (problem.path, problem.line) == (path, line)
     assert message in problem.message
@@ -185,7 +187,7 @@ TOGETHER: list[tuple[str, list[tuple[str, int, str]]]] = [
             ("model.code_dim", 5, "must be at least 1, not 0"),
         ],
     ),
-    (  # a default is wrong beside what is given
+    (  # a default contradicts a given setting
         "name: x\ndata: {standardise: true}",
         [("model.output", 1, "standardised pixels leave [0, 1]; take `linear`")],
     ),
@@ -244,7 +246,9 @@ SPACES: list[tuple[str, str, list[tuple[str, str]]]] = [  # base, space, problem
 
 
 @pytest.mark.parametrize(("text", "expected"), TOGETHER)
-def test_settings_that_do_not_go_together(text: str, expected: list[tuple[str, int, str]]) -> None:
+def test_loader_refuses_settings_that_contradict_each_other(
+    text: str, expected: list[tuple[str, int, str]]
+) -> None:
     found = problems(text)
     assert [(p.path, p.line) for p in found] == [(path, line) for path, line, _ in expected]
     for problem, (_, _, message) in zip(found, expected, strict=True):
@@ -252,7 +256,7 @@ def test_settings_that_do_not_go_together(text: str, expected: list[tuple[str, i
 
 
 @pytest.mark.parametrize(("base", "space", "expected"), SPACES)
-def test_values_of_the_space_that_do_not_go_together(
+def test_loader_refuses_space_values_that_contradict_the_settings(
     base: str, space: str, expected: list[tuple[str, str]]
 ) -> None:
     text = f"name: x\nmodel: {base}\nsearch:\n  trials: 1\n  space:\n    {space}\n"
@@ -282,20 +286,20 @@ NO_SWEEP: list[tuple[str, int | None, str]] = [
 
 
 @pytest.mark.parametrize(("text", "line", "message"), NO_SWEEP, ids=[t[:20] for t, *_ in NO_SWEEP])
-def test_what_is_no_sweep_at_all(text: str, line: int | None, message: str) -> None:
+def test_loader_refuses_text_that_is_no_sweep(text: str, line: int | None, message: str) -> None:
     problem = only(text)
     assert (problem.path, problem.line) == ("", line)
     assert message in problem.message
 
 
-def test_aliases_are_welcome_but_no_bombs() -> None:
+def test_loader_accepts_aliases_but_no_alias_bombs() -> None:
     spec = parse_sweep("name: x\nmodel: {code_dim: &n 3, hidden: [*n, *n]}", "sweep.yaml")
     assert spec.model.hidden == (3, 3)
     levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
     assert "aliases expanded" in only("\n".join(["a0: &a0 [x]", *levels])).message
 
 
-def test_everything_is_reported_at_once_in_the_order_of_the_file() -> None:
+def test_loader_reports_all_mistakes_in_the_order_of_the_file() -> None:
     text = """\
 name: A/B
 data: {name: cifar}
@@ -328,7 +332,7 @@ resources: {gpu: -1}
     ] or problems(text)
 
 
-def test_a_circle_of_several() -> None:
+def test_loader_refuses_a_circle_of_several_conditions() -> None:
     text = """\
 name: x
 search:
@@ -342,7 +346,7 @@ search:
     assert problem.message.startswith("goes in a circle: ")
 
 
-def test_a_grid_needs_values_to_enumerate() -> None:
+def test_grid_sampler_needs_values_to_enumerate() -> None:
     grid = edited("{kind: tpe}", "{kind: grid}")
     assert {(p.path, p.message) for p in problems(grid)} == {
         ("search.space.model.prior.std", "a grid needs `choice`, or `int` without `log`"),
@@ -354,13 +358,13 @@ def test_a_grid_needs_values_to_enumerate() -> None:
     }
 
 
-def test_per_needs_a_search() -> None:
+def test_confirm_per_needs_a_search() -> None:
     problem = only("name: x\nconfirm: {per: model.encoder.kind}\n")
     assert (problem.path, problem.line) == ("confirm.per", 2)
     assert "is not in the search space" in problem.message
 
 
-def test_the_error_reads_as_file_line_path_message() -> None:
+def test_spec_error_reads_as_file_line_path_message() -> None:
     with pytest.raises(SpecError) as caught:
         parse_sweep(edited("seed: 1", "seed: -1"), "sweeps/a.yaml")
     assert str(caught.value) == "sweeps/a.yaml:2: seed: must be at least 0, not -1"
@@ -375,7 +379,7 @@ def written(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-def test_a_file_is_its_text(tmp_path: Path) -> None:
+def test_loader_ignores_byte_order_mark_and_crlf(tmp_path: Path) -> None:
     path = written(tmp_path, b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
     assert load_sweep(path) == parse_sweep(GOOD, "text")
 
@@ -387,7 +391,7 @@ def test_a_file_is_its_text(tmp_path: Path) -> None:
         (b"#" * 300_000, None, "larger than 256 KiB"),
     ],
 )
-def test_a_file_that_is_no_text(
+def test_loader_refuses_a_file_that_is_no_text(
     tmp_path: Path, content: bytes, line: int | None, message: str
 ) -> None:
     with pytest.raises(SpecError, match=message) as caught:
@@ -395,14 +399,14 @@ def test_a_file_that_is_no_text(
     assert caught.value.problems[0].line == line
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_loader_refuses_a_missing_file_and_a_directory(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot be read: No such file"):
         load_sweep(tmp_path / "no.yaml")
     with pytest.raises(SpecError, match="cannot be read: Is a directory"):
         load_sweep(tmp_path)
 
 
-def test_a_relative_data_path_starts_at_the_file(
+def test_relative_data_path_starts_at_the_sweep_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -423,7 +427,7 @@ def overridden(*overrides: str) -> SweepSpec:
     return parse_sweep(GOOD, "sweep.yaml", overrides)
 
 
-def test_overrides_are_yaml() -> None:
+def test_overrides_are_parsed_as_yaml() -> None:
     spec = overridden(
         "model.prior.std=1e-1",
         "model.hidden=[7, 5]",
@@ -458,11 +462,11 @@ def test_overrides_reach_into_the_space() -> None:
     assert isinstance(space["model.encoder.kind"], Choice)
 
 
-def test_the_last_override_wins() -> None:
+def test_last_override_of_a_key_wins() -> None:
     assert overridden("seed=5", "seed=6").seed == 6
 
 
-def test_search_can_be_taken_away() -> None:
+def test_override_with_null_removes_the_search() -> None:
     assert overridden("search=null", "confirm.per=null").search is None
 
 
@@ -482,13 +486,13 @@ def test_search_can_be_taken_away() -> None:
         ("search.space.model.cod_dim={int: [1, 2]}", "search.space.model.cod_dim", "did you mean"),
     ],
 )
-def test_a_wrong_override_is_named(override: str, path: str, message: str) -> None:
+def test_loader_names_a_wrong_override(override: str, path: str, message: str) -> None:
     problem = only(GOOD, override)
     assert (problem.path, problem.line) == (path, None)
     assert message in problem.message
 
 
-def test_an_override_mends_the_file() -> None:
+def test_override_replaces_a_wrong_value_of_the_file() -> None:
     broken = edited("std: 5", "std: -5")
     assert parse_sweep(broken, "sweep.yaml", ["model.prior.std=3"]).model.prior.std == 3.0
 
@@ -511,7 +515,7 @@ PATHS = (
 
 @settings(max_examples=150, deadline=None)
 @given(path=st.sampled_from(PATHS), value=anything)
-def test_whatever_is_written_loads_or_is_explained(path: str, value: Any) -> None:
+def test_override_with_any_value_loads_or_is_explained(path: str, value: Any) -> None:
     override = f"{path}={json.dumps(value)}"
     try:
         spec = parse_sweep(GOOD, "sweep.yaml", [override])
@@ -526,12 +530,12 @@ def test_whatever_is_written_loads_or_is_explained(path: str, value: Any) -> Non
 
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(max_size=40) | st.text("ab:{}[],&*!|>-? \n\t#'\"%", max_size=40))
-def test_no_text_brings_the_reader_down(text: str) -> None:
+def test_loader_raises_spec_error_on_random_text(text: str) -> None:
     with pytest.raises(SpecError):
         parse_sweep(text, "sweep.yaml")
 
 
-def test_the_loader_is_light() -> None:
+def test_loader_imports_no_heavy_package() -> None:
     heavy = ["torch", "ray", "mlflow", "optuna", "pandas", "plotly"]
     code = f"import orchestrator.sweepfile.loader, sys; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

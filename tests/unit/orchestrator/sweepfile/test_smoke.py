@@ -1,4 +1,4 @@
-"""A smoke run is the same sweep, only small, and never in the way of the real one."""
+"""Smoke sweeps: small versions of a sweep that never touch the real one."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def data_of(text: str, settings: Settings) -> TrainingData:
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
-def test_what_a_sweep_is_about_stays(path: Path, settings: Settings) -> None:
+def test_smoke_keeps_all_but_the_sizes_of_a_sweep(path: Path, settings: Settings) -> None:
     real = load_sweep(path)
     tiny = smoke(real, settings)
     assert tiny.name == f"{real.name}-smoke"
@@ -74,7 +74,7 @@ def test_what_a_sweep_is_about_stays(path: Path, settings: Settings) -> None:
         assert tiny.search.sampler.kind == real.search.sampler.kind
 
 
-def test_smoke_settings_of_each_network_shrink(settings: Settings) -> None:
+def test_smoke_shrinks_the_settings_of_each_network(settings: Settings) -> None:
     gan = small(
         "name: x\nmodel: {kind: gan, discriminator: {hidden: [240, 24], init_std: 0.003}}\n",
         settings,
@@ -91,21 +91,21 @@ def test_smoke_settings_of_each_network_shrink(settings: Settings) -> None:
     assert (gmmn.autoencoder.share, gmmn.autoencoder.batch_size) == (0.5, 20)
 
 
-def test_every_size_shrinks(settings: Settings) -> None:
+def test_smoke_shrinks_every_size_of_a_sweep(settings: Settings) -> None:
     spec = small(WIDE, settings, "model.channels=[64,128,256]", "training.epochs=200")
     assert spec.model.hidden == (32, 32)
     assert spec.model.channels == (4, 8, 16)
     assert spec.training.epochs == 2
     assert spec.max_epochs == 2
     assert spec.search is not None
-    assert spec.search.trials == 3  # one of every encoder
+    assert spec.search.trials == 3  # one for each encoder
     assert spec.confirmations == 2 + 2  # the winner, and the file's own configuration
     assert spec.evaluate.parzen.samples < 10_000
     assert spec.evaluate.parzen.screen_samples < spec.evaluate.parzen.samples
     assert spec.resources.cpu == 1
 
 
-def test_what_is_small_already_stays(settings: Settings) -> None:
+def test_smoke_keeps_sizes_that_are_already_small(settings: Settings) -> None:
     spec = small(
         "name: x\nmodel: {hidden: [7], init_std: 0.3}\ntraining: {epochs: 1, batch_size: 5}\n"
         "confirm: {seeds: 1}\nevaluate: {parzen: {samples: 50, screen_samples: 40}}\n",
@@ -117,7 +117,7 @@ def test_what_is_small_already_stays(settings: Settings) -> None:
     assert (spec.evaluate.parzen.samples, spec.evaluate.parzen.screen_samples) == (50, 40)
 
 
-def test_the_space_shrinks_as_its_settings_do(settings: Settings) -> None:
+def test_smoke_shrinks_the_space_as_its_settings(settings: Settings) -> None:
     search = small(WIDE, settings).search
     assert search is not None
     widths, epochs = search.space["model.hidden"], search.space["training.epochs"]
@@ -129,7 +129,7 @@ def test_the_space_shrinks_as_its_settings_do(settings: Settings) -> None:
     assert [list(value) for value in when] == [[32, 32], [32]]
 
 
-def test_a_long_name_still_says_that_it_is_smoke(settings: Settings) -> None:
+def test_smoke_keeps_its_suffix_on_a_long_name(settings: Settings) -> None:
     assert small(f"name: {'n' * 64}\n", settings).name == f"{'n' * 58}-smoke"
 
 
@@ -143,7 +143,7 @@ def test_a_long_name_still_says_that_it_is_smoke(settings: Settings) -> None:
         ("{name: tfd, fold: 3}", (48, 48), 7),
     ],
 )
-def test_the_stand_in_has_the_form_of_the_data_set(
+def test_smoke_data_have_shape_and_classes_of_the_data_set(
     data: str, shape: tuple[int, ...], classes: int, settings: Settings
 ) -> None:
     spec = small(f"name: x\ndata: {data}\n", settings)
@@ -161,7 +161,7 @@ def test_the_stand_in_has_the_form_of_the_data_set(
     assert np.bincount(test.y).tolist() == [10] * classes
 
 
-def test_no_image_is_in_two_splits(settings: Settings) -> None:
+def test_smoke_data_have_no_image_in_two_splits(settings: Settings) -> None:
     spec = small("name: x\ndata: {name: mnist}\n", settings)
     training = load_training_data(spec.data, settings.data)
     test = load_test_data(spec.data, settings.data)
@@ -169,13 +169,13 @@ def test_no_image_is_in_two_splits(settings: Settings) -> None:
     assert len(np.unique(images, axis=0)) == len(images)
 
 
-def test_a_part_of_tfd_is_unlabelled(settings: Settings) -> None:
+def test_smoke_data_of_tfd_are_partly_unlabelled(settings: Settings) -> None:
     y = data_of("data: {name: tfd}", settings).y_train
     assert y is not None
     assert np.bincount(y + 1).tolist() == [140, *[20] * 7]
 
 
-def test_the_stand_in_is_the_same_every_time(settings: Settings) -> None:
+def test_smoke_data_are_the_same_every_time(settings: Settings) -> None:
     first = small(WIDE, settings)
     assert first.data.path is not None
     before = Path(first.data.path).read_bytes()
@@ -187,7 +187,7 @@ def test_the_stand_in_is_the_same_every_time(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("labels", "seen"), [("null", None), ("0", 0), ("100", 100), ("10000", 200)]
 )
-def test_labels_are_clipped_so_that_some_images_have_none(
+def test_smoke_clips_labels_so_that_some_images_have_none(
     labels: str, seen: int | None, settings: Settings
 ) -> None:
     kind = "{kind: dimensionality_reduction, code_dim: 2}"
@@ -196,11 +196,11 @@ def test_labels_are_clipped_so_that_some_images_have_none(
 
 
 @pytest.mark.parametrize("data", ["{name: digits}", "{name: arrays, path: own.npz}"])
-def test_own_arrays_and_digits_stay(data: str, settings: Settings) -> None:
+def test_smoke_keeps_own_arrays_and_digits(data: str, settings: Settings) -> None:
     real = parse_sweep(f"name: x\ndata: {data}\n", "x.yaml")
     assert smoke(real, settings).data == real.data
     assert not (settings.home / "smoke").exists()
 
 
-def test_every_architecture_has_a_sweep_to_be_seen_by() -> None:
+def test_shipped_sweeps_cover_every_architecture() -> None:
     assert {load_sweep(path).model.kind for path in SWEEPS} == set(ARCHITECTURES)

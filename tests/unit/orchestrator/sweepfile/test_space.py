@@ -35,7 +35,7 @@ def parameters(written: dict[str, Any] = WRITTEN) -> dict[str, Parameter]:
     return {path: adapter.validate_python(p, strict=False) for path, p in written.items()}
 
 
-def test_parents_come_first_whatever_the_order_of_the_file() -> None:
+def test_parents_first_order_is_independent_of_file_order() -> None:
     order = parents_first(parameters())
     for path, parameter in parameters().items():
         assert all(order.index(parent) < order.index(path) for parent in parameter.when)
@@ -44,7 +44,7 @@ def test_parents_come_first_whatever_the_order_of_the_file() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_suggestions_lie_in_the_space_and_obey_its_conditions(seed: int) -> None:
+def test_suggest_stays_in_the_space_and_obeys_its_conditions(seed: int) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     trial = study.ask()
     params = space.suggest(trial, parameters())
@@ -58,7 +58,7 @@ def test_suggestions_lie_in_the_space_and_obey_its_conditions(seed: int) -> None
     assert trial.params == kept
 
 
-def test_a_grandchild_is_off_with_its_parent() -> None:
+def test_suggest_omits_a_grandchild_with_its_parent() -> None:
     written = {
         "a": {"choice": [1, 2]},
         "b": {"int": [1, 3], "when": {"a": 2}},
@@ -70,7 +70,7 @@ def test_a_grandchild_is_off_with_its_parent() -> None:
     assert space.suggest(trial, parameters(written)) == {"a": 2, "b": 3, "c": 0.5}
 
 
-def test_distributions_are_those_that_are_suggested() -> None:
+def test_distributions_declare_every_suggested_distribution() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     declared = space.distributions(parameters())
     for _ in range(20):
@@ -79,7 +79,7 @@ def test_distributions_are_those_that_are_suggested() -> None:
         assert trial.distributions.items() <= declared.items()
 
 
-def test_lists_survive_a_study_in_a_database() -> None:
+def test_suggest_restores_lists_from_a_study_in_a_database() -> None:
     study = optuna.create_study(storage="sqlite://")
     study.enqueue_trial({"model.hidden": "[100, 50]"})
     trial = study.ask()
@@ -87,7 +87,7 @@ def test_lists_survive_a_study_in_a_database() -> None:
     assert params == {"model.hidden": [100, 50]}
 
 
-def test_the_grid_is_every_combination() -> None:
+def test_grid_holds_every_combination_of_values() -> None:
     written = {"a": {"choice": ["x", [1]]}, "b": {"int": [2, 6], "step": 2}}
     assert space.grid(parameters(written)) == {"a": ["x", "[1]"], "b": [2, 4, 6]}
     study = optuna.create_study(
@@ -97,6 +97,6 @@ def test_the_grid_is_every_combination() -> None:
     assert len(seen) == 6
 
 
-def test_a_float_range_has_no_grid() -> None:
+def test_grid_refuses_a_float_range() -> None:
     with pytest.raises(ValueError, match="no list of values"):
         space.grid(parameters({"a": {"float": [0, 1]}}))

@@ -1,4 +1,4 @@
-"""Laws of the sweep's object: its defaults, its identity, its trials."""
+"""Laws of a sweep's specification: its defaults, its identity and its trials."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from orchestrator.sweepfile.spec import HalvingSpec, NoPrunerSpec, SweepSpec, go
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """A small sweep; a change is named by its path, with `__` for dots."""
+    """Return a small sweep's document; a change is named by its path, with `__` for dots."""
     doc: dict[str, Any] = {
         "name": "small",
         "seed": 3,
@@ -51,7 +51,7 @@ def sweep(**changes: Any) -> SweepSpec:
     return SweepSpec.of(document(**changes))
 
 
-def test_a_name_is_enough() -> None:
+def test_spec_with_only_a_name_has_defaults() -> None:
     spec = SweepSpec.model_validate_json('{"name": "plain"}')
     assert spec.search is None
     assert (spec.confirm.top, spec.confirm.seeds) == (1, 3)
@@ -61,7 +61,7 @@ def test_a_name_is_enough() -> None:
     assert spec.trial_config({}, seed=7) == TrialConfig(seed=7)
 
 
-def test_a_trial_is_the_base_with_its_parameters() -> None:
+def test_trial_config_is_the_base_with_its_parameters() -> None:
     params = {"model.encoder.kind": "universal", "model.prior.std": 3, "model.hidden": [7, 5]}
     config = sweep().trial_config(params, seed=11)
     assert config.model.encoder.kind == "universal"
@@ -72,7 +72,7 @@ def test_a_trial_is_the_base_with_its_parameters() -> None:
 
 
 @pytest.mark.parametrize("params", [{"model.code_dim": 0}, {"model.cod_dim": 3}, {"nets": 1}])
-def test_a_trial_refuses_what_no_setting_is(params: dict[str, Any]) -> None:
+def test_trial_config_refuses_unknown_and_invalid_settings(params: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         sweep().trial_config(params, seed=0)
 
@@ -80,7 +80,7 @@ def test_a_trial_refuses_what_no_setting_is(params: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("metric", "direction"), [("val/parzen_ll", "maximize"), ("val/recon", "minimize")]
 )
-def test_the_direction_is_the_metrics_own(metric: str, direction: str) -> None:
+def test_objective_has_the_direction_of_its_metric(metric: str, direction: str) -> None:
     assert sweep(search__objective={"metric": metric}).objective.direction == direction
 
 
@@ -99,14 +99,14 @@ def minimal(kind: Kind, labels: int | None = None) -> SweepSpec:
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_every_architecture_has_a_goal_of_its_own(kind: Kind) -> None:
+def test_every_architecture_has_its_own_default_objective(kind: Kind) -> None:
     objective = minimal(kind).objective
     assert objective.metric == f"val/{ARCHITECTURES[kind].goal}" == goals_of(kind)[0]
     assert objective.direction == METRICS[objective.metric].direction
     assert minimal(kind).has_parzen == ("val/parzen_ll" in goals_of(kind))
 
 
-def test_without_labels_categories_are_clusters() -> None:
+def test_objective_without_labels_is_the_cluster_error() -> None:
     assert minimal("dimensionality_reduction", 0).objective.metric == "val/cluster_error"
     assert minimal("dimensionality_reduction", 10).objective.metric == "val/error"
     assert "val/error" not in goals_of("dimensionality_reduction", 0)
@@ -115,7 +115,7 @@ def test_without_labels_categories_are_clusters() -> None:
     assert "val/cluster_error" not in goals_of("dimensionality_reduction", 10)
 
 
-def test_an_objective_must_be_measured_on_every_kind() -> None:
+def test_objective_must_be_measured_on_every_architecture() -> None:
     with pytest.raises(
         ValidationError, match="is not measured on clustering; choose one of val/cl"
     ):
@@ -129,7 +129,7 @@ def test_an_objective_must_be_measured_on_every_kind() -> None:
         sweep(search__space={"model.kind": {"choice": ["gan", "classifier"]}})
 
 
-def test_what_a_sweep_compares() -> None:
+def test_compared_is_the_balanced_or_grouping_parameter() -> None:
     assert sweep().compared is None
     assert sweep(search__balance="model.encoder.kind").compared == "model.encoder.kind"
     assert sweep(confirm__per="model.encoder.kind").compared == "model.encoder.kind"
@@ -171,7 +171,7 @@ def test_resolved_names_every_setting_and_reads_back() -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_another_experiment_is_another_sweep(change: dict[str, Any]) -> None:
+def test_config_hash_changes_with_the_experiment(change: dict[str, Any]) -> None:
     assert sweep(**change).config_hash != sweep().config_hash
 
 
@@ -198,7 +198,7 @@ def test_another_experiment_is_another_sweep(change: dict[str, Any]) -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_extends_a_sweep_keeps_its_identity(change: dict[str, Any]) -> None:
+def test_sweep_id_stays_when_a_sweep_is_extended(change: dict[str, Any]) -> None:
     assert sweep(**change).sweep_id == sweep().sweep_id
 
 
@@ -206,18 +206,20 @@ def test_what_extends_a_sweep_keeps_its_identity(change: dict[str, Any]) -> None
     ("seeds", "race", "heats"),
     [(3, None, [3]), (3, 2, [2, 3]), (10, 3, [3, 6, 10]), (8, 2, [2, 4, 8])],
 )
-def test_a_race_doubles_its_seeds(seeds: int, race: int | None, heats: list[int]) -> None:
+def test_race_doubles_its_seeds_in_each_heat(
+    seeds: int, race: int | None, heats: list[int]
+) -> None:
     assert sweep(confirm={"seeds": seeds, "race": race}).confirm.heats == heats
 
 
-def test_a_constraint_is_broken_by_how_far_a_metric_is_out() -> None:
+def test_violation_of_a_constraint_is_the_distance_beyond_bounds() -> None:
     bounds = {"val/latent_std": [0.5, 2], "train/disc_z": [0.25, None], "val/recon": [None, 9]}
     spec = sweep(search__constraints=bounds)
     found = spec.violations({"val/latent_std": 2.5, "train/disc_z": 0.25, "val/recon": math.nan})
     assert found == {"val/latent_std": 0.5, "train/disc_z": 0.0, "val/recon": math.inf}
 
 
-def test_a_sweep_is_extended_and_never_shortened() -> None:
+def test_extended_lengthens_and_never_shortens_a_sweep() -> None:
     spec = sweep(search__budget={"hours": 2})
     assert spec.search is not None
     longer = spec.extended(trials=9, hours=3.5).search
@@ -233,7 +235,7 @@ def test_a_sweep_is_extended_and_never_shortened() -> None:
 
 
 @given(order=st.randoms(use_true_random=False))
-def test_identity_knows_no_order_of_keys(order: Any) -> None:
+def test_sweep_id_is_independent_of_key_order(order: Any) -> None:
     def shuffled(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
@@ -245,14 +247,14 @@ def test_identity_knows_no_order_of_keys(order: Any) -> None:
     assert again.sweep_id == sweep().sweep_id
 
 
-def test_the_id_is_the_name_and_eight_digits() -> None:
+def test_sweep_id_is_the_name_and_eight_digits() -> None:
     name, _, digits = sweep().sweep_id.rpartition("-")
     assert name == "small"
     assert len(digits) == 8
     assert int(digits, 16) >= 0
 
 
-def test_a_grace_period_longer_than_the_trials_is_clamped_with_a_note() -> None:
+def test_grace_period_longer_than_trials_is_clamped_with_a_note() -> None:
     spec = sweep(search__pruner={"kind": "successive_halving", "grace_epochs": 50})
     assert isinstance(spec.pruner, HalvingSpec)
     assert spec.pruner.grace_epochs == 6
@@ -263,24 +265,24 @@ def test_a_grace_period_longer_than_the_trials_is_clamped_with_a_note() -> None:
     assert sweep().notes == []
 
 
-def test_the_longest_trial_may_be_the_spaces() -> None:
+def test_max_epochs_includes_epochs_in_the_space() -> None:
     spec = sweep(search__space={"training.epochs": {"choice": [10, 80]}})
     assert spec.max_epochs == 80
 
 
-def test_a_contradiction_is_refused_without_the_loader_too() -> None:
+def test_spec_refuses_a_contradiction_without_the_loader() -> None:
     with pytest.raises(ValidationError, match=r"`model.code_dim` is not in the search space"):
         sweep(search__balance="model.code_dim")
 
 
-def test_a_parameter_wrong_in_itself_still_counts_as_there() -> None:
+def test_contradictions_count_an_invalid_parameter_as_present() -> None:
     found = contradictions(
         SweepSpec(name="x"), {"model.encoder.kind": None}, balance="model.encoder.kind"
     )
     assert found == {}
 
 
-def test_a_sweep_is_frozen() -> None:
+def test_spec_refuses_assignment_to_attributes() -> None:
     with pytest.raises(ValidationError):
         sweep().name = "other"
 

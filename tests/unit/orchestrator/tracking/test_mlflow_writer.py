@@ -1,4 +1,4 @@
-"""MLflow ends up with what the spool says: nothing lost, nothing doubled, whatever broke."""
+"""The MLflow writer: MLflow receives the outbox's contents exactly once, after any failure."""
 
 import json
 import math
@@ -23,12 +23,12 @@ from orchestrator.settings import Settings
 from orchestrator.tracking.mlflow_writer import RUN_KEY_TAG, MlflowWriter, ui_command, ui_url
 from orchestrator.tracking.outbox import Spool
 
-# MLflow's own, with SQLAlchemy 2.1
+# MLflow raises this warning with SQLAlchemy 2.1.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
 SWEEP = "digits-1a2b3c4d"
 TRIAL = f"{SWEEP}/search/3"
-NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+NOWHERE = "http://127.0.0.1:9"  # the discard port: no server listens
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def new_writer(spool: Spool, settings: Settings, uri: str | None = None) -> Mlfl
 
 
 def open_sweep(spool: Spool, sweep_id: str = SWEEP) -> None:
-    """A sweep and one of its trials, in an experiment of this spool's own."""
+    """Open a sweep and one of its trials in an experiment of this outbox's own."""
     experiment = f"digits {spool.id}"
     spool.open_run(sweep_id, sweep_id=sweep_id, experiment=experiment, name="digits")
     spool.open_run(
@@ -78,7 +78,7 @@ def log_epochs(spool: Spool, first: int, last: int, metrics: int = 3) -> None:
 
 
 def runs_by_key(client: MlflowClient, spool: Spool) -> dict[str, Run]:
-    """What MLflow has; fails when a key is there twice."""
+    """Return MLflow's runs by key, and fail on a duplicate key."""
     experiment = client.get_experiment_by_name(f"digits {spool.id}")
     assert experiment is not None
     runs = list(client.search_runs([experiment.experiment_id]))
@@ -88,7 +88,7 @@ def runs_by_key(client: MlflowClient, spool: Spool) -> dict[str, Run]:
 
 
 def assert_same(client: MlflowClient, spool: Spool) -> None:
-    """Run for run, point for point, MLflow has what the spool has."""
+    """Check run by run and point by point that MLflow holds the outbox's contents."""
     runs = runs_by_key(client, spool)
     assert set(runs) == {run.key for run in spool.runs()}
     for run in spool.runs():
@@ -129,7 +129,7 @@ def test_runs_arrive_nested_with_params_tags_and_metrics(
     assert writer.sync_once() == 0
 
 
-def test_every_run_has_the_data_set_as_input_once(
+def test_writer_gives_every_run_the_data_set_once(
     spool: Spool, settings: Settings, client: MlflowClient
 ) -> None:
     document = {
@@ -151,7 +151,7 @@ def test_every_run_has_the_data_set_as_input_once(
         assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "training")]
 
 
-def test_a_run_taken_up_again_is_the_same_run(
+def test_writer_keeps_a_resumed_run_the_same_run(
     spool: Spool, writer: MlflowWriter, client: MlflowClient
 ) -> None:
     open_sweep(spool)
@@ -166,7 +166,7 @@ def test_a_run_taken_up_again_is_the_same_run(
     assert runs_by_key(client, spool)[TRIAL].data.tags["aae.attempt"] == "1"
 
 
-def test_more_of_everything_than_one_batch_takes(
+def test_writer_sends_more_than_one_batch_holds(
     spool: Spool, writer: MlflowWriter, client: MlflowClient
 ) -> None:
     open_sweep(spool)
@@ -185,7 +185,7 @@ def crash(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("note", ["note_created", "note_metrics", "note_run", "note_artifact"])
-def test_a_crash_between_sending_and_noting_doubles_nothing(
+def test_writer_crash_between_sending_and_noting_duplicates_nothing(
     spool: Spool,
     settings: Settings,
     client: MlflowClient,
@@ -202,13 +202,13 @@ def test_a_crash_between_sending_and_noting_doubles_nothing(
         patch.setattr(Spool, note, crash)
         with pytest.raises(KeyboardInterrupt):
             new_writer(spool, settings).sync_once()
-    time.sleep(0.01)  # a later clock must not show in what is sent again
+    time.sleep(0.01)  # data sent again must keep the earlier time
     new_writer(spool, settings).sync_once()
     assert spool.unsynced() == 0
     assert_same(client, spool)
 
 
-def test_artifacts_are_uploaded_and_again_once_they_changed(
+def test_writer_uploads_artifacts_again_after_a_change(
     spool: Spool, writer: MlflowWriter, client: MlflowClient, tmp_path: Path
 ) -> None:
     open_sweep(spool)
@@ -230,7 +230,7 @@ def artifact_root(run: Run) -> Path:
     return Path(run.info.artifact_uri.removeprefix("file://"))
 
 
-def test_a_file_that_is_gone_holds_nothing_up(
+def test_writer_skips_an_artifact_that_is_gone(
     spool: Spool, writer: MlflowWriter, tmp_path: Path
 ) -> None:
     open_sweep(spool)
@@ -242,7 +242,7 @@ def test_a_file_that_is_gone_holds_nothing_up(
     assert spool.unsynced() == 0
 
 
-def test_what_mlflow_refuses_keeps_nothing_else_back(
+def test_writer_sends_everything_but_what_mlflow_refuses(
     spool: Spool, writer: MlflowWriter, client: MlflowClient
 ) -> None:
     open_sweep(spool)
@@ -254,7 +254,7 @@ def test_what_mlflow_refuses_keeps_nothing_else_back(
     assert spool.unsynced() == 1 + 1  # the run and its metric
 
 
-def test_a_writer_minds_its_own_sweep(
+def test_writer_of_one_sweep_sends_only_that_sweep(
     spool: Spool, settings: Settings, writer: MlflowWriter, client: MlflowClient
 ) -> None:
     open_sweep(spool)
@@ -265,7 +265,7 @@ def test_a_writer_minds_its_own_sweep(
     assert len(runs_by_key(client, spool)) == 4
 
 
-def test_two_processes_create_a_run_once(
+def test_writers_in_parallel_create_a_run_once(
     spool: Spool, settings: Settings, client: MlflowClient
 ) -> None:
     open_sweep(spool)
@@ -280,13 +280,13 @@ def test_two_processes_create_a_run_once(
     assert_same(client, spool)
 
 
-def test_another_or_emptied_store_is_filled_anew(
+def test_writer_fills_an_emptied_store_anew(
     spool: Spool, writer: MlflowWriter, client: MlflowClient
 ) -> None:
     open_sweep(spool)
     log_epochs(spool, 1, 3)
     writer.sync_once()
-    for run in spool.runs():  # as if noted from a store since emptied
+    for run in spool.runs():  # as if the store had been emptied since
         stale = (run.run_id or "")[::-1]
         spool.note_created(run.key, store=run.store or "", experiment_id="1", run_id=stale)
     log_epochs(spool, 4, 4)
@@ -294,7 +294,7 @@ def test_another_or_emptied_store_is_filled_anew(
     assert_same(client, spool)
 
 
-def test_the_thread_follows_the_driver(
+def test_writer_thread_sends_what_the_driver_logs(
     spool: Spool, writer: MlflowWriter, client: MlflowClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     writer.start()
@@ -311,7 +311,7 @@ def test_the_thread_follows_the_driver(
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("bug"), ValueError("odd")])
-def test_no_failure_ends_the_thread(
+def test_writer_thread_survives_any_failure(
     spool: Spool, writer: MlflowWriter, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail() -> None:
@@ -328,7 +328,7 @@ def test_no_failure_ends_the_thread(
     assert writer.stop(30)
 
 
-def test_without_a_server_nobody_waits_and_nothing_is_lost(
+def test_writer_without_server_delays_and_loses_nothing(
     spool: Spool, settings: Settings, client: MlflowClient
 ) -> None:
     open_sweep(spool)
@@ -357,7 +357,7 @@ def free_port() -> int:
 
 @contextmanager
 def server(settings: Settings, port: int) -> Iterator[None]:
-    """The server of `ui_command`; killed at the end, not stopped."""
+    """Run the server of `ui_command`, and kill the server at the end instead of stopping it."""
     command, environment = ui_command(settings, port)
     with subprocess.Popen(
         command,
@@ -379,7 +379,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_a_server_that_comes_and_goes_misses_nothing(
+def test_writer_delivers_everything_to_an_intermittent_server(
     spool: Spool, settings: Settings, client: MlflowClient, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -398,7 +398,7 @@ def test_a_server_that_comes_and_goes_misses_nothing(
         url = f"{ui_url(settings, port)}/get-artifact?run_uuid={run_id}&path=config.json"
         with urllib.request.urlopen(url) as answer:
             assert answer.read() == b"served"
-        log_epochs(spool, 11, 20)  # the server dies in the middle of these
+        log_epochs(spool, 11, 20)  # the server is killed in the middle of these epochs
 
     log_epochs(spool, 21, 30)
     spool.close_run(TRIAL, "FINISHED")
@@ -409,7 +409,7 @@ def test_a_server_that_comes_and_goes_misses_nothing(
     assert_same(client, spool)
 
 
-def test_a_tracking_server_has_pages_of_its_own(settings: Settings) -> None:
+def test_ui_url_of_a_tracking_server_is_its_own(settings: Settings) -> None:
     remote = {"MLFLOW_TRACKING_URI": "https://user:secret@mlflow.example"}
     assert ui_url(Settings.from_environment(remote)) == "https://mlflow.example"
     known = {**remote, "AAE_MLFLOW_UI": "http://127.0.0.1:5002"}

@@ -1,4 +1,4 @@
-"""The spool keeps what the driver says, once, for readers and for the writer."""
+"""The outbox keeps the driver's records once, for readers and for the MLflow writer."""
 
 import math
 import sqlite3
@@ -50,7 +50,7 @@ def get(spool: Spool, key: str) -> SpooledRun:
 
 
 def settle(spool: Spool) -> None:
-    """Note everything as sent."""
+    """Mark everything as sent."""
     for run in spool.pending_runs():
         spool.note_metrics(run.key, spool.pending_metrics(run.key, 1000))
         spool.note_run(run)
@@ -69,19 +69,19 @@ def test_history_has_one_row_per_epoch_in_order(spool: Spool) -> None:
     assert spool.last(SWEEP) == {"epoch": 10, "train/recon": 1.0, "val/recon": 4.0}
 
 
-def test_no_history_is_empty(spool: Spool) -> None:
+def test_history_of_a_new_run_is_empty(spool: Spool) -> None:
     assert spool.history(SWEEP) == []
     assert spool.last(SWEEP) == {}
 
 
-def test_a_repeated_epoch_keeps_its_value_and_its_time(spool: Spool) -> None:
+def test_repeated_epoch_keeps_its_value_and_its_time(spool: Spool) -> None:
     spool.log(SWEEP, 1, {"val/recon": 1.0})
     (first,) = spool.pending_metrics(SWEEP, 10)
     spool.log(SWEEP, 1, {"val/recon": 2.0})
     assert spool.pending_metrics(SWEEP, 10) == [first]
 
 
-def test_what_is_not_finite_stays_here(spool: Spool) -> None:
+def test_non_finite_values_are_stored_and_never_sent(spool: Spool) -> None:
     spool.log(SWEEP, 1, {"a": math.nan, "b": math.inf, "c": 1.0})
     assert spool.history(SWEEP) == [
         {"epoch": 1, "a": pytest.approx(math.nan, nan_ok=True), "b": math.inf, "c": 1.0}
@@ -90,7 +90,7 @@ def test_what_is_not_finite_stays_here(spool: Spool) -> None:
     assert [metric.name for metric in spool.pending_metrics(SWEEP, 10)] == ["c"]
 
 
-def test_opening_again_keeps_params_and_start_and_renews_tags(spool: Spool) -> None:
+def test_reopened_run_keeps_params_and_start_and_renews_tags(spool: Spool) -> None:
     open_run(spool, TRIAL, SWEEP, params={"lr": 0.1}, tags={"attempt": 0, "stage": "search"})
     before = get(spool, TRIAL)
     spool.close_run(TRIAL, "KILLED")
@@ -110,7 +110,7 @@ def test_tags_are_replaced_and_params_are_not(spool: Spool) -> None:
     assert get(spool, SWEEP).params == {"data": "1"}
 
 
-def test_an_epoch_keeps_the_time_of_its_first_metrics(spool: Spool) -> None:
+def test_epoch_keeps_the_time_of_its_first_metrics(spool: Spool) -> None:
     spool.log(SWEEP, 1, {"val/recon": 1.0})
     first = spool.time_of(SWEEP, 1)
     time.sleep(0.01)
@@ -120,14 +120,14 @@ def test_an_epoch_keeps_the_time_of_its_first_metrics(spool: Spool) -> None:
     assert spool.time_of(SWEEP, 0) == get(spool, SWEEP).start_ms
 
 
-def test_a_sweeps_data_set_is_the_last_one_named(spool: Spool) -> None:
+def test_dataset_of_a_sweep_is_the_last_one_set(spool: Spool) -> None:
     assert spool.dataset(SWEEP) is None
     for name in ("digits", "mnist"):
         spool.set_dataset(SWEEP, {"name": name})
     assert spool.dataset(SWEEP) == {"name": "mnist"}
 
 
-def test_unknown_runs_are_refused(spool: Spool) -> None:
+def test_outbox_refuses_unknown_runs_and_parents(spool: Spool) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         spool.log("nobody", 1, {"a": 1.0})
     with pytest.raises(sqlite3.IntegrityError):
@@ -153,7 +153,7 @@ def test_unsynced_counts_runs_metrics_and_artifacts_of_one_sweep(
     assert spool.unsynced() == 0
 
 
-def test_a_change_while_sending_stays_pending(spool: Spool) -> None:
+def test_run_changed_while_sending_stays_pending(spool: Spool) -> None:
     (sent,) = spool.pending_runs()
     spool.set_tags(SWEEP, {"best": 1})
     spool.note_run(sent)
@@ -161,7 +161,7 @@ def test_a_change_while_sending_stays_pending(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
-def test_an_artifact_is_pending_again_once_it_changed(
+def test_artifact_is_pending_again_after_a_change(
     spool: Spool, tmp_path: Path, folder: bool
 ) -> None:
     target = tmp_path / "checkpoint"
@@ -177,7 +177,7 @@ def test_an_artifact_is_pending_again_once_it_changed(
     assert len(spool.pending_artifacts()) == 1
 
 
-def test_forgetting_spares_what_the_kept_store_has(spool: Spool) -> None:
+def test_forget_spares_the_runs_of_the_kept_store(spool: Spool) -> None:
     open_run(spool, "other-00000000")
     for key, store in ((SWEEP, "here"), ("other-00000000", "there")):
         spool.log(key, 1, {"a": 1.0})
@@ -190,14 +190,14 @@ def test_forgetting_spares_what_the_kept_store_has(spool: Spool) -> None:
     assert spool.unsynced() == 2
 
 
-def test_a_reader_creates_nothing(tmp_path: Path) -> None:
+def test_read_only_outbox_creates_no_file(tmp_path: Path) -> None:
     with Spool(tmp_path / "absent" / "spool.db", read_only=True) as reader:
         assert reader.runs() == []
         assert reader.unsynced() == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_just_being_made_reads_as_empty(tmp_path: Path) -> None:
+def test_read_only_outbox_without_tables_is_empty(tmp_path: Path) -> None:
     made = sqlite3.connect(tmp_path / "spool.db")
     made.execute("PRAGMA journal_mode = WAL")
     with Spool(tmp_path / "spool.db", read_only=True) as reader:
@@ -205,7 +205,7 @@ def test_what_is_just_being_made_reads_as_empty(tmp_path: Path) -> None:
     made.close()
 
 
-def test_a_reader_follows_the_driver_and_may_not_write(spool: Spool) -> None:
+def test_read_only_outbox_follows_the_driver_and_refuses_writes(spool: Spool) -> None:
     with Spool(spool.path, read_only=True) as reader:
         spool.log(SWEEP, 1, {"a": 1.0})
         assert reader.history(SWEEP) == [{"epoch": 1, "a": 1.0}]
@@ -213,7 +213,7 @@ def test_a_reader_follows_the_driver_and_may_not_write(spool: Spool) -> None:
             reader.log(SWEEP, 2, {"a": 1.0})
 
 
-def test_rows_outlive_the_driver(spool: Spool) -> None:
+def test_outbox_rows_outlive_the_driver(spool: Spool) -> None:
     spool.log(SWEEP, 1, {"a": 1.0})
     spool.close()
     with Spool(spool.path, read_only=True) as reader:
@@ -221,14 +221,14 @@ def test_rows_outlive_the_driver(spool: Spool) -> None:
         assert reader.id == spool.id
 
 
-def test_a_damaged_file_is_told_with_the_way_out(tmp_path: Path) -> None:
+def test_damaged_outbox_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     path.write_bytes(b"not a database " * 100)
     with pytest.raises(EnvironmentUnusable, match="moved aside"):
         Spool(path)
 
 
-def test_threads_share_one_spool(spool: Spool) -> None:
+def test_outbox_is_shared_by_threads(spool: Spool) -> None:
     def log(thread: int) -> None:
         for epoch in range(1, 51):
             spool.log(SWEEP, epoch, {f"m{thread}": 1.0, "shared": 1.0})
@@ -249,7 +249,7 @@ with Spool(Path(sys.argv[1])) as spool:
 """
 
 
-def test_drivers_share_one_file(tmp_path: Path) -> None:
+def test_outbox_file_is_shared_by_drivers(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     command = [sys.executable, "-c", DRIVER, str(path)]
     drivers = [subprocess.Popen([*command, f"sweep-{i}"]) for i in range(4)]
