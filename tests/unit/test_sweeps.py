@@ -118,6 +118,6 @@ def declared(spec: SweepSpec) -> set[str]:
 
 def test_sweeps_of_figure_11_share_one_reconstruction_rate() -> None:
     """Test one rate for all: its reason, the gradient's path through the heads, holds for each."""
-    paths = [path for path in SWEEPS if path.stem.startswith("dimensionality_reduction")]
+    paths = [path for path in FULL_SIZE if path.stem.startswith("dimensionality_reduction")]
     assert len(paths) == 4
     assert {load_sweep(path).training.reconstruction.lr for path in paths} == {0.002}

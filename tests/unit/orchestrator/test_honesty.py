@@ -35,6 +35,7 @@ HARMLESS = {  # names in aae_core.data that only hold, cut or scale given images
     "Pixels",
     "TrainingData",
     "labelled",
+    "permutation",
     "resident",
     "unit_interval",
 }

@@ -33,7 +33,9 @@ def test_svhn_and_tfd_train_resume_score_and_draw(
         output="linear",
         batch_norm="autoencoder",
     )
-    training = TrainConfig(3, 10, OptimizerConfig(lr=1e-4), input_dropout=0.2)
+    training = TrainConfig(
+        epochs=3, batch_size=10, reconstruction=OptimizerConfig(lr=1e-4), input_dropout=0.2
+    )
     config = TrialConfig(DATA[name], model, training)
     data = load_training_data(config.data, tmp_path, fetch=False)
     test = load_test_data(config.data, tmp_path, fetch=False)
