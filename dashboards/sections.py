@@ -122,6 +122,8 @@ def standing(
         else f"Equivalent: the difference is within {margin:g}, by two one-sided t-tests at 5 % "
         "for each candidate."
     )
+    if "control" in set(frame["verdict"]):
+        notes += " Control: the file's own configuration, trained with the same seeds."
     if "search − confirmed" in frame:
         notes += (
             " Search − confirmed: the value by which the search ranked the configuration minus "

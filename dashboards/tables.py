@@ -172,8 +172,8 @@ def standing_frame(
 ) -> pd.DataFrame:
     """Return a text table with a row per candidate, the best first.
 
-    Columns: mean, both intervals, difference from the best, verdict, and if known the search's
-    value minus the confirmed mean.
+    Columns: mean, difference from the best, verdict, both intervals, the test, and if known the
+    search's value minus the confirmed mean. A narrow page shows the first columns.
     """
     promised = any("optimism" in candidate for candidate in candidates)
     return pd.DataFrame(
@@ -181,13 +181,14 @@ def standing_frame(
             "candidate": label,
             "seeds": len(figures["values"]),
             metric: plus_minus(figures["mean"], figures["se"]),
-            "95 % (t)": interval(*figures["ci95"] or (math.nan, math.nan)),
-            "95 % (bootstrap)": interval(*figures["bootstrap95"] or (math.nan, math.nan)),
-            **_versus(candidate["versus_best"]),
-            "detectable": number((candidate["difference"] or {}).get("detectable")),
+            "minus the best": _difference(candidate["versus_best"]),
             "verdict": candidate["verdict"] + though(candidate)
             if "verdict" in candidate
             else "control",
+            "detectable": number((candidate["difference"] or {}).get("detectable")),
+            "95 % (t)": interval(*figures["ci95"] or (math.nan, math.nan)),
+            "95 % (bootstrap)": interval(*figures["bootstrap95"] or (math.nan, math.nan)),
+            **_tested(candidate["versus_best"]),
             **({"search − confirmed": number(candidate.get("optimism"))} if promised else {}),
         }
         for candidate, label in zip(candidates, labels, strict=True)
@@ -195,15 +196,17 @@ def standing_frame(
     )
 
 
-def _versus(versus: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return cells that compare a candidate with the best. None stands for the best itself."""
-    told = dict.fromkeys(["minus the best", "p (Holm)", "compared"], "")
+def _difference(versus: Mapping[str, Any] | None) -> str:
+    """Return a candidate's mean minus the best one's. None stands for the best itself."""
+    return "" if versus is None else plus_minus(versus["difference"], versus["se"])
+
+
+def _tested(versus: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the cells of a candidate's test against the best. None stands for the best itself."""
     if versus is None:
-        return told | {"compared": "the best"}
-    method = METHODS[versus["method"]].format(**versus)
+        return {"p (Holm)": "", "compared": "the best"}
     p = "" if versus["p_holm"] is None else f"{versus['p_holm']:.2g}"
-    difference = plus_minus(versus["difference"], versus["se"])
-    return told | {"minus the best": difference, "p (Holm)": p, "compared": method}
+    return {"p (Holm)": p, "compared": METHODS[versus["method"]].format(**versus)}
 
 
 def difference_frame(

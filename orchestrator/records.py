@@ -24,7 +24,7 @@ TRIAL_STATES: tuple[TrialState, ...] = (
 
 Bounds = tuple[float | None, float | None]  # low and high; None: unbounded
 OUT_OF_GPU_MEMORY = "out of GPU memory"  # prefix of such a failure's reason
-BASELINE = "the file's own configuration (no search)"  # label of the control in every result
+BASELINE = "control (no search)"  # label of the control in every result
 SYSTEM = "system/"  # prefix of metrics of the machine, not of the model
 
 
