@@ -29,7 +29,8 @@ def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
     if document["eta_seconds"]:
         time += f", left about {common.duration(document['eta_seconds'])}"
     done = document["state"] == "done"
-    state = "done" if done else f"{document['state']}, stage {document['stage']}"
+    state = "paused" if document["paused"] else document["state"]
+    state = "done" if done else f"{state}, stage {document['stage']}"
     print(
         f"{document['id']}  {state}\n"
         f"  trials    {counts or 'none yet'}\n"

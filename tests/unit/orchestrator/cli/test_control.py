@@ -136,6 +136,7 @@ def test_pause_and_resume_send_requests_to_the_driver(
     ledger.set_attribute("wish", None if wish else "pause")
     with held(settings, spec.sweep_id):
         assert aae("status", "--json").document["paused"] is (wish is None)
+        assert ("paused, stage" in aae("status").out) is (wish is None)
         asked = aae(command, "tiny", "--json")
         assert (asked.code, asked.document["paused"]) == (0, wish is not None)
         assert ledger.attribute("wish") == wish
