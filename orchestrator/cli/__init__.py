@@ -57,9 +57,9 @@ PANELS = {
     "Cluster and data": cluster.COMMANDS,
     "Maintenance": (*maintenance.COMMANDS, environment.doctor),
 }
-for panel, commands in PANELS.items():
+for title, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(rich_help_panel=title)(command)
 app.add_typer(environment.data, name="data", rich_help_panel="Cluster and data")
 
 
