@@ -140,7 +140,8 @@ def disk_bytes(spec: SweepSpec, searched: int, at_once: int, checkpoint: int) ->
         late = at_once + 1 + searched // 50
         within = 1e9 * spec.resources.disk_gb / max(1, checkpoint)
         copies = min(copies, math.ceil(within) + KEPT_CHECKPOINTS * late)
-    contenders = math.ceil(confirmed / spec.confirm.seeds) if spec.search else 0
+    candidates = math.ceil(confirmed / spec.confirm.seeds) - spec.confirm.baseline
+    contenders = candidates if spec.search else 0  # the control is no trial of the search
     return {
         "peak": checkpoint * (copies + confirmed),
         "kept": checkpoint * (contenders + 2 * confirmed),

@@ -251,9 +251,8 @@ class History:
 
     def _departures(self, sweep: str, record: RunRecord) -> list[str]:
         """Return how a trial departs from the paper; empty if no departures are recorded."""
-        run = self._spool.run(run_key(sweep, record.stage, record.number))
-        told = run.tags.get(DEPARTURES, "") if run else ""
-        return told.split("; ") if told else []
+        departures = self.tags(sweep, record).get(DEPARTURES)
+        return departures.split("; ") if departures else []
 
     def _promised(self, sweep: str, confirmed: list[Candidate]) -> dict[str, float]:
         """Return the value by which the search ranked each of these configurations, by hash."""
