@@ -18,7 +18,7 @@ quickstart: setup
 CORE := tests/integration/test_faults.py tests/e2e/browser/test_report_in_a_browser.py
 
 test: setup
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n logical --dist loadfile tests/unit
 	$(BIN)/python -m pytest $(CORE)
 	@echo "Left out: further faults, databases, containers, chaos, MLflow's pages. Run: make test-all"
 

@@ -35,7 +35,7 @@ class Architecture:
     """Description of one architecture.  Metric names omit the split."""
 
     title: str
-    goal: str  # default objective: metric name
+    objective: str  # default objective: metric name
     metrics: tuple[str, ...]  # computed on the validation set after every epoch
     labels: Literal["none", "some", "only"] = "none"  # only: trains just on labelled images
     adversaries: tuple[str, ...] = ("z",)  # variables that discriminators compare
@@ -47,38 +47,38 @@ class Architecture:
 ARCHITECTURES: dict[Kind, Architecture] = {
     "aae": Architecture(
         "adversarial autoencoder",
-        goal="parzen_ll",
+        objective="parzen_ll",
         metrics=("recon", *_PARZEN, *_CODES, *_LATENT, "knn_error"),
     ),
     "label_regularised": Architecture(
         "adversarial autoencoder, labels in the discriminator",
-        goal="mode_accuracy",
+        objective="mode_accuracy",
         metrics=("recon", *_LATENT, "knn_error", "mode_accuracy", "mode_mmd"),
         labels="some",
         priors=("mixture", "swiss_roll"),
     ),
     "supervised": Architecture(
         "supervised adversarial autoencoder",
-        goal="recon",
+        objective="recon",
         metrics=("recon", *_LATENT, "knn_error"),
         labels="only",
     ),
     "semi_supervised": Architecture(
         "semi-supervised adversarial autoencoder",
-        goal="error",
+        objective="error",
         metrics=("recon", "error", *_LATENT),
         labels="some",
         adversaries=("y", "z"),
     ),
     "clustering": Architecture(
         "clustering adversarial autoencoder",
-        goal="cluster_error",
+        objective="cluster_error",
         metrics=("recon", *_CLUSTERS, *_LATENT),
         adversaries=("y", "z"),
     ),
     "dimensionality_reduction": Architecture(
         "adversarial autoencoder with cluster heads",
-        goal="error",
+        objective="error",
         metrics=(
             "recon",
             "error",
@@ -92,7 +92,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     ),
     "vae": Architecture(
         "variational autoencoder",
-        goal="parzen_ll",
+        objective="parzen_ll",
         metrics=("recon", *_PARZEN, *_CODES, *_LATENT, "knn_error"),
         adversaries=(),
         networks=("encoder", "decoder"),
@@ -101,7 +101,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     ),
     "gan": Architecture(
         "generative adversarial network",
-        goal="parzen_ll",
+        objective="parzen_ll",
         metrics=_PARZEN,
         adversaries=("x",),
         networks=("decoder", "discriminator"),
@@ -109,14 +109,14 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     ),
     "gmmn_ae": Architecture(
         "moment-matching network over a dropout autoencoder",
-        goal="parzen_ll",
+        objective="parzen_ll",
         metrics=("recon", *_PARZEN, *_CODES, "knn_error"),
         adversaries=(),
         networks=("encoder", "decoder", "matcher", "autoencoder"),
     ),
     "classifier": Architecture(
         "dropout classifier",
-        goal="error",
+        objective="error",
         metrics=("error",),
         labels="only",
         adversaries=(),

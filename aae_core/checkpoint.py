@@ -18,6 +18,7 @@ import safetensors.torch
 from torch import Tensor
 
 from aae_core.errors import CheckpointError
+from aae_core.files import replacing
 
 _MANIFEST = "manifest.json"
 _PARTS = ("tensors.safetensors", "state.json")
@@ -66,9 +67,8 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def save_part(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors of an unfinished job to one file, atomically unless the machine crashes."""
     content = safetensors.torch.save({k: t.contiguous() for k, t in tensors.items()})
-    building = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    building.write_bytes(hashlib.sha256(content).digest() + content)
-    building.replace(path)
+    with replacing(path, durable=False) as part:
+        part.write_bytes(hashlib.sha256(content).digest() + content)
 
 
 def load_part(path: Path) -> dict[str, Tensor]:

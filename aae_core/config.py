@@ -491,15 +491,15 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
 
 def _without(document: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Return the document without values that equal their default and without emptied groups."""
-    told: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     for key, value in document.items():
         default = defaults.get(key, _NO_DEFAULT)
         if isinstance(value, dict) and isinstance(default, dict):
             value = _without(value, default)
             default = {}
         if value != default:
-            told[key] = value
-    return told
+            kept[key] = value
+    return kept
 
 
 def settings_class(hint: Any) -> type | None:

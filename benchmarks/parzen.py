@@ -310,7 +310,7 @@ def product_rate(seconds: float) -> float:
 # -- the command --------------------------------------------------------------------------------
 
 
-def told(found: Report) -> str:
+def in_words(found: Report) -> str:
     """Return a column per number of samples, and a line per library and for two processes."""
 
     def text(value: Any) -> str:
@@ -362,7 +362,7 @@ def main() -> None:
         found["rivals"] = rivals(points, samples, sigma, engine_s)
     if options.actors:
         found["actors"] = actors(*setting(options.samples))
-    publish("parzen", found, told(found))
+    publish("parzen", found, in_words(found))
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def simulate(gpus: int, epoch_seconds: float, costs: Costs, seed: int = 0) -> di
     }
 
 
-def told(costs: Costs, sweeps: list[dict[str, float]]) -> Iterator[str]:
+def in_words(costs: Costs, sweeps: list[dict[str, float]]) -> Iterator[str]:
     yield f"driver: {1e3 * costs.trial:.0f} ms a trial, {1e3 * costs.epoch:.1f} ms an epoch"
     yield "epoch, s    GPUs   trials   epochs    hours   GPUs busy   driver busy"
     for s in sweeps:
@@ -167,7 +167,7 @@ def main() -> None:
     costs = measured()
     sweeps = [simulate(gpus, seconds, costs) for seconds in EPOCH_SECONDS for gpus in GPUS]
     found = {"driver_seconds": asdict(costs), "sweeps": sweeps}
-    publish("scaling", found, "\n".join(told(costs, sweeps)))
+    publish("scaling", found, "\n".join(in_words(costs, sweeps)))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ _SIZES = (32, 64)
 _WINDOW = 100  # trials that are averaged
 _STARTUP = 20  # random trials before TPE suggests any
 _STARTS = 15  # of `aae-sweep --help`
-_GOAL = 0.5  # seconds for one start at most
+_TARGET = 0.5  # seconds for one start at most
 _COMMAND = Path(sys.executable).with_name("aae-sweep")
 
 _SWEEP = """\
@@ -236,7 +236,7 @@ def start_up() -> Report:
         return time.perf_counter() - began
 
     took = [once() for _ in range(_STARTS)]
-    return {"best_s": min(took), "median_s": median(took), "goal_s": _GOAL}
+    return {"best_s": min(took), "median_s": median(took), "target_s": _TARGET}
 
 
 def quickstart() -> Report:
@@ -353,7 +353,7 @@ def tpe_alone(spec: SweepSpec, trials: int) -> list[float]:
 # -- the command ----------------------------------------------------------------------------------
 
 
-def told(found: Report) -> str:
+def in_words(found: Report) -> str:
     def text(value: Any) -> str:
         if isinstance(value, dict):
             return ", ".join(f"{name} {text(part)}" for name, part in value.items())
@@ -374,10 +374,10 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if options.trials:
         found = long_sweep(options.trials)
-        publish("long_sweep", found, told(found))
+        publish("long_sweep", found, in_words(found))
     else:
         found = {"start_up": start_up(), "quickstart": quickstart()} | compare(options.rounds)
-        publish("sweep_overhead", found, told(found))
+        publish("sweep_overhead", found, in_words(found))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData
 from aae_core.training import TrainState, fit
-from aae_core.training.batches import Supply
+from aae_core.training.batches import BatchSource
 from aae_core.training.pack import Pack
 
 SIDE, CODE, CLASSES = 28, 8, 10
@@ -241,7 +241,7 @@ def needs(config: TrialConfig) -> dict[str, float]:
     data = random_data()
     state = TrainState.create(config, data)
     state.model.train()
-    batch = next(Supply.of(state, data).batches(state))
+    batch = next(BatchSource.of(state, data).batches(state))
     with FlopCounterMode(display=False) as counter:
         state.model.train_step(state, batch)
     slots = {"sgd": 1, "adam": 2}
@@ -386,9 +386,9 @@ def trials(n: int) -> float:
         client = MlflowClient(store)
         experiments = [e.experiment_id for e in client.search_experiments()]
         runs = client.search_runs(experiments, "tags.`aae.stage` = 'search'")
-        told = [client.get_metric_history(r.info.run_id, "train/recon") for r in runs]
-    assert [len(points) for points in told] == [EPOCHS] * n
-    times = [[point.timestamp / 1000 for point in points] for points in told]
+        histories = [client.get_metric_history(r.info.run_id, "train/recon") for r in runs]
+    assert [len(points) for points in histories] == [EPOCHS] * n
+    times = [[point.timestamp / 1000 for point in points] for points in histories]
     return sum((EPOCHS - 1) * IMAGES / (max(t) - min(t)) for t in times)
 
 

@@ -88,12 +88,12 @@ def error_rates(
     found = list(judged(means, seeds, std, draws, stream))
     every = [each for draw in found for each in draw]
 
-    def share(told: str, true: Any) -> float | None:
-        concerned = [told in said for difference, said in every if true(difference)]
+    def share(verdict: str, true: Any) -> float | None:
+        concerned = [verdict in said for difference, said in every if true(difference)]
         return sum(concerned) / len(concerned) if concerned else None
 
-    def any_wrong(told: str, true: Any) -> float:
-        wrong = (any(told in said and true(d) for d, said in draw) for draw in found)
+    def any_wrong(verdict: str, true: Any) -> float:
+        wrong = (any(verdict in said and true(d) for d, said in draw) for draw in found)
         return sum(wrong) / draws
 
     return {

@@ -1,17 +1,18 @@
 """Build a self-contained HTML file from one sweep or several."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from aae_core.files import replacing
 from dashboards import candidates, page
 from dashboards.sections import hero, sections
 from dashboards.sweep import Sweep
-from dashboards.tables import duration
 from dashboards.verdict import leader, verdict
+from orchestrator.documents import ComparisonDocument, Status
+from orchestrator.text import duration
 
 if TYPE_CHECKING:
     from orchestrator.results.reader import SweepView
@@ -34,7 +35,7 @@ def live_report(view: "SweepView") -> str:
     return page.served(f"{_name(sweep)} · {view.status['state']}", _single(sweep))
 
 
-def overview(statuses: Sequence[Mapping[str, Any]], address: Callable[[str], str]) -> str:
+def overview(statuses: Sequence[Status], address: Callable[[str], str]) -> str:
     """Return a page that lists the sweeps of a home, latest first, with links to their pages."""
     rows = [
         (
@@ -48,19 +49,19 @@ def overview(statuses: Sequence[Mapping[str, Any]], address: Callable[[str], str
         for status in reversed(statuses)
     ]
     frame = pd.DataFrame(rows, columns=["sweep", "state", "stage", "trials", "best", "time"])
-    told = (
+    caption = (
         "The sweeps of this home, the latest first." if rows else "No sweep has been run here yet."
     )
     return page.served(
         "Sweeps",
         f"<header>{_over('aae-sweep')}<h1>Sweeps</h1></header>"
-        f'<main id="main">{page.table(frame, told, right=["trials", "time"])}</main>',
+        f'<main id="main">{page.table(frame, caption, right=["trials", "time"])}</main>',
     )
 
 
-def comparison_page(document: Mapping[str, Any], views: "Mapping[str, SweepView]") -> str:
+def comparison_page(document: ComparisonDocument, views: "Mapping[str, SweepView]") -> str:
     """Return the document of `aae-sweep compare --json` as a page."""
-    found = candidates.Comparison(document, views)
+    found = candidates.ComparedCandidates(document, views)
     parts = candidates.sections(found)
     return page.document(
         "Comparison",
@@ -76,17 +77,8 @@ def write_report(views: Sequence["SweepView"], path: Path) -> Path:
 
 def write_page(content: str, path: Path) -> Path:
     """Write the page atomically, so that no reader finds an incomplete file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(content)
     return path
 
 

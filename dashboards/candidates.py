@@ -10,19 +10,21 @@ import pandas as pd
 
 from dashboards import curves, figures, page, style, tables
 from dashboards.sections import standing
-from dashboards.tables import plus_minus, records
+from dashboards.tables import number, records
 from dashboards.verdict import unit
+from orchestrator.documents import Compared, ComparisonDocument, ScoredModel
 from orchestrator.results.verdicts import rivals_in_words
+from orchestrator.text import MISSING
 
 if TYPE_CHECKING:
     from orchestrator.results.reader import SweepView
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedCandidates:
     """A document of `aae-sweep compare --json`, and the views of its sweeps by sweep id."""
 
-    document: Mapping[str, Any]
+    document: ComparisonDocument
     views: "Mapping[str, SweepView]"
 
     @property
@@ -30,9 +32,8 @@ class Comparison:
         return str(self.document["metric"])
 
     @property
-    def candidates(self) -> Sequence[Mapping[str, Any]]:
-        found: Sequence[Mapping[str, Any]] = self.document["candidates"]
-        return found
+    def candidates(self) -> Sequence[Compared]:
+        return self.document["candidates"]
 
     @cached_property
     def objective(self) -> style.Objective:
@@ -56,13 +57,13 @@ class Comparison:
     def looks(self) -> dict[str, style.Look]:
         return style.looks(self.labels)
 
-    def _name(self, candidate: Mapping[str, Any]) -> str:
+    def _name(self, candidate: Compared) -> str:
         per = (self.views[candidate["sweep"]].spec.get("confirm") or {}).get("per")
         sweep = candidate["sweep"] if len(self.views) > 1 else ""
-        return " ".join(filter(None, [sweep, str(candidate["params"].get(per, ""))]))
+        return " ".join(filter(None, [sweep, str(candidate["params"].get(per or "", ""))]))
 
 
-def sections(found: Comparison) -> list[page.Section]:
+def sections(found: ComparedCandidates) -> list[page.Section]:
     made = [
         page.Section("candidates", "Candidates", _candidates(found)),
         page.Section("differences", "Minus the best", _differences(found)),
@@ -73,7 +74,7 @@ def sections(found: Comparison) -> list[page.Section]:
     return [section for section in made if section.body]
 
 
-def hero(found: Comparison) -> str:
+def hero(found: ComparedCandidates) -> str:
     (best, *others), (label, *labels) = found.candidates, found.labels
     figures_of = best["metrics"][found.metric]
     tied = [name for name, c in zip(labels, others, strict=True) if c["tied_with_best"]]
@@ -81,50 +82,52 @@ def hero(found: Comparison) -> str:
     if others and not tied:
         rest = "; distinguishable from every other candidate"
     named = zip(labels, others, strict=True)
-    if told_by_margin := rivals_in_words(named, found.metric, found.document["margin"]):
-        rest = f"; {told_by_margin}"
-    value = f"{found.metric} {plus_minus(figures_of['mean'], figures_of['se'])} "
+    if by_margin := rivals_in_words(named, found.metric, found.document["margin"]):
+        rest = f"; {by_margin}"
+    value = f"{found.metric} {number(figures_of['mean'], figures_of['se'])} "
     remark = "± is the standard error over seeds."
     if found.document["best_by"] != found.metric:
         remark += (
             f" The best is the best by {found.document['best_by']}: the test set chooses nothing."
         )
     other_data = len(set(found.document["data_sha256"].values())) > 1
-    told = "These sweeps saw different data: more than their configurations differs."
+    warning = "These sweeps saw different data: more than their configurations differs."
     return (
         f'<p class="verdict"><strong>{page.text(label)}</strong> '
         + page.unbroken(
             f"{'is best' if others else 'stands alone'}: {value}{unit(found.metric)}{rest}."
         )
         + f"</p>{page.paragraph(remark, 'quiet')}"
-        + (page.paragraph(told, "notice") if other_data else "")
+        + (page.paragraph(warning, "notice") if other_data else "")
     )
 
 
-def difference_frame(found: Comparison) -> pd.DataFrame:
+def difference_frame(found: ComparedCandidates) -> pd.DataFrame:
     """Return a row for each candidate but the best: its mean minus the best's, 95 % interval."""
     rows = [
-        (label, label, c["versus_best"]["difference"], *(c["versus_best"]["ci95"] or (None, None)))
-        for label, c in zip(found.labels[1:], found.candidates[1:], strict=True)
-        if c["versus_best"]["difference"] is not None
+        (label, label, versus["difference"], *(versus["ci95"] or (None, None)))
+        for label, candidate in zip(found.labels, found.candidates, strict=True)
+        if (versus := candidate["versus_best"]) and versus["difference"] is not None
     ]
     frame = pd.DataFrame(rows, columns=["label", "group", "difference", "low", "high"])
     return frame.astype(dict.fromkeys(["difference", "low", "high"], float))
 
 
-def settings_frame(found: Comparison) -> pd.DataFrame:
+def settings_frame(found: ComparedCandidates) -> pd.DataFrame:
     """Return the settings in which candidates differ: a row per setting, a column per candidate."""
     columns = {
         label: {**_fixed(found.views[c["sweep"]]), **c["params"]}
         for label, c in zip(found.labels, found.candidates, strict=True)
     }
     paths = dict.fromkeys(path for settings in columns.values() for path in settings)
-    told = {path: [_told(settings.get(path)) for settings in columns.values()] for path in paths}
-    rows = [[path, *cells] for path, cells in told.items() if len(set(cells)) > 1]
+    values = {
+        path: [_value_text(settings.get(path)) for settings in columns.values()] for path in paths
+    }
+    rows = [[path, *cells] for path, cells in values.items() if len(set(cells)) > 1]
     return pd.DataFrame(rows, columns=["setting", *columns])
 
 
-def _candidates(found: Comparison) -> str:
+def _candidates(found: ComparedCandidates) -> str:
     rows = [
         (label, label, s["values"], s["mean"], *(s["ci95"] or (None, None)))
         for label, c in zip(found.labels, found.candidates, strict=True)
@@ -143,28 +146,28 @@ def _candidates(found: Comparison) -> str:
     )
 
 
-def _differences(found: Comparison) -> str:
+def _differences(found: ComparedCandidates) -> str:
     frame = difference_frame(found)
     if frame.empty:
         return ""
-    told = (f"{r['label']} {tables.number(r['difference'])}" for r in records(frame))
+    differences = (f"{r['label']} {tables.number(r['difference'])}" for r in records(frame))
     return page.chart(
         figures.difference_figure(
             frame, found.looks, f"{found.objective.title}, minus the best", found.document["margin"]
         ),
-        f"{found.metric} of each candidate minus the best's: {'; '.join(told)}.",
+        f"{found.metric} of each candidate minus the best's: {'; '.join(differences)}.",
         "With the 95 % interval of each comparison alone: one that spans zero may be chance. Seed "
         "by seed where seeds are shared, so often narrower than the intervals above suggest.",
     )
 
 
-def _settings(found: Comparison) -> str:
+def _settings(found: ComparedCandidates) -> str:
     frame = settings_frame(found)
     caption = "Every setting that is not the same for all; – where a branch has no such setting."
     return "" if frame.empty else page.table(frame, caption)
 
 
-def _curves(found: Comparison) -> str:
+def _curves(found: ComparedCandidates) -> str:
     """Draw the curves of the confirmations.
 
     The label replaces the stage, since trial numbers repeat between sweeps.
@@ -199,14 +202,14 @@ def _curves(found: Comparison) -> str:
     )
 
 
-def _parzen(found: Comparison) -> str:
+def _parzen(found: ComparedCandidates) -> str:
     frames: list[pd.DataFrame] = []
-    models: list[dict[str, Any]] = []
+    models: list[ScoredModel] = []
     for name, view in found.views.items():
         scores = tables.parzen_frame(view.evaluation)
         per = (view.spec.get("confirm") or {}).get("per")
         known = {
-            str(c["params"].get(per, "")): label
+            str(c["params"].get(per or "", "")): label
             for c, label in zip(found.candidates, found.labels, strict=True)
             if c["sweep"] == name
         }
@@ -240,7 +243,7 @@ def _fixed(view: "SweepView") -> dict[str, Any]:
     return found
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if value is None:
-        return tables.MISSING
+        return MISSING
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dashboards.paper import PublishedTable
-from dashboards.tables import group_scores, plus_minus, records, samples_label
+from dashboards.tables import group_scores, number, records, samples_label
 
 TEST_SAMPLES = 10_000  # for test/parzen_ll and the paper's smaller column
 OURS = "this sweep"
@@ -44,27 +44,27 @@ def beside(table: PublishedTable, ours: Ours) -> pd.DataFrame:
 
 def differences(table: PublishedTable, ours: Ours) -> list[str]:
     """Return the differences in protocol that limit the comparison."""
-    told = list(table.differences)
+    lines = list(table.differences)
     if not table.is_of(ours.data):
-        told.insert(
+        lines.insert(
             0,
             f"The data: the paper has no figure for {ours.data}, and no figure of one data set can "
             "be set against one of another. These are here to show what a full run is held to.",
         )
     if ours.extra:
-        told.append(_EXTRA)
+        lines.append(_EXTRA)
     seeds = max(ours.confirmed["values"].map(len), default=0)
     if seeds > 1:
-        told.append(f"Our ± is the standard error over {seeds} training seeds.")
+        lines.append(f"Our ± is the standard error over {seeds} training seeds.")
     if table.metric == "parzen_ll":
-        told += _parzen_differences(table, ours.scores)
+        lines += _parzen_differences(table, ours.scores)
     if table.metric == "cluster_error":
-        told += [
+        lines += [
             f"The paper has no figure for {method}; error falls as the number of clusters grows."
             for method in ours.methods.values()
             if not method.startswith(tuple(table.rows))
         ]
-    return told
+    return lines
 
 
 def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, str]]:
@@ -76,7 +76,7 @@ def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, str]]:
     cells: dict[str, dict[str, str]] = {}
     for row in records(tested):  # the first row of a group is its best
         if row["group"] in ours.methods:
-            figure = {_column(table, ours): plus_minus(row["mean"], row["se"])}
+            figure = {_column(table, ours): number(row["mean"], row["se"])}
             cells.setdefault(row["group"], figure)
     if table.metric == "parzen_ll":
         labels = _labels(table, ours, "samples")
@@ -84,7 +84,7 @@ def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, str]]:
             wanted = samples in labels or samples == ours.scores["n_samples"].max()
             if wanted and group in ours.methods:
                 label = labels.get(samples) or _own(table, ours, samples_label(samples))
-                cells.setdefault(group, {}).setdefault(label, plus_minus(mean, error))
+                cells.setdefault(group, {}).setdefault(label, number(mean, error))
     return cells
 
 
@@ -117,17 +117,17 @@ def _own(table: PublishedTable, ours: Ours, what: str) -> str:
 def _parzen_differences(table: PublishedTable, scores: pd.DataFrame) -> list[str]:
     if scores.empty:
         return ["The winners are not scored with more samples yet: `aae-sweep evaluate` does."]
-    told = [
+    lines = [
         "Scored models: σ is refined in eighths of a grid step; the figure on the strict grid, "
         "the published protocol's, stands in the table of scored models."
     ]
     largest = int(scores["n_samples"].max())
     if not scores[scores["n_samples"] == largest].duplicated("group").any():
-        told.append(f"At {samples_label(largest)} one model a group: no error over seeds there.")
+        lines.append(f"At {samples_label(largest)} one model a group: no error over seeds there.")
     wanted = max(column.samples or 0 for column in table.columns)
     if largest < wanted:
-        told.append(
+        lines.append(
             f"Ours stops at {samples_label(largest)} samples; the figure grows with their number, "
             f"so it is not comparable with the paper's {samples_label(wanted)}."
         )
-    return told
+    return lines

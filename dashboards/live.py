@@ -21,7 +21,7 @@ from dashboards import build, page
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.results.reader import History
+    from orchestrator.results.reader import SweepReader
 
 FRESH_SECONDS = 2.0  # least time between two builds of a page
 SHARE = 4  # a page also stays for so many times its last build time
@@ -42,9 +42,9 @@ class Answer:
 class Pages:
     """The pages, built on request and cached briefly."""
 
-    def __init__(self, open_history: "Callable[[], History]") -> None:
-        self._open_history = open_history
-        self._history: History | None = None
+    def __init__(self, open_reader: "Callable[[], SweepReader]") -> None:
+        self._open_reader = open_reader
+        self._current: SweepReader | None = None
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[Answer, float]] = {}  # path -> answer, good until
 
@@ -63,19 +63,19 @@ class Pages:
             return answer
 
     def _built(self, path: str) -> str:
-        history = self._reader()
+        reader = self._reader()
         if path == "/":
-            return build.overview([history.status(sweep) for sweep in history.sweeps()], address)
+            return build.overview([reader.status(sweep) for sweep in reader.sweeps()], address)
         if not path.startswith("/sweep/"):
             raise UsageError(f"there is nothing at {path}; begin at /")
-        sweep = history.resolve(unquote(path.removeprefix("/sweep/")))
-        return build.live_report(history.view(sweep))
+        sweep = reader.resolve(unquote(path.removeprefix("/sweep/")))
+        return build.live_report(reader.view(sweep))
 
-    def _reader(self) -> "History":
-        """Return the history. A home without sweeps is reopened: its files may not exist yet."""
-        if self._history is None or not self._history.sweeps():
-            self._history = self._open_history()
-        return self._history
+    def _reader(self) -> "SweepReader":
+        """Return the reader. A home without sweeps is reopened: its files may not exist yet."""
+        if self._current is None or not self._current.sweeps():
+            self._current = self._open_reader()
+        return self._current
 
 
 def address(sweep: str) -> str:

@@ -20,7 +20,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from dashboards.tables import MISSING, columns, number, records
+from dashboards.tables import columns, number, records
+from orchestrator.text import MISSING
 
 LONG = 36  # characters in a cell before it wraps
 STATIC = files("dashboards") / "static"

@@ -66,7 +66,7 @@ def published(data: str, kinds: Collection[str], metrics: Collection[str]) -> li
     ]
 
 
-TOLD = ("clusters", "code_dim")  # settings that may be part of a method's name
+NAMED = ("clusters", "code_dim")  # settings that may be part of a method's name
 
 
 def method(model: Mapping[str, Any], labels: int | None) -> str:

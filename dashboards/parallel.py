@@ -37,8 +37,8 @@ def parallel_figure(
     ]
     scales.append(_scale(objective.metric, complete["value"].astype(object), logarithmic=False))
     heights = pd.DataFrame({i: scale.heights for i, scale in enumerate(scales)})
-    told = [f"trial {row['number']}: {number(row['value'])}" for row in records(complete)]
-    heights.insert(0, "told", told)
+    label = [f"trial {row['number']}: {number(row['value'])}" for row in records(complete)]
+    heights.insert(0, "label", label)
     ranks = complete["value"].rank(ascending=objective.direction == "minimize", method="first")
     best = complete[ranks <= best_shown(len(complete))]
     others = heights.drop(best.index)[:MOST_OTHERS]
@@ -114,7 +114,7 @@ def _threads(
     """Draw rows of heights as one trace, with a gap after each row."""
     if heights.empty:
         return
-    drawn = heights.drop(columns="told").to_numpy(dtype=float)
+    drawn = heights.drop(columns="label").to_numpy(dtype=float)
     across = np.arange(drawn.shape[1], dtype=float)
     figure.add_scatter(
         x=np.tile([*across, math.nan], len(drawn)),
@@ -123,6 +123,6 @@ def _threads(
         line={"color": colour, "width": width},
         opacity=opacity,
         name=safe(name),
-        customdata=np.repeat(heights["told"].to_numpy(), len(across) + 1),
+        customdata=np.repeat(heights["label"].to_numpy(), len(across) + 1),
         hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
     )

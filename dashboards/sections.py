@@ -5,7 +5,7 @@ A section without data returns "" and is left out.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -13,10 +13,12 @@ from dashboards import comparison, curves, figures, page, paper, tables
 from dashboards.parallel import MOST_OTHERS, best_shown, parallel_figure
 from dashboards.slices import slice_figure
 from dashboards.sweep import Sweep
-from dashboards.tables import plus_minus
+from dashboards.tables import number
 from dashboards.timeline import faults, in_lanes, timeline_figure
-from dashboards.verdict import is_test_goal, score, unit, verdict
+from dashboards.verdict import is_test_objective, score, unit, verdict
+from orchestrator.documents import Best, Compared, Status, Summary
 from orchestrator.records import conditions
+from orchestrator.text import duration
 
 if TYPE_CHECKING:
     from orchestrator.results.reader import Picture
@@ -47,7 +49,7 @@ def hero(sweep: Sweep) -> str:
     )
 
 
-def _departures(best: Mapping[str, Any] | None) -> str:
+def _departures(best: Best | None) -> str:
     named = best.get("departures", []) if best else []
     return page.paragraph(f"Departs from the paper: {'; '.join(named)}.", "quiet") if named else ""
 
@@ -75,7 +77,7 @@ def leaderboard(sweep: Sweep) -> str:
     )
 
 
-def _differences(sweep: Sweep, candidates: Sequence[Mapping[str, Any]], main: pd.DataFrame) -> str:
+def _differences(sweep: Sweep, candidates: Sequence[Compared], main: pd.DataFrame) -> str:
     """Draw candidates and control minus the winner, with the margin.
 
     `standing` has the numbers.
@@ -84,20 +86,20 @@ def _differences(sweep: Sweep, candidates: Sequence[Mapping[str, Any]], main: pd
     if frame.empty or sweep.view.best is None:
         return ""
     margin = sweep.view.best["margin"]
-    told = (f"{r['label']} {tables.number(r['difference'])}" for r in tables.records(frame))
+    statement = (f"{r['label']} {tables.number(r['difference'])}" for r in tables.records(frame))
     band = "" if margin is None else f" Band: the margin, ±{margin:g}."
     return page.chart(
         figures.difference_figure(
             frame, sweep.looks, f"{sweep.objective.title}, minus the winner", margin
         ),
-        f"{sweep.objective.metric} minus the winner's: {'; '.join(told)}.",
+        f"{sweep.objective.metric} minus the winner's: {'; '.join(statement)}.",
         "With the 95 % interval of each comparison alone, seed by seed where seeds are shared."
         + band,
     )
 
 
 def standing(
-    candidates: Sequence[Mapping[str, Any]],
+    candidates: Sequence[Compared],
     labels: Sequence[str],
     metric: str,
     margin: float | None,
@@ -134,7 +136,7 @@ def standing(
 
 
 def _on_the_test_set(sweep: Sweep) -> str:
-    metrics = list(filter(is_test_goal, sweep.confirmed["metric"].unique()))
+    metrics = list(filter(is_test_objective, sweep.confirmed["metric"].unique()))
     if not metrics:
         return ""
     frame = tables.metrics_frame(sweep.confirmed, metrics)
@@ -147,7 +149,7 @@ def _on_the_test_set(sweep: Sweep) -> str:
 
 def _unsound_on_test(sweep: Sweep) -> str:
     """List the test metrics outside their healthy range, such as a σ at an edge of its grid."""
-    told = [
+    statement = [
         f"confirm-{trial.number}: {unsound}"
         for trial in sweep.view.trials
         if trial.stage == "confirm"
@@ -155,7 +157,9 @@ def _unsound_on_test(sweep: Sweep) -> str:
         if unsound.startswith("test/")
     ]
     return (
-        page.paragraph("Outside their healthy range:", "quiet") + page.bullets(told) if told else ""
+        page.paragraph("Outside their healthy range:", "quiet") + page.bullets(statement)
+        if statement
+        else ""
     )
 
 
@@ -192,10 +196,14 @@ def prior_gap(sweep: Sweep) -> str:
         "Both figures take 10,000 samples. Fewer training images repeat among them, and the "
         "difference is then a lower bound."
     )
-    return page.paragraph(_gap_told(best["metrics"])) + _gaps(sweep) + page.paragraph(note, "quiet")
+    return (
+        page.paragraph(_gap_in_words(best["metrics"]))
+        + _gaps(sweep)
+        + page.paragraph(note, "quiet")
+    )
 
 
-def _gap_told(metrics: Mapping[str, Any]) -> str:
+def _gap_in_words(metrics: Mapping[str, Summary]) -> str:
     drawn, codes, gap = (metrics[name] for name in _GAP)
     figures = (
         f"With draws of the prior the winner has {score(drawn)} nats on validation, with decoded "
@@ -249,8 +257,8 @@ def _tuning(sweep: Sweep) -> str:
     search = sweep.view.spec["search"] or {}
     sampler = search.get("sampler", {}).get("kind")
     if sampler in ADAPTIVE:
-        told = "No tuning curve: the sampler learns, so its trials are no independent draws."
-        return page.paragraph(told, "quiet")
+        statement = "No tuning curve: the sampler learns, so its trials are no independent draws."
+        return page.paragraph(statement, "quiet")
     drawn = sweep.search[sweep.search["number"] >= len(search.get("start", ()))]
     found = tables.tuning_frame(drawn, sweep.objective.direction)
     if sampler not in INDEPENDENT or found.empty:
@@ -289,9 +297,11 @@ def _tuning(sweep: Sweep) -> str:
 
 
 def trade_off(sweep: Sweep) -> str:
-    goals = {goal.metric: goal.direction for goal in (sweep.objective, *sweep.also)}
-    found = tables.goals_frame(sweep.view.trials, goals).join(sweep.search, how="inner")
-    if not sweep.also or found.empty:
+    objectives = {
+        objective.metric: objective.direction for objective in (sweep.objective, *sweep.secondary)
+    }
+    found = tables.objectives_frame(sweep.view.trials, objectives).join(sweep.search, how="inner")
+    if not sweep.secondary or found.empty:
         return ""
     charts = [
         page.chart(
@@ -300,13 +310,15 @@ def trade_off(sweep: Sweep) -> str:
             ),
             f"{sweep.objective.metric} over {other.metric} of {len(found)} finished search trials.",
         )
-        for other in sweep.also
+        for other in sweep.secondary
     ]
-    shown = found.loc[found["front"], ["number", *goals]].rename(columns={"number": "trial"})
-    told = f"{len(shown)} of {len(found)} finished search trials are on the Pareto front: no other "
+    shown = found.loc[found["front"], ["number", *objectives]].rename(columns={"number": "trial"})
+    statement = (
+        f"{len(shown)} of {len(found)} finished search trials are on the Pareto front: no other "
+    )
     front = page.table(
         shown.astype({"trial": str}),
-        told + "is as good in every goal and better in one.",
+        statement + "is as good in every objective and better in one.",
         right=list(shown.columns),
         page_size=ROWS_A_PAGE,
     )
@@ -315,8 +327,8 @@ def trade_off(sweep: Sweep) -> str:
 
 def importance(sweep: Sweep) -> str:
     finished = len(sweep.finished)
-    told_apart = sweep.searched and sweep.finished["value"].nunique() > 1
-    if sweep.view.study is None or finished < FEWEST_FOR_IMPORTANCE or not told_apart:
+    varies = sweep.searched and sweep.finished["value"].nunique() > 1
+    if sweep.view.study is None or finished < FEWEST_FOR_IMPORTANCE or not varies:
         return ""
     shares = tables.importance(sweep.view.study, sweep.searched)
     named = {sweep.names[path]: share for path, share in shares.items()}
@@ -382,11 +394,11 @@ def slices(sweep: Sweep) -> str:
         )
         for path in sweep.searched
     ]
-    told = page.paragraph(
+    statement = page.paragraph(
         f"{sweep.objective.title} of every finished search trial over each parameter.",
         "quiet",
     )
-    return told + sweep.legend + page.tiles(charts) + _in_all_trials(sweep)
+    return statement + sweep.legend + page.tiles(charts) + _in_all_trials(sweep)
 
 
 def learning_curves(sweep: Sweep) -> str:
@@ -403,7 +415,7 @@ def timeline(sweep: Sweep) -> str:
     lost = len(faults(timed))
     times = "once" if lost == 1 else f"{lost} times"
     mark = f" Crosses: {times} a worker, a node or the driver was lost and the trial carried on."
-    spent = tables.duration((timed["ended"] - timed["started"]).dt.total_seconds().sum())
+    spent = duration((timed["ended"] - timed["started"]).dt.total_seconds().sum())
     return page.chart(
         timeline_figure(sweep.trials),
         f"When and where {len(timed)} trials ran, {spent} of training in all; "
@@ -419,8 +431,8 @@ def pictures(sweep: Sweep) -> str:
     if not sweep.view.pictures:
         return ""
     grid = "".join(page.picture(p.path, p.title, p.alt) for p in shown)
-    told = [f"{p.title}: too large to carry along, see {p.path}." for p in left_out]
-    return f'<div class="pictures">{grid}</div>' + "".join(map(page.paragraph, told))
+    statement = [f"{p.title}: too large to carry along, see {p.path}." for p in left_out]
+    return f'<div class="pictures">{grid}</div>' + "".join(map(page.paragraph, statement))
 
 
 def parzen(sweep: Sweep) -> str:
@@ -436,7 +448,7 @@ def parzen(sweep: Sweep) -> str:
             figures.parzen_figure(sweep.scores, sweep.looks, controls, _published_aae(sweep)),
             f"Parzen log-likelihood of the test set over the number of samples; the highest at "
             f"{largest:,} samples is {tables.number(best)} nats.",
-            figures.PARZEN_LEGEND + _controls_told(controls, sweep.scores),
+            figures.PARZEN_LEGEND + _controls_in_words(controls, sweep.scores),
             page.as_table(_parzen_numbers(sweep)),
         )
         + page.table(
@@ -450,19 +462,22 @@ def parzen(sweep: Sweep) -> str:
 
 def reproduce(sweep: Sweep) -> str:
     view = sweep.view
-    best = view.best or {}
+    best = view.best
     facts = {
         "sweep id": view.status["id"],
         "configuration of the sweep": view.status["config_hash"],
-        "winning configuration": best.get("config_hash"),
-        "its seeds": ", ".join(map(str, best.get("seeds", []))),
-        "data sha256": best.get("data_sha256"),
-        "code version": best.get("code_version"),
     }
-    winning = json.dumps(best.get("params"), indent=2) if best else ""
+    if best is not None:
+        facts |= {
+            "winning configuration": best["config_hash"],
+            "its seeds": ", ".join(map(str, best["seeds"])),
+            "data sha256": best["data_sha256"] or "",
+            "code version": best["code_version"] or "",
+        }
+    winning = json.dumps(best["params"], indent=2) if best else ""
     return (
         page.paragraph("The same command resumes the sweep here, or runs it again elsewhere.")
-        + page.code(view.status["resume"])
+        + page.code(view.status["resume"] or "")
         + _again(sweep)
         + page.facts({name: value for name, value in facts.items() if value})
         + (page.details("Winning parameters", page.code(winning)) if winning else "")
@@ -505,16 +520,16 @@ def sections(sweep: Sweep) -> list[page.Section]:
     return [section for section in made if section.body]
 
 
-def _state_notice(status: Mapping[str, Any]) -> str:
+def _state_notice(status: Status) -> str:
     if status["state"] == "done":
         return ""
-    told = {
+    statement = {
         "running": "The sweep is still running; these figures will move.",
         "failed": "The sweep failed before its end; what it found until then stands here.",
         "interrupted": "The sweep was interrupted; the command at the end resumes it.",
         "stopped": "The sweep was stopped; the command at the end resumes it.",
     }[status["state"]]
-    return page.paragraph(f"{told} Stage: {status['stage']}.", "notice")
+    return page.paragraph(f"{statement} Stage: {status['stage']}.", "notice")
 
 
 def _key_numbers(sweep: Sweep) -> list[tuple[str, str, str]]:
@@ -530,8 +545,8 @@ def _key_numbers(sweep: Sweep) -> list[tuple[str, str, str]]:
     finished = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "none started"
     cards.append(("trials", tables.number(sum(counts.values())), finished))
     elapsed, rest = status["elapsed_seconds"], status["eta_seconds"]
-    remark = f"about {tables.duration(rest)} to go" if rest else status["state"]
-    return [*cards, ("time", tables.duration(elapsed), remark)]
+    remark = f"about {duration(rest)} to go" if rest else status["state"]
+    return [*cards, ("time", duration(elapsed), remark)]
 
 
 def _in_all_trials(sweep: Sweep) -> str:
@@ -542,9 +557,9 @@ def _parzen_numbers(sweep: Sweep) -> str:
     scores = sweep.scores
     frame = scores[["group", "seed", "n_samples"]].astype({"seed": str, "n_samples": int})
     frame = frame.rename(columns={"n_samples": "samples"})
-    for end, told, sigma in (("", "log-likelihood", "σ"), ("_grid", *_STRICT)):
+    for end, statement, sigma in (("", "log-likelihood", "σ"), ("_grid", *_STRICT)):
         figures = zip(scores[f"log_likelihood{end}"], scores[f"standard_error{end}"], strict=True)
-        frame[told] = [plus_minus(mean, error) for mean, error in figures]
+        frame[statement] = [number(mean, error) for mean, error in figures]
         frame[sigma] = scores[f"sigma{end}"].map(tables.number)
     return page.table(
         frame,
@@ -555,7 +570,7 @@ def _parzen_numbers(sweep: Sweep) -> str:
 
 
 def _means(rows: pd.DataFrame) -> list[str]:
-    return [plus_minus(row["mean"], row["se"]) for row in tables.records(rows)]
+    return [number(row["mean"], row["se"]) for row in tables.records(rows)]
 
 
 def _by_label(sweep: Sweep, metric: str) -> dict[str, str]:
@@ -592,12 +607,12 @@ def _curves_of(sweep: Sweep, stage: str, trials: pd.DataFrame) -> str:
     if drawn.empty:
         return ""
     picked = f" of {len(trials)}, evenly through their ranking" if len(drawn) < len(trials) else ""
-    told = f"{stage.capitalize()}: curves of {len(drawn)} trials{picked}."
+    statement = f"{stage.capitalize()}: curves of {len(drawn)} trials{picked}."
     grey = " Grey: pruned, or cut short otherwise." if any(drawn["state"] != "complete") else ""
     return page.chart(
         curves.curves_figure(sweep.view.curves, trials, sweep.looks, sweep.objective),
-        f"{sweep.objective.metric} over epochs. {told}",
-        told + grey,
+        f"{sweep.objective.metric} over epochs. {statement}",
+        statement + grey,
         page.as_table(
             page.table(
                 tables.curves_frame(sweep.view.curves, drawn, sweep.objective.metric),
@@ -619,11 +634,11 @@ def _published_aae(sweep: Sweep) -> dict[int, float]:
     }
 
 
-def _controls_told(controls: pd.DataFrame, scores: pd.DataFrame) -> str:
+def _controls_in_words(controls: pd.DataFrame, scores: pd.DataFrame) -> str:
     """Explain the grey points, and compare figures where a model has as many samples."""
     if controls.empty:
         return ""
-    told = (
+    statement = (
         " Grey: memorisers, which have training images or k-means centroids of them for samples. "
         "Parzen figures flatter memory and grow with the number of samples, so compare a model "
         "with the controls at its own."
@@ -635,15 +650,15 @@ def _controls_told(controls: pd.DataFrame, scores: pd.DataFrame) -> str:
             f"{tables.CONTROLS[row['kind']]} {tables.number(row['log_likelihood'])}"
             for row in tables.records(rows)
         ]
-        told += f" Nats with {n:,.0f} samples: {', '.join(ours + theirs)}."
-    return told
+        statement += f" Nats with {n:,.0f} samples: {', '.join(ours + theirs)}."
+    return statement
 
 
 def _controls(controls: pd.DataFrame) -> str:
     if controls.empty:
         return ""
     return page.table(
-        tables.controls_told(controls),
+        tables.controls_table(controls),
         "Controls, by the same protocol: a row for each number of samples that the training "
         "images can fill, and one for all of them.",
         right=["log-likelihood", "on the strict grid", "σ"],

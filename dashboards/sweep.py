@@ -29,11 +29,11 @@ class Sweep:
         return style.Objective(metric, unit(metric), objective["direction"])
 
     @cached_property
-    def also(self) -> list[style.Objective]:
+    def secondary(self) -> list[style.Objective]:
         """The objectives beside the first one."""
         return [
-            style.Objective(goal["metric"], unit(goal["metric"]), goal["direction"])
-            for goal in self.view.status["also"]
+            style.Objective(objective["metric"], unit(objective["metric"]), objective["direction"])
+            for objective in self.view.status["secondary_objectives"]
         ]
 
     @cached_property
@@ -95,15 +95,15 @@ class Sweep:
     def methods(self) -> dict[str, tuple[str, str]]:
         """Group -> the architecture of its best candidate, and the paper's name for the model."""
         found: dict[str, tuple[str, str]] = {}
-        told = [f"model.{name}" for name in ("kind", *paper.TOLD)]
+        named = [f"model.{name}" for name in ("kind", *paper.NAMED)]
         for candidate in self.view.best["groups"] if self.view.best else []:
             params = candidate["params"]
-            group = str(params.get(self.group_by, ""))
+            group = str(params.get(self.group_by or "", ""))
             model = self.view.spec["model"] | {
-                path.removeprefix("model."): params[path] for path in told if path in params
+                path.removeprefix("model."): params[path] for path in named if path in params
             }
             method = paper.method(model, self.view.spec["data"]["labels"])
-            beside = f", {group}" if group and self.group_by not in told else ""
+            beside = f", {group}" if group and self.group_by not in named else ""
             found.setdefault(group, (model["kind"], method + beside))
         return found
 

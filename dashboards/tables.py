@@ -15,13 +15,21 @@ import optuna
 import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
+from orchestrator import text
+from orchestrator.documents import (
+    Best,
+    Compared,
+    Evaluation,
+    ScoredModel,
+    Versus,
+)
 from orchestrator.records import BASELINE, Direction, RunRecord
 from orchestrator.results.ranking import METHODS, fronts
 from orchestrator.results.tuning import tuning_curve
 from orchestrator.results.verdicts import though
+from orchestrator.text import MISSING
 
 Curves = Mapping[tuple[str, int], Sequence[Mapping[str, float]]]
-MISSING = "–"
 CONTROLS = {"kmeans": "k-means centroids", "train_images": "training images"}
 QUARTERS = (25, 50, 75, 100)
 
@@ -95,8 +103,8 @@ def tuning_rows(curves: pd.DataFrame) -> pd.DataFrame:
     most = max(ends, default=0)
     shown = {k * 10**power for power in range(len(str(most))) for k in (1, 2, 5)} | ends
     kept = curves[curves["trials"].isin(shown)]
-    told = [f"{_end(row['median'])} {_band(row)}" for row in records(kept)]
-    table = kept.assign(told=told).pivot(index="trials", columns="group", values="told")
+    cells = [f"{_end(row['median'])} {_band(row)}" for row in records(kept)]
+    table = kept.assign(text=cells).pivot(index="trials", columns="group", values="text")
     table = table[list(dict.fromkeys(curves["group"]))].rename(columns={"": "best of them"})
     table.columns.name = None
     return table.fillna(MISSING).reset_index().astype({"trials": str})
@@ -115,7 +123,7 @@ def finished(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[(trials["state"] == "complete") & trials["value"].notna()]
 
 
-def candidate_labels(best: Mapping[str, Any]) -> dict[str, str]:
+def candidate_labels(best: Best) -> dict[str, str]:
     """Return configuration hash -> label: the compared value, plus the hash if not unique."""
     values = Counter(str(group["value"]) for group in best["groups"])
     return {
@@ -129,14 +137,14 @@ def candidate_labels(best: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def control_of(best: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def control_of(best: Best) -> Compared | None:
     """Return the control, or None if it is also a candidate of the search."""
-    control: Mapping[str, Any] | None = best["baseline"]
+    control = best["baseline"]
     hashes = {group["config_hash"] for group in best["groups"]}
     return None if control is None or control["config_hash"] in hashes else control
 
 
-def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.DataFrame:
+def confirmed_frame(best: Best | None, group_by: str | None) -> pd.DataFrame:
     """Return a row per (confirmed candidate, metric), in order of rank, the control last."""
     names = ["label", "group", "metric", "mean", "se", "low", "high", "values"]
     if best is None or not best["confirmed"]:
@@ -145,7 +153,7 @@ def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.
     control = control_of(best)
     named = [
         *(
-            (c, labels[c["config_hash"]], str(c["params"].get(group_by, "")))
+            (c, labels[c["config_hash"]], str(c["params"].get(group_by or "", "")))
             for c in best["groups"]
         ),
         *([(control, BASELINE, BASELINE)] if control else []),
@@ -168,7 +176,7 @@ def confirmed_frame(best: Mapping[str, Any] | None, group_by: str | None) -> pd.
 
 
 def standing_frame(
-    candidates: Sequence[Mapping[str, Any]], labels: Sequence[str], metric: str
+    candidates: Sequence[Compared], labels: Sequence[str], metric: str
 ) -> pd.DataFrame:
     """Return a text table with a row per candidate, the best first.
 
@@ -180,12 +188,14 @@ def standing_frame(
         {
             "candidate": label,
             "seeds": len(figures["values"]),
-            metric: plus_minus(figures["mean"], figures["se"]),
+            metric: number(figures["mean"], figures["se"]),
             "minus the best": _difference(candidate["versus_best"]),
             "verdict": candidate["verdict"] + though(candidate)
             if "verdict" in candidate
             else "control",
-            "detectable": number((candidate["difference"] or {}).get("detectable")),
+            "detectable": number(
+                candidate["difference"]["detectable"] if candidate["difference"] else None
+            ),
             "95 % (t)": interval(*figures["ci95"] or (math.nan, math.nan)),
             "95 % (bootstrap)": interval(*figures["bootstrap95"] or (math.nan, math.nan)),
             **_tested(candidate["versus_best"]),
@@ -196,12 +206,12 @@ def standing_frame(
     )
 
 
-def _difference(versus: Mapping[str, Any] | None) -> str:
+def _difference(versus: Versus | None) -> str:
     """Return a candidate's mean minus the best one's. None stands for the best itself."""
-    return "" if versus is None else plus_minus(versus["difference"], versus["se"])
+    return "" if versus is None else number(versus["difference"], versus["se"])
 
 
-def _tested(versus: Mapping[str, Any] | None) -> dict[str, str]:
+def _tested(versus: Versus | None) -> dict[str, str]:
     """Return the cells of a candidate's test against the best. None stands for the best itself."""
     if versus is None:
         return {"p (Holm)": "", "compared": "the best"}
@@ -224,8 +234,8 @@ def difference_frame(
 
 def metrics_frame(confirmed: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Return mean ± standard error over seeds as text, a row per metric, a column per candidate."""
-    told = confirmed[confirmed["metric"].isin(metrics)]
-    cells = told.assign(cell=[plus_minus(r["mean"], r["se"]) for r in records(told)])
+    chosen = confirmed[confirmed["metric"].isin(metrics)]
+    cells = chosen.assign(cell=[number(r["mean"], r["se"]) for r in records(chosen)])
     wide = cells.pivot_table("cell", "metric", "label", aggfunc="first", sort=False)
     return wide.rename_axis(columns=None).reset_index().fillna(MISSING)
 
@@ -241,7 +251,7 @@ def curves_frame(curves: Curves, trials: pd.DataFrame, metric: str) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def parzen_frame(evaluation: Mapping[str, Any] | None) -> pd.DataFrame:
+def parzen_frame(evaluation: Evaluation | None) -> pd.DataFrame:
     """Return a row per (scored model, number of samples), the final score last.
 
     `…_grid` is the figure at the best σ of the strict grid, NaN for older curves without it.
@@ -260,23 +270,23 @@ def parzen_frame(evaluation: Mapping[str, Any] | None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], float))
 
 
-def scored(evaluation: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+def scored(evaluation: Evaluation | None) -> list[ScoredModel]:
     """Return the models with a Parzen score. Not every architecture has one."""
     return [model for model in (evaluation or {"models": []})["models"] if "curve" in model]
 
 
-def scored_frame(evaluation: Mapping[str, Any]) -> pd.DataFrame:
+def scored_frame(evaluation: Evaluation) -> pd.DataFrame:
     """Return a text table with a row per scored model."""
     return pd.DataFrame(
         {
             "group": _group(model),
             "seed": str(model["seed"]),
             "samples": model["n_samples"],
-            "log-likelihood": plus_minus(model["log_likelihood"], model["standard_error"]),
+            "log-likelihood": number(model["log_likelihood"], model["standard_error"]),
             "on the strict grid": number(model["log_likelihood_grid"]),
             "σ": number(model["sigma"]) + (" (edge of the grid)" if model["sigma_at_edge"] else ""),
             "test points": model["n_test"],
-            "checkpoint": "/".join(Path(model["checkpoint"]).parts[-3:]),
+            "checkpoint": "/".join(Path(model["checkpoint"] or "").parts[-3:]),
         }
         for model in scored(evaluation)
     )
@@ -296,14 +306,14 @@ def group_scores(scores: pd.DataFrame) -> dict[tuple[str, int], tuple[float, flo
     }
 
 
-def controls_frame(models: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def controls_frame(models: Iterable[ScoredModel]) -> pd.DataFrame:
     """Return a row per control of these models, by kind and number of samples.
 
     Models with the same data and numbers of samples share their controls.
     """
     figures = ["n_samples", "log_likelihood", "standard_error", "sigma", "log_likelihood_grid"]
     found = {
-        (row["kind"], row["n_samples"]): {name: row[name] for name in ["kind", *figures]}
+        (row["kind"], row["n_samples"]): row
         for model in models
         for row in model.get("controls", [])
     }
@@ -311,13 +321,13 @@ def controls_frame(models: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(figures, float))
 
 
-def controls_told(controls: pd.DataFrame) -> pd.DataFrame:
+def controls_table(controls: pd.DataFrame) -> pd.DataFrame:
     """Return a text table with a row per control."""
     return pd.DataFrame(
         {
             "control": CONTROLS[row["kind"]],
             "samples": int(row["n_samples"]),
-            "log-likelihood": plus_minus(row["log_likelihood"], row["standard_error"]),
+            "log-likelihood": number(row["log_likelihood"], row["standard_error"]),
             "on the strict grid": number(row["log_likelihood_grid"]),
             "σ": number(row["sigma"]),
         }
@@ -330,18 +340,20 @@ def importance(study: optuna.Study, paths: Sequence[str]) -> dict[str, float]:
     return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=list(paths))
 
 
-def goals_frame(trials: Sequence[RunRecord], goals: Mapping[str, Direction]) -> pd.DataFrame:
+def objectives_frame(
+    trials: Sequence[RunRecord], objectives: Mapping[str, Direction]
+) -> pd.DataFrame:
     """Return a row per complete trial, a column per objective, and `front`: on the Pareto front.
 
     The index is the trial's place in `trials`. Trials without all objectives are left out.
     """
     measured = {
-        place: [trial.metrics[goal] for goal in goals]
+        place: [trial.metrics[objective] for objective in objectives]
         for place, trial in enumerate(trials)
-        if trial.state == "complete" and goals.keys() <= trial.metrics.keys()
+        if trial.state == "complete" and objectives.keys() <= trial.metrics.keys()
     }
-    frame = pd.DataFrame.from_dict(measured, "index", columns=list(goals), dtype=float)
-    signs = [-1 if direction == "maximize" else 1 for direction in goals.values()]
+    frame = pd.DataFrame.from_dict(measured, "index", columns=list(objectives), dtype=float)
+    signs = [-1 if direction == "maximize" else 1 for direction in objectives.values()]
     return frame.assign(front=fronts(frame.to_numpy() * signs) == 0)
 
 
@@ -365,12 +377,9 @@ def numbers(values: Iterable[Any]) -> pd.Series:
     return series.astype(float).replace([np.inf, -np.inf], np.nan)
 
 
-def number(x: float | None) -> str:
-    """Format with four significant digits, grouped thousands and a typographic minus."""
-    if x is None or not math.isfinite(x):
-        return MISSING
-    text = f"{x:,.0f}" if float(x).is_integer() or 1e4 <= abs(x) < 1e9 else f"{x:.4g}"
-    return text.replace("-", "−")
+def number(value: float | None, error: float | None = None) -> str:
+    """Format a number, and its error if it has one, with a typographic minus."""
+    return text.number(value, error).replace("-", "−")
 
 
 def samples_label(samples: int) -> str:
@@ -381,34 +390,9 @@ def samples_label(samples: int) -> str:
     return f"{samples:,}"
 
 
-def plus_minus(mean: float | None, error: float | None) -> str:
-    """Format mean and error to the error's second significant digit: "123.4 ± 1.2"."""
-    if mean is None or not error or not math.isfinite(error):
-        return number(mean)
-    decimals = _decimals(error)
-    return f"{mean:.{decimals}f} ± {error:.{decimals}f}".replace("-", "−")
-
-
 def interval(low: float, high: float) -> str:
     """Format both ends with decimals that suit their distance: "121.0 to 126.1"."""
-    if not math.isfinite(low) or not high > low:
-        return MISSING
-    decimals = _decimals((high - low) / 4)  # about one standard error
-    return f"{low:.{decimals}f} to {high:.{decimals}f}".replace("-", "−")
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None or not math.isfinite(seconds):
-        return MISSING
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes = round(seconds / 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
-
-
-def _decimals(error: float) -> int:
-    return max(0, 1 - math.floor(math.log10(error)))
+    return text.interval(low, high).replace("-", "−")
 
 
 def _plain(value: Any) -> Any:
@@ -416,7 +400,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or is_number else str(value)
 
 
-def _group(model: Mapping[str, Any]) -> str:
+def _group(model: ScoredModel) -> str:
     return str(model["group"]) if model.get("group") is not None else ""
 
 

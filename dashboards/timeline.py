@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboards.style import GREY, safe, styled
-from dashboards.tables import duration, records
+from dashboards.tables import records
+from orchestrator.text import duration
 
 STATES = {  # state -> colour, pattern; important states differ in both
     "complete": ("#009E73", ""),
@@ -41,7 +42,7 @@ def timeline_figure(trials: pd.DataFrame) -> go.Figure:
             width=0.8,
             marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": pattern}},
             name=state,
-            customdata=[_told(row) for row in records(rows)],
+            customdata=[_hover_text(row) for row in records(rows)],
             hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
         )
     _mark(figure, faults(timed))
@@ -97,10 +98,10 @@ def faults(timed: pd.DataFrame) -> pd.DataFrame:
             share = min(epoch / max(row["epochs"], 1), 1.0)
             found["moment"].append(row["started"] + share * (row["ended"] - row["started"]))
             found["lane"].append(row["lane"])
-            found["told"].append(
+            found["text"].append(
                 f"{row['stage']} {row['number']}: attempt {i + 2} from epoch {epoch}"
             )
-    return pd.DataFrame(found, columns=["moment", "lane", "told"])
+    return pd.DataFrame(found, columns=["moment", "lane", "text"])
 
 
 def _mark(figure: go.Figure, found: pd.DataFrame) -> None:
@@ -117,12 +118,12 @@ def _mark(figure: go.Figure, found: pd.DataFrame) -> None:
             "line": {"width": 1.5, "color": "#ffffff"},
         },
         name=FAULT,
-        customdata=found["told"].tolist(),
+        customdata=found["text"].tolist(),
         hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
     )
 
 
-def _told(row: dict[str, Any]) -> str:
+def _hover_text(row: dict[str, Any]) -> str:
     attempts = f", {row['attempts']} attempts" if row["attempts"] > 1 else ""
     seconds = (row["ended"] - row["started"]).total_seconds()
     return safe(f"{row['stage']} {row['number']}, {duration(seconds)}{attempts}")

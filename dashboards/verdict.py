@@ -3,18 +3,20 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dashboards.tables import MISSING, candidate_labels, plus_minus
-from orchestrator.records import METRICS
+from dashboards.tables import candidate_labels, number
+from orchestrator.documents import Best, BestTrial, Summary
+from orchestrator.records import METRICS, TrialState
 from orchestrator.results.verdicts import gain_in_words, rivals_in_words
+from orchestrator.text import MISSING, count
 
 if TYPE_CHECKING:
     from orchestrator.results.reader import SweepView
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     subject: str  # the winner; empty if there is none
     statement: str  # text after the subject
     remark: str
@@ -23,15 +25,15 @@ class Verdict:
         return f"{self.subject} {self.statement}".strip()
 
 
-def verdict(view: "SweepView") -> Verdict:
+def verdict(view: "SweepView") -> Headline:
     metric = view.status["objective"]["metric"]
     if view.best is None:
-        return Verdict("", *_nothing_yet(view.status["trials"]))
-    told = _confirmed if view.best["confirmed"] else _from_search
-    return Verdict(winner(view.best), *told(view.best, metric))
+        return Headline("", *_nothing_yet(view.status["trials"]))
+    describe = _confirmed if view.best["confirmed"] else _from_search
+    return Headline(winner(view.best), *describe(view.best, metric))
 
 
-def winner(best: Mapping[str, Any]) -> str:
+def winner(best: Best) -> str:
     return candidate_labels(best)[best["config_hash"]]
 
 
@@ -39,28 +41,28 @@ def unit(metric: str) -> str:
     return METRICS[metric].unit if metric in METRICS else ""
 
 
-def is_test_goal(metric: str) -> bool:
+def is_test_objective(metric: str) -> bool:
     """Return whether this is a test metric with a better direction, not a diagnostic."""
     diagnosis = metric in METRICS and METRICS[metric].better == "none"
     return metric.startswith("test/") and not diagnosis
 
 
-def score(summary: Mapping[str, Any]) -> str:
-    return plus_minus(summary["mean"], summary["se"])
+def score(summary: Summary) -> str:
+    return number(summary["mean"], summary["se"])
 
 
-def leader(best: Mapping[str, Any] | None) -> str:
+def leader(best: BestTrial | None) -> str:
     """Describe the best candidate of a status briefly."""
     if best is None:
         return MISSING
     whose = "confirmed" if best["confirmed"] else f"trial {best['trial']}, one seed"
-    return f"{best['metric']} {plus_minus(best['value'], best['se'])} ({whose})"
+    return f"{best['metric']} {number(best['value'], best['se'])} ({whose})"
 
 
-def _confirmed(best: Mapping[str, Any], metric: str) -> tuple[str, str]:
+def _confirmed(best: Best, metric: str) -> tuple[str, str]:
     seeds = len(best["metrics"][metric]["values"])
     verb = "wins" if len(best["groups"]) > 1 else "reaches"
-    statement = f"{verb}: {_told(best, metric)} ({seeds} seed{'s' if seeds > 1 else ''})"
+    statement = f"{verb}: {_mean_text(best, metric)} ({count(seeds, 'seed')})"
     error = "± is the standard error over seeds." if seeds > 1 else "One seed has no error bar."
     gained = gain_in_words(best)
     return (
@@ -70,36 +72,36 @@ def _confirmed(best: Mapping[str, Any], metric: str) -> tuple[str, str]:
     )
 
 
-def _rivals(best: Mapping[str, Any]) -> str:
+def _rivals(best: Best) -> str:
     labels = candidate_labels(best)  # in the order of the ranking
     _, *others = zip(labels.values(), best["groups"], strict=True)
-    if told := rivals_in_words(others, best["objective"]["metric"], best["margin"]):
-        return f"; {told}"
+    if words := rivals_in_words(others, best["objective"]["metric"], best["margin"]):
+        return f"; {words}"
     if best["tied_with"]:
         rivals = [label for rival, label in labels.items() if rival in best["tied_with"]]
         return f"; not distinguishable from: {', '.join(rivals)}"
     return "; distinguishable from every other candidate" if len(best["groups"]) > 1 else ""
 
 
-def _from_search(best: Mapping[str, Any], metric: str) -> tuple[str, str]:
+def _from_search(best: Best, metric: str) -> tuple[str, str]:
     return (
-        f"leads the search: {_told(best, metric)}, not confirmed yet.",
+        f"leads the search: {_mean_text(best, metric)}, not confirmed yet.",
         "One lucky seed may lead a search: confirm trains the leaders again with fresh seeds.",
     )
 
 
-def _told(best: Mapping[str, Any], metric: str) -> str:
+def _mean_text(best: Best, metric: str) -> str:
     return f"{metric} {score(best['metrics'][metric])} {unit(metric)}".strip()
 
 
-def _nothing_yet(trials: Mapping[str, int]) -> tuple[str, str]:
+def _nothing_yet(trials: Mapping[TrialState, int]) -> tuple[str, str]:
     counts = Counter({state: n for state, n in trials.items() if n})
     if not counts:
         return "No trial has started.", "Results appear here once the first trials finish."
-    told = ", ".join(f"{n} {state}" for state, n in counts.most_common())
+    counted = ", ".join(f"{n} {state}" for state, n in counts.most_common())
     if counts["running"] or counts["waiting"]:
-        return "No result yet: trials are still at work.", f"So far: {told}."
+        return "No result yet: trials are still at work.", f"So far: {counted}."
     return (
         "No result: not one trial finished.",
-        f"All that there is: {told}. The reasons stand in the table of trials.",
+        f"All that there is: {counted}. The reasons stand in the table of trials.",
     )

@@ -24,7 +24,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboards import write_report
-from orchestrator.results.reader import History
+from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
 from orchestrator.tracking.mlflow_writer import ui_command, ui_url
 
@@ -38,15 +38,15 @@ def main() -> None:
     if path is None:
         sys.exit("there is no chromium; on Debian: apt-get install chromium")
     settings = Settings.from_environment()
-    history = History(settings)
-    sweep = history.resolve("latest")
+    reader = SweepReader(settings)
+    sweep = reader.resolve("latest")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         with tempfile.TemporaryDirectory() as folder:
-            page = write_report([history.view(sweep)], Path(folder) / "report.html")
+            page = write_report([reader.view(sweep)], Path(folder) / "report.html")
             of_report(browser, page.as_uri())
         with mlflow(settings) as address:
-            of_mlflow(browser, address, history, sweep)
+            of_mlflow(browser, address, reader, sweep)
 
 
 def of_report(browser: Browser, address: str) -> None:
@@ -61,21 +61,21 @@ def of_report(browser: Browser, address: str) -> None:
     page.close()
 
 
-def of_mlflow(browser: Browser, address: str, history: History, sweep: str) -> None:
-    experiment = history.status(sweep)["mlflow"]["experiment_id"]
-    confirmed = [t.run_id for t in history.trials(sweep, "confirm")]
-    searched = [t.run_id for t in history.trials(sweep, "search") if t.state == "complete"]
+def of_mlflow(browser: Browser, address: str, reader: SweepReader, sweep: str) -> None:
+    experiment = reader.status(sweep)["mlflow"]["experiment_id"]
+    confirmed = [t.run_id for t in reader.trials(sweep, "confirm")]
+    searched = [t.run_id for t in reader.trials(sweep, "search") if t.state == "complete"]
     runs = [run for run in confirmed + searched if run is not None][:COMPARED]
     page = opened(browser, 1400, 900)
     page.goto(f"{address}/#/experiments/{experiment}/runs")
-    settle(page, "matching runs")
+    reconcile(page, "matching runs")
     page.get_by_role("button", name="Close", exact=True).click()  # the assistant's panel
     page.locator("[data-component-id*=runnamecellrenderer]").first.click()  # the sweep's trials
-    settle(page, "confirm-0000")
+    reconcile(page, "confirm-0000")
     keep(page.screenshot(), "mlflow-runs")
     chosen = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
     page.goto(f"{address}/#/compare-runs?{chosen}")
-    settle(page, "Run details")
+    reconcile(page, "Run details")
     keep(page.screenshot(), "mlflow-compare")
     page.close()
 
@@ -86,7 +86,7 @@ def opened(browser: Browser, width: int, height: int) -> Page:
     return page
 
 
-def settle(page: Page, words: str) -> None:
+def reconcile(page: Page, words: str) -> None:
     page.get_by_text(words).first.wait_for()
     page.wait_for_timeout(5_000)  # what MLflow still draws
 

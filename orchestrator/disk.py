@@ -39,7 +39,7 @@ def described(path: Path, error: BaseException) -> str:
 
 
 @contextmanager
-def told(home: Path) -> Iterator[None]:
+def explaining(home: Path) -> Iterator[None]:
     """Turn an error caused by a full disk into DiskFull.
 
     The full disk is that of the file named in the error, or else that of `home`, the folder that

@@ -48,11 +48,11 @@ class DiskFull(EnvironmentUnusable):
     """A file could not be written; earlier files are intact. The user frees disk space."""
 
 
-class LedgerLost(EnvironmentUnusable):
+class StudyLost(EnvironmentUnusable):
     """The database of the studies went away during a sweep. Waiting and resuming is safe."""
 
 
-class SweepHeld(SweepError):
+class SweepLocked(SweepError):
     """Another driver runs this sweep. The user waits for that driver or stops it."""
 
     exit_code = 4

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Direction = Literal["minimize", "maximize"]
 Stage = Literal["search", "confirm"]
+SweepRunState = Literal["running", "done", "failed", "interrupted", "stopped"]
 TrialState = Literal["complete", "pruned", "diverged", "failed", "stopped", "running", "waiting"]
 
 TRIAL_STATES: tuple[TrialState, ...] = (

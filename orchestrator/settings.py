@@ -33,18 +33,59 @@ class Settings:
         )
 
     @property
-    def spool(self) -> Path:
-        return self.home / "spool.db"
+    def outbox(self) -> Path:
+        return self.home / "outbox.db"
 
     @property
     def mlflow_artifacts(self) -> Path:
         return self.home / "mlartifacts"
 
+    @property
+    def parzen_folder(self) -> Path:
+        """Results of `aae-sweep parzen`, and parts of unfinished jobs."""
+        return self.home / "parzen"
+
+    def training_folder(self, name: str) -> Path:
+        """Checkpoints of `aae-sweep train`."""
+        return self.home / "train" / name
+
+    @property
+    def smoke_folder(self) -> Path:
+        """Small data sets of `--smoke`."""
+        return self.home / "smoke"
+
     def sweep_folder(self, sweep_id: str) -> Path:
         return self.home / "sweeps" / sweep_id
 
+    def trials_folder(self, sweep_id: str) -> Path:
+        return self.sweep_folder(sweep_id) / "trials"
+
     def trial_folder(self, sweep_id: str, stage: str, number: int) -> Path:
-        return self.sweep_folder(sweep_id) / "trials" / f"{stage}-{number:04d}"
+        return self.trials_folder(sweep_id) / f"{stage}-{number:04d}"
+
+    def attempt_folder(self, sweep_id: str, stage: str, number: int, attempt: int) -> Path:
+        return self.trial_folder(sweep_id, stage, number) / str(attempt)
+
+    def pictures_folder(self, sweep_id: str) -> Path:
+        """Pictures of the winner."""
+        return self.sweep_folder(sweep_id) / "pictures"
+
+    def scores_folder(self, sweep_id: str) -> Path:
+        """Scores of models and controls on the test set, one file each."""
+        return self.sweep_folder(sweep_id) / "evaluation"
+
+    def evaluation(self, sweep_id: str) -> Path:
+        return self.sweep_folder(sweep_id) / "evaluation.json"
+
+    def resolved_file(self, sweep_id: str) -> Path:
+        """The sweep file with all defaults."""
+        return self.sweep_folder(sweep_id) / "sweep.json"
+
+    def report(self, sweep_id: str) -> Path:
+        return self.sweep_folder(sweep_id) / "report.html"
+
+    def driver_log(self, sweep_id: str) -> Path:
+        return self.sweep_folder(sweep_id) / "driver.log"
 
 
 def _folder(name: str, place: str) -> Path:

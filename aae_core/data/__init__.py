@@ -14,9 +14,9 @@ from aae_core.data.sets import (
     DataFile,
     DataSet,
     Description,
+    FileCheck,
     TestData,
     TrainingData,
-    Verdict,
     unit_interval,
 )
 from aae_core.data.svhn import Svhn
@@ -26,9 +26,9 @@ __all__ = [
     "DataFile",
     "DataSet",
     "Description",
+    "FileCheck",
     "TestData",
     "TrainingData",
-    "Verdict",
     "catalogue",
     "load_test_data",
     "load_training_data",

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from aae_core.data.memory import physical_memory
-from aae_core.data.sets import DataFile, Description, Split, TestData, TrainingData, Verdict
+from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
 from aae_core.data.splits import last_tenth
 from aae_core.errors import DataError
 
@@ -67,14 +67,14 @@ class Arrays:
     def fetch(self, *splits: Split) -> None:
         """Do nothing: the user's file cannot be downloaded."""
 
-    def verify(self) -> list[Verdict]:
+    def verify(self) -> list[FileCheck]:
         try:
             self.training()
             if "test" in self._sizes():
                 self.test()
         except DataError as error:
-            return [Verdict(self.path, str(error))]
-        return [Verdict(self.path, None)]
+            return [FileCheck(self.path, str(error))]
+        return [FileCheck(self.path, None)]
 
     def _sizes(self) -> dict[str, int]:
         with _opened(self.path) as npz:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aae_core.data.sets import DataFile, Description, Split, TestData, TrainingData, Verdict
+from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
 from aae_core.data.splits import class_balanced
 from aae_core.errors import DataError
 
@@ -46,12 +46,12 @@ class Digits:
     def fetch(self, *splits: Split) -> None:
         """Do nothing: scikit-learn ships the file."""
 
-    def verify(self) -> list[Verdict]:
+    def verify(self) -> list[FileCheck]:
         try:
             _read(_path())
         except DataError as error:
-            return [Verdict(_path(), str(error))]
-        return [Verdict(_path(), None)]
+            return [FileCheck(_path(), str(error))]
+        return [FileCheck(_path(), None)]
 
 
 def _path() -> Path:

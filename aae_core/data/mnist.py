@@ -21,7 +21,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from aae_core.data.fetch import fetch_files, missing_files
-from aae_core.data.sets import DataFile, Description, Split, TestData, TrainingData, Verdict
+from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
 from aae_core.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -52,7 +52,7 @@ class IdxSplit:
 
 
 @dataclass(frozen=True)
-class Published:
+class IdxDataSet:
     """A data set of four idx files; the last `n_valid` training images are the validation set."""
 
     name: str
@@ -66,7 +66,7 @@ class Published:
 
 def _published_files(
     name: str, checksums: tuple[str, str, str, str], mirrors: tuple[str, ...], **origin: str
-) -> Published:
+) -> IdxDataSet:
     def split(prefix: str, n: int, images: str, labels: str) -> IdxSplit:
         return IdxSplit(
             IdxFile(f"{prefix}-images-idx3-ubyte", (n, 28, 28), images),
@@ -75,7 +75,7 @@ def _published_files(
 
     train = split("train", 60_000, *checksums[:2])
     test = split("t10k", 10_000, *checksums[2:])
-    return Published(name, train, test, n_valid=10_000, mirrors=mirrors, **origin)
+    return IdxDataSet(name, train, test, n_valid=10_000, mirrors=mirrors, **origin)
 
 
 MNIST = _published_files(
@@ -115,7 +115,7 @@ FASHION_MNIST = _published_files(
 class IdxSet:
     """A published data set in the folder `root`/name, as .gz or decompressed files."""
 
-    published: Published
+    published: IdxDataSet
     root: Path
 
     @property
@@ -157,19 +157,19 @@ class IdxSet:
                 check=lambda path, name: read_idx(path, missing[name]),
             )
 
-    def verify(self) -> list[Verdict]:
+    def verify(self) -> list[FileCheck]:
         return [self._verdict(file) for file in self._files()]
 
-    def _verdict(self, file: IdxFile) -> Verdict:
+    def _verdict(self, file: IdxFile) -> FileCheck:
         path = self._path(file)
         if not path.exists():
             fetch = f"`aae-sweep data fetch {self.published.name}`"
-            return Verdict(path, f"{path}: is not there; {fetch} downloads it")
+            return FileCheck(path, f"{path}: is not there; {fetch} downloads it")
         try:
             self._read_file(file)
         except DataError as error:
-            return Verdict(path, str(error))
-        return Verdict(path, None)
+            return FileCheck(path, str(error))
+        return FileCheck(path, None)
 
     def _files(self, *splits: Split) -> list[IdxFile]:
         chosen = {"train": self.published.train, "test": self.published.test}

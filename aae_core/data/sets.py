@@ -118,7 +118,7 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FileCheck:
     """Result of the verification of one file; `problem` is None for a valid file."""
 
     path: Path
@@ -142,5 +142,5 @@ class DataSet(Protocol):
     def fetch(self, *splits: Split) -> None:
         """Download missing files of these splits; write nothing if no file is missing."""
 
-    def verify(self) -> list[Verdict]:
+    def verify(self) -> list[FileCheck]:
         """Read every file as `training` and `test` do; return a verdict for each file."""

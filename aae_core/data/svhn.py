@@ -14,7 +14,7 @@ import numpy as np
 
 from aae_core.data.fetch import fetch_files, missing_files
 from aae_core.data.matlab import MatFile, N
-from aae_core.data.sets import DataFile, Description, Split, TestData, TrainingData, Verdict
+from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
 from aae_core.data.splits import hold_out
 from aae_core.errors import DataError
 
@@ -36,13 +36,13 @@ class SvhnFile:
 
 
 @dataclass(frozen=True)
-class Published:
+class SvhnFiles:
     train: SvhnFile
     extra: SvhnFile
     test: SvhnFile
 
 
-PUBLISHED = Published(
+PUBLISHED = SvhnFiles(
     train=SvhnFile("train_32x32.mat", 73_257, "e26dedcc434d2e4c54c9b2d4a06d8373", fewest=4),
     extra=SvhnFile("extra_32x32.mat", 531_131, "a93ce644f1a588dc4d68dda5feec44a7"),
     test=SvhnFile("test_32x32.mat", 26_032, "eb5a983be6a315427106f1b164d9cef3"),
@@ -56,7 +56,7 @@ class Svhn:
     root: Path
     colour: bool = True
     extra: bool = False
-    published: Published = PUBLISHED
+    published: SvhnFiles = PUBLISHED
     mirrors: Sequence[str] = MIRRORS
 
     @property
@@ -104,23 +104,23 @@ class Svhn:
                 check=lambda path, name: _require_published(path, missing[name]),
             )
 
-    def verify(self) -> list[Verdict]:
+    def verify(self) -> list[FileCheck]:
         files, extra = self._files(), self.published.extra
         if extra not in files and (self.folder / extra.name).exists():
             files.append(extra)
         return [self._verdict(file) for file in files]
 
-    def _verdict(self, file: SvhnFile) -> Verdict:
+    def _verdict(self, file: SvhnFile) -> FileCheck:
         path = self.folder / file.name
         if not path.exists():
-            return Verdict(path, f"{path}: is not there; {self._fetch_command} downloads it")
+            return FileCheck(path, f"{path}: is not there; {self._fetch_command} downloads it")
         try:
             with self._readable([file]):
                 _labels(self._open(file)[0])
                 _require_published(path, file)
         except DataError as error:
-            return Verdict(path, str(error))
-        return Verdict(path, None)
+            return FileCheck(path, str(error))
+        return FileCheck(path, None)
 
     @property
     def _fetch_command(self) -> str:

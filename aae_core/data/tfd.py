@@ -13,7 +13,7 @@ import numpy as np
 
 from aae_core.data.fetch import missing_files
 from aae_core.data.matlab import MatFile, N
-from aae_core.data.sets import DataFile, Description, Split, TestData, TrainingData, Verdict
+from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
 from aae_core.errors import DataError
 
 _OBTAIN = (
@@ -60,12 +60,12 @@ class Tfd:
         if not self.path.exists():
             raise missing_files([self.path.name], self.path.parent, [_OBTAIN])
 
-    def verify(self) -> list[Verdict]:
+    def verify(self) -> list[FileCheck]:
         try:
             self._read(*_FEWEST)
         except DataError as error:
-            return [Verdict(self.path, str(error))]
-        return [Verdict(self.path, None)]
+            return [FileCheck(self.path, str(error))]
+        return [FileCheck(self.path, None)]
 
     def _open(self) -> MatFile:
         mat = MatFile.open(self.path)

@@ -52,7 +52,7 @@ def importance_log_likelihood(
 
 
 @dataclass(frozen=True)
-class Widths:
+class ChosenWidths:
     """The best-scoring σ and proposal width on validation images."""
 
     sigma: float
@@ -73,7 +73,7 @@ def choose(
     generator: torch.Generator,
     sigmas: Sequence[float] = SIGMA_GRID,
     stds: Sequence[float] = STD_GRID,
-) -> Widths:
+) -> ChosenWidths:
     """Choose the pair with the largest mean bound; all pairs use the same k draws of noise.
 
     Use the same k as for scoring, since fewer draws favour a wider σ.
@@ -82,7 +82,7 @@ def choose(
     means = _bounds(x, mean, log_var, decode, log_prior, stds, sigmas, k, generator).mean(2)
     i, j = divmod(int(means.argmax()), len(sigmas))
     at_edge = i in (0, len(stds) - 1) or j in (0, len(sigmas) - 1)
-    return Widths(sigmas[j], stds[i], float(means[i, j]), at_edge)
+    return ChosenWidths(sigmas[j], stds[i], float(means[i, j]), at_edge)
 
 
 def _bounds(

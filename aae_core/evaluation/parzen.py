@@ -127,16 +127,16 @@ def one_thread() -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Widths:
+class SigmaSums:
     """Kernel sums of some points, a row for each σ."""
 
     sigmas: tuple[float, ...]
     sums: KernelSums
 
-    def __add__(self, other: "Widths") -> "Widths":
+    def __add__(self, other: "SigmaSums") -> "SigmaSums":
         """Sum over the samples of both, for the σ common to both."""
         common = tuple(sigma for sigma in self.sigmas if sigma in other.sigmas)
-        return Widths(common, self.rows(common) + other.rows(common))
+        return SigmaSums(common, self.rows(common) + other.rows(common))
 
     def rows(self, sigmas: Sequence[float]) -> KernelSums:
         indices = [self.sigmas.index(sigma) for sigma in sigmas]
@@ -147,15 +147,15 @@ class Widths:
         return log_likelihood(self.rows([sigma]).log_sums[0], n_samples, dim, sigma)
 
 
-_NOTHING = Widths((), KernelSums(torch.empty(0, 0).double(), torch.empty(0, 0).double()))
+_NOTHING = SigmaSums((), KernelSums(torch.empty(0, 0).double(), torch.empty(0, 0).double()))
 
 
 @dataclass(frozen=True, eq=False)
 class Sums:
     """Kernel sums of validation and test points over some samples."""
 
-    valid: Widths
-    test: Widths
+    valid: SigmaSums
+    test: SigmaSums
 
     def __add__(self, other: "Sums") -> "Sums":
         return Sums(self.valid + other.valid, self.test + other.test)
@@ -172,9 +172,9 @@ class Sums:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        def widths(name: str) -> Widths:
+        def widths(name: str) -> SigmaSums:
             sums = KernelSums(tensors[f"{name}.log_sums"], tensors[f"{name}.log_errors"])
-            return Widths(tuple(tensors[f"{name}.sigmas"].tolist()), sums)
+            return SigmaSums(tuple(tensors[f"{name}.sigmas"].tolist()), sums)
 
         return cls(widths("valid"), widths("test"))
 
@@ -232,7 +232,7 @@ class Scorer:
         wanted = self.window(total.valid, n)
         return tuple(sigma for sigma in wanted if sigma in total.test.sigmas) or total.test.sigmas
 
-    def window(self, valid: Widths, n: int) -> tuple[float, ...]:
+    def window(self, valid: SigmaSums, n: int) -> tuple[float, ...]:
         """Return the expected range of the best σ for all numbers of samples from n on.
 
         The best σ falls as N^(−1/(d + 4)) for points that fill d dimensions: from d = 5 on, by at
@@ -243,8 +243,8 @@ class Scorer:
         return _ladder(best - 1 - decades, best + 1)
 
     def _widths(
-        self, points: Cloud, samples: Cloud, sigmas: Collection[float], before: Widths
-    ) -> Widths:
+        self, points: Cloud, samples: Cloud, sigmas: Collection[float], before: SigmaSums
+    ) -> SigmaSums:
         """Sum for every σ; lower bounds of the sums come from `before`, or from a near sample."""
         if not sigmas:
             return _NOTHING
@@ -257,13 +257,13 @@ class Scorer:
             else:
                 least = torch.stack([-nearest / (2 * sigma**2) for sigma in some])
             limit = reach(least, some, DROPPED / self.n_samples)
-            found.append(Widths(some, kernel_sums(points, samples, some, limit)))
+            found.append(SigmaSums(some, kernel_sums(points, samples, some, limit)))
         return _side_by_side(found)
 
 
-def _side_by_side(parts: Sequence[Widths]) -> Widths:
+def _side_by_side(parts: Sequence[SigmaSums]) -> SigmaSums:
     parts = [part for part in parts if part.sigmas]
-    return Widths(
+    return SigmaSums(
         tuple(sigma for part in parts for sigma in part.sigmas),
         KernelSums(
             torch.cat([part.sums.log_sums for part in parts]),
@@ -304,7 +304,7 @@ def _around(grid: float) -> tuple[float, ...]:
     return _ladder(place - 1, place + 1)
 
 
-def choose_sigma(valid: Widths, n_samples: int, dim: int) -> Choice:
+def choose_sigma(valid: SigmaSums, n_samples: int, dim: int) -> Choice:
     """Choose σ by the mean over validation points; refined = grid if no refined σ is better."""
     valid_ll = _means(valid, SIGMA_GRID, n_samples, dim)
     best = int(np.argmax(valid_ll))
@@ -314,7 +314,7 @@ def choose_sigma(valid: Widths, n_samples: int, dim: int) -> Choice:
     return Choice(grid, refined, best in (0, len(SIGMA_GRID) - 1), tuple(valid_ll))
 
 
-def _means(valid: Widths, sigmas: Sequence[float], n_samples: int, dim: int) -> list[float]:
+def _means(valid: SigmaSums, sigmas: Sequence[float], n_samples: int, dim: int) -> list[float]:
     return [float(valid.log_likelihood(sigma, n_samples, dim).mean()) for sigma in sigmas]
 
 

@@ -19,7 +19,7 @@ from aae_core.training.state import TrainState
 
 
 @dataclass(frozen=True)
-class Supply:
+class BatchSource:
     """Training images on the device; `y` is −1 if the label is hidden from the trial."""
 
     x: Tensor  # (n, D)
@@ -27,7 +27,7 @@ class Supply:
     labelled: Tensor  # indices of labelled images for separate batches; may be empty
 
     @classmethod
-    def of(cls, state: TrainState, data: TrainingData) -> "Supply":
+    def of(cls, state: TrainState, data: TrainingData) -> "BatchSource":
         visible = torch.tensor(visible_labels(state.config, data), dtype=torch.int64)
         x, y = data.x_train, torch.full((len(data.x_train),), -1)
         if data.y_train is not None:

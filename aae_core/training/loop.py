@@ -14,7 +14,7 @@ from aae_core.data import TrainingData
 from aae_core.data.resident import Images
 from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import validation_metrics
-from aae_core.training.batches import Supply
+from aae_core.training.batches import BatchSource
 from aae_core.training.memory import keep_freed_memory
 from aae_core.training.state import TrainState
 
@@ -39,7 +39,7 @@ def fit(
     Raises TrialDiverged as soon as a cost or a validation metric is no longer finite.
     """
     keep_freed_memory()
-    supply = Supply.of(state, data)
+    supply = BatchSource.of(state, data)
     valid = Images.of(data.x_valid, data.y_valid, state.device)
     for epoch in range(state.epoch + 1, state.config.training.epochs + 1):
         began = time.perf_counter()
@@ -81,7 +81,9 @@ def finish_epoch(
     )
 
 
-def _train_epoch(state: TrainState, supply: Supply, epoch: int) -> tuple[int, dict[str, float]]:
+def _train_epoch(
+    state: TrainState, supply: BatchSource, epoch: int
+) -> tuple[int, dict[str, float]]:
     """Return the number of images trained on, and each cost's mean over the epoch's batches."""
     state.model.train()
     sums: dict[str, Tensor] = {}

@@ -28,7 +28,7 @@ from aae_core.models import Model
 from aae_core.phases import Batch
 from aae_core.priors import Prior
 from aae_core.streams import Streams
-from aae_core.training.batches import Supply
+from aae_core.training.batches import BatchSource
 from aae_core.training.loop import EpochMetrics, finish_epoch, fit
 from aae_core.training.memory import keep_freed_memory
 from aae_core.training.state import TrainState
@@ -125,11 +125,11 @@ def fit_pack(
             continue
         if pack is None or list(map(id, pack.states)) != list(map(id, members.values())):
             pack = Pack(list(members.values()), data)
-        told = dict(zip(members, pack.epoch(validate_at), strict=True))
-        for name, said in told.items():
-            if isinstance(said, TrialDiverged) or _is_done(members[name]):
+        results = dict(zip(members, pack.epoch(validate_at), strict=True))
+        for name, result in results.items():
+            if isinstance(result, TrialDiverged) or _is_done(members[name]):
                 del members[name]
-        yield told
+        yield results
 
 
 def _alone(
@@ -139,14 +139,14 @@ def _alone(
     [(name, state)] = members.items()
     epochs = fit(state, data, validate_at)
     while list(members) == [name]:
-        told: EpochMetrics | TrialDiverged
+        results: EpochMetrics | TrialDiverged
         try:
-            told = next(epochs)
+            results = next(epochs)
         except TrialDiverged as diverged:
-            told = diverged
-        if isinstance(told, TrialDiverged) or _is_done(state):
+            results = diverged
+        if isinstance(results, TrialDiverged) or _is_done(state):
             del members[name]
-        yield {name: told}
+        yield {name: results}
 
 
 def _is_done(state: TrainState) -> bool:
@@ -167,7 +167,7 @@ class Pack:
         self.training = common.training
         self.states = states
         self.valid = Images.of(data.x_valid, data.y_valid, first.device)
-        self.supplies = [Supply.of(state, data) for state in states]
+        self.supplies = [BatchSource.of(state, data) for state in states]
         self.model = _one_model([state.model for state in states])
         self.optimizers = {
             name: PackedOptimizer(

@@ -66,7 +66,7 @@ app.add_typer(environment.data, name="data", rich_help_panel="Cluster and data")
 def main() -> None:
     """Run the command line. The README lists the exit codes."""
     try:
-        with disk.told(common.settings().home):
+        with disk.explaining(common.settings().home):
             app()
     except SweepError as error:
         _leave(str(error), error.exit_code)

@@ -88,14 +88,14 @@ def _engine_cpus() -> int:
         )
     command = ["docker", "info", "--format", "{{.NCPU}}"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         raise EnvironmentUnusable(
             f"Docker does not answer: {reason.strip()}\n"
             "install Docker Engine 25 or newer with its compose plugin, and start it"
         ) from error
-    return int(told)
+    return int(output)
 
 
 def _make_secrets(folder: Path, user: int, *, s3: bool) -> None:
@@ -125,8 +125,8 @@ def _stop_drivers() -> None:
     """Stop the drivers before their services. `docker compose stop` skips containers of `run`."""
     listing = ["ps", "--all", "--status=running", "--format={{.Service}} {{.ID}}"]
     command = ["docker", "compose", *listing]
-    told = subprocess.run(command, cwd=_FOLDER, stdout=subprocess.PIPE, text=True, check=True)
-    running = [line.split() for line in told.stdout.splitlines()]
+    output = subprocess.run(command, cwd=_FOLDER, stdout=subprocess.PIPE, text=True, check=True)
+    running = [line.split() for line in output.stdout.splitlines()]
     if drivers := [container for service, container in running if service == "sweep"]:
         subprocess.run(["docker", "stop", *drivers], stdout=subprocess.DEVNULL, check=True)
 

@@ -1,7 +1,6 @@
 """Shared parts of the commands: options, output, and the lookup of sweeps and checkpoints."""
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +11,17 @@ import typer
 
 from orchestrator.errors import SweepError, UsageError
 from orchestrator.settings import Settings
+from orchestrator.text import count, number
 
 if TYPE_CHECKING:
-    from orchestrator.results.reader import History
+    from orchestrator.documents import Best
+    from orchestrator.results.reader import SweepReader
 
 
 def _sweep_names(incomplete: str) -> list[str]:
     """Complete a sweep's name or id. Return none if AAE_HOME is unusable: shells show no errors."""
     try:
-        known = history().sweeps()
+        known = reader().sweeps()
     except SweepError:
         return []
     names = [*(sweep.rpartition("-")[0] for sweep in known), *known, "latest"]
@@ -59,10 +60,10 @@ def settings() -> Settings:
     return Settings.from_environment()
 
 
-def history() -> "History":
-    from orchestrator.results.reader import History
+def reader() -> "SweepReader":
+    from orchestrator.results.reader import SweepReader
 
-    return History(settings())
+    return SweepReader(settings())
 
 
 def say(message: str) -> None:
@@ -110,23 +111,13 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     Console(file=sys.stdout, width=width, highlight=False).print(sheet, crop=False)
 
 
-def number(value: float | None, error: float | None = None) -> str:
-    """Format as 312.4 ± 1.9, to the error's second digit. No value gives a dash."""
-    if value is None:
-        return "–"
-    if not error:
-        return f"{value:.5g}"
-    decimals = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
-
-
 def setting(path: str, value: Any) -> str:
     """Format a parameter briefly: `prior.std 2.15`."""
     short = path.removeprefix("model.").removeprefix("training.")
     return f"{short} {value:.3g}" if isinstance(value, float) else f"{short} {value}"
 
 
-def rivals(best: dict[str, Any]) -> str | None:
+def rivals(best: "Best") -> str | None:
     """Describe the other candidates against the winner, from the document of `best`.
 
     The text gives verdicts if the sweep file has a margin, else the number of ties.
@@ -139,19 +130,10 @@ def rivals(best: dict[str, Any]) -> str | None:
         for value, group in zip(values[1:], best["groups"][1:], strict=True)
     ]
     ties = len(best["tied_with"])
-    several = f"{ties} other candidate{'s' if ties > 1 else ''}"
-    told = f"ties with {several} (t-tests by seeds, α = 0.05)" if ties else None
-    return rivals_in_words(named, best["objective"]["metric"], best["margin"]) or told
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+    tied = (
+        f"ties with {count(ties, 'other candidate')} (t-tests by seeds, α = 0.05)" if ties else None
+    )
+    return rivals_in_words(named, best["objective"]["metric"], best["margin"]) or tied
 
 
 def checkpoint_of(name: str) -> Path:
@@ -163,12 +145,12 @@ def checkpoint_of(name: str) -> Path:
         return Path(name).resolve()
     if "/" in name:
         raise UsageError(f"{name} is no checkpoint folder (it has no manifest.json)")
-    reader = history()
-    best = reader.best(reader.resolve(name))
+    results = reader()
+    best = results.best(results.resolve(name))
     if best is None or best["checkpoints"][0] is None:
         raise UsageError(f"{name} has no finished trial yet; see: aae-sweep status {name}")
     return Path(best["checkpoints"][0])
 
 
 def _text(cell: Any) -> str:
-    return f"{cell:.5g}" if isinstance(cell, float) else str(cell)
+    return number(cell) if isinstance(cell, float) else str(cell)

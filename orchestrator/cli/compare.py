@@ -1,19 +1,21 @@
 """Command compare: test the differences between confirmed candidates of one or more sweeps."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli import common
-from orchestrator.cli.common import AsJson, number, say
+from orchestrator.cli.common import AsJson, say
 from orchestrator.errors import UsageError
+from orchestrator.text import number
 
 if TYPE_CHECKING:
+    from orchestrator.documents import Compared, ComparisonDocument, Verdict
     from orchestrator.results.ranking import Candidate, Comparison
-    from orchestrator.results.reader import History
+    from orchestrator.results.reader import SweepReader
 
 
 def compare(
@@ -38,7 +40,7 @@ def compare(
     """
     if margin is not None and not 0 < margin < math.inf:
         raise UsageError(f"--margin {margin:g}: must be a number above 0")
-    reader = common.history()
+    reader = common.reader()
     names = list(dict.fromkeys(map(reader.resolve, sweeps)))
     document = _document(reader, names, metric, margin)
     if len(set(document["data_sha256"].values())) > 1:
@@ -63,14 +65,14 @@ COMMANDS = (compare,)
 
 
 def _document(
-    reader: "History", names: list[str], wanted: str | None, margin: float | None
-) -> dict[str, Any]:
+    reader: "SweepReader", names: list[str], wanted: str | None, margin: float | None
+) -> "ComparisonDocument":
     from orchestrator.records import METRICS
     from orchestrator.results import ranking, verdicts
 
     found = [candidate for name in names for candidate in _confirmed(reader, name)]
     metric = _measured(wanted, found) if wanted else _objective(reader, names)
-    judge = metric if _is_goal(metric) else _objective(reader, names)
+    judge = metric if _is_objective(metric) else _objective(reader, names)
     direction = METRICS[judge].direction
     seeds = min(reader.spec(name)["confirm"]["seeds"] for name in names)
     ranked = ranking.rank(found, judge, direction, seeds=seeds)
@@ -85,29 +87,30 @@ def _document(
         "margin": margin,
         "data_sha256": {name: reader.data_sha256(name) for name in names},
         "candidates": [
-            _describe(candidate, metric, versus)
-            | {"verdict": verdicts.verdict(versus, better, margin)}
+            _describe(candidate, metric, versus, verdicts.verdict(versus, better, margin))
             for candidate, versus in zip(ranked, compared, strict=True)
         ],
     }
 
 
-def _confirmed(reader: "History", sweep: str) -> "list[Candidate]":
+def _confirmed(reader: "SweepReader", sweep: str) -> "list[Candidate]":
     found, _ = reader.candidates(sweep)
     if not found:
         raise UsageError(f"{sweep} has no confirmed candidate yet; see: aae-sweep status {sweep}")
     return [replace(candidate, sweep=sweep) for candidate in found]
 
 
-def _objective(reader: "History", names: list[str]) -> str:
-    goals = {name: str(reader.objective(name)["metric"]) for name in names}
-    if len(set(goals.values())) > 1:
-        told = ", ".join(f"{name} for {goal}" for name, goal in goals.items())
-        raise UsageError(f"searched for different goals: {told}; name a val/ metric by --metric")
-    return goals[names[0]]
+def _objective(reader: "SweepReader", names: list[str]) -> str:
+    objectives = {name: str(reader.objective(name)["metric"]) for name in names}
+    if len(set(objectives.values())) > 1:
+        listed = ", ".join(f"{name} for {objective}" for name, objective in objectives.items())
+        raise UsageError(
+            f"searched for different objectives: {listed}; name a val/ metric by --metric"
+        )
+    return objectives[names[0]]
 
 
-def _own_margin(reader: "History", names: list[str], metric: str) -> float | None:
+def _own_margin(reader: "SweepReader", names: list[str], metric: str) -> float | None:
     """Return the margin on which the sweep files agree. A margin only holds for the objective."""
     margins = {
         reader.spec(name)["confirm"].get("margin")
@@ -130,29 +133,33 @@ def _measured(metric: str, found: "list[Candidate]") -> str:
     return metric
 
 
-def _is_goal(metric: str) -> bool:
+def _is_objective(metric: str) -> bool:
     from orchestrator.records import METRICS
 
     return metric.startswith("val/") and METRICS[metric].better != "none"
 
 
-def _describe(candidate: "Candidate", metric: str, versus: "Comparison | None") -> dict[str, Any]:
+def _describe(
+    candidate: "Candidate", metric: str, versus: "Comparison | None", verdict: "Verdict"
+) -> "Compared":
     from orchestrator.results.ranking import summarise
+    from orchestrator.results.reader import versus_document
     from orchestrator.results.verdicts import difference
 
     return {
-        "sweep": candidate.sweep,
+        "sweep": candidate.sweep or "",
         "config_hash": candidate.config_hash,
         "params": candidate.params,
         "seeds": candidate.seeds,
         "metrics": {metric: summarise(list(candidate.values(metric).values()))},
-        "versus_best": asdict(versus) if versus else None,
+        "versus_best": versus_document(versus),
         "difference": difference(versus),
         "tied_with_best": versus is None or versus.tied,
+        "verdict": verdict,
     }
 
 
-def _row(candidate: dict[str, Any], metric: str) -> tuple[Any, ...]:
+def _row(candidate: "Compared", metric: str) -> tuple[Any, ...]:
     from orchestrator.results.ranking import METHODS
     from orchestrator.results.verdicts import though
 
@@ -172,7 +179,7 @@ def _row(candidate: dict[str, Any], metric: str) -> tuple[Any, ...]:
     )
 
 
-def _verdict(document: dict[str, Any]) -> str:
+def _verdict(document: "ComparisonDocument") -> str:
     best, *others = document["candidates"]
     ties = sum(candidate["tied_with_best"] for candidate in others)
     words = f"± is the standard error over seeds. The best is {best['config_hash']}"

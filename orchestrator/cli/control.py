@@ -8,12 +8,13 @@ import typer
 
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, SweepName, say
-from orchestrator.cli.run import log_of, stored
-from orchestrator.errors import SweepHeld, UsageError
+from orchestrator.cli.run import stored
+from orchestrator.errors import SweepLocked, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
-    from orchestrator.study.study import Ledger
+    from orchestrator.study.state import ControlRequest
+    from orchestrator.study.study import StageStudy
     from orchestrator.sweepfile.spec import SearchSpec, SweepSpec
 
 _LOOKING_SECONDS = 0.5
@@ -36,7 +37,7 @@ def stop(
     """
     from orchestrator.study.lock import is_held
 
-    reader = common.history()
+    reader = common.reader()
     name = reader.resolve(sweep)
     if is_held(reader.settings, name):
         _stop(reader.settings, name, "now" if now else "drain", timeout)
@@ -56,12 +57,12 @@ def pause(sweep: SweepName = "latest", json: AsJson = False) -> None:
 
     The driver keeps the sweep's lock and its place on the cluster. The CPUs and GPUs are free.
     """
-    _wish(sweep, "pause", json=json)
+    _send_request(sweep, "pause", json=json)
 
 
 def resume(sweep: SweepName = "latest", json: AsJson = False) -> None:
     """Resume a paused sweep."""
-    _wish(sweep, None, json=json)
+    _send_request(sweep, None, json=json)
 
 
 def retry(
@@ -77,17 +78,17 @@ def retry(
     memory, unless --out-of-memory is given.
     """
     from orchestrator.study.lock import held
-    from orchestrator.study.study import Ledger, open_storage
+    from orchestrator.study.study import StageStudy, open_storage
 
     settings = common.settings()
-    name, storage = common.history().resolve(sweep), open_storage(settings)
+    name, storage = common.reader().resolve(sweep), open_storage(settings)
     queued: list[dict[str, Any]] = []
     waiting = False
     with held(settings, name):
         for stage in ("search", "confirm"):
-            ledger = Ledger.read(storage, name, stage)
-            again = ledger.retry(out_of_gpu_memory=out_of_memory) if ledger else {}
-            waiting |= bool(ledger and ledger.unfinished())  # also after a killed retry
+            study = StageStudy.read(storage, name, stage)
+            again = study.retry(out_of_gpu_memory=out_of_memory) if study else {}
+            waiting |= bool(study and study.unfinished())  # also after a killed retry
             queued += [
                 {"stage": stage, "trial": old, "retried_as": new} for old, new in again.items()
             ]
@@ -99,7 +100,7 @@ def retry(
         return
     for trial in queued:
         print("{stage}-{trial} is queued again, as {stage}-{retried_as}".format(**trial))
-    left = common.history().status(name)["trials"]["failed"]
+    left = common.reader().status(name)["trials"]["failed"]
     if left:
         print(f"{left} that ran out of GPU memory stay; with --out-of-memory they are taken, too")
     elif not queued:
@@ -126,19 +127,18 @@ def extend(
     from orchestrator.study.lock import held
 
     settings = common.settings()
-    name = common.history().resolve(sweep)
-    ledger = _search(settings, name)
-    spec = stored(name).extended(**ledger.attribute("extended", {}))
+    name = common.reader().resolve(sweep)
+    study = _search(settings, name)
+    spec = stored(name).extended(**study.state.extended)
     search = _longer(spec, trials or 0, hours or 0.0)
     hours_in_all = (search.budget.hours if search.budget else None) or 0.0
     numbers = {"trials": search.trials, "hours": hours_in_all}
-    searching = ledger.attribute("stage") == "search"
-    ledger.set_attribute("extended", numbers)
+    searching = study.state.stage == "search"
+    study.note(extended=numbers)
     running = True
-    with suppress(SweepHeld), held(settings, name):
-        _reopen(ledger)
-        planned = ledger.attribute("planned") | {"search": search.planned}
-        ledger.set_attribute("planned", planned)
+    with suppress(SweepLocked), held(settings, name):
+        _reopen(study)
+        study.note(planned=study.state.planned | {"search": search.planned})
         running = False
     resume = f"aae-sweep run {name}"
     if json:
@@ -160,9 +160,9 @@ def logs(
     """Print the log of a detached sweep (`run -d`)."""
     from orchestrator.study.lock import is_held
 
-    reader = common.history()
+    reader = common.reader()
     name = reader.resolve(sweep)
-    path = log_of(reader.settings, name)
+    path = reader.settings.driver_log(name)
     if not path.exists():
         raise UsageError(f"{name} has no log: it was never left to run by `aae-sweep run FILE -d`")
     with path.open(encoding="utf-8", errors="replace") as log:
@@ -179,56 +179,56 @@ def logs(
 COMMANDS = (stop, pause, resume, retry, extend, logs)
 
 
-def _wish(sweep: str, wish: str | None, *, json: bool) -> None:
+def _send_request(sweep: str, request: "ControlRequest | None", *, json: bool) -> None:
     """Send a control request to the running driver. Raises UsageError if there is none."""
     from orchestrator.study.lock import is_held
-    from orchestrator.study.study import WISHES
+    from orchestrator.study.state import CONTROL_REQUESTS
 
-    reader = common.history()
+    reader = common.reader()
     name = reader.resolve(sweep)
     if not is_held(reader.settings, name):
         again = reader.status(name)["resume"]
         raise UsageError(f"nobody runs {name}. Resume with: {again}")
-    _search(reader.settings, name).set_attribute("wish", wish)
+    _search(reader.settings, name).note(request=request)
     if json:
         common.emit(reader.status(name))
-    elif wish is None:
+    elif request is None:
         print(f"asked {name} to go on")
     else:
-        print(f"asked {name} to pause: {WISHES[wish]}; go on with: aae-sweep resume {name}")
+        print(f"asked {name} to pause: {CONTROL_REQUESTS[request]}")
+        print(f"Resume with: aae-sweep resume {name}")
 
 
-def _stop(settings: "Settings", sweep: str, wish: str, timeout: float) -> None:
+def _stop(settings: "Settings", sweep: str, request: "ControlRequest", timeout: float) -> None:
     from orchestrator.study.lock import is_held
-    from orchestrator.study.study import WISHES
+    from orchestrator.study.state import CONTROL_REQUESTS
 
-    ledger, deadline = _search(settings, sweep), time.monotonic() + timeout
-    ledger.set_attribute("wish", wish)
-    say(f"asked {sweep} to stop: {WISHES[wish]}")
+    study, deadline = _search(settings, sweep), time.monotonic() + timeout
+    study.note(request=request)
+    say(f"asked {sweep} to stop: {CONTROL_REQUESTS[request]}")
     while is_held(settings, sweep):
         if time.monotonic() > deadline:
-            raise SweepHeld(
+            raise SweepLocked(
                 f"{sweep} has not let go after {timeout:g} s; it will once its epochs have ended. "
                 f"See: aae-sweep status {sweep}, or give these up: aae-sweep stop {sweep} --now"
             )
-        if ledger.attribute("wish") is None:  # a starting driver has cleared the request
-            ledger.set_attribute("wish", wish)
+        if study.state.request is None:  # a starting driver has cleared the request
+            study.note(request=request)
         time.sleep(_LOOKING_SECONDS)
 
 
-def _search(settings: "Settings", sweep: str) -> "Ledger":
+def _search(settings: "Settings", sweep: str) -> "StageStudy":
     """Open the search's study for writing."""
-    from orchestrator.study.study import Ledger, open_storage
+    from orchestrator.study.study import StageStudy, open_storage
 
-    ledger = Ledger.read(open_storage(settings), sweep, "search")
-    assert ledger is not None
-    return ledger
+    study = StageStudy.read(open_storage(settings), sweep, "search")
+    assert study is not None
+    return study
 
 
-def _reopen(search: "Ledger") -> None:
+def _reopen(search: "StageStudy") -> None:
     """Mark the sweep as unfinished, so that `aae-sweep run` runs its stages again."""
-    for name, value in {"done": None, "stage": "search", "state": "stopped"}.items():
-        search.set_attribute(name, value)
+    search.note(done=None, stage="search", state="stopped")
 
 
 def _longer(spec: "SweepSpec", trials: int, hours: float) -> "SearchSpec":

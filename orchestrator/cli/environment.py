@@ -185,11 +185,11 @@ def _studies() -> str:
 
 def _tracking() -> str:
     from orchestrator.tracking.mlflow_writer import MlflowWriter
-    from orchestrator.tracking.outbox import Spool
+    from orchestrator.tracking.outbox import Outbox
 
     settings = common.settings()
-    with Spool(settings.spool) as spool:
-        sent = MlflowWriter(spool, settings.tracking_uri, settings.mlflow_artifacts).sync_once()
+    with Outbox(settings.outbox) as outbox:
+        sent = MlflowWriter(outbox, settings.tracking_uri, settings.mlflow_artifacts).sync_once()
     return f"MLflow answers; {sent} records that it missed were sent"
 
 

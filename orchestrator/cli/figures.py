@@ -8,7 +8,7 @@ import typer
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson
 from orchestrator.cli.models import ModelName
-from orchestrator.errors import EnvironmentUnusable, UsageError
+from orchestrator.errors import UsageError
 
 
 def figures(
@@ -26,17 +26,14 @@ def figures(
     from aae_core.data import load_training_data
     from aae_core.training import TrainState
     from orchestrator.results.figures import draw_figures
+    from orchestrator.sweepfile.checks import require_same_data
 
     checkpoint = common.checkpoint_of(model)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is no folder; name one with --out")
     state = TrainState.load(checkpoint)
     data = load_training_data(state.config.data, common.settings().data)
-    if data.sha256 != state.data_sha256:
-        raise EnvironmentUnusable(
-            f"the data are not those that {checkpoint} was trained on: sha256 "
-            f"{data.sha256[:12]}…, then {state.data_sha256[:12]}…; put the old files back"
-        )
+    require_same_data(data, state.data_sha256, str(checkpoint), "set AAE_DATA to their folder")
     paths = draw_figures(state.model.eval(), data, seed, out.resolve())
     if not paths:
         raise UsageError(f"{model}: a {state.model.kind} has no figures")

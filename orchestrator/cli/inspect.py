@@ -10,27 +10,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import common
-from orchestrator.cli.common import AsJson, SweepName, number, say
+from orchestrator.cli.common import AsJson, SweepName, say
 from orchestrator.errors import UsageError
+from orchestrator.text import duration, number
 
 if TYPE_CHECKING:
-    from orchestrator.results.reader import History
+    from orchestrator.documents import Best, BestTrial, Compared, Summary
+    from orchestrator.records import TrialState
+    from orchestrator.results.reader import SweepReader
 
 
 def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
     """Show a sweep's progress and its best candidate."""
-    reader = common.history()
+    reader = common.reader()
     document = reader.status(reader.resolve(sweep))
     if json:
         common.emit(document)
         return
     counts = ", ".join(f"{n} {state}" for state, n in document["trials"].items() if n)
-    time = common.duration(document["elapsed_seconds"])
+    time = duration(document["elapsed_seconds"])
     if document["eta_seconds"]:
-        time += f", left about {common.duration(document['eta_seconds'])}"
+        time += f", left about {duration(document['eta_seconds'])}"
     done = document["state"] == "done"
-    state = "paused" if document["paused"] else document["state"]
-    state = "done" if done else f"{state}, stage {document['stage']}"
+    running = "paused" if document["paused"] else document["state"]
+    state = "done" if done else f"{running}, stage {document['stage']}"
     print(
         f"{document['id']}  {state}\n"
         f"  trials    {counts or 'none yet'}\n"
@@ -45,11 +48,11 @@ def ls(json: AsJson = False) -> None:
     """List the sweeps, oldest first."""
     from orchestrator.results.reader import nothing_yet
 
-    reader = common.history()
+    reader = common.reader()
     documents = [reader.status(sweep) for sweep in reader.sweeps()]
     if json:
-        keys = ("sweep", "id", "stage", "state", "trials", "best", "elapsed_seconds")
-        common.emit([{key: document[key] for key in keys} for document in documents])
+        keys = {"sweep", "id", "stage", "state", "trials", "best", "elapsed_seconds"}
+        common.emit([{k: v for k, v in each.items() if k in keys} for each in documents])
         return
     if not documents:
         say(nothing_yet(reader.settings))
@@ -63,7 +66,7 @@ def ls(json: AsJson = False) -> None:
                 d["stage"],
                 f"{_ended(d['trials'])}/{sum(d['planned'].values())}",
                 _leader(d["best"]),
-                common.duration(d["elapsed_seconds"]),
+                duration(d["elapsed_seconds"]),
             )
             for d in documents
         ),
@@ -81,7 +84,7 @@ def show(
     from orchestrator.records import BASELINE, conditions, is_baseline
     from orchestrator.results.reader import as_document, finite
 
-    reader = common.history()
+    reader = common.reader()
     name = reader.resolve(sweep)
     records = reader.trials(name)
     if trial is not None:
@@ -127,7 +130,7 @@ def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
     """Show the winner with its error, the other candidates, and the gain of the search."""
     from orchestrator.records import BASELINE
 
-    reader = common.history()
+    reader = common.reader()
     name = reader.resolve(sweep)
     document = reader.best(name)
     if document is None:
@@ -136,7 +139,9 @@ def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
         common.emit(document)
         return
     groups = document["groups"]
-    columns = [(str(group["value"] or group["config_hash"]), group) for group in groups]
+    columns: list[tuple[str, Compared]] = [
+        (str(group["value"] or group["config_hash"]), group) for group in groups
+    ]
     control = document["baseline"]
     if control and all(control["config_hash"] != group["config_hash"] for group in groups):
         columns.append((BASELINE, control))
@@ -192,7 +197,7 @@ def export(
     """
     if name is not None and not register:
         raise UsageError(f"--as {name}: names a registered model; add --register")
-    reader = common.history()
+    reader = common.reader()
     resolved = reader.resolve(sweep)
     document: dict[str, Any] = {"sweep": resolved}
     if out is not None or not register:
@@ -218,7 +223,7 @@ def report(
     json: AsJson = False,
 ) -> None:
     """Build one self-contained HTML page about one sweep or several."""
-    reader = common.history()
+    reader = common.reader()
     path = _build([reader.resolve(sweep) for sweep in sweeps], out)
     if json:
         common.emit({"report": str(path)})
@@ -237,14 +242,14 @@ def dashboard(
     The token for other machines is AAE_DASHBOARD_TOKEN, or a new one where the variable is not set.
     """
     from dashboards import live
-    from orchestrator.results.reader import History
+    from orchestrator.results.reader import SweepReader
 
     settings = common.settings()
     token = None
     if not live.is_loopback(host):
         token = os.environ.get("AAE_DASHBOARD_TOKEN") or secrets.token_urlsafe(24)
     try:
-        server = live.server(live.Pages(lambda: History(settings)), host, port, token)
+        server = live.server(live.Pages(lambda: SweepReader(settings)), host, port, token)
     except OSError as error:
         raise UsageError(f"cannot listen on {host}:{port} ({error}); try another --port") from error
     where = f"http://{host}:{server.server_port}/{f'?token={token}' if token else ''}"
@@ -262,7 +267,7 @@ def _build(names: list[str], out: Path | None) -> Path:
     return build_report(names, out)
 
 
-def _export(reader: "History", sweep: str, folder: Path, figures_only: bool) -> list[str]:
+def _export(reader: "SweepReader", sweep: str, folder: Path, figures_only: bool) -> list[str]:
     from orchestrator.results.export import export
 
     if folder.exists():
@@ -273,24 +278,24 @@ def _export(reader: "History", sweep: str, folder: Path, figures_only: bool) -> 
     return files
 
 
-def _register(reader: "History", sweep: str, name: str | None) -> dict[str, Any]:
+def _register(reader: "SweepReader", sweep: str, name: str | None) -> dict[str, Any]:
     from orchestrator.results.model_registry import CHAMPION, register
 
     return {**asdict(register(reader, sweep, name)), "alias": CHAMPION}
 
 
-def _leader(best: dict[str, Any] | None) -> str:
+def _leader(best: "BestTrial | None") -> str:
     if best is None:
         return "none yet"
     whose = "confirmed" if best["confirmed"] else f"trial {best['trial']}, one seed"
     return f"{best['metric']} {number(best['value'], best['se'])} ({whose})"
 
 
-def _ended(trials: dict[str, int]) -> int:
+def _ended(trials: "dict[TrialState, int]") -> int:
     return sum(n for state, n in trials.items() if state not in ("running", "waiting"))
 
 
-def _verdict(best: dict[str, Any]) -> str:
+def _verdict(best: "Best") -> str:
     if not best["confirmed"]:
         return "Not confirmed yet: one seed, hence no error."
     from orchestrator.results.verdicts import gain_in_words
@@ -298,15 +303,15 @@ def _verdict(best: dict[str, Any]) -> str:
     found = [
         "The first column is the winner's; ± is the standard error over seeds.",
         *(
-            f"{told[0].upper()}{told[1:]}."
-            for told in (common.rivals(best), gain_in_words(best))
-            if told
+            f"{sentence[0].upper()}{sentence[1:]}."
+            for sentence in (common.rivals(best), gain_in_words(best))
+            if sentence
         ),
     ]
     return "\n".join(found)
 
 
-def _figure(figures: dict[str, Any] | None) -> str:
+def _figure(figures: "Summary | None") -> str:
     return number(figures["mean"], figures["se"]) if figures else ""
 
 

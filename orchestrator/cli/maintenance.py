@@ -7,11 +7,12 @@ import typer
 
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, say
+from orchestrator.text import count, size
 
 if TYPE_CHECKING:
     from orchestrator.pipeline.gc import Removed
     from orchestrator.settings import Settings
-    from orchestrator.tracking.outbox import Spool
+    from orchestrator.tracking.outbox import Outbox
 
 SweepOrAll = Annotated[
     str | None,
@@ -26,7 +27,7 @@ def sync(sweep: SweepOrAll = None, json: AsJson = False) -> None:
     """
     from orchestrator.tracking.mlflow_writer import in_words
 
-    name = common.history().resolve(sweep) if sweep is not None else None
+    name = common.reader().resolve(sweep) if sweep is not None else None
     killed, sent = _send(common.settings(), name)
     if json:
         common.emit({"sweep": name, "killed": killed, "sent": sent})
@@ -51,7 +52,7 @@ def gc(
     from orchestrator.pipeline.gc import clean, clean_parzen
     from orchestrator.study.study import open_storage
 
-    reader = common.history()
+    reader = common.reader()
     names = reader.sweeps() if sweep is None else [reader.resolve(sweep)]
     settings = common.settings()
     storage = open_storage(settings, read_only=True)
@@ -70,8 +71,8 @@ def gc(
     for name, removed in {**found, "unfinished Parzen jobs": parzen}.items():
         if removed:
             freed = "would be freed" if dry_run else "freed"
-            folders = f"{len(removed):,} folder{'s' if len(removed) > 1 else ''}"
-            print(f"{name}: {folders}, {_size(sum(r.bytes for r in removed))} {freed}")
+            folders = count(len(removed), "folder")
+            print(f"{name}: {folders}, {size(sum(r.bytes for r in removed))} {freed}")
     if not any((*found.values(), parzen)):
         print("nothing to remove")
 
@@ -82,27 +83,27 @@ COMMANDS = (sync, gc)
 def _send(settings: "Settings", sweep: str | None) -> tuple[int, dict[str, int]]:
     """Close abandoned runs and send the outbox. Return the number closed and the numbers sent."""
     from orchestrator.tracking.mlflow_writer import MlflowWriter
-    from orchestrator.tracking.outbox import Spool
+    from orchestrator.tracking.outbox import Outbox
 
     nothing = dict.fromkeys(("runs", "metrics", "artifacts"), 0)
-    if not settings.spool.exists():
+    if not settings.outbox.exists():
         return 0, nothing
-    with Spool(settings.spool) as spool:
-        killed = _close_abandoned(spool, settings, sweep)
-        writer = MlflowWriter(spool, settings.tracking_uri, settings.mlflow_artifacts, sweep)
+    with Outbox(settings.outbox) as outbox:
+        killed = _close_abandoned(outbox, settings, sweep)
+        writer = MlflowWriter(outbox, settings.tracking_uri, settings.mlflow_artifacts, sweep)
         writer.sync_once()
     return killed, nothing | writer.sent
 
 
-def _close_abandoned(spool: "Spool", settings: "Settings", sweep: str | None) -> int:
+def _close_abandoned(outbox: "Outbox", settings: "Settings", sweep: str | None) -> int:
     """Close runs that are RUNNING although no driver holds their sweep. Return their number."""
-    from orchestrator.errors import SweepHeld
+    from orchestrator.errors import SweepLocked
     from orchestrator.study.lock import held
 
     closed = 0
-    for name in {run.sweep for run in spool.runs(sweep) if run.status == "RUNNING"}:
-        with suppress(SweepHeld), held(settings, name):  # keeps drivers from starting meanwhile
-            closed += spool.abandon(name)
+    for name in {run.sweep for run in outbox.runs(sweep) if run.status == "RUNNING"}:
+        with suppress(SweepLocked), held(settings, name):  # keeps drivers from starting meanwhile
+            closed += outbox.abandon(name)
     return closed
 
 
@@ -111,13 +112,3 @@ def _listed(removed: "list[Removed]") -> dict[str, Any]:
         "folders": [str(r.folder) for r in removed],
         "bytes": sum(r.bytes for r in removed),
     }
-
-
-def _size(size: float) -> str:
-    """Format a size as 12.3 MB, with powers of 1000."""
-    unit = "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 999.5:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.3g} {unit}"

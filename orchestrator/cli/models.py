@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import common
-from orchestrator.cli.common import AsJson, SweepName, number, say
+from orchestrator.cli.common import AsJson, SweepName, say
 from orchestrator.errors import UsageError
+from orchestrator.text import duration, number
 
 if TYPE_CHECKING:
     import numpy as np
 
     from aae_core.evaluation.parzen import ParzenResult
     from aae_core.models import Samples
+    from orchestrator.documents import Control, ScoredModel
     from orchestrator.execution.parzen_pool import ArrayFile, CheckpointSamples
 
 ModelName = Annotated[str, typer.Argument(help="A sweep (its winner) or a checkpoint folder.")]
@@ -38,7 +40,7 @@ def evaluate(
     from orchestrator.pipeline import stages
     from orchestrator.sweepfile.spec import SweepSpec
 
-    reader = common.history()
+    reader = common.reader()
     name = reader.resolve(sweep)
     spec = SweepSpec.model_validate_json(dumps(reader.spec(name)))
     parzen, resume = spec.evaluate.parzen, f"aae-sweep evaluate {name}"
@@ -122,7 +124,7 @@ def parzen(
         f"on the grid    {number(result.log_likelihood_grid, result.standard_error_grid)} nats, "
         f"sigma {result.sigma_grid:.4g}\n"
         f"{result.n_samples:,} samples, {result.n_test:,} images of {result.dim} pixels, "
-        f"{common.duration(result.seconds)}, error below {result.max_abs_error_bound:.1e} nats"
+        f"{duration(result.seconds)}, error below {result.max_abs_error_bound:.1e} nats"
     )
 
 
@@ -190,29 +192,33 @@ def encode(
 COMMANDS = (evaluate, parzen, sample, encode)
 
 
-def _controls(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _controls(models: "list[ScoredModel]") -> "list[Control]":
     """Return each control row once. Models scored in the same way share the rows."""
     rows = (row for model in models for row in model.get("controls", []))
     return list({(row["kind"], row["n_samples"]): row for row in rows}.values())
 
 
-def _print_scores(models: list[dict[str, Any]]) -> None:
+def _print_scores(models: "list[ScoredModel]") -> None:
     """Print a table of Parzen scores, and one of test metrics for models without these scores."""
     scored = [model for model in models if "log_likelihood" in model]
     others = [model for model in models if "log_likelihood" not in model]
-    if scored:
+    rows: list[tuple[str, Any, ScoredModel | Control]] = [
+        *((f"confirm-{model['trial']}", model["group"], model) for model in scored),
+        *((f"control {control['kind']}", None, control) for control in _controls(scored)),
+    ]
+    if rows:
         common.table(
             ("model", "group", "samples", "Parzen, nats", "on the grid", "sigma"),
             (
                 (
-                    f"confirm-{m['trial']}" if "trial" in m else f"control {m['kind']}",
-                    m.get("group"),
-                    f"{m['n_samples']:,}",
-                    number(m["log_likelihood"], m["standard_error"]),
-                    number(m["log_likelihood_grid"], m["standard_error_grid"]),
-                    m["sigma"],
+                    name,
+                    group,
+                    f"{row['n_samples']:,}",
+                    number(row["log_likelihood"], row["standard_error"]),
+                    number(row["log_likelihood_grid"], row["standard_error_grid"]),
+                    row["sigma"],
                 )
-                for m in (*scored, *_controls(scored))
+                for name, group, row in rows
             ),
         )
     if others:

@@ -15,13 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.common import duration, number, setting
+from orchestrator.cli.common import setting
 from orchestrator.execution.worker import Report
 from orchestrator.records import Direction, RunRecord, Stage, TrialState
 from orchestrator.results import ranking
 from orchestrator.results.ranking import Candidate
-from orchestrator.study.study import Assignment
+from orchestrator.study.study import TrialAttempt
 from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.text import count, duration, number
 
 _TICK_SECONDS = 0.25
 _BARS = "▁▂▃▄▅▆▇█"
@@ -29,7 +30,7 @@ _CURVE_WIDTH = 20  # epochs
 
 
 @dataclass
-class Standing:
+class StageProgress:
     """Current state of a stage, updated by the driver's events."""
 
     metric: str
@@ -38,7 +39,7 @@ class Standing:
     stage: str = ""
     planned: int = 0
     ended: dict[int, RunRecord] = field(default_factory=dict)
-    live: dict[int, tuple[Assignment, Report | None]] = field(default_factory=dict)
+    live: dict[int, tuple[TrialAttempt, Report | None]] = field(default_factory=dict)
     curves: dict[int, list[float]] = field(default_factory=dict)  # live trials, validated epochs
     leader: Candidate | None = None  # best in `ranking`, by the mean over seeds
     began: float = 0.0
@@ -50,13 +51,13 @@ class Standing:
         self.began, self.paced = time.monotonic(), None
         self._rank()
 
-    def trial_started(self, assignment: Assignment) -> None:
-        self.live[assignment.number] = (assignment, None)
-        self.curves[assignment.number] = []
+    def trial_started(self, attempt: TrialAttempt) -> None:
+        self.live[attempt.number] = (attempt, None)
+        self.curves[attempt.number] = []
 
     def trial_epoch(self, report: Report) -> None:
-        assignment, _ = self.live[report.number]
-        self.live[report.number] = (assignment, report)
+        attempt, _ = self.live[report.number]
+        self.live[report.number] = (attempt, report)
         if self.metric in report.metrics:
             self.curves[report.number].append(report.metrics[self.metric])
         if self.paced is None:
@@ -65,15 +66,15 @@ class Standing:
     def trial_ended(
         self, stage: Stage, number: int, state: TrialState, reason: str | None
     ) -> RunRecord:
-        assignment, report = self.live.pop(number)
+        attempt, report = self.live.pop(number)
         del self.curves[number]
         record = RunRecord(
             number=number,
             stage=stage,
             state=state,
-            seed=assignment.config.seed,
-            config_hash=assignment.config.config_hash,
-            params=dict(assignment.params),
+            seed=attempt.config.seed,
+            config_hash=attempt.config.config_hash,
+            params=dict(attempt.params),
             reason=reason,
             metrics=report.metrics if report else {},
         )
@@ -90,8 +91,8 @@ class Standing:
     def work(self) -> float:
         """Number of trials done. Running trials count by their share of epochs."""
         under_way = [
-            report.epoch / assignment.config.training.epochs
-            for assignment, report in self.live.copy().values()
+            report.epoch / attempt.config.training.epochs
+            for attempt, report in self.live.copy().values()
             if report is not None
         ]
         return len(self.ended) + sum(under_way)
@@ -124,20 +125,20 @@ class Standing:
 class Lines:
     """One line per event, for logs and pipes."""
 
-    def __init__(self, standing: Standing, console: Console) -> None:
+    def __init__(self, standing: StageProgress, console: Console) -> None:
         self.standing = standing
         self.console = console
         self._scored = ""
 
     def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None:
         self.standing.stage_began(stage, planned, known)
-        what = _several(planned, "model" if stage == "evaluate" else "trial")
+        what = count(planned, "model" if stage == "evaluate" else "trial")
         done = len(self.standing.ended)
         already = f", {done} done already" if done else ""
         self._print(f"{stage}: {what}{already}")
 
-    def trial_started(self, assignment: Assignment) -> None:
-        self.standing.trial_started(assignment)
+    def trial_started(self, attempt: TrialAttempt) -> None:
+        self.standing.trial_started(attempt)
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         self.standing.trial_epoch(report)
@@ -180,7 +181,7 @@ class Lines:
 class Panel(Lines):
     """Lines, with the stage's state and the running trials drawn below them."""
 
-    def __init__(self, standing: Standing, console: Console, sweep_id: str) -> None:
+    def __init__(self, standing: StageProgress, console: Console, sweep_id: str) -> None:
         super().__init__(standing, console)
         self._sweep_id = sweep_id
         self._drawing = threading.Lock()
@@ -251,9 +252,9 @@ class Panel(Lines):
             running.add_column(header, justify="right")
         running.add_column("", no_wrap=True)  # the curve
         running.add_column("", style="dim", no_wrap=True)
-        for trial, (assignment, report) in sorted(self.standing.live.copy().items()):
-            epochs = assignment.config.training.epochs
-            model = _model(assignment)
+        for trial, (attempt, report) in sorted(self.standing.live.copy().items()):
+            epochs = attempt.config.training.epochs
+            model = _model(attempt)
             if report is None:
                 running.add_row(str(trial), f"–/{epochs}", "waiting", "", "", model, style="dim")
                 continue
@@ -270,7 +271,7 @@ class Panel(Lines):
     def _evaluation(self) -> RenderableType:
         what, done, total = self._scoring
         if not total:
-            return self._bar(0, None, _several(self.standing.planned, "model"))
+            return self._bar(0, None, count(self.standing.planned, "model"))
         gone = time.monotonic() - self._scoring_began
         left = gone / done * (total - done) if done else None
         head = self._bar(done, total, f"{done}/{total} blocks")
@@ -302,13 +303,9 @@ def _about(seconds: float | None) -> str:
     return "unknown yet" if seconds is None else f"about {duration(seconds)}"
 
 
-def _several(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def _model(assignment: Assignment) -> str:
+def _model(attempt: TrialAttempt) -> str:
     """Describe the model briefly. The kind is left out for a basic AAE."""
-    model = assignment.config.model
+    model = attempt.config.model
     if model.kind == "classifier":
         return model.kind
     shape = model.prior.kind in ("mixture", "swiss_roll")
@@ -322,7 +319,7 @@ def _model(assignment: Assignment) -> str:
 def watching(spec: SweepSpec) -> Iterator[Lines]:
     """Yield a panel if stderr is a terminal, else plain lines."""
     console = Console(file=sys.stderr)
-    standing = Standing(spec.objective.metric, spec.objective.direction, spec.baseline_hash)
+    standing = StageProgress(spec.objective.metric, spec.objective.direction, spec.baseline_hash)
     if not console.is_terminal:
         yield Lines(standing, console)
         return

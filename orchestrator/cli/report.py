@@ -9,7 +9,7 @@ def build_report(sweeps: list[str], out: Path | None) -> Path:
     """Write the page, by default to the first sweep's folder, where `status` finds the page."""
     from dashboards.build import write_report
 
-    reader = common.history()
+    reader = common.reader()
     views = [reader.view(sweep) for sweep in sweeps]
-    path = out or reader.settings.sweep_folder(sweeps[0]) / "report.html"
+    path = out or reader.settings.report(sweeps[0])
     return write_report(views, path.resolve())

@@ -9,6 +9,7 @@ from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, say
 from orchestrator.cli.inspect import pick
 from orchestrator.errors import EnvironmentUnusable
+from orchestrator.text import count
 
 
 def reproduce(
@@ -53,7 +54,7 @@ def _run_id(name: str) -> str:
     sweep, slash, trial = name.rpartition("/")
     if not slash:
         return name
-    reader = common.history()
+    reader = common.reader()
     resolved = reader.resolve(sweep)
     record = pick(reader.trials(resolved), trial)
     if record.run_id is None:
@@ -71,13 +72,13 @@ def _progress(event: dict[str, Any]) -> str:
         return f"epoch {event['epoch']}  {verdict}"
     return (
         f"{event['run']}: seed {event['seed']} on {event['device']}, "
-        f"{_count(event['threads'], 'thread')}, {_count(event['epochs'], 'epoch')} to compare"
+        f"{count(event['threads'], 'thread')}, {count(event['epochs'], 'epoch')} to compare"
     )
 
 
 def _print(document: dict[str, Any]) -> None:
     name, conditions = document["run"], document["conditions"]
-    compared = f"{_count(document['values'], 'value')} of {_count(document['epochs'], 'epoch')}"
+    compared = f"{count(document['values'], 'value')} of {count(document['epochs'], 'epoch')}"
     ends = document["diverged"]
     if document["identical"]:
         end = f", and diverges as it did: {ends['here']}" if ends["here"] else ""
@@ -120,7 +121,3 @@ def _exactly(value: float | None) -> str:
 
 def _ending(reason: str | None) -> str:
     return f"diverged ({reason})" if reason else "did not diverge"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -18,10 +18,11 @@ import typer
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, Overrides, SweepFile, say
 from orchestrator.errors import SpecError, UsageError
+from orchestrator.text import count, duration, number
 
 if TYPE_CHECKING:
-    from orchestrator.results.reader import History
-    from orchestrator.settings import Settings
+    from orchestrator.documents import Best, Evaluation, Status, TrainEvent
+    from orchestrator.results.reader import SweepReader
     from orchestrator.sweepfile.spec import SweepSpec
 
 _LEAVING = "\nfinishing the current epochs; once more to exit at once"
@@ -50,14 +51,14 @@ def run(
     second exits at once. The same command resumes.
     """
     spec, text, resume = _wanted(file, set_, smoke)
-    if common.history().is_done(spec):
+    if common.reader().is_done(spec):
         say(f"{spec.sweep_id} is done; nothing to run")
     elif detach:
         _leave_running(spec, resume, json)
         return
     else:
         _carry_out(spec, text, resume)
-    reader = common.history()
+    reader = common.reader()
     status = reader.status(spec.sweep_id)
     if json:
         common.emit(status)
@@ -165,7 +166,7 @@ def stored(sweep: str) -> "SweepSpec":
 
     from orchestrator.sweepfile.spec import SweepSpec
 
-    spec = SweepSpec.model_validate_json(dumps(common.history().spec(sweep)))
+    spec = SweepSpec.model_validate_json(dumps(common.reader().spec(sweep)))
     if spec.sweep_id != sweep:
         raise UsageError(
             f"{sweep} was begun by another version of aae-sweep; carry it on with that"
@@ -181,35 +182,30 @@ def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec",
     from orchestrator.sweepfile.loader import sweep_text
 
     if file.is_file() or not re.fullmatch(r"[a-z0-9_-]+", str(file)):
-        spec = _as_extended(_load(file, overrides, small), common.history())
+        spec = _as_extended(_load(file, overrides, small), common.reader())
         options = [*(f"--set={o}" for o in overrides), *(["--smoke"] if small else [])]
         resume = shlex.join(["aae-sweep", "run", str(file), *options])
         return spec, sweep_text(file), resume
     if overrides or small:
         raise UsageError(f"--set and --smoke go with a sweep file; {file} is none")
-    reader = common.history()
+    reader = common.reader()
     sweep = reader.resolve(str(file))
     spec = _as_extended(stored(sweep), reader)
     return spec, reader.spec_text(sweep), f"aae-sweep run {sweep}"
 
 
-def _as_extended(spec: "SweepSpec", reader: "History") -> "SweepSpec":
+def _as_extended(spec: "SweepSpec", reader: "SweepReader") -> "SweepSpec":
     """Return the sweep with the larger limits of the file and of `aae-sweep extend`."""
-    from orchestrator.study.study import Ledger, open_storage
+    from orchestrator.study.study import StageStudy, open_storage
 
     if spec.sweep_id not in reader.sweeps():
         return spec
-    search = Ledger.read(open_storage(reader.settings), spec.sweep_id, "search")
+    search = StageStudy.read(open_storage(reader.settings), spec.sweep_id, "search")
     assert search is not None
-    extended = spec.extended(**search.attribute("extended", {}))
+    extended = spec.extended(**search.state.extended)
     if extended != spec and extended.search:
         say(f"note: {spec.sweep_id} goes on as it was extended: {extended.search.span}")
     return extended
-
-
-def log_of(settings: "Settings", sweep: str) -> Path:
-    """Return the path of the log that detached drivers write."""
-    return settings.sweep_folder(sweep) / "driver.log"
 
 
 def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
@@ -217,8 +213,8 @@ def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
     from orchestrator.study.lock import held, is_held
 
     settings, sweep = common.settings(), spec.sweep_id
-    with held(settings, sweep):  # raises SweepHeld if another driver holds it
-        log = log_of(settings, sweep)
+    with held(settings, sweep):  # raises SweepLocked if another driver holds it
+        log = settings.driver_log(sweep)
     words = shlex.split(resume)[1:]
     with log.open("ab") as out:
         began = out.tell()
@@ -280,15 +276,11 @@ def _draining() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _summarise(
-    status: dict[str, Any],
-    best: dict[str, Any] | None,
-    evaluation: dict[str, Any] | None,
-) -> None:
+def _summarise(status: "Status", best: "Best | None", evaluation: "Evaluation | None") -> None:
     from orchestrator.tracking.mlflow_writer import ui_url
 
     counts = ", ".join(f"{n} {state}" for state, n in status["trials"].items() if n)
-    took = common.duration(status["elapsed_seconds"])
+    took = duration(status["elapsed_seconds"])
     lines = [f"{status['id']}: {status['stage']} after {took} ({counts})"]
     if best is not None:
         lines += _winner(status, best, evaluation)
@@ -300,9 +292,7 @@ def _summarise(
     print("\n".join(lines))
 
 
-def _winner(
-    status: dict[str, Any], best: dict[str, Any], evaluation: dict[str, Any] | None
-) -> list[str]:
+def _winner(status: "Status", best: "Best", evaluation: "Evaluation | None") -> list[str]:
     from orchestrator.results import verdicts
 
     params = ", ".join(common.setting(*item) for item in best["params"].items())
@@ -313,16 +303,17 @@ def _winner(
         figures = best["metrics"][metric]
         seeds = len(figures["values"])
         error = f"(over {seeds} seeds)" if seeds > 1 else "(one seed, no error)"
-        lines.append(f"          {metric} {common.number(figures['mean'], figures['se'])} {error}")
-    scored = [model for model in (evaluation or {}).get("models", []) if "log_likelihood" in model]
+        lines.append(f"          {metric} {number(figures['mean'], figures['se'])} {error}")
+    models = evaluation["models"] if evaluation else []
+    scored = [model for model in models if "log_likelihood" in model]
     for model in scored[:1]:
         lines.append(
             f"          Parzen with {model['n_samples']:,} samples: "
-            f"{common.number(model['log_likelihood'], model['standard_error'])} nats "
+            f"{number(model['log_likelihood'], model['standard_error'])} nats "
             f"(over {model['n_test']:,} test images)"
         )
     words = [common.rivals(best), verdicts.gain_in_words(best)]
-    return lines + [f"          {told}" for told in words if told]
+    return lines + [f"          {line}" for line in words if line]
 
 
 def _print_plan(plan: dict[str, Any]) -> None:
@@ -338,16 +329,16 @@ def _print_plan(plan: dict[str, Any]) -> None:
             (
                 name,
                 *(_whole(stage.get(f"{unit}_expected")) for unit in ("trials", "epochs")),
-                common.duration(stage["seconds_expected"]),
+                duration(stage["seconds_expected"]),
                 *(_whole(stage.get(unit)) for unit in ("trials", "epochs")),
-                common.duration(stage["seconds"]),
+                duration(stage["seconds"]),
             )
             for name, stage in stages.items()
         ),
     )
     total = sum(stage["seconds_expected"] for stage in stages.values())
     print(
-        f"\nabout {common.duration(total)} in all\n"
+        f"\nabout {duration(total)} in all\n"
         f"{plan['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint: about "
         f"{plan['disk_bytes_expected'] / 1e6:,.0f} MB on disk, at most "
         f"{plan['disk_bytes'] / 1e6:,.0f} MB; {plan['disk_bytes_after_gc'] / 1e6:,.0f} MB after "
@@ -361,12 +352,12 @@ def _whole(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _print_event(event: dict[str, Any]) -> None:
+def _print_event(event: "TrainEvent") -> None:
     match event["event"]:
         case "start":
             labelled = event["labelled_indices"]
             labels = "" if labelled is None else f", {len(labelled):,} labelled images"
-            threads = f"{event['threads']} thread{'s' if event['threads'] > 1 else ''}"
+            threads = count(event["threads"], "thread")
             print(f"seed {event['seed']} on {event['device']}, {threads}{labels}")
         case "epoch":
             shown = "  ".join(f"{k} {v:.4g}" for k, v in event["metrics"].items())
@@ -374,5 +365,5 @@ def _print_event(event: dict[str, Any]) -> None:
             print(f"epoch {event['epoch']}  {shown}  {rate:,.0f} samples/s", flush=True)
         case "end":
             tests = {k: v for k, v in event["metrics"].items() if k.startswith("test/")}
-            shown = "".join(f"\n{name} {common.number(value)}" for name, value in tests.items())
+            shown = "".join(f"\n{name} {number(value)}" for name, value in tests.items())
             print(f"{event['state']}{shown}\n{event['checkpoint'] or 'no checkpoint'}")

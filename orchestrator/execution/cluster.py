@@ -32,7 +32,7 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Share:
+class TrialResources:
     """CPUs and GPUs of one trial."""
 
     cpu: float
@@ -111,7 +111,7 @@ def usable_cpus() -> int:
 
 
 def preflight(settings: Settings, resources: ResourcesSpec) -> None:
-    """Reject a share that this machine cannot hold, if Ray will run here, before anything starts.
+    """Reject resources that this machine cannot hold, if Ray will run here, before anything starts.
 
     Raises EnvironmentUnusable.
     """
@@ -120,19 +120,21 @@ def preflight(settings: Settings, resources: ResourcesSpec) -> None:
         _require_room(_wanted(resources, here), here, "this machine has no more than")
 
 
-def share(resources: ResourcesSpec) -> Share:
-    """Return each trial's share of this cluster; `gpu: auto` is a whole GPU if there are any."""
+def trial_resources(resources: ResourcesSpec) -> TrialResources:
+    """Return the resources of each trial; `gpu: auto` is a whole GPU if the cluster has any."""
     wanted = _wanted(resources, capacity())
     _require_room(wanted, _biggest_node(), "no node has more than")
     return wanted
 
 
-def _wanted(resources: ResourcesSpec, has: dict[str, float]) -> Share:
+def _wanted(resources: ResourcesSpec, has: dict[str, float]) -> TrialResources:
     gpu = resources.gpu
-    return Share(resources.cpu, (1.0 if has["gpu"] else 0.0) if gpu == "auto" else float(gpu))
+    return TrialResources(
+        resources.cpu, (1.0 if has["gpu"] else 0.0) if gpu == "auto" else float(gpu)
+    )
 
 
-def _require_room(wanted: Share, room: dict[str, float], but: str) -> None:
+def _require_room(wanted: TrialResources, room: dict[str, float], but: str) -> None:
     problems = [
         f"a trial asks for {want:g} {unit} and {but} {room[name]:g}: "
         f"lower resources.{name}, or use a larger cluster (RAY_ADDRESS)"
@@ -143,17 +145,17 @@ def _require_room(wanted: Share, room: dict[str, float], but: str) -> None:
         raise EnvironmentUnusable("\n".join(problems))
 
 
-def slots(wanted: Share) -> int:
-    """Return the number of trials of this share that the cluster can now run at once."""
+def slots(wanted: TrialResources) -> int:
+    """Return the number of such trials that the cluster can now run at once."""
     return _fitting(wanted, capacity())
 
 
-def slots_of_a_node(wanted: Share) -> int:
-    """Return the number of trials of this share that train side by side on the biggest node."""
+def slots_of_a_node(wanted: TrialResources) -> int:
+    """Return the number of such trials that train side by side on the biggest node."""
     return min(slots(wanted), _fitting(wanted, _biggest_node()))
 
 
-def _fitting(wanted: Share, room: dict[str, float]) -> int:
+def _fitting(wanted: TrialResources, room: dict[str, float]) -> int:
     fits = [room["cpu"] / wanted.cpu]
     if wanted.gpu:
         fits.append(room["gpu"] / wanted.gpu)

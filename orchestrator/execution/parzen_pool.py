@@ -39,7 +39,7 @@ from aae_core.evaluation.parzen import (
     one_thread,
     run_protocol,
 )
-from orchestrator.errors import EnvironmentUnusable, SweepError, SweepHeld
+from orchestrator.errors import EnvironmentUnusable, SweepError, SweepLocked
 from orchestrator.execution import cluster
 
 Progress = Callable[[int, int], None]  # blocks done, blocks in all
@@ -184,7 +184,7 @@ def score_once(
 
     `content` is everything that the figures depend on. Unfinished work stays in the folder.
 
-    Raises SweepHeld while another process scores the same content.
+    Raises SweepLocked while another process scores the same content.
     """
     key = digest({**content, "protocol": PROTOCOL})
     path, unfinished = home / "parzen" / key, home / "parzen" / f"{key}.unfinished"
@@ -203,7 +203,9 @@ def score_once(
             shutil.rmtree(unfinished)
             return result, known is not None
     except Timeout:
-        raise SweepHeld("another process scores the same samples and images; wait for it") from None
+        raise SweepLocked(
+            "another process scores the same samples and images; wait for it"
+        ) from None
 
 
 def _known(path: Path) -> ParzenResult | None:
@@ -291,7 +293,7 @@ class Unfinished:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Decade:
     """The data that a decade's blocks share, with references that actors resolve once."""
 
     samples: SampleFile
@@ -306,10 +308,10 @@ class _Actor:
     def ready(self) -> None:
         """Return once the actor has found a place to run."""
 
-    def score(self, work: _Work, block: int) -> Sums:
-        source = self._once("samples", work.samples, lambda samples: samples.open())
-        scorer: Scorer = self._once("scorer", work.scorer, ray.get)
-        return scorer.score(source, block, self._once("window", work.window, ray.get))
+    def score(self, decade: _Decade, block: int) -> Sums:
+        source = self._once("samples", decade.samples, lambda samples: samples.open())
+        scorer: Scorer = self._once("scorer", decade.scorer, ray.get)
+        return scorer.score(source, block, self._once("window", decade.window, ray.get))
 
     def _once(self, kind: str, key: Any, make: Callable[[Any], Any]) -> Any:
         if kind not in self._known or self._known[kind][0] != key:
@@ -376,14 +378,14 @@ class ParzenPool:
         """Yield every block's sums, in block order."""
         for _ in range(min(self._size, cluster.cpus()) - len(self._actors)):
             self._start_actor()
-        work = _Work(samples, ray.put(scorer), ray.put(window))
+        decade = _Decade(samples, ray.put(scorer), ray.put(window))
         finished = kept.blocks(blocks, window)
         waiting = [block for block in blocks if block not in finished]  # sorted, hence a heap
         for block in blocks:
             while block not in finished:
                 while self._idle and waiting and waiting[0] < block + _AHEAD * self._size:
                     kept.begin()
-                    self._hand_out(heapq.heappop(waiting), work)
+                    self._hand_out(heapq.heappop(waiting), decade)
                 self._collect(finished, waiting, kept)
             yield finished.pop(block)
 
@@ -392,9 +394,9 @@ class ParzenPool:
         self._actors.append(actor)
         self._busy[actor.ready.remote()] = (actor, None)
 
-    def _hand_out(self, block: int, work: _Work) -> None:
+    def _hand_out(self, block: int, decade: _Decade) -> None:
         actor = self._idle.pop()
-        self._busy[actor.score.remote(work, block)] = (actor, block)
+        self._busy[actor.score.remote(decade, block)] = (actor, block)
 
     def _collect(self, finished: dict[int, Sums], waiting: list[int], kept: Unfinished) -> None:
         """Wait for one event: a block's sums, a ready actor, or a lost actor."""

@@ -26,9 +26,9 @@ from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
 from aae_core.training.pack import form
 from orchestrator.execution import cluster
-from orchestrator.execution.worker import LEAVE, Report, Work, train
+from orchestrator.execution.worker import LEAVE, Report, TrialTask, train
 from orchestrator.records import Stage, TrialState
-from orchestrator.study.study import Assignment, Ledger
+from orchestrator.study.study import StageStudy, TrialAttempt
 from orchestrator.sweepfile.spec import SweepSpec
 
 MAX_LOSSES = 4  # losses of a trial's worker at one epoch until the trial is taken for the cause
@@ -38,7 +38,7 @@ _CAPACITY_SECONDS = 5.0  # between two reads of the cluster's resources
 class Listener(Protocol):
     """Receiver of a trial's events, in this order; called in the driver's only thread."""
 
-    def trial_started(self, assignment: Assignment) -> None: ...
+    def trial_started(self, attempt: TrialAttempt) -> None: ...
 
     def trial_begun(self, stage: Stage, report: Report) -> None: ...
 
@@ -51,7 +51,7 @@ class Listener(Protocol):
 
 @dataclass
 class Live:
-    assignment: Assignment
+    attempt: TrialAttempt
     last_epoch: int = 0  # of this attempt
     started: bool = False
 
@@ -62,27 +62,27 @@ class StageDriver:
     def __init__(
         self,
         spec: SweepSpec,
-        ledger: Ledger,
-        folder_of: Callable[[Assignment], Path],
-        share: cluster.Share,
+        study: StageStudy,
+        folder_of: Callable[[TrialAttempt], Path],
+        resources: cluster.TrialResources,
         listener: Listener,
-        next_assignment: Callable[[], Assignment | None],
+        next_attempt: Callable[[], TrialAttempt | None],
         pack_size: Callable[[TrialConfig], int],  # maximum for trials of that form
         draining: threading.Event,
         paused: threading.Event,
     ) -> None:
         self.spec = spec
-        self.ledger = ledger
+        self.study = study
         self.live: dict[str, dict[int, Live]] = {}  # by Tune's trial, which is a pack of trials
-        self.lost: deque[int] = deque(ledger.unfinished())
-        self._aside: deque[Assignment] = deque()  # attempts that wait for others of their form
+        self.lost: deque[int] = deque(study.unfinished())
+        self._aside: deque[TrialAttempt] = deque()  # attempts that wait for others of their form
         self._alone: set[int] = set()  # trials whose pack was lost
         self._losses: Counter[tuple[int, int]] = Counter()  # by trial and its last epoch
-        self._starved: set[int] = set()  # trials whose worker was killed for memory, once
+        self._out_of_memory: set[int] = set()  # trials whose worker was killed for memory, once
         self._folder_of = folder_of
-        self._share = share
+        self._resources = resources
         self._listener = listener
-        self._next_assignment = next_assignment
+        self._next_attempt = next_attempt
         self._pack_size = pack_size
         self._draining = draining
         self._paused = paused
@@ -110,17 +110,17 @@ class StageDriver:
         pack = self._next_pack()
         if not pack:
             return None if self.live else Searcher.FINISHED
-        self.live[trial_id] = {assignment.number: Live(assignment) for assignment in pack}
-        for assignment in pack:
-            self._listener.trial_started(assignment)
-        return {"works": json.dumps([asdict(self._work(assignment)) for assignment in pack])}
+        self.live[trial_id] = {attempt.number: Live(attempt) for attempt in pack}
+        for attempt in pack:
+            self._listener.trial_started(attempt)
+        return {"tasks": json.dumps([asdict(self._task(attempt)) for attempt in pack])}
 
-    def _next_pack(self) -> list[Assignment]:
+    def _next_pack(self) -> list[TrialAttempt]:
         """Return the next attempt, with others that can train as one model with the first."""
         first = self._next()
         if first is None:
             return []
-        pack, others, shape = [first], list[Assignment](), self._form(first)
+        pack, others, shape = [first], list[TrialAttempt](), self._form(first)
         most = 1 if shape is None else self._pack_size(shape)
         while len(pack) < most and len(others) < most:
             if (another := self._next()) is None:
@@ -129,33 +129,33 @@ class StageDriver:
         self._aside.extendleft(reversed(others))
         return pack
 
-    def _next(self) -> Assignment | None:
+    def _next(self) -> TrialAttempt | None:
         if self._aside:
             return self._aside.popleft()
         if self.lost:
-            return self.ledger.next_attempt(self.lost.popleft(), self.spec)
-        return self._next_assignment()
+            return self.study.next_attempt(self.lost.popleft(), self.spec)
+        return self._next_attempt()
 
-    def _form(self, assignment: Assignment) -> TrialConfig | None:
-        return None if assignment.number in self._alone else form(assignment.config)
+    def _form(self, attempt: TrialAttempt) -> TrialConfig | None:
+        return None if attempt.number in self._alone else form(attempt.config)
 
-    def _work(self, assignment: Assignment) -> Work:
-        return Work(
-            stage=assignment.stage,
-            number=assignment.number,
-            attempt=assignment.attempt,
-            config=assignment.config.to_dict(),
-            folder=str(self._folder_of(assignment)),
-            resume=str(assignment.resume) if assignment.resume else None,
-            threads=self._share.threads,
-            gpu=self._share.gpu > 0,
-            validate_at=self.spec.rungs if assignment.stage == "search" else [],
+    def _task(self, attempt: TrialAttempt) -> TrialTask:
+        return TrialTask(
+            stage=attempt.stage,
+            number=attempt.number,
+            attempt=attempt.attempt,
+            config=attempt.config.to_dict(),
+            folder=str(self._folder_of(attempt)),
+            resume=str(attempt.resume) if attempt.resume else None,
+            threads=self._resources.threads,
+            gpu=self._resources.gpu > 0,
+            validate_at=self.spec.rungs if attempt.stage == "search" else [],
         )
 
     def capacity(self) -> int:
         asked, fit = self._capacity
         if time.monotonic() - asked > _CAPACITY_SECONDS:
-            fit = cluster.slots(self._share)
+            fit = cluster.slots(self._resources)
             self._capacity = (time.monotonic(), fit)
         return fit
 
@@ -164,18 +164,18 @@ class StageDriver:
         members = self.live.get(trial_id)
         if members is None or "reports" not in result:
             return True  # ended already: Tune repeats the last report of a function that returns
-        reports = [Report(**told) for told in json.loads(result["reports"])]
+        reports = [Report(**fields) for fields in json.loads(result["reports"])]
         for report in reports:
             if report.number in members:  # else ended, though its worker still trains
-                self._hear_report(members, report, len(reports))
+                self._on_report(members, report, len(reports))
         if not members:
             del self.live[trial_id]
             return True
         return self._is_stopping or self._paused.is_set()
 
-    def _hear_report(self, members: dict[int, Live], report: Report, pack: int) -> None:
+    def _on_report(self, members: dict[int, Live], report: Report, pack: int) -> None:
         live = members[report.number]
-        self._hear_of_start(live, report)
+        self._on_start(live, report)
         if report.end in ("diverged", "failed"):
             self._end(members, report.number, report.end, None, report.reason)  # type: ignore[arg-type]
             return
@@ -183,7 +183,7 @@ class StageDriver:
             self.full = report.reason
         if report.epoch <= live.last_epoch or not report.metrics:
             return
-        self._hear(live, report, pack)
+        self._on_epoch(live, report, pack)
         if report.end == "complete":
             objective = report.metrics[self.spec.objective.metric]
             self._end(members, report.number, "complete", objective, None)
@@ -191,30 +191,32 @@ class StageDriver:
             reason = f"behind its peers after epoch {report.epoch}"
             self._end(members, report.number, "pruned", None, reason)
             if members:
-                self._send_away(live.assignment)
+                self._send_away(live.attempt)
 
     def _is_behind(self, live: Live, report: Report) -> bool:
         """Return True if the pruner, which compares validated epochs only, stops the trial."""
-        if live.assignment.stage != "search" or self._goals(report.metrics) is None:
+        if live.attempt.stage != "search" or self._objectives(report.metrics) is None:
             return False
-        return self.ledger.should_prune(report.number)
+        return self.study.should_prune(report.number)
 
-    def _goals(self, metrics: Mapping[str, float]) -> list[float] | None:
+    def _objectives(self, metrics: Mapping[str, float]) -> list[float] | None:
         """Return the objectives' values, the main one first; None without validation."""
-        goals = self.spec.goals
-        return [metrics[name] for name in goals] if goals.keys() <= metrics.keys() else None
+        objectives = self.spec.objectives
+        if not objectives.keys() <= metrics.keys():
+            return None
+        return [metrics[name] for name in objectives]
 
-    def _send_away(self, assignment: Assignment) -> None:
+    def _send_away(self, attempt: TrialAttempt) -> None:
         """Stop one trial of a pack through a file, since Tune can only end the whole pack."""
-        folder = self._folder_of(assignment)
+        folder = self._folder_of(attempt)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LEAVE).touch()
 
-    def tune_ended(self, trial_id: str, *, starved: str | None = None) -> None:
+    def tune_ended(self, trial_id: str, *, out_of_memory: str | None = None) -> None:
         """Handle a pack that Tune has ended. A trial that has not ended was lost or drained.
 
-        `starved`: the message of Ray's memory monitor if the monitor killed the worker. A second
-        kill fails the trial.
+        `out_of_memory`: the message of Ray's memory monitor if the monitor killed the worker. A
+        second kill fails the trial.
         """
         members = self.live.pop(trial_id, None)
         if members is None or self._is_stopping:
@@ -226,13 +228,13 @@ class StageDriver:
             self.lost.extend(members)
         else:
             for number in list(members):
-                self._hear_of_loss(members, number, starved)
+                self._on_loss(members, number, out_of_memory)
 
-    def _hear_of_loss(self, members: dict[int, Live], number: int, starved: str | None) -> None:
-        if starved is not None:
-            self._hear_of_hunger(members, number, starved)
+    def _on_loss(self, members: dict[int, Live], number: int, out_of_memory: str | None) -> None:
+        if out_of_memory is not None:
+            self._on_memory_kill(members, number, out_of_memory)
             return
-        epoch = self.ledger.epochs(number)
+        epoch = self.study.epochs(number)
         self._losses[number, epoch] += 1
         if self._losses[number, epoch] < MAX_LOSSES:
             self.lost.append(number)
@@ -243,43 +245,43 @@ class StageDriver:
             )
             self._end(members, number, "failed", None, reason)
 
-    def _hear_of_hunger(self, members: dict[int, Live], number: int, what: str) -> None:
-        if number not in self._starved:
-            self._starved.add(number)
+    def _on_memory_kill(self, members: dict[int, Live], number: int, what: str) -> None:
+        if number not in self._out_of_memory:
+            self._out_of_memory.add(number)
             self.lost.append(number)
         else:
             reason = f"out of host memory, twice (resources.cpu: how many run at once): {what}"
             self._end(members, number, "failed", None, reason)
 
-    def _hear_of_start(self, live: Live, report: Report) -> None:
+    def _on_start(self, live: Live, report: Report) -> None:
         if not live.started:
             live.started = True
-            self.ledger.started(report.number, report.node, report.resumed_from)
-            self._listener.trial_begun(live.assignment.stage, report)  # first: metrics may repeat
-            self._hear_of_past(report)
+            self.study.started(report.number, report.node, report.resumed_from)
+            self._listener.trial_begun(live.attempt.stage, report)  # first: metrics may repeat
+            self._replay_epochs(report)
 
-    def _hear_of_past(self, report: Report) -> None:
+    def _replay_epochs(self, report: Report) -> None:
         """Replay epochs of earlier attempts that the study lacks.
 
         Workers outlive a killed driver for a few seconds and finish epochs meanwhile.
         """
-        for row in (report.history or [])[self.ledger.epochs(report.number) :]:
-            goals = self._goals(row)
-            self.ledger.epoch(report.number, int(row["epoch"]), goals, None, trained=True)
+        for row in (report.history or [])[self.study.epochs(report.number) :]:
+            objectives = self._objectives(row)
+            self.study.epoch(report.number, int(row["epoch"]), objectives, None, trained=True)
 
-    def _hear(self, live: Live, report: Report, pack: int) -> None:
+    def _on_epoch(self, live: Live, report: Report, pack: int) -> None:
         live.last_epoch = report.epoch
-        goals = self._goals(report.metrics)
-        self._listener.trial_epoch(live.assignment.stage, report)  # first: metrics may repeat
-        self.ledger.epoch(
+        objectives = self._objectives(report.metrics)
+        self._listener.trial_epoch(live.attempt.stage, report)  # first: metrics may repeat
+        self.study.epoch(
             report.number,
             report.epoch,
-            goals,
+            objectives,
             report.checkpoint,
             trained=report.trained,
             seconds=report.seconds / pack,
-            gpu_seconds=report.seconds * self._share.gpu / pack,
-            violations=None if goals is None else self.spec.violations(report.metrics),
+            gpu_seconds=report.seconds * self._resources.gpu / pack,
+            violations=None if objectives is None else self.spec.violations(report.metrics),
         )
 
     def _end(
@@ -292,8 +294,8 @@ class StageDriver:
     ) -> None:
         """End a trial, in the study last: if the driver dies before, the trial ends again."""
         live = members.pop(number)
-        self._listener.trial_ended(live.assignment.stage, number, state, reason)
-        self.ledger.end(number, state, value, reason)
+        self._listener.trial_ended(live.attempt.stage, number, state, reason)
+        self.study.end(number, state, value, reason)
 
 
 class _Passing(BaseException):
@@ -358,8 +360,8 @@ class _Reconcile(tune.Callback):
 
     @_past_tune()
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        told = Path(trial.error_file).read_text() if trial.error_file else ""
-        self._driver.tune_ended(trial.trial_id, starved=_of_memory(told))
+        text = Path(trial.error_file).read_text() if trial.error_file else ""
+        self._driver.tune_ended(trial.trial_id, out_of_memory=_of_memory(text))
 
     @_past_tune()
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -368,9 +370,9 @@ class _Reconcile(tune.Callback):
                 self._driver.tune_ended(trial.trial_id)
 
 
-def _of_memory(told: str) -> str | None:
+def _of_memory(text: str) -> str | None:
     """Return the message of Ray's memory monitor if the monitor killed the worker, else None."""
-    lines = [line for line in told.splitlines() if "running low on memory" in line]
+    lines = [line for line in text.splitlines() if "running low on memory" in line]
     return lines[-1] if lines else None
 
 
@@ -384,7 +386,9 @@ def see_memory_kills() -> None:
         vars(module)["RayActorError"] = (RayActorError, OutOfMemoryError)
 
 
-def run_stage(driver: StageDriver, data: TrainingData, share: cluster.Share, scratch: Path) -> None:
+def run_stage(
+    driver: StageDriver, data: TrainingData, resources: cluster.TrialResources, scratch: Path
+) -> None:
     """Run until nothing is left to suggest. `scratch` is Tune's folder, removed at the end."""
     shutil.rmtree(scratch, ignore_errors=True)  # left by a killed driver
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -392,7 +396,7 @@ def run_stage(driver: StageDriver, data: TrainingData, share: cluster.Share, scr
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     see_memory_kills()
     trainable = tune.with_resources(
-        tune.with_parameters(train, data=data), {"cpu": share.cpu, "gpu": share.gpu}
+        tune.with_parameters(train, data=data), {"cpu": resources.cpu, "gpu": resources.gpu}
     )
     tuner = tune.Tuner(
         trainable,

@@ -34,7 +34,7 @@ LEAVE = "leave"  # file in an attempt's folder: its trial has ended, its pack co
 
 
 @dataclass(frozen=True)
-class Work:
+class TrialTask:
     """One attempt, as sent to a worker: plain values, absolute paths."""
 
     stage: str
@@ -76,13 +76,13 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
     In a reused actor, each call starts clean.  Works and reports are JSON, so that Tune neither
     flattens nor interprets them.
     """
-    works = [Work(**work) for work in json.loads(config["works"])]
-    gpu = works[0].gpu
-    torch.set_num_threads(works[0].threads)
+    tasks = [TrialTask(**task) for task in json.loads(config["tasks"])]
+    gpu = tasks[0].gpu
+    torch.set_num_threads(tasks[0].threads)
     if gpu:  # the trial before may have filled the GPU's memory in this process
         gc.collect()
         torch.cuda.empty_cache()
-    attempts = {work.number: Attempt(work, data, len(works)) for work in works}
+    attempts = {task.number: AttemptReporter(task, data, len(tasks)) for task in tasks}
 
     def tell(reports: list[Report]) -> None:
         tune.report({"reports": json.dumps([asdict(report) for report in reports])})
@@ -97,7 +97,7 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
             tell([attempt.done_before()])
         states = {number: attempt.state for number, attempt in attempts.items()}
         system_metrics(gpu=gpu)  # the first epoch's CPU use counts from here
-        for epoch in fit_pack(states, data, works[0].validate_at):
+        for epoch in fit_pack(states, data, tasks[0].validate_at):
             system = system_metrics(gpu=gpu)
             tell([attempts[number].after(said, system) for number, said in epoch.items()])
             for number in [number for number in states if attempts[number].is_to_leave]:
@@ -109,14 +109,14 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
         tell([attempt.failed(error) for attempt in attempts.values()])
 
 
-class Attempt:
+class AttemptReporter:
     """One attempt at one trial: its training state and its reports to the driver."""
 
     state: TrainState
 
-    def __init__(self, work: Work, data: TrainingData, pack: int) -> None:
-        self._work, self._data, self._pack = work, data, pack
-        self._checkpoints = Checkpoints(Path(work.folder), pack)
+    def __init__(self, task: TrialTask, data: TrainingData, pack: int) -> None:
+        self._task, self._data, self._pack = task, data, pack
+        self._checkpoints = Checkpoints(Path(task.folder), pack)
         self._node = os.environ.get("HOSTNAME") or os.uname().nodename
         self._past: dict[str, Any] = {}
 
@@ -127,19 +127,19 @@ class Attempt:
     @property
     def is_to_leave(self) -> bool:
         """Return True if the driver has ended this trial while its pack continues."""
-        return self._pack > 1 and (Path(self._work.folder) / LEAVE).exists()
+        return self._pack > 1 and (Path(self._task.folder) / LEAVE).exists()
 
     def begun(self) -> Report:
-        self.state = begin(self._work, self._data)
+        self.state = begin(self._task, self._data)
         if self.state.epoch:
             self._past.update(resumed_from=self.state.epoch, history=list(self.state.history))
-        made_by = provenance(self._work.threads, gpu=self._work.gpu, pack=self._pack)
+        made_by = provenance(self._task.threads, gpu=self._task.gpu, pack=self._pack)
         pictures = self._pictures()  # those of an earlier attempt may be lost
         return self._report(self.state.epoch, {}, machine=made_by, pictures=pictures)
 
     def done_before(self) -> Report:
         """Report the end of a trial whose resumed checkpoint is of the last epoch."""
-        metrics, checkpoint = _last_metrics(self.state), self._work.resume
+        metrics, checkpoint = _last_metrics(self.state), self._task.resume
         return self._report(
             self.state.epoch, metrics, end="complete", checkpoint=checkpoint, trained=False
         )
@@ -163,7 +163,7 @@ class Attempt:
         state = getattr(self, "state", None)
         epoch = state.epoch if state else 0
         if disk.is_full(error):
-            reason = disk.described(Path(self._work.folder), error)
+            reason = disk.described(Path(self._task.folder), error)
             return self._report(epoch, _last_metrics(state), end="full", reason=reason)
         if isinstance(error, torch.OutOfMemoryError):
             return self._report(epoch, {}, end="failed", reason=_out_of_memory(error))
@@ -171,17 +171,17 @@ class Attempt:
         return self._report(epoch, {}, end="failed", reason=reason)
 
     def _report(self, epoch: int, metrics: dict[str, float], **rest: Any) -> Report:
-        work = self._work
-        report = Report(work.number, work.attempt, self._node, epoch, metrics, **self._past, **rest)
+        task = self._task
+        report = Report(task.number, task.attempt, self._node, epoch, metrics, **self._past, **rest)
         self._past.pop("history", None)
         return report
 
     def _pictures(self) -> list[str]:
         """Draw models of the confirmation, in few epochs, since training waits meanwhile."""
         epoch, epochs = self.state.epoch, self.state.config.training.epochs
-        if self._work.stage != "confirm" or not is_drawn(epoch, epochs):
+        if self._task.stage != "confirm" or not is_drawn(epoch, epochs):
             return []
-        drawn = draw_epoch(self.state, self._data, Path(self._work.folder))
+        drawn = draw_epoch(self.state, self._data, Path(self._task.folder))
         return [str(path) for path in drawn]
 
 
@@ -211,8 +211,8 @@ class Checkpoints:
 
 
 def _out_of_memory(error: torch.OutOfMemoryError) -> str:
-    told = str(error).partition(" If reserved but unallocated memory")[0]  # cut developer advice
-    return f"{OUT_OF_GPU_MEMORY}: {' '.join(told.split())}"
+    message = str(error).partition(" If reserved but unallocated memory")[0]  # cut developer advice
+    return f"{OUT_OF_GPU_MEMORY}: {' '.join(message.split())}"
 
 
 def _last_metrics(state: TrainState | None) -> dict[str, float]:
@@ -220,11 +220,11 @@ def _last_metrics(state: TrainState | None) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "epoch"}
 
 
-def begin(work: Work, data: TrainingData) -> TrainState:
+def begin(task: TrialTask, data: TrainingData) -> TrainState:
     """Return the state of the newest good checkpoint, or the initial state if there is none."""
-    device = "cuda" if work.gpu else "cpu"
-    config = TrialConfig.from_dict(work.config)
-    for folder in _to_go_on_from(work):
+    device = "cuda" if task.gpu else "cpu"
+    config = TrialConfig.from_dict(task.config)
+    for folder in _to_go_on_from(task):
         try:
             state = TrainState.load(folder, device)
         except CheckpointError:
@@ -235,13 +235,13 @@ def begin(work: Work, data: TrainingData) -> TrainState:
     return TrainState.create(config, data, device)
 
 
-def _to_go_on_from(work: Work) -> list[Path]:
+def _to_go_on_from(task: TrialTask) -> list[Path]:
     """Return the study's checkpoint, then those of all earlier attempts, the newest first.
 
     A retry's earlier attempts are in the folder of the trial that the retry replaces.
     """
-    named = [Path(work.resume)] if work.resume else []
-    trials = {Path(work.folder).parent, *(path.parent.parent for path in named)}
-    attempts = [a for t in trials for a in t.glob("*") if a.name in map(str, range(work.attempt))]
+    named = [Path(task.resume)] if task.resume else []
+    trials = {Path(task.folder).parent, *(path.parent.parent for path in named)}
+    attempts = [a for t in trials for a in t.glob("*") if a.name in map(str, range(task.attempt))]
     saved = [path for attempt in attempts for path in attempt.glob("epoch-*")]
     return [*named, *sorted(saved, key=lambda path: path.name, reverse=True)]

@@ -13,17 +13,17 @@ from typing import Any, Protocol
 
 from aae_core.data import TrainingData
 from orchestrator import disk
-from orchestrator.errors import DiskFull, Interrupted, LedgerLost
+from orchestrator.errors import DiskFull, Interrupted, StudyLost
 from orchestrator.execution.worker import Report
 from orchestrator.pipeline import gc
 from orchestrator.records import RunRecord, Stage, TrialState, conditions
 from orchestrator.results.figures import dated
 from orchestrator.results.reader import DEPARTURES, run_key
 from orchestrator.settings import Settings
-from orchestrator.study.study import Assignment, Ledger, open_storage
+from orchestrator.study.study import StageStudy, TrialAttempt, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.mlflow_writer import MlflowWriter
-from orchestrator.tracking.outbox import EndStatus, Spool
+from orchestrator.tracking.outbox import EndStatus, Outbox
 from orchestrator.tracking.provenance import DATA, dataset, flat, succession
 
 _MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}
@@ -34,7 +34,7 @@ class Observer(Protocol):
 
     def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None: ...
 
-    def trial_started(self, assignment: Assignment) -> None: ...
+    def trial_started(self, attempt: TrialAttempt) -> None: ...
 
     def trial_epoch(self, stage: Stage, report: Report) -> None: ...
 
@@ -57,16 +57,16 @@ class Request:
 
 
 @dataclass
-class Sweep:
+class SweepContext:
     """A sweep while its driver runs it."""
 
     request: Request
     settings: Settings
     observer: Observer
     draining: threading.Event  # trials finish their epochs, then the driver exits
-    search: Ledger
-    confirm: Ledger
-    spool: Spool
+    search: StageStudy
+    confirm: StageStudy
+    outbox: Outbox
     paused: threading.Event = field(default_factory=threading.Event)  # the driver waits instead
     began: float = field(default_factory=time.monotonic)
     elapsed_before: float = 0.0
@@ -79,16 +79,15 @@ class Sweep:
     def id(self) -> str:
         return self.spec.sweep_id
 
-    def folder_of(self, assignment: Assignment) -> Path:
-        trial = self.settings.trial_folder(self.id, assignment.stage, assignment.number)
-        return trial / str(assignment.attempt)
+    def folder_of(self, attempt: TrialAttempt) -> Path:
+        return self.settings.attempt_folder(self.id, attempt.stage, attempt.number, attempt.attempt)
 
-    def ledger(self, stage: Stage) -> Ledger:
+    def study(self, stage: Stage) -> StageStudy:
         return self.search if stage == "search" else self.confirm
 
-    def note(self, **attributes: Any) -> None:
-        for name, value in attributes.items():
-            self.search.set_attribute(name, value)
+    def note(self, **changes: Any) -> None:
+        """Write fields of the sweep's state."""
+        self.search.note(**changes)
 
     @property
     def elapsed(self) -> float:
@@ -102,21 +101,21 @@ class Sweep:
 @contextmanager
 def opened(
     request: Request, settings: Settings, observer: Observer, draining: threading.Event
-) -> Iterator[Sweep]:
+) -> Iterator[SweepContext]:
     storage = open_storage(settings)
-    search = Ledger.create(storage, request.spec, "search")
-    confirm = Ledger.create(storage, request.spec, "confirm")
-    with Spool(settings.spool) as spool:
-        sweep = Sweep(request, settings, observer, draining, search, confirm, spool)
-        sweep.elapsed_before = search.attribute("elapsed", 0.0)
+    search = StageStudy.create(storage, request.spec, "search")
+    confirm = StageStudy.create(storage, request.spec, "confirm")
+    with Outbox(settings.outbox) as outbox:
+        sweep = SweepContext(request, settings, observer, draining, search, confirm, outbox)
+        sweep.elapsed_before = search.state.elapsed
         yield sweep
 
 
-def interrupted(sweep: Sweep, how: str = "interrupted") -> Interrupted:
+def interrupted(sweep: SweepContext, how: str = "interrupted") -> Interrupted:
     return Interrupted(f"{sweep.id} was {how}. Resume with: {sweep.request.resume}")
 
 
-def describe(sweep: Sweep, data: TrainingData) -> None:
+def describe(sweep: SweepContext, data: TrainingData) -> None:
     """Record the request in the study, and queue the sweep's run for MLflow."""
     spec = sweep.spec
     planned = {
@@ -130,13 +129,13 @@ def describe(sweep: Sweep, data: TrainingData) -> None:
         resume=sweep.request.resume,
         planned=planned,
         code_version=version("aae-sweep"),
-        drivers=sweep.search.attribute("drivers", 0) + 1,
+        drivers=sweep.search.state.drivers + 1,
         state="running",
         done=None,
         touched=_now(),
     )
-    sweep.spool.set_dataset(sweep.id, dataset(spec.resolved()["data"], data))
-    sweep.spool.open_run(
+    sweep.outbox.set_dataset(sweep.id, dataset(spec.resolved()["data"], data))
+    sweep.outbox.open_run(
         sweep.id,
         sweep_id=sweep.id,
         experiment=spec.name,
@@ -148,23 +147,23 @@ def describe(sweep: Sweep, data: TrainingData) -> None:
             DATA: data.sha256,
         },
     )
-    file = sweep.settings.sweep_folder(sweep.id) / "sweep.json"
+    file = sweep.settings.resolved_file(sweep.id)
     file.write_text(json.dumps(spec.resolved(), indent=2))
-    sweep.spool.attach(sweep.id, file)
+    sweep.outbox.attach(sweep.id, file)
 
 
 @contextmanager
-def tracked(sweep: Sweep) -> Iterator[None]:
+def tracked(sweep: SweepContext) -> Iterator[None]:
     """Send the outbox to MLflow during a `with`; its outcome sets the status of the sweep's run."""
     writer = MlflowWriter(
-        sweep.spool, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
+        sweep.outbox, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
     )
     writer.start()
     try:
         yield
-        sweep.spool.close_run(sweep.id, "FINISHED")
+        sweep.outbox.close_run(sweep.id, "FINISHED")
         sweep.note_time()
-    except LedgerLost:  # another driver may own the study by now: do not write to it
+    except StudyLost:  # another driver may own the study by now: do not write to it
         _close_runs(sweep, "KILLED")
         raise
     except BaseException as error:
@@ -192,74 +191,74 @@ def _if_there_is_room(error: BaseException) -> Iterator[None]:
             raise
 
 
-def _close_runs(sweep: Sweep, status: EndStatus) -> None:
+def _close_runs(sweep: SweepContext, status: EndStatus) -> None:
     """Close all open runs, including trials' runs, which MLflow would show as running for ever."""
-    for run in sweep.spool.runs(sweep.id):
+    for run in sweep.outbox.runs(sweep.id):
         if run.status == "RUNNING":
-            sweep.spool.close_run(run.key, status)
+            sweep.outbox.close_run(run.key, status)
 
 
 @dataclass
 class Recorder:
     """Write trial events to the outbox and forward the events to the observer."""
 
-    sweep: Sweep
+    sweep: SweepContext
 
-    def trial_started(self, assignment: Assignment) -> None:
-        sweep, config = self.sweep, assignment.config
-        folder = sweep.settings.trial_folder(sweep.id, assignment.stage, assignment.number)
+    def trial_started(self, attempt: TrialAttempt) -> None:
+        sweep, config = self.sweep, attempt.config
+        folder = sweep.settings.trial_folder(sweep.id, attempt.stage, attempt.number)
         folder.mkdir(parents=True, exist_ok=True)
         resolved = folder / "config.json"
         resolved.write_text(json.dumps(config.to_dict(), indent=2))
-        key = run_key(sweep.id, assignment.stage, assignment.number)
-        sweep.spool.open_run(
+        key = run_key(sweep.id, attempt.stage, attempt.number)
+        sweep.outbox.open_run(
             key,
             sweep_id=sweep.id,
             experiment=sweep.spec.name,
             parent=sweep.id,
-            name=f"{assignment.stage}-{assignment.number:04d}",
+            name=f"{attempt.stage}-{attempt.number:04d}",
             params=flat(config.to_dict()),
             tags={
-                "aae.stage": assignment.stage,
+                "aae.stage": attempt.stage,
                 "aae.sweep": sweep.id,
                 "aae.config_hash": config.config_hash,
                 "aae.seed": config.seed,
                 DEPARTURES: "; ".join(config.departures),
-                "aae.attempt": assignment.attempt,
-                DATA: str(sweep.search.attribute("data_sha256")),
-                **({"aae.baseline": True} if _is_control(sweep.spec, assignment) else {}),
+                "aae.attempt": attempt.attempt,
+                DATA: str(sweep.search.state.data_sha256),
+                **({"aae.baseline": True} if _is_control(sweep.spec, attempt) else {}),
             },
         )
-        sweep.spool.attach(key, resolved)
-        sweep.observer.trial_started(assignment)
+        sweep.outbox.attach(key, resolved)
+        sweep.observer.trial_started(attempt)
 
     def trial_begun(self, stage: Stage, report: Report) -> None:
         key = run_key(self.sweep.id, stage, report.number)
-        earlier = self.sweep.spool.run(key)
+        earlier = self.sweep.outbox.run(key)
         tags = succession(earlier.tags if earlier else {}, report.machine or {})
-        self.sweep.spool.set_tags(key, tags)
+        self.sweep.outbox.set_tags(key, tags)
         for row in report.history or []:
-            self.sweep.spool.log(key, int(row["epoch"]), _without_epoch(row))
+            self.sweep.outbox.log(key, int(row["epoch"]), _without_epoch(row))
         self._show(key, stage, report)
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         key = run_key(self.sweep.id, stage, report.number)
-        self.sweep.spool.log(key, report.epoch, report.metrics | report.system)
+        self.sweep.outbox.log(key, report.epoch, report.metrics | report.system)
         self._show(key, stage, report)
         self.sweep.observer.trial_epoch(stage, report)
 
     def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
         sweep = self.sweep
         key = run_key(sweep.id, stage, number)
-        unsound = "; ".join(conditions(sweep.spool.last(key)))
+        unsound = "; ".join(conditions(sweep.outbox.last(key)))
         tags = {"aae.state": state, "aae.reason": reason or "", "aae.conditions": unsound}
-        sweep.spool.set_tags(key, tags)
-        sweep.spool.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
+        sweep.outbox.set_tags(key, tags)
+        sweep.outbox.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
         sweep.note_time()
         sweep.observer.trial_ended(stage, number, state, reason)
-        ledgers = sweep.search, sweep.confirm
+        studies = sweep.search, sweep.confirm
         disk_gb = sweep.spec.resources.disk_gb
-        gc.after_trial(sweep.settings, sweep.id, *ledgers, number, disk_gb)
+        gc.after_trial(sweep.settings, sweep.id, *studies, number, disk_gb)
 
     def _show(self, key: str, stage: Stage, report: Report) -> None:
         """Queue the epoch's pictures, named as MLflow names images by step.
@@ -271,15 +270,15 @@ class Recorder:
             return
         folder = sweep.settings.trial_folder(sweep.id, stage, report.number) / "images"
         folder.mkdir(exist_ok=True)
-        time = sweep.spool.time_of(key, report.epoch)
+        time = sweep.outbox.time_of(key, report.epoch)
         for drawn in map(Path, report.pictures):
             path = drawn.replace(folder / dated(drawn.name, time))
-            sweep.spool.attach(key, path, folder.name)
-        sweep.spool.set_tags(key, {"mlflow.loggedImages": True})
+            sweep.outbox.attach(key, path, folder.name)
+        sweep.outbox.set_tags(key, {"mlflow.loggedImages": True})
 
 
-def _is_control(spec: SweepSpec, assignment: Assignment) -> bool:
-    return spec.search is not None and assignment.stage == "confirm" and not assignment.params
+def _is_control(spec: SweepSpec, attempt: TrialAttempt) -> bool:
+    return spec.search is not None and attempt.stage == "confirm" and not attempt.params
 
 
 def _without_epoch(row: dict[str, float]) -> dict[str, float]:

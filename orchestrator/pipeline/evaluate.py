@@ -9,21 +9,22 @@ from typing import Any
 
 from aae_core.data import TestData, TrainingData, load_test_data
 from aae_core.errors import DataError
+from orchestrator.documents import Evaluation, ScoredModel
 from orchestrator.errors import EnvironmentUnusable, SweepError
 from orchestrator.execution import cluster
 from orchestrator.execution.parzen_pool import ParzenPool
-from orchestrator.pipeline.context import Sweep, interrupted
-from orchestrator.pipeline.scoring import Scorer, planned_samples, write_json
+from orchestrator.pipeline.context import SweepContext, interrupted
+from orchestrator.pipeline.scoring import ModelScorer, planned_samples, write_json
 from orchestrator.records import BASELINE, RunRecord, conditions, is_baseline
 from orchestrator.results import ranking
 from orchestrator.results.figures import draw_pictures
-from orchestrator.results.reader import evaluation_path, run_key
+from orchestrator.results.reader import run_key
 from orchestrator.sweepfile.checks import require_known_classes
 
 _LISTENING_SECONDS = 1.0  # between two checks for the end of a pause
 
 
-def evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
+def evaluate(sweep: SweepContext, data: TrainingData) -> Evaluation:
     """Fix the winner on validation, record the winner, and only then open the test split."""
     objective = sweep.spec.objective
     confirmed = ranking.candidates(sweep.confirm.records())
@@ -33,25 +34,25 @@ def evaluate(sweep: Sweep, data: TrainingData) -> dict[str, Any]:
     )
     if not ranked:
         raise SweepError(f"no confirmation has finished; the reasons: aae-sweep show {sweep.id}")
-    sweep.confirm.set_attribute("winner", ranked[0].config_hash)
+    sweep.confirm.note(winner=ranked[0].config_hash)
     sweep.note(stage="evaluate")
     test = _test_data(sweep, data)
     scored = [*ranked, *(c for c in [control] if c is not None and c not in ranked)]
     planned = list(planned_samples(scored, sweep.spec.evaluate.parzen))
     sweep.observer.stage_began("evaluate", len(planned), ())
-    folder = sweep.settings.sweep_folder(sweep.id) / "evaluation"
+    folder = sweep.settings.scores_folder(sweep.id)
     with ParzenPool(cluster.cpus() if sweep.spec.has_parzen else 0) as pool:
-        scorer = Scorer(data, test, folder, pool, partial(_scoring, sweep))
+        scorer = ModelScorer(data, test, folder, pool, partial(_scoring, sweep))
         models = [_score(sweep, scorer, run, samples) for run, samples in planned]
     _show_in_front(sweep, planned[0][0])
-    document = {"sweep": sweep.id, "winner": ranked[0].config_hash, "models": models}
-    path = evaluation_path(sweep.settings, sweep.id)
+    document: Evaluation = {"sweep": sweep.id, "winner": ranked[0].config_hash, "models": models}
+    path = sweep.settings.evaluation(sweep.id)
     write_json(path, document)
-    sweep.spool.attach(sweep.id, path)
+    sweep.outbox.attach(sweep.id, path)
     return document
 
 
-def _scoring(sweep: Sweep, what: str, done: int, total: int) -> None:
+def _scoring(sweep: SweepContext, what: str, done: int, total: int) -> None:
     while sweep.paused.is_set() and not sweep.draining.is_set():
         time.sleep(_LISTENING_SECONDS)
     if sweep.draining.is_set():
@@ -59,7 +60,7 @@ def _scoring(sweep: Sweep, what: str, done: int, total: int) -> None:
     sweep.observer.scoring(what, done, total)
 
 
-def _test_data(sweep: Sweep, data: TrainingData) -> TestData:
+def _test_data(sweep: SweepContext, data: TrainingData) -> TestData:
     try:
         test = load_test_data(sweep.spec.data, sweep.settings.data)
         require_known_classes(sweep.spec, data, test)
@@ -71,9 +72,9 @@ def _test_data(sweep: Sweep, data: TrainingData) -> TestData:
     return test
 
 
-def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[str, Any]:
+def _score(sweep: SweepContext, scorer: ModelScorer, run: RunRecord, samples: int) -> ScoredModel:
     """Score one model; queue its document, pictures and checkpoint for its run in MLflow."""
-    document = {
+    document: ScoredModel = {
         "trial": run.number,
         "seed": run.seed,
         "config_hash": run.config_hash,
@@ -83,16 +84,17 @@ def _score(sweep: Sweep, scorer: Scorer, run: RunRecord, samples: int) -> dict[s
     }
     key = run_key(sweep.id, run.stage, run.number)
     folder = sweep.settings.trial_folder(sweep.id, run.stage, run.number)
-    sweep.spool.log(key, run.epochs, numbers(document["metrics"]))
-    sweep.spool.set_tags(key, {"aae.conditions": "; ".join(conditions(sweep.spool.last(key)))})
+    sweep.outbox.log(key, run.epochs, numbers(document["metrics"]))
+    sweep.outbox.set_tags(key, {"aae.conditions": "; ".join(conditions(sweep.outbox.last(key)))})
     write_json(folder / "evaluation.json", document)
     for path in (folder / "evaluation.json", *draw_pictures(run, scorer.data, folder)):
-        sweep.spool.attach(key, path)
-    sweep.spool.attach(key, Path(document["checkpoint"]), "checkpoint")
+        sweep.outbox.attach(key, path)
+    assert run.checkpoint is not None  # confirmed models are saved
+    sweep.outbox.attach(key, Path(run.checkpoint), "checkpoint")
     return document
 
 
-def _group(sweep: Sweep, run: RunRecord) -> Any:
+def _group(sweep: SweepContext, run: RunRecord) -> Any:
     if is_baseline(run, searched=sweep.spec.search is not None):
         return BASELINE
     return run.params.get(sweep.spec.compared or "")
@@ -103,11 +105,11 @@ def numbers(figures: dict[str, float | None]) -> dict[str, float]:
     return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
-def _show_in_front(sweep: Sweep, winner: RunRecord) -> None:
+def _show_in_front(sweep: SweepContext, winner: RunRecord) -> None:
     """Copy the pictures of the winner's first model to the sweep's own run."""
-    folder = sweep.settings.sweep_folder(sweep.id) / "pictures"
+    folder = sweep.settings.pictures_folder(sweep.id)
     folder.mkdir(exist_ok=True)
     drawn = sweep.settings.trial_folder(sweep.id, winner.stage, winner.number)
     for path in sorted(p for p in drawn.iterdir() if p.suffix in (".png", ".gif", ".html")):
         shutil.copy(path, folder)
-        sweep.spool.attach(sweep.id, folder / path.name)
+        sweep.outbox.attach(sweep.id, folder / path.name)

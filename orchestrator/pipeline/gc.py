@@ -16,12 +16,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 
-from orchestrator.errors import SweepHeld
+from orchestrator.errors import SweepLocked
 from orchestrator.records import RunRecord
 from orchestrator.results import ranking
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
-from orchestrator.study.study import Ledger
+from orchestrator.study.study import StageStudy
 
 _GENERATIONS = 2  # of checkpoints, per trial that will resume
 _EVERY = 50  # a pass reads all trials, so the gap between passes grows by 1 per 50 trials
@@ -49,18 +49,18 @@ def clean(
     Unless `keep_failed`, a retry of a failed trial starts from its first epoch.  The function
     holds the sweep's lock.  If a driver holds the lock, only ended trials are touched.
     """
-    search = Ledger.read(storage, sweep, "search")
+    search = StageStudy.read(storage, sweep, "search")
     assert search is not None, sweep
-    if not (settings.sweep_folder(sweep) / "trials").exists():
+    if not (settings.trials_folder(sweep)).exists():
         return []
     with ExitStack() as stack:
         try:
             stack.enter_context(held(settings, sweep))
-        except SweepHeld:
+        except SweepLocked:
             driven = True
         else:
             driven = False
-        confirm = Ledger.read(storage, sweep, "confirm")
+        confirm = StageStudy.read(storage, sweep, "confirm")
         over = _OVER if keep_failed else _OVER | {"failed"}
         return _clean(settings, sweep, search, confirm, over, driven=driven, dry_run=dry_run)
 
@@ -68,8 +68,8 @@ def clean(
 def after_trial(
     settings: Settings,
     sweep: str,
-    search: Ledger,
-    confirm: Ledger,
+    search: StageStudy,
+    confirm: StageStudy,
     number: int,
     disk_gb: float | None,
 ) -> None:
@@ -80,13 +80,13 @@ def after_trial(
     """
     if disk_gb is None or number % (1 + number // _EVERY):
         return
-    if _size(settings.sweep_folder(sweep) / "trials") > 1e9 * disk_gb:
+    if _size(settings.trials_folder(sweep)) > 1e9 * disk_gb:
         _clean(settings, sweep, search, confirm, _OVER, driven=True, dry_run=False)
 
 
 def clean_parzen(settings: Settings, *, dry_run: bool = False) -> list[Removed]:
     """Remove, or only list, the unfinished files of Parzen jobs that no process runs."""
-    folder = settings.home / "parzen"
+    folder = settings.parzen_folder
     removed: list[Removed] = []
     for path in sorted((*folder.glob("*.unfinished"), *folder.glob(".*.tmp"))):
         key = path.name.strip(".").partition(".")[0]
@@ -98,14 +98,14 @@ def clean_parzen(settings: Settings, *, dry_run: bool = False) -> list[Removed]:
 def _clean(
     settings: Settings,
     sweep: str,
-    search: Ledger,
-    confirm: Ledger | None,
+    search: StageStudy,
+    confirm: StageStudy | None,
     over: frozenset[str],
     *,
     driven: bool,
     dry_run: bool,
 ) -> list[Removed]:
-    trials = settings.sweep_folder(sweep) / "trials"
+    trials = settings.trials_folder(sweep)
     searched, confirmed = search.records(), confirm.records() if confirm else []
     winners = [*_contenders(search, searched), *(r for r in confirmed if r.state == "complete")]
     ended = [r for r in (*searched, *confirmed) if r.state in over]
@@ -127,12 +127,12 @@ def _clean(
     return removed
 
 
-def _contenders(search: Ledger, records: Sequence[RunRecord]) -> list[RunRecord]:
+def _contenders(search: StageStudy, records: Sequence[RunRecord]) -> list[RunRecord]:
     """Return the search's candidates, which are confirmed or, until then, shown as the best."""
     if not records:
         return []
-    confirm = search.attribute("spec")["confirm"]
-    return ranking.contenders(records, search.goals, top=confirm["top"], per=confirm["per"])
+    confirm = search.state.spec["confirm"]
+    return ranking.contenders(records, search.objectives, top=confirm["top"], per=confirm["per"])
 
 
 def _to_go_on(trials: Path, record: RunRecord) -> Iterator[Path]:

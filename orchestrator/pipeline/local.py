@@ -2,9 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +12,7 @@ from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import test_metrics
 from aae_core.training import TrainState, fit
 from aae_core.training.batches import visible_labels
+from orchestrator.documents import Ended, EpochEnded, TrainEvent
 from orchestrator.results.reader import finite
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.checks import require_compatible, require_known_classes
@@ -22,7 +21,7 @@ from orchestrator.sweepfile.spec import SweepSpec
 
 def train(
     spec: SweepSpec, seed: int, settings: Settings, threads: int, *, evaluate: bool
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[TrainEvent]:
     """Yield the events start, epoch …, end of `aae-sweep train --json`."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -48,7 +47,7 @@ def train(
         if event["event"] == "end":
             return
         metrics = event["metrics"]
-    folder = settings.home / "train" / f"{spec.name}-{config.config_hash}-seed{seed}"
+    folder = settings.training_folder(f"{spec.name}-{config.config_hash}-seed{seed}")
     checkpoint = _save(state, folder)
     if evaluate:
         test = load_test_data(config.data, settings.data)
@@ -70,19 +69,26 @@ def train(
 
 def epochs(
     state: TrainState, data: TrainingData, validate_at: Collection[int] = ()
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[EpochEnded | Ended]:
     """Yield one event per epoch, and an end event if the training diverges."""
     metrics: dict[str, float] = {}
     try:
         for epoch in fit(state, data, validate_at):
             metrics = epoch.metrics
-            yield {"event": "epoch", **asdict(epoch)}
+            yield {
+                "event": "epoch",
+                "epoch": epoch.epoch,
+                "metrics": metrics,
+                "lr": epoch.lr,
+                "seconds": epoch.seconds,
+                "samples_per_second": epoch.samples_per_second,
+            }
     except TrialDiverged as diverged:
         yield {
             "event": "end",
             "state": "diverged",
             "reason": str(diverged),
-            "metrics": metrics,
+            "metrics": finite(metrics),
             "checkpoint": None,
         }
 

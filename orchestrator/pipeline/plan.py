@@ -26,8 +26,8 @@ from aae_core.evaluation.parzen import (
     ArraySource,
     ModelSource,
     Scorer,
+    SigmaSums,
     Sums,
-    Widths,
     Window,
     block_count,
     to_float64,
@@ -70,15 +70,15 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
     data = load_training_data(spec.data, settings.data)
     require_compatible(spec, data)
     with cluster.connected(settings):
-        share = cluster.share(spec.resources)
-        slots, actors = cluster.slots(share), cluster.cpus()
-        forms = _forms(spec, data, share)
-        timings = {each: _timed(spec, data, share, *each) for each in {*forms.values()}}
+        resources = cluster.trial_resources(spec.resources)
+        slots, actors = cluster.slots(resources), cluster.cpus()
+        forms = _forms(spec, data, resources)
+        timings = {each: _timed(spec, data, resources, *each) for each in {*forms.values()}}
     paces = {
         stage: Pace(slots * pack, fmean(t.epoch for t in timings[config, pack]))
         for stage, (config, pack) in forms.items()
     }
-    searching = forecast.search_cost(spec, paces["search"], share.gpu)
+    searching = forecast.search_cost(spec, paces["search"], resources.gpu)
     confirming = forecast.confirm_cost(spec, paces["confirm"])
     timing = timings[forms["confirm"]]
     blocks = [fmean(each) for each in zip(*(t.blocks for t in timing), strict=True)]
@@ -96,7 +96,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
     expected = forecast.disk_bytes(spec, searching.trials_expected, at_once, checkpoint)
     return {
         "sweep": spec.sweep_id,
-        "where": _where(settings, share, slots),
+        "where": _where(settings, resources, slots),
         "trials": searching.trials,
         "confirmations": confirming.trials,
         "epochs": searching.trials * spec.max_epochs + confirming.epochs,
@@ -122,7 +122,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
 
 
 def _forms(
-    spec: SweepSpec, data: TrainingData, share: cluster.Share
+    spec: SweepSpec, data: TrainingData, resources: cluster.TrialResources
 ) -> dict[str, tuple[TrialConfig, int]]:
     """Return the file's own configuration for each stage, and how many such trials form a pack."""
     planned: dict[Stage, int] = {
@@ -133,23 +133,36 @@ def _forms(
     for stage, trials in planned.items():
         config = spec.stage_config(stage, {}, spec.seed)
         shape = form(config)
-        pack = 1 if shape is None else min(trials, pack_size(spec, trials, data, share)(shape))
+        pack = 1 if shape is None else min(trials, pack_size(spec, trials, data, resources)(shape))
         found[stage] = config, pack
     return found
 
 
 def _timed(
-    spec: SweepSpec, data: TrainingData, share: cluster.Share, config: TrialConfig, pack: int
+    spec: SweepSpec,
+    data: TrainingData,
+    resources: cluster.TrialResources,
+    config: TrialConfig,
+    pack: int,
 ) -> list[Timing]:
     """Return the timings of all places on one node, measured at the same time."""
     import ray
     from ray.exceptions import RayTaskError
 
     stages = [spec.confirmations, spec.search.planned if spec.search else 0]
-    places = min(cluster.slots_of_a_node(share), -(-max(stages) // pack))
-    task: Any = ray.remote(measure).options(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)
+    places = min(cluster.slots_of_a_node(resources), -(-max(stages) // pack))
+    task: Any = ray.remote(measure).options(
+        num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0
+    )
     samples = spec.evaluate.parzen.samples
-    arguments = (config.to_dict(), ray.put(data), share.threads, share.gpu > 0, pack, samples)
+    arguments = (
+        config.to_dict(),
+        ray.put(data),
+        resources.threads,
+        resources.gpu > 0,
+        pack,
+        samples,
+    )
     try:
         timings: list[Timing] = ray.get([task.remote(*arguments) for _ in range(places)])
     except RayTaskError as error:
@@ -196,16 +209,16 @@ def _time_epochs(states: list[TrainState], data: TrainingData) -> tuple[float, f
     took: list[float] = []
     training, members = states[0].config.training, dict(enumerate(states))
     began = time.perf_counter()
-    for told in fit_pack(members, data, range(training.epochs)):
+    for results in fit_pack(members, data, range(training.epochs)):
         took.append(time.perf_counter() - began)
-        for said in told.values():
-            if isinstance(said, TrialDiverged):
-                raise said
+        for result in results.values():
+            if isinstance(result, TrialDiverged):
+                raise result
         if sum(took) > _ENOUGH_SECONDS:
             break
         began = time.perf_counter()
-    last = [said for said in told.values() if not isinstance(said, TrialDiverged)]
-    speed = sum(said.samples_per_second for said in last)
+    last = [result for result in results.values() if not isinstance(result, TrialDiverged)]
+    speed = sum(result.samples_per_second for result in last)
     images = len(data.x_train) * len(last)
     seconds = fmean(took[1:] or took)
     validating = max(0.0, seconds - images / speed)
@@ -242,16 +255,16 @@ def _times(sums: Sums, blocks: int) -> Sums:
     """Return the sums over `blocks` identical blocks."""
     more = torch.tensor(blocks, dtype=torch.float64).log()
 
-    def times(widths: Widths) -> Widths:
+    def times(widths: SigmaSums) -> SigmaSums:
         each = widths.sums
-        return Widths(widths.sigmas, KernelSums(each.log_sums + more, each.log_errors + more))
+        return SigmaSums(widths.sigmas, KernelSums(each.log_sums + more, each.log_errors + more))
 
     return Sums(times(sums.valid), times(sums.test))
 
 
-def _where(settings: Settings, share: cluster.Share, slots: int) -> str:
+def _where(settings: Settings, resources: cluster.TrialResources, slots: int) -> str:
     place = f"the cluster at {settings.ray_address}" if settings.ray_address else "this machine"
-    each = f"{share.cpu:g} CPU" + (f" and {share.gpu:g} GPU" if share.gpu else "")
+    each = f"{resources.cpu:g} CPU" + (f" and {resources.gpu:g} GPU" if resources.gpu else "")
     return f"{place}: {slots} at once, {each} each"
 
 

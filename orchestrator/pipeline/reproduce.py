@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aae_core.config import TrialConfig
-from aae_core.data import TrainingData, load_training_data
+from aae_core.data import load_training_data
 from aae_core.errors import ConfigError
 from aae_core.training import TrainState
 from orchestrator.errors import EnvironmentUnusable, SweepError, UsageError
 from orchestrator.pipeline import local
 from orchestrator.records import SYSTEM
 from orchestrator.settings import Settings
+from orchestrator.sweepfile.checks import require_same_data
 from orchestrator.tracking.mlflow_writer import described, prepare_client
 from orchestrator.tracking.provenance import DATA, DEVICE, THREADS, flat, latest, provenance
 
@@ -87,7 +88,7 @@ class Difference:
 
 
 @dataclass
-class Comparison:
+class CurveComparison:
     values: int = 0  # number of compared values
     differences: dict[str, Difference] = field(default_factory=dict)
 
@@ -149,7 +150,7 @@ def reproduce(
         raise UsageError(f"{run.name} has no epoch to compare with ({reason})")
     config = _with_data_at(run.config, data_path)
     data = load_training_data(config.data, settings.data)
-    _require_same_data(run, data)
+    require_same_data(data, run.tags.get(DATA), run.name, "set AAE_DATA or --data-path to them")
     device = "cuda" if run.on_gpu and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(run.threads)
     here = {DATA: data.sha256} | provenance(run.threads, gpu=device == "cuda")
@@ -161,7 +162,7 @@ def reproduce(
         "threads": run.threads,
         "epochs": run.epochs,
     }
-    comparison, divergence, reached = Comparison(), None, 0
+    comparison, divergence, reached = CurveComparison(), None, 0
     state = TrainState.create(config, data, device)
     steps = run.epochs + (run.divergence is not None)
     for event in islice(local.epochs(state, data, run.validated), steps):
@@ -249,16 +250,6 @@ def _with_data_at(config: TrialConfig, path: Path | None) -> TrialConfig:
     if config.data.path is None:
         raise UsageError(f"the run was trained on {config.data.name}, no file; drop --data-path")
     return replace(config, data=replace(config.data, path=str(path.resolve())))
-
-
-def _require_same_data(run: Recorded, data: TrainingData) -> None:
-    then = run.tags.get(DATA)
-    if then is not None and then != data.sha256:
-        raise EnvironmentUnusable(
-            f"the data are not those that {run.name} was trained on: sha256 {data.sha256[:12]}…, "
-            f"then {then[:12]}…; put the old files back, or say where they are "
-            "(AAE_DATA, or --data-path for your own)"
-        )
 
 
 def _other_conditions(run: Recorded, here: Mapping[str, str]) -> list[dict[str, str | None]]:

@@ -4,14 +4,13 @@ Results are cached by the content that they depend on, so scoring twice costs no
 """
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -28,7 +27,9 @@ from aae_core.evaluation.controls import (
 )
 from aae_core.evaluation.parzen import CURVE, PROTOCOL
 from aae_core.evaluation.scores import test_metrics
+from aae_core.files import replacing
 from aae_core.seeding import stream_seed
+from orchestrator.documents import Control, TestScores
 from orchestrator.execution.parzen_pool import (
     CentroidSamples,
     CheckpointSamples,
@@ -57,7 +58,7 @@ Progress = Callable[[str, int, int], None]  # what, done, total
 
 
 @dataclass(frozen=True)
-class Scorer:
+class ModelScorer:
     """Score models on one test set, and cache the results below `folder`."""
 
     data: TrainingData
@@ -66,7 +67,7 @@ class Scorer:
     pool: ParzenPool
     progress: Progress
 
-    def score(self, run: RunRecord, samples: int) -> dict[str, Any]:
+    def score(self, run: RunRecord, samples: int) -> TestScores:
         """Return the test metrics of one confirmed model.
 
         A model judged by Parzen likelihood also has the Parzen document, its curve and controls.
@@ -94,13 +95,13 @@ class Scorer:
             )
             return {**result.to_dict(), "metrics": metrics}
 
-        document = self._kept(drawn.content, compute)
+        document = cast(TestScores, self._kept(drawn.content, compute))
         if "curve" not in document:
             return document
         sizes = [point["n_samples"] for point in document["curve"]]
-        return document | {"controls": self.controls(sizes)}
+        return {**document, "controls": self.controls(sizes)}
 
-    def controls(self, curve: Sequence[int]) -> list[dict[str, Any]]:
+    def controls(self, curve: Sequence[int]) -> list[Control]:
         """Return the control rows for a model scored at the numbers of samples in `curve`.
 
         Models with the same training and test images share one scoring of each row.
@@ -108,7 +109,7 @@ class Scorer:
         sizes = control_sizes(curve, len(self.data.x_train))
         return [self._control(kind, n) for kind, n in sizes]
 
-    def _control(self, kind: ControlKind, n: int) -> dict[str, Any]:
+    def _control(self, kind: ControlKind, n: int) -> Control:
         def compute(unfinished: Path) -> dict[str, Any]:
             result = self.pool.score(
                 self._samples(kind, n),
@@ -120,7 +121,7 @@ class Scorer:
             found = result.to_dict()
             return {"kind": kind, **{name: found[name] for name in _CONTROL_FIELDS}}
 
-        return self._kept({"control": kind, "n_samples": n}, compute)
+        return cast(Control, self._kept({"control": kind, "n_samples": n}, compute))
 
     def _samples(self, kind: ControlKind, n: int) -> SampleFile:
         if kind == "train_images":
@@ -158,9 +159,7 @@ def planned_samples(
             yield run, parzen.samples if full else min(parzen.screen_samples, parzen.samples)
 
 
-def write_json(path: Path, document: dict[str, Any]) -> None:
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_suffix(f".{os.getpid()}.tmp")
-    building.write_text(json.dumps(document, indent=2, allow_nan=False))
-    building.replace(path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(document, indent=2, allow_nan=False))

@@ -14,38 +14,38 @@ from aae_core.training.pack import worthwhile
 from orchestrator.errors import DiskFull, SweepError
 from orchestrator.execution import cluster
 from orchestrator.execution.tune_driver import StageDriver, run_stage
-from orchestrator.pipeline.context import Recorder, Sweep, interrupted
+from orchestrator.pipeline.context import Recorder, SweepContext, interrupted
 from orchestrator.records import RunRecord, Stage
 from orchestrator.results import ranking
 from orchestrator.study.repeats import MAX_IN_A_ROW
-from orchestrator.study.study import Assignment, confirm_seed
+from orchestrator.study.study import TrialAttempt, confirm_seed
 from orchestrator.sweepfile.spec import SweepSpec
 
 _GENERATIONS = 4  # of packs, at least: a sampler learns from one generation to the next
 
 
-def search(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
+def search(sweep: SweepContext, data: TrainingData, resources: cluster.TrialResources) -> None:
     if sweep.spec.search is None:
         return
 
-    def next_trial() -> Assignment | None:
-        assignment = None
-        while assignment is None:
+    def next_trial() -> TrialAttempt | None:
+        attempt = None
+        while attempt is None:
             if _enough(sweep):
                 _extend(sweep)
                 if _enough(sweep):
                     return None
-            assignment = sweep.search.ask(sweep.spec)
-        return assignment
+            attempt = sweep.search.ask(sweep.spec)
+        return attempt
 
-    _train(sweep, "search", sweep.spec.search.planned, data, share, next_trial)
+    _train(sweep, "search", sweep.spec.search.planned, data, resources, next_trial)
     asked = sweep.search.asked()
     if asked < sweep.spec.search.planned:
         _plan(sweep, asked)
         sweep.observer.note(f"search: ended after {asked} trials: {_enough(sweep)}")
 
 
-def _enough(sweep: Sweep) -> str | None:
+def _enough(sweep: SweepContext) -> str | None:
     """Return why the search starts no further trial; None if the search continues."""
     search = sweep.spec.search
     assert search is not None
@@ -63,9 +63,9 @@ def _enough(sweep: Sweep) -> str | None:
     return None
 
 
-def _extend(sweep: Sweep) -> None:
+def _extend(sweep: SweepContext) -> None:
     """Apply an extension that `aae-sweep extend` has requested meanwhile."""
-    spec = sweep.spec.extended(**sweep.search.attribute("extended", {}))
+    spec = sweep.spec.extended(**sweep.search.state.extended)
     if spec != sweep.spec and spec.search is not None:
         sweep.request = replace(sweep.request, spec=spec)
         sweep.note(spec=spec.resolved())
@@ -73,11 +73,11 @@ def _extend(sweep: Sweep) -> None:
         sweep.observer.note(f"search: extended, now {spec.search.span}")
 
 
-def _plan(sweep: Sweep, trials: int) -> None:
-    sweep.note(planned=sweep.search.attribute("planned") | {"search": trials})
+def _plan(sweep: SweepContext, trials: int) -> None:
+    sweep.note(planned=sweep.search.state.planned | {"search": trials})
 
 
-def confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
+def confirm(sweep: SweepContext, data: TrainingData, resources: cluster.TrialResources) -> None:
     """Train the search's candidates again, with seeds that the search has never used.
 
     The file's own configuration is the control.  The control gets every seed that any candidate
@@ -91,7 +91,7 @@ def confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
             "no trial of the search has a result to confirm; the reasons: "
             f"aae-sweep show {sweep.id}"
         )
-    sweep.confirm.set_attribute("baseline", spec.baseline_hash)
+    sweep.confirm.note(baseline=spec.baseline_hash)
     control = _control(spec, chosen)
     for before, now in pairwise([0, *spec.confirm.heats]):
         if before:
@@ -99,8 +99,8 @@ def confirm(sweep: Sweep, data: TrainingData, share: cluster.Share) -> None:
         for trained in (chosen, control):
             sweep.confirm.enqueue({"params": p, "seed": s} for s in seeds[:now] for p in trained)
         planned = len(sweep.confirm.records())
-        sweep.note(planned=sweep.search.attribute("planned") | {"confirm": planned})
-        _train(sweep, "confirm", planned, data, share, lambda: sweep.confirm.pop(spec))
+        sweep.note(planned=sweep.search.state.planned | {"confirm": planned})
+        _train(sweep, "confirm", planned, data, resources, lambda: sweep.confirm.pop(spec))
 
 
 def _control(spec: SweepSpec, chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -118,7 +118,9 @@ def _control(spec: SweepSpec, chosen: list[dict[str, Any]]) -> list[dict[str, An
     return [next(own, {})]
 
 
-def _unbeaten(sweep: Sweep, racing: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any]]:
+def _unbeaten(
+    sweep: SweepContext, racing: list[dict[str, Any]], seeds: list[int]
+) -> list[dict[str, Any]]:
     """Return the parameters of the candidates that enter the next heat.
 
     Only the seeds of the heats so far count, so a restart makes the same choice.
@@ -136,42 +138,42 @@ def _unbeaten(sweep: Sweep, racing: list[dict[str, Any]], seeds: list[int]) -> l
     return [candidate.params for candidate in left]
 
 
-def _contenders(sweep: Sweep) -> list[RunRecord]:
+def _contenders(sweep: SweepContext) -> list[RunRecord]:
     return ranking.contenders(
         sweep.search.records(),
-        sweep.spec.goals,
+        sweep.spec.objectives,
         top=sweep.spec.confirm.top,
         per=sweep.spec.confirm.per,
     )
 
 
 def _train(
-    sweep: Sweep,
+    sweep: SweepContext,
     stage: Stage,
     planned: int,
     data: TrainingData,
-    share: cluster.Share,
-    next_assignment: Callable[[], Assignment | None],
+    resources: cluster.TrialResources,
+    next_attempt: Callable[[], TrialAttempt | None],
 ) -> None:
-    ledger = sweep.ledger(stage)
+    study = sweep.study(stage)
     sweep.note(stage=stage)
-    ledger.settle(sweep.spec)
-    sweep.observer.stage_began(stage, planned, ledger.records())
-    if ledger.count_ended() >= planned and not ledger.unfinished():
+    study.reconcile(sweep.spec)
+    sweep.observer.stage_began(stage, planned, study.records())
+    if study.count_ended() >= planned and not study.unfinished():
         return
     driver = StageDriver(
         sweep.spec,
-        ledger,
+        study,
         sweep.folder_of,
-        share,
+        resources,
         Recorder(sweep),
-        next_assignment,
-        pack_size(sweep.spec, planned, data, share),
+        next_attempt,
+        pack_size(sweep.spec, planned, data, resources),
         sweep.draining,
         sweep.paused,
     )
     scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
-    run_stage(driver, data, share, scratch)
+    run_stage(driver, data, resources, scratch)
     if driver.full is not None:
         raise DiskFull(driver.full)
     if sweep.draining.is_set():
@@ -179,12 +181,12 @@ def _train(
 
 
 def pack_size(
-    spec: SweepSpec, planned: int, data: TrainingData, share: cluster.Share
+    spec: SweepSpec, planned: int, data: TrainingData, resources: cluster.TrialResources
 ) -> Callable[[TrialConfig], int]:
     """Return a function that gives the largest number of trials of a form per pack."""
     pack = spec.resources.pack
     if pack != "auto":
         return lambda _: pack
-    most = max(1, planned // (_GENERATIONS * cluster.slots(share)))
-    dim, on_gpu = data.x_train.shape[1], share.gpu > 0
+    most = max(1, planned // (_GENERATIONS * cluster.slots(resources)))
+    dim, on_gpu = data.x_train.shape[1], resources.gpu > 0
     return lambda form: min(most, worthwhile(form, dim, on_gpu=on_gpu))

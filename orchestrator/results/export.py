@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.records import RunRecord, Stage
-from orchestrator.results.reader import History, as_document
+from orchestrator.results.reader import SweepReader, as_document
 
 _PLACES = ("checkpoint", "checkpoints", "node", "run_id", "run_ids")  # meaningless elsewhere
 _PACKAGE = "aae.version."  # prefix of the tags that name versions
 
 
-def export(reader: History, sweep: str, folder: Path, *, figures_only: bool = False) -> list[str]:
+def export(
+    reader: SweepReader, sweep: str, folder: Path, *, figures_only: bool = False
+) -> list[str]:
     """Write the new folder `folder`, and return the names of its files.
 
     `figures_only` leaves out the winner's checkpoint and every path, host and run id.  The export
@@ -51,7 +53,7 @@ def export(reader: History, sweep: str, folder: Path, *, figures_only: bool = Fa
     return sorted(path.name for path in folder.iterdir())
 
 
-def _record(reader: History, sweep: str, records: list[RunRecord]) -> dict[str, Any]:
+def _record(reader: SweepReader, sweep: str, records: list[RunRecord]) -> dict[str, Any]:
     """Describe how the sweep was run: command, machine, duration and number of resumptions."""
     status = reader.status(sweep)
     tags = [reader.tags(sweep, record) for record in records]
@@ -70,7 +72,7 @@ def _record(reader: History, sweep: str, records: list[RunRecord]) -> dict[str, 
         "versions": {name.removeprefix(_PACKAGE): _values(tags, name) for name in sorted(packages)},
         "elapsed_hours": status["elapsed_seconds"] / 3600,  # over all drivers
         "stages": {stage: _stage([r for r in records if r.stage == stage]) for stage in stages},
-        "drivers": reader.attribute(sweep, "drivers"),  # 1 if nothing interrupted the sweep
+        "drivers": reader.state(sweep).drivers,  # 1 if nothing interrupted the sweep
     }
 
 

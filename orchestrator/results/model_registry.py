@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import aae_core
 from aae_core.models import Model
+from orchestrator.documents import Best
 from orchestrator.errors import EnvironmentUnusable, UsageError
-from orchestrator.results.reader import History, summary
+from orchestrator.results.reader import SweepReader, summary
 from orchestrator.settings import Settings
 from orchestrator.tracking.mlflow_writer import MlflowWriter, described
-from orchestrator.tracking.outbox import Spool
+from orchestrator.tracking.outbox import Outbox
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
     from mlflow.entities import LoggedModel
@@ -46,7 +47,7 @@ class Registered:
     run_id: str
 
 
-def register(reader: History, sweep: str, name: str | None = None) -> Registered:
+def register(reader: SweepReader, sweep: str, name: str | None = None) -> Registered:
     """Register the winner's first model, under the sweep's name if no other is given.
 
     A checkpoint is registered only once; its version gets the alias CHAMPION in any case.
@@ -65,7 +66,7 @@ def register(reader: History, sweep: str, name: str | None = None) -> Registered
     _send_what_waits(reader.settings, sweep)
     best = reader.best(sweep)
     assert best is not None
-    model = aae_core.load(best["checkpoints"][0])
+    model = aae_core.load(_first(best["checkpoints"]))
     try:
         return _register(reader.settings.tracking_uri, name, status["sweep"], best, model)
     except Exception as error:
@@ -74,20 +75,26 @@ def register(reader: History, sweep: str, name: str | None = None) -> Registered
         ) from error
 
 
+def _first(values: list[str | None]) -> str:
+    """Return the entry of the winner's first seed; confirmed models have all entries."""
+    assert values[0] is not None
+    return values[0]
+
+
 def _send_what_waits(settings: Settings, sweep: str) -> None:
     """Send the outbox to MLflow, which needs the winner's run before the model."""
-    with Spool(settings.spool) as spool:
-        writer = MlflowWriter(spool, settings.tracking_uri, settings.mlflow_artifacts, sweep)
+    with Outbox(settings.outbox) as outbox:
+        writer = MlflowWriter(outbox, settings.tracking_uri, settings.mlflow_artifacts, sweep)
         writer.sync_once()
 
 
 def _register(
-    tracking_uri: str, name: str, sweep_name: str, best: dict[str, Any], model: Model
+    tracking_uri: str, name: str, sweep_name: str, best: Best, model: Model
 ) -> Registered:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri)
-    checkpoint = Path(best["checkpoints"][0])
+    checkpoint = Path(_first(best["checkpoints"]))
     checksum = hashlib.sha256((checkpoint / "manifest.json").read_bytes()).hexdigest()
     known = client.search_model_versions(
         f"name = '{name}' AND tags.`{CHECKPOINT_TAG}` = '{checksum}'"
@@ -104,27 +111,27 @@ def _register(
         found = _new_version(client, name, sweep_name, best, model, tags)
     client.set_registered_model_alias(name, CHAMPION, str(found.version))
     uri = f"models:/{name}/{found.version}"
-    return Registered(name, int(found.version), not known, uri, best["run_ids"][0])
+    return Registered(name, int(found.version), not known, uri, _first(best["run_ids"]))
 
 
 def _new_version(
     client: "MlflowClient",
     name: str,
     sweep_name: str,
-    best: dict[str, Any],
+    best: Best,
     model: Model,
     tags: dict[str, str],
 ) -> "ModelVersion":
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
-    run = client.get_run(best["run_ids"][0])
+    run = client.get_run(_first(best["run_ids"]))
     logged = client.create_logged_model(
         run.info.experiment_id, sweep_name, run.info.run_id, tags, run.data.params, model.kind
     )
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # MLflow warns about its own type hints
-        _save(Path(folder), Path(best["checkpoints"][0]), model, logged)
+        _save(Path(folder), Path(_first(best["checkpoints"])), model, logged)
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])

@@ -2,9 +2,7 @@
 
 import html
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from aae_core.evaluation.figures import Codes
+from aae_core.files import replacing
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -46,14 +45,14 @@ def save_thumbnail(picture: Path, path: Path) -> None:
     """Save a WebP thumbnail of a picture, which MLflow's pages show first."""
     with Image.open(picture) as image:
         image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        with _whole(path) as part:
+        with replacing(path) as part:
             image.save(part, format="WEBP")
 
 
 def save_animation(canvases: Sequence[np.ndarray], path: Path) -> None:
     """Save canvases of one size as a GIF that loops."""
     first, *rest = [_enlarged(canvas) for canvas in canvases]
-    with _whole(path) as part:
+    with replacing(path) as part:
         first.save(
             part, format="GIF", save_all=True, append_images=rest, duration=_FRAME_MS, loop=0
         )
@@ -88,7 +87,7 @@ def save_page(codes: Codes, path: Path, title: str) -> None:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f"<title>{html.escape(title)}</title>\n</head>\n<body>\n{plot}\n</body>\n</html>\n"
     )
-    with _whole(path) as part:
+    with replacing(path) as part:
         part.write_text(page, encoding="utf-8")
 
 
@@ -267,21 +266,5 @@ def _enlarged(canvas: np.ndarray) -> Image.Image:
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    with _whole(path) as part:
+    with replacing(path) as part:
         image.save(part, format="PNG", optimize=True)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, then move the file to `path`.
-
-    Concurrent writers and power cuts leave no partial file.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ DRAWN = 16  # images, if no number is given
 Method = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
 
-class Served(PythonModel):
+class PyfuncModel(PythonModel):
     """Model for `predict(rows, params={"method": …})`; the default is the model's first method."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -91,4 +91,4 @@ def _sample(model: Samples, params: Mapping[str, Any]) -> Tensor:
     return model.sample(int(params.get("n", DRAWN)), generator=stream)
 
 
-mlflow.models.set_model(Served())
+mlflow.models.set_model(PyfuncModel())

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from orchestrator.documents import Summary
 from orchestrator.records import Direction, RunRecord
 
 METHODS = {  # Comparison.method -> its description
@@ -48,7 +49,7 @@ class Candidate:
 
 
 def contenders(
-    records: Iterable[RunRecord], goals: Mapping[str, Direction], *, top: int, per: str | None
+    records: Iterable[RunRecord], objectives: Mapping[str, Direction], *, top: int, per: str | None
 ) -> list[RunRecord]:
     """Return the search's best `top` trials, for each value of `per` if given.
 
@@ -61,9 +62,9 @@ def contenders(
         return bool(record.violated), -record.epochs if record.state == "pruned" else -sys.maxsize
 
     known = (r for r in records if r.state in ("complete", "pruned"))
-    scored = sorted((r for r in known if goals.keys() <= r.metrics.keys()), key=soundness)
+    scored = sorted((r for r in known if objectives.keys() <= r.metrics.keys()), key=soundness)
     alike = (list(group) for _, group in groupby(scored, soundness))
-    ordered = [record for group in alike for record in _by_front(group, goals)]
+    ordered = [record for group in alike for record in _by_front(group, objectives)]
     groups: dict[Any, list[RunRecord]] = {}
     for record in ordered:
         group = groups.setdefault(record.params.get(per) if per else None, [])
@@ -72,10 +73,10 @@ def contenders(
     return [record for group in groups.values() for record in group[:top]]
 
 
-def _by_front(records: Sequence[RunRecord], goals: Mapping[str, Direction]) -> list[RunRecord]:
-    signs = [-1 if direction == "maximize" else 1 for direction in goals.values()]
-    costs = np.array([[r.metrics[name] for name in goals] for r in records]) * signs
-    front = fronts(costs) if len(goals) > 1 else np.zeros(len(costs), int)  # one: no fronts
+def _by_front(records: Sequence[RunRecord], objectives: Mapping[str, Direction]) -> list[RunRecord]:
+    signs = [-1 if direction == "maximize" else 1 for direction in objectives.values()]
+    costs = np.array([[r.metrics[name] for name in objectives] for r in records]) * signs
+    front = fronts(costs) if len(objectives) > 1 else np.zeros(len(costs), int)  # one: no fronts
     return [records[i] for i in np.lexsort((costs[:, 0], front))]
 
 
@@ -165,9 +166,9 @@ class Comparison:
 
     @property
     def tied(self) -> bool:
-        return not self.told_apart(LEVEL)
+        return not self.is_distinguishable(LEVEL)
 
-    def told_apart(self, level: float) -> bool:
+    def is_distinguishable(self, level: float) -> bool:
         return self.p_holm is not None and self.p_holm < level
 
 
@@ -228,7 +229,7 @@ def unbeaten(
         ranked = rank(group, metric, direction)
         compared = zip(ranked[1:], versus_best(ranked, metric), strict=True)
         left += ranked[:1]
-        left += [c for c, against in compared if not against.told_apart(LEVEL / looks)]
+        left += [c for c, against in compared if not against.is_distinguishable(LEVEL / looks)]
     return left
 
 
@@ -241,7 +242,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def summarise(values: Sequence[float]) -> dict[str, Any]:
+def summarise(values: Sequence[float]) -> Summary:
     """Return the mean over seeds with its errors; unknown figures are None.
 
     One value gives no errors, two values no bootstrap interval.  Without values, or with a
@@ -250,8 +251,14 @@ def summarise(values: Sequence[float]) -> dict[str, Any]:
     known = [value if math.isfinite(value) else None for value in values]
     mean = fmean(values) if known and None not in known else None
     if mean is None or len(values) < 2:
-        errors = dict.fromkeys(("std", "se", "ci95", "bootstrap95"))
-        return {"mean": mean, **errors, "values": known}
+        return {
+            "mean": mean,
+            "std": None,
+            "se": None,
+            "ci95": None,
+            "bootstrap95": None,
+            "values": known,
+        }
     std = stdev(values)
     se = std / math.sqrt(len(values))
     return {

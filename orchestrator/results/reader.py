@@ -7,20 +7,30 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from optuna import Study
 
 from aae_core.config import digest
+from orchestrator import documents
 from orchestrator.errors import UsageError
-from orchestrator.records import TRIAL_STATES, Direction, RunRecord, Stage, conditions
+from orchestrator.records import (
+    TRIAL_STATES,
+    Direction,
+    RunRecord,
+    Stage,
+    SweepRunState,
+    conditions,
+)
 from orchestrator.results import ranking, verdicts
 from orchestrator.results.ranking import Candidate, Comparison
 from orchestrator.settings import Settings
 from orchestrator.study.lock import is_held
-from orchestrator.study.study import Ledger, open_storage, sweep_ids
+from orchestrator.study.state import SweepState
+from orchestrator.study.study import StageStudy, open_storage, sweep_ids
 from orchestrator.sweepfile.spec import SweepSpec
-from orchestrator.tracking.outbox import Spool
+from orchestrator.text import count, number
+from orchestrator.tracking.outbox import Outbox
 
 DEPARTURES = "aae.departures"  # tag of a trial's run: how its training departs from the paper's
 
@@ -36,11 +46,11 @@ class Picture:
 class SweepView:
     """Everything that a report shows of one sweep."""
 
-    status: dict[str, Any]
+    status: documents.Status
     trials: list[RunRecord]
     curves: dict[tuple[str, int], list[dict[str, float]]]  # (stage, number) -> a row per epoch
-    best: dict[str, Any] | None
-    evaluation: dict[str, Any] | None
+    best: documents.Best | None
+    evaluation: documents.Evaluation | None
     study: Study | None  # of the search; read only
     pictures: list[Picture]
     spec: dict[str, Any]  # resolved
@@ -48,13 +58,13 @@ class SweepView:
     space: dict[str, Any]
 
 
-class History:
+class SweepReader:
     """Reader of the studies and the outbox of `settings`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._storage = open_storage(settings, read_only=True)
-        self._spool = Spool(settings.spool, read_only=True)
+        self._outbox = Outbox(settings.outbox, read_only=True)
 
     def sweeps(self) -> list[str]:
         """Return the sweep ids, oldest first."""
@@ -66,70 +76,73 @@ class History:
         if not known:
             raise UsageError(nothing_yet(self.settings))
         if name == "latest":
-            return max(known, key=lambda sweep: self._search(sweep).attribute("touched", ""))
+            return max(known, key=lambda sweep: self.state(sweep).touched)
         if name in known:
             return name
-        named = [sweep for sweep in known if self._search(sweep).attribute("name") == name]
+        named = [sweep for sweep in known if self.state(sweep).name == name]
         if named:
-            return max(named, key=lambda sweep: self._search(sweep).attribute("touched", ""))
+            return max(named, key=lambda sweep: self.state(sweep).touched)
         begun = [sweep for sweep in known if sweep.startswith(name)]
         if len(begun) == 1:
             return begun[0]
-        told = ", ".join(begun or known)
-        raise UsageError(f"`{name}` names {'several sweeps' if begun else 'no sweep'}: {told}")
+        listed = ", ".join(begun or known)
+        raise UsageError(f"`{name}` names {'several sweeps' if begun else 'no sweep'}: {listed}")
 
     def is_done(self, spec: SweepSpec) -> bool:
         """Return True if the same sweep file has been run to its end."""
-        ledger = Ledger.read(self._storage, spec.sweep_id, "search")
-        return ledger is not None and ledger.attribute("done") == digest(spec.resolved())
+        study = StageStudy.read(self._storage, spec.sweep_id, "search")
+        return study is not None and study.state.done == digest(spec.resolved())
 
-    def status(self, sweep: str) -> dict[str, Any]:
+    def status(self, sweep: str) -> documents.Status:
         search = self._search(sweep)
         records = [*self.trials(sweep, "search"), *self.trials(sweep, "confirm")]
         counts = {state: sum(r.state == state for r in records) for state in TRIAL_STATES}
-        parent = self._spool.run(sweep)
-        done = search.attribute("done") is not None
+        parent = self._outbox.run(sweep)
+        state = search.state
+        done = state.done is not None
         running = is_held(self.settings, sweep)
         return {
-            "sweep": search.attribute("name"),
+            "sweep": state.name,
             "id": sweep,
             "config_hash": sweep.rsplit("-", 1)[-1],
-            "stage": "done" if done else search.attribute("stage", "search"),
-            "state": _state(search, done, running),
+            "stage": "done" if done else state.stage,
+            "state": _state(state, running),
             "trials": counts,
-            "planned": search.attribute("planned", {}),
+            "planned": state.planned,
             "objective": self.objective(sweep),
-            "also": [{"metric": m, "direction": d} for m, d in [*self.goals(sweep).items()][1:]],
+            "secondary_objectives": [
+                {"metric": m, "direction": d} for m, d in [*self.objectives(sweep).items()][1:]
+            ],
             "best": self._best_trial(sweep),
-            "elapsed_seconds": search.attribute("elapsed", 0.0),
-            "paused": running and search.attribute("wish") == "pause",
+            "elapsed_seconds": state.elapsed,
+            "paused": running and state.request == "pause",
             "eta_seconds": self._eta(sweep, records) if running else (0.0 if done else None),
-            "unsynced": self._spool.unsynced(sweep),
+            "unsynced": self._outbox.unsynced(sweep),
             "mlflow": {
                 "experiment_id": parent.experiment_id if parent else None,
                 "run_id": parent.run_id if parent else None,
             },
-            "report": search.attribute("report"),
-            "resume": search.attribute("resume"),
+            "report": state.report,
+            "resume": state.resume,
         }
 
-    def objective(self, sweep: str) -> dict[str, str]:
-        metric, direction = next(iter(self.goals(sweep).items()))
+    def objective(self, sweep: str) -> documents.DirectedMetric:
+        metric, direction = next(iter(self.objectives(sweep).items()))
         return {"metric": metric, "direction": direction}
 
-    def goals(self, sweep: str) -> dict[str, Direction]:
+    def objectives(self, sweep: str) -> dict[str, Direction]:
         """Return the objectives with their directions, the main objective first."""
-        return self._search(sweep).goals
+        return self._search(sweep).objectives
 
     def trials(self, sweep: str, stage: Stage | None = None) -> list[RunRecord]:
         """Return the trials with their last metrics, search before confirm."""
-        run_ids = self._spool.run_ids(sweep)
+        run_ids = self._outbox.run_ids(sweep)
         found = []
         for each in ("search", "confirm") if stage is None else (stage,):
-            ledger = Ledger.read(self._storage, sweep, each)
-            for record in ledger.records() if ledger else []:
+            study = StageStudy.read(self._storage, sweep, each)
+            for record in study.records() if study else []:
                 key = run_key(sweep, record.stage, record.number)
-                metrics = self._spool.last(key)
+                metrics = self._outbox.last(key)
                 metrics.pop("epoch", None)
                 found.append(
                     replace(record, metrics=record.metrics | metrics, run_id=run_ids.get(key))
@@ -138,45 +151,44 @@ class History:
 
     def curve(self, sweep: str, record: RunRecord) -> list[dict[str, float]]:
         """Return one row per epoch: {"epoch": 1, "train/recon": …}."""
-        return self._spool.history(run_key(sweep, record.stage, record.number))
+        return self._outbox.history(run_key(sweep, record.stage, record.number))
 
     def candidates(self, sweep: str) -> tuple[list[Candidate], Candidate | None]:
         """Return the confirmed candidates, and the control: the file's own configuration."""
-        ledger = Ledger.read(self._storage, sweep, "confirm")
-        baseline = ledger.attribute("baseline") if ledger else None
+        study = StageStudy.read(self._storage, sweep, "confirm")
+        baseline = study.state.baseline if study else None
         return ranking.apart(ranking.candidates(self.trials(sweep, "confirm")), baseline)
 
-    def best(self, sweep: str) -> dict[str, Any] | None:
+    def best(self, sweep: str) -> documents.Best | None:
         """Describe the confirmed winner, or else the search's best with `confirmed` false."""
-        goals = self.goals(sweep)
-        metric, direction = next(iter(goals.items()))
+        objectives = self.objectives(sweep)
+        metric, direction = next(iter(objectives.items()))
         confirm = self.spec(sweep)["confirm"]
         found, control = self.candidates(sweep)
         ranked = ranking.rank(found, metric, direction, seeds=confirm["seeds"])
         confirmed = bool(ranked)
         if not ranked:
-            leader = ranking.contenders(self.trials(sweep, "search"), goals, top=1, per=None)
+            leader = ranking.contenders(self.trials(sweep, "search"), objectives, top=1, per=None)
             ranked = [Candidate(r.config_hash, r.params, (r,)) for r in leader]
         if not ranked:
             return None
-        winner, search = ranked[0], self._search(sweep)
+        winner = ranked[0]
         per, margin = confirm["per"], confirm.get("margin")
         promised = self._promised(sweep, ranked) if confirmed else {}
         compared = [None, *ranking.versus_best(ranked, metric)]
         tied = [c.config_hash for c, v in zip(ranked, compared, strict=True) if v and v.tied]
-        return {
+        document: documents.Best = {
             "sweep": sweep,
             **_describe(winner),
             "confirmed": confirmed,
             "departures": self._departures(sweep, winner.runs[0]),
             "groups": [
                 {
+                    **_compared(c, versus),
                     "by": per,
                     "value": c.params.get(per) if per else None,
                     "tied_with_best": versus is None or versus.tied,
-                    "versus_best": asdict(versus) if versus else None,
-                    **_describe(c),
-                    **_judged(c, versus, metric, promised.get(c.config_hash)),
+                    "optimism": _optimism(c, metric, promised.get(c.config_hash)),
                     "verdict": (
                         verdicts.verdict(versus, direction, margin) if confirmed else "undecided"
                     ),
@@ -189,50 +201,49 @@ class History:
             "baseline": _control(control, winner, metric),
             "gain": verdicts.gain(winner, control, metric, direction) if confirmed else None,
             "data_sha256": self.data_sha256(sweep),
-            "code_version": search.attribute("code_version"),
+            "code_version": self.state(sweep).code_version,
         }
+        return document
 
     def tags(self, sweep: str, record: RunRecord) -> dict[str, str]:
         """Return the tags of a trial's run: versions, processor and threads of its training."""
-        run = self._spool.run(run_key(sweep, record.stage, record.number))
+        run = self._outbox.run(run_key(sweep, record.stage, record.number))
         return dict(run.tags) if run else {}
 
-    def attribute(self, sweep: str, name: str, default: Any = None) -> Any:
-        """Return an attribute that the driver recorded for a sweep."""
-        return self._search(sweep).attribute(name, default)
+    def state(self, sweep: str) -> SweepState:
+        """Return what the driver recorded of the sweep as a whole."""
+        return self._search(sweep).state
 
-    def evaluation(self, sweep: str) -> dict[str, Any] | None:
+    def evaluation(self, sweep: str) -> documents.Evaluation | None:
         """Return the last evaluation on the test set, or None."""
-        path = evaluation_path(self.settings, sweep)
+        path = self.settings.evaluation(sweep)
         if not path.exists():
             return None
-        document: dict[str, Any] = json.loads(path.read_text())
+        document: documents.Evaluation = json.loads(path.read_text())
         return document
 
     def spec(self, sweep: str) -> dict[str, Any]:
         """Return the resolved sweep file."""
-        spec: dict[str, Any] = self._search(sweep).attribute("spec")
-        return spec
+        return self.state(sweep).spec
 
     def data_sha256(self, sweep: str) -> str | None:
         """Return the checksum of the training and validation images; None before they are read."""
-        checksum: str | None = self._search(sweep).attribute("data_sha256")
-        return checksum
+        return self.state(sweep).data_sha256
 
     def spec_text(self, sweep: str) -> str:
-        return str(self._search(sweep).attribute("spec_text", ""))
+        return self.state(sweep).spec_text
 
     def view(self, sweep: str) -> SweepView:
         trials = self.trials(sweep)
         search, spec = self._search(sweep), self.spec(sweep)
-        folder = self.settings.sweep_folder(sweep) / "pictures"
+        folder = self.settings.pictures_folder(sweep)
         return SweepView(
             status=self.status(sweep),
             trials=trials,
             curves={(r.stage, r.number): self.curve(sweep, r) for r in trials},
             best=self.best(sweep),
             evaluation=self.evaluation(sweep),
-            study=search.study if trials else None,
+            study=search.optuna_study if trials else None,
             pictures=[
                 Picture(folder / name, title, alt)
                 for name, title, alt in PICTURES
@@ -243,11 +254,11 @@ class History:
             space=(spec.get("search") or {}).get("space", {}),
         )
 
-    def _search(self, sweep: str) -> Ledger:
-        ledger = Ledger.read(self._storage, sweep, "search")
-        if ledger is None:
+    def _search(self, sweep: str) -> StageStudy:
+        study = StageStudy.read(self._storage, sweep, "search")
+        if study is None:
             raise UsageError(f"`{sweep}` names no sweep")
-        return ledger
+        return study
 
     def _departures(self, sweep: str, record: RunRecord) -> list[str]:
         """Return how a trial departs from the paper; empty if no departures are recorded."""
@@ -258,11 +269,11 @@ class History:
         """Return the value by which the search ranked each of these configurations, by hash."""
         search, hashes = self._search(sweep), {c.config_hash for c in confirmed}
         known = [record for record in search.records() if record.config_hash in hashes]
-        metric = next(iter(search.goals))
-        ranked = ranking.contenders(known, search.goals, top=len(known), per=None)
+        metric = next(iter(search.objectives))
+        ranked = ranking.contenders(known, search.objectives, top=len(known), per=None)
         return {record.config_hash: record.metrics[metric] for record in ranked}
 
-    def _best_trial(self, sweep: str) -> dict[str, Any] | None:
+    def _best_trial(self, sweep: str) -> documents.BestTrial | None:
         best = self.best(sweep)
         if best is None:
             return None
@@ -278,22 +289,19 @@ class History:
 
     def _eta(self, sweep: str, records: list[RunRecord]) -> float | None:
         """Estimate the seconds left, with the planned trials at the pace of the ended trials."""
-        search = self._search(sweep)
+        state = self.state(sweep)
         ended = sum(r.state not in ("running", "waiting") for r in records)
-        planned = sum(search.attribute("planned", {}).values())
+        planned = sum(state.planned.values())
         if not ended:
             return None
-        elapsed: float = search.attribute("elapsed", 0.0)
-        left: int = max(planned - ended, 0)
-        return elapsed / ended * left
+        return state.elapsed / ended * max(planned - ended, 0)
 
 
-def _state(search: Ledger, done: bool, running: bool) -> str:
+def _state(state: SweepState, running: bool) -> SweepRunState:
     """Return the sweep's state; `running`, left by a killed driver, becomes `interrupted`."""
-    if done or running:
-        return "done" if done else "running"
-    noted: str = search.attribute("state", "interrupted")
-    return "interrupted" if noted == "running" else noted
+    if state.done is not None or running:
+        return "running" if state.done is None else "done"
+    return "interrupted" if state.state == "running" else state.state
 
 
 PICTURES = (
@@ -324,16 +332,15 @@ PICTURES = (
 )
 
 
-def summary(best: dict[str, Any]) -> str:
+def summary(best: documents.Best) -> str:
     """Summarise the document of `best`: metrics over all seeds, the search's gain, parameters."""
-    n = len(best["seeds"])
     figures = (
-        f"{name} {found['mean']:.5g}" + (f" ± {found['se']:.2g}" if found["se"] else "")
+        f"{name} {number(found['mean'], found['se'])}"
         for name, found in best["metrics"].items()
         if name.startswith(("val/", "test/")) and found["mean"] is not None
     )
     params = (f"{path} = {value}" for path, value in best["params"].items())
-    seeds = f"{best['sweep']}, {n} seed{'s' if n > 1 else ''}"
+    seeds = f"{best['sweep']}, {count(len(best['seeds']), 'seed')}"
     gained = verdicts.gain_in_words(best)
     paragraphs = (f"{seeds}: {', '.join(figures)}", gained, ", ".join(params))
     return "\n\n".join(filter(None, paragraphs))
@@ -351,10 +358,6 @@ def run_key(sweep: str, stage: str, number: int) -> str:
     return f"{sweep}/{stage}/{number}"
 
 
-def evaluation_path(settings: Settings, sweep: str) -> Path:
-    return settings.sweep_folder(sweep) / "evaluation.json"
-
-
 def as_document(record: RunRecord) -> dict[str, Any]:
     """Return a trial for `--json`; non-finite numbers become null."""
     document = asdict(record)
@@ -367,35 +370,38 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _judged(
-    candidate: Candidate, versus: Comparison | None, metric: str, promised: float | None
-) -> dict[str, Any]:
-    """Return a candidate's optimism, and its difference from the winner.
-
-    optimism: the search's value, `promised`, minus the confirmed mean.
-    """
+def _optimism(candidate: Candidate, metric: str, promised: float | None) -> float | None:
+    """Return the search's value, `promised`, minus the confirmed mean."""
     mean = ranking.summarise(list(candidate.values(metric).values()))["mean"]
-    known = promised is not None and math.isfinite(promised) and mean is not None
-    return {
-        "optimism": promised - mean if known else None,
-        "difference": verdicts.difference(versus),
-    }
+    if promised is None or mean is None or not math.isfinite(promised):
+        return None
+    return promised - mean
 
 
-def _control(control: Candidate | None, winner: Candidate, metric: str) -> dict[str, Any] | None:
+def _control(
+    control: Candidate | None, winner: Candidate, metric: str
+) -> documents.Compared | None:
     """Describe the control like a candidate, beside the winner; its parameters are the file's."""
     if control is None:
         return None
     versus = ranking.compare(control, winner, metric)
-    return {
-        **_describe(control),
-        "params": {},
-        "versus_best": asdict(versus),
+    return {**_compared(control, versus), "params": {}}
+
+
+def _compared(candidate: Candidate, versus: Comparison | None) -> documents.Compared:
+    document = {
+        **_describe(candidate),
+        "versus_best": versus_document(versus),
         "difference": verdicts.difference(versus),
     }
+    return cast(documents.Compared, document)
 
 
-def _describe(candidate: Candidate) -> dict[str, Any]:
+def versus_document(comparison: Comparison | None) -> documents.Versus | None:
+    return cast(documents.Versus, asdict(comparison)) if comparison else None
+
+
+def _describe(candidate: Candidate) -> documents.CandidateFigures:
     names = sorted({name for run in candidate.runs for name in run.metrics})
     return {
         "params": candidate.params,

@@ -11,15 +11,14 @@ difference is below the margin (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15)
 `benchmarks/verdicts.py` counts both errors on simulated seeds.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
-from typing import Any, Literal
 
+from orchestrator.documents import Best, Compared, Gain, Verdict, WinnerDifference
 from orchestrator.records import METRICS, Direction
 from orchestrator.results.ranking import LEVEL, Candidate, Comparison, compare
+from orchestrator.text import number
 
-Verdict = Literal["winner", "worse", "equivalent", "undecided"]
 _POWER = 0.8
 
 
@@ -87,7 +86,7 @@ def _detectable_errors(degrees: float) -> float:
     return high
 
 
-def difference(versus: Comparison | None) -> dict[str, Any] | None:
+def difference(versus: Comparison | None) -> WinnerDifference | None:
     """Describe candidate minus winner for `--json`, in the metric's unit; None without a t-test."""
     if versus is None or versus.ci95 is None:
         return None
@@ -96,7 +95,7 @@ def difference(versus: Comparison | None) -> dict[str, Any] | None:
 
 def gain(
     winner: Candidate, control: Candidate | None, metric: str, direction: Direction
-) -> dict[str, Any] | None:
+) -> Gain | None:
     """Describe winner minus control for `--json`; positive is better for either direction.
 
     The result is None without a control, or if the seeds allow no t-test.
@@ -108,12 +107,12 @@ def gain(
     return {"mean": _better(versus.difference, direction), "ci95": ends}
 
 
-def gain_in_words(best: Mapping[str, Any]) -> str | None:
+def gain_in_words(best: Best) -> str | None:
     """Describe the search's gain over its control in words, from the document of `best`.
 
     The result is None if the gain is unknown.
     """
-    found, baseline = best.get("gain"), best.get("baseline")
+    found, baseline = best["gain"], best["baseline"]
     if found is None or baseline is None:
         return None
     if baseline["config_hash"] == best["config_hash"]:
@@ -128,12 +127,12 @@ def gain_in_words(best: Mapping[str, Any]) -> str | None:
         )
         ends = [-end for end in reversed(ends)]
     chance = "; zero is within the interval, so chance alone may do this"
-    interval = f" (95 % interval: {_number(ends[0])} to {_number(ends[1])})"
+    interval = f" (95 % interval: {number(ends[0])} to {number(ends[1])})"
     return words + interval + (chance if ends[0] <= 0 <= ends[1] else "")
 
 
 def rivals_in_words(
-    rivals: Iterable[tuple[str, Mapping[str, Any]]], metric: str, margin: float | None
+    rivals: Iterable[tuple[str, Compared]], metric: str, margin: float | None
 ) -> str | None:
     """List the other candidates by verdict in words, from their labels and documents.
 
@@ -145,19 +144,20 @@ def rivals_in_words(
     for label, rival in rivals:
         named[rival["verdict"]].append(label + though(rival))
     within = {"equivalent": f" within {_amount(margin, metric)}"}
-    told = (
+    parts = (
         f"{each}{within.get(each, '')}: {', '.join(labels)}"
         for each, labels in named.items()
         if labels
     )
-    return "; ".join(told) or None
+    return "; ".join(parts) or None
 
 
-def though(candidate: Mapping[str, Any]) -> str:
+def though(candidate: Compared) -> str:
     """Qualify an equivalent candidate that is nevertheless distinguishable from the winner."""
-    if candidate["verdict"] != "equivalent" or candidate["tied_with_best"]:
+    versus = candidate["versus_best"]
+    if versus is None or candidate["verdict"] != "equivalent" or candidate["tied_with_best"]:
         return ""
-    lower = candidate["versus_best"]["difference"] < 0
+    lower = versus["difference"] is not None and versus["difference"] < 0
     return " (though lower)" if lower else " (though higher)"
 
 
@@ -167,8 +167,4 @@ def _better(value: float, direction: Direction) -> float:
 
 def _amount(value: float, metric: str) -> str:
     unit = METRICS[metric].unit if metric in METRICS else ""
-    return f"{_number(value)} {unit}".strip()
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "–"
+    return f"{number(value)} {unit}".strip()

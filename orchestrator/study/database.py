@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import EnvironmentUnusable, causes
 from orchestrator.settings import Settings
+from orchestrator.text import masked
 
 
 class _Connection(sqlite3.Connection):
@@ -66,7 +67,7 @@ def make_durable(engine: Engine) -> None:
 
 def unusable(url: URL, error: Exception) -> EnvironmentUnusable:
     return EnvironmentUnusable(
-        f"the study storage {shown(url)} cannot be used: {without_password(str(error), url)}\n"
+        f"the study storage {shown(url)} cannot be used: {masked(str(error), *_secrets(url))}\n"
         "set AAE_STUDY_URI to a database that answers, or unset it for a local one"
     )
 
@@ -77,11 +78,8 @@ def shown(url: URL) -> str:
     return str(place)
 
 
-def without_password(text: str, url: URL) -> str:
-    secrets = [url.password, url.query.get("password")]
-    for secret in filter(None, map(str, filter(None, secrets))):
-        text = text.replace(secret, "***")
-    return text
+def _secrets(url: URL) -> list[str]:
+    return [str(secret) for secret in (url.password, url.query.get("password")) if secret]
 
 
 def is_away(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.errors import LedgerLost, SweepHeld
+from orchestrator.errors import StudyLost, SweepLocked
 from orchestrator.settings import Settings
 from orchestrator.study import database
 
@@ -64,7 +64,7 @@ class Holder:
         return cls(f"{os.getpid()}@{socket.gethostname()}", _iso(datetime.now(UTC)))
 
 
-class Lease:
+class SweepLock:
     """The lock on a sweep, held by this process."""
 
     def __init__(self, settings: Settings, connection: Connection | None) -> None:
@@ -73,7 +73,7 @@ class Lease:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Raise LedgerLost in the main thread, out of a `with`, as soon as the lock is lost."""
+        """Raise StudyLost in the main thread, out of a `with`, as soon as the lock is lost."""
         lost = threading.Event()
         try:
             with ExitStack() as stack:
@@ -87,10 +87,10 @@ class Lease:
 
 
 @contextmanager
-def held(settings: Settings, sweep_id: str) -> Iterator[Lease]:
+def held(settings: Settings, sweep_id: str) -> Iterator[SweepLock]:
     """Hold the sweep's lock against other drivers; the lock ends with this process.
 
-    Raises SweepHeld, which names the holder, and LedgerLost if the server goes away meanwhile.
+    Raises SweepLocked, which names the holder, and StudyLost if the server goes away meanwhile.
     """
     settings.sweep_folder(sweep_id).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -99,9 +99,9 @@ def held(settings: Settings, sweep_id: str) -> Iterator[Lease]:
             connection = None
             if _is_on_postgresql(settings):
                 connection = stack.enter_context(_server_held(settings, sweep_id))
-            yield Lease(settings, connection)
+            yield SweepLock(settings, connection)
         except BaseException as error:
-            if database.is_away(error) and not isinstance(error, LedgerLost):
+            if database.is_away(error) and not isinstance(error, StudyLost):
                 raise _lost(settings) from error
             raise
 
@@ -124,17 +124,17 @@ def _is_on_postgresql(settings: Settings) -> bool:
     return database.url_of(settings).get_backend_name() == "postgresql"
 
 
-def _refusal(sweep_id: str, holder: Holder | None) -> SweepHeld:
+def _refusal(sweep_id: str, holder: Holder | None) -> SweepLocked:
     by = f"by {holder}" if holder else "by another process"
-    return SweepHeld(
+    return SweepLocked(
         f"{sweep_id} is already being run {by}; "
         f"watch it with: aae-sweep status {sweep_id}, stop it with: aae-sweep stop {sweep_id}"
     )
 
 
-def _lost(settings: Settings) -> LedgerLost:
+def _lost(settings: Settings) -> StudyLost:
     where = database.shown(database.url_of(settings))
-    return LedgerLost(f"the study storage {where} has gone away")
+    return StudyLost(f"the study storage {where} has gone away")
 
 
 # -- a file ----------------------------------------------------------------------------------
@@ -218,13 +218,13 @@ def _key(sweep_id: str) -> int:
 def _watching(connection: Connection, lost: threading.Event) -> Iterator[None]:
     """Interrupt the main thread once the server closes the connection or does not answer."""
     before = signal.signal(signal.SIGUSR2, signal.default_int_handler)
-    over, told = socket.socketpair()
+    over, stop = socket.socketpair()
     watcher = threading.Thread(target=_watch, args=(connection, over, lost), daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        told.close()
+        stop.close()
         watcher.join()
         over.close()
         signal.signal(signal.SIGUSR2, before)

@@ -29,6 +29,7 @@ from orchestrator.settings import Settings
 from orchestrator.study import database
 from orchestrator.study.repeats import Repeats
 from orchestrator.study.samplers import build_pruner, build_sampler
+from orchestrator.study.state import VERSION, SweepState
 from orchestrator.sweepfile import space
 from orchestrator.sweepfile.spec import SweepSpec
 
@@ -40,18 +41,13 @@ _ENDS: dict[str, OptunaState] = {
     "diverged": OptunaState.FAIL,
     "failed": OptunaState.FAIL,
 }
-WISHES = {  # control requests: attribute `wish` of a running sweep's search
-    "pause": "finishing the epochs under way, and waiting",
-    "drain": "finishing the epochs under way",
-    "now": "leaving at once",
-}
 _OF_ITS_END = ("end", "reason", "node", "started")  # attributes that a retry does not copy
 _NOT_TRAINED = {"repeats", "taken_from"}  # mark trials that only the sampler uses
 _NOT_ASKED_FOR = {"retry_of", "taken_from"}  # mark trials that no sampler suggested
 
 
 @dataclass(frozen=True)
-class Assignment:
+class TrialAttempt:
     """One attempt at one trial, ready to be placed."""
 
     stage: Stage
@@ -111,33 +107,33 @@ class _Live:
                 self.trial.set_user_attr(name, value)
 
 
-class Ledger:
+class StageStudy:
     """The study of one stage of one sweep."""
 
     def __init__(self, study: optuna.Study, stage: Stage, storage: RDBStorage) -> None:
-        self.study = study
+        self.optuna_study = study
         self.stage: Stage = stage
         self._storage = storage
         self._open: dict[int, _Live] = {}
         self._repeats: Repeats | None = None
 
     @classmethod
-    def create(cls, storage: RDBStorage, spec: SweepSpec, stage: Stage) -> "Ledger":
+    def create(cls, storage: RDBStorage, spec: SweepSpec, stage: Stage) -> "StageStudy":
         """Open the stage's study; the first call creates the study."""
         study = optuna.create_study(
             storage=storage,
             study_name=f"{spec.sweep_id}/{stage}",
-            directions=list(spec.goals.values()),
+            directions=list(spec.objectives.values()),
             sampler=RandomSampler(seed=0),
             pruner=build_pruner(spec),
             load_if_exists=True,
         )
-        study.set_user_attr("objective", spec.objective.metric)
-        study.set_user_attr("also", list(spec.goals)[1:])
-        return cls(study, stage, storage)
+        found = cls(study, stage, storage)
+        found.note(version=VERSION, objectives=list(spec.objectives))
+        return found
 
     @classmethod
-    def read(cls, storage: RDBStorage, sweep_id: str, stage: Stage) -> "Ledger | None":
+    def read(cls, storage: RDBStorage, sweep_id: str, stage: Stage) -> "StageStudy | None":
         """Open the stage's study for readers; return None if the stage has not begun."""
         try:
             study = optuna.load_study(
@@ -153,7 +149,7 @@ class Ledger:
         """Return the numbers of trials that earlier drivers started but did not end, in order."""
         return [t.number for t in self._trials(OptunaState.RUNNING)]
 
-    def settle(self, spec: SweepSpec) -> None:
+    def reconcile(self, spec: SweepSpec) -> None:
         """Reconcile the trials that an earlier driver was suggesting or ending when it died."""
         for trial in self._trials(OptunaState.RUNNING):
             known = trial.user_attrs
@@ -168,7 +164,7 @@ class Ledger:
 
     def asked(self) -> int:
         """Return the number of trials suggested so far; retries and repeats do not count."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.optuna_study.get_trials(deepcopy=False)
         return sum(
             t.state != OptunaState.WAITING
             and not {"repeats", *_NOT_ASKED_FOR} & t.user_attrs.keys()
@@ -188,17 +184,17 @@ class Ledger:
         values = [trial.values[0] for trial in complete]
         if not values:
             return 0
-        best = min if self.study.directions[0] == StudyDirection.MINIMIZE else max
+        best = min if self.optuna_study.directions[0] == StudyDirection.MINIMIZE else max
         return len(values) - 1 - values.index(best(values))
 
-    def ask(self, spec: SweepSpec) -> Assignment | None:
+    def ask(self, spec: SweepSpec) -> TrialAttempt | None:
         """Let the sampler suggest the next trial; return None if the suggestion is a repeat.
 
         After None there is nothing to train: call `ask` again.  The suggestion depends only on the
         file's seed and the trial's number, and for samplers that learn also on finished trials.
         """
         number, place = self._next(spec)
-        self._suggest(spec, number, place, self.study.ask)
+        self._suggest(spec, number, place, self.optuna_study.ask)
         return None if self._end_repeat(number) else self.next_attempt(number, spec)
 
     def learn(self, other: str, records: Iterable[RunRecord], spec: SweepSpec) -> int:
@@ -208,36 +204,38 @@ class Ledger:
         number of trials.
         """
         assert spec.search is not None
-        known = {t.user_attrs.get("taken_from") for t in self.study.get_trials(deepcopy=False)}
+        known = {
+            t.user_attrs.get("taken_from") for t in self.optuna_study.get_trials(deepcopy=False)
+        }
         every = space.distributions(spec.search.space)
         taken = 0
         for record in records:
             source = f"{other}/{record.number}"
             if source not in known:
                 trial = optuna.create_trial(
-                    values=[record.metrics[name] for name in spec.goals],
+                    values=[record.metrics[name] for name in spec.objectives],
                     params=space.labels(spec.search.space, record.params),
                     distributions={path: every[path] for path in record.params},
                     user_attrs={"taken_from": source},
                     constraints=spec.violations(record.metrics),
                 )
-                self.study.add_trial(trial)
+                self.optuna_study.add_trial(trial)
             taken += 1
         return taken
 
     def enqueue(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Queue confirmations, each with "params" and "seed"; skip those queued before."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.optuna_study.get_trials(deepcopy=False)
         known = [(t.user_attrs["params"], t.user_attrs["seed"]) for t in trials]
         for entry in entries:
             if (entry["params"], entry["seed"]) not in known:
-                self.study.enqueue_trial({}, user_attrs=dict(entry))
+                self.optuna_study.enqueue_trial({}, user_attrs=dict(entry))
 
-    def pop(self, spec: SweepSpec) -> Assignment | None:
+    def pop(self, spec: SweepSpec) -> TrialAttempt | None:
         """Return the next queued confirmation; None if the queue is empty."""
         if not self._trials(OptunaState.WAITING):
             return None
-        trial = self.study.ask()
+        trial = self.optuna_study.ask()
         self._open[trial.number] = _Live(trial)
         return self.next_attempt(trial.number, spec)
 
@@ -260,7 +258,7 @@ class Ledger:
             if not out_of_gpu_memory and _ran_out_of_gpu_memory(trial):
                 continue
             kept = {k: v for k, v in trial.user_attrs.items() if k not in _OF_ITS_END}
-            self.study.add_trial(
+            self.optuna_study.add_trial(
                 optuna.create_trial(
                     state=OptunaState.RUNNING,
                     params=trial.params,
@@ -271,7 +269,7 @@ class Ledger:
             )
         return {old: new for new, old in self._retries().items() if old not in over}
 
-    def next_attempt(self, number: int, spec: SweepSpec) -> Assignment:
+    def next_attempt(self, number: int, spec: SweepSpec) -> TrialAttempt:
         live = self._live(number)
         known = live.attributes
         config = spec.stage_config(self.stage, known["params"], known["seed"])
@@ -279,7 +277,7 @@ class Ledger:
         # even after a power cut, no later attempt may get this attempt's folder
         database.make_durable(self._storage.engine)
         checkpoint = live.progress.get("checkpoint")
-        return Assignment(
+        return TrialAttempt(
             self.stage,
             number,
             known["attempts"],
@@ -302,7 +300,7 @@ class Ledger:
         self,
         number: int,
         epoch: int,
-        goals: Sequence[float] | None,
+        objectives: Sequence[float] | None,
         checkpoint: str | None,
         *,
         trained: bool,
@@ -312,8 +310,8 @@ class Ledger:
     ) -> None:
         """Record a finished epoch; a repeated epoch keeps its first values.
 
-        goals: the objectives' values, the main one first.  `goals` and `violations` are None if
-        the epoch was not validated.
+        `objectives` are values, the main one first.  They and `violations` are None if the epoch
+        was not validated.
         """
         live = self._live(number)
         before = live.progress
@@ -326,21 +324,22 @@ class Ledger:
             progress["seconds"] = before.get("seconds", 0.0) + seconds
         if gpu_seconds:
             progress["gpu_seconds"] = before.get("gpu_seconds", 0.0) + gpu_seconds
-        if violations := before.get("violations") if goals is None else violations:
+        if violations := before.get("violations") if objectives is None else violations:
             progress["violations"] = dict(violations)
-        new = goals is not None and epoch > before.get("epochs", 0)
-        if also := list(goals[1:]) if goals is not None and new else before.get("also"):
-            progress["also"] = also
+        new = objectives is not None and epoch > before.get("epochs", 0)
+        secondary = before.get("secondary") if objectives is None or not new else objectives[1:]
+        if secondary:
+            progress["secondary"] = list(secondary)
         live.note(progress=progress)
-        if goals is None or not new:
+        if objectives is None or not new:
             return
-        if len(goals) == 1:
-            live.trial.report(goals[0], epoch)
+        if len(objectives) == 1:
+            live.trial.report(objectives[0], epoch)
         else:  # `Trial.report` refuses several objectives
-            self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, goals[0])
+            self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, objectives[0])
 
     def should_prune(self, number: int) -> bool:
-        if len(self.study.directions) > 1:
+        if len(self.optuna_study.directions) > 1:
             return False
         return bool(self._live(number).trial.should_prune())  # some pruners return numpy's bool
 
@@ -354,8 +353,8 @@ class Ledger:
         self._constrain(live, live.progress.get("violations", {}))
         values = None
         if state == "complete" and value is not None:
-            values = [value, *live.progress.get("also", [])]
-        self.study.tell(number, values, _ENDS[state])
+            values = [value, *live.progress.get("secondary", [])]
+        self.optuna_study.tell(number, values, _ENDS[state])
         del self._open[number]
 
     # -- records ------------------------------------------------------------------------------
@@ -365,23 +364,25 @@ class Ledger:
 
         A retry stands for the trial that it replaces. Repeats have no record of their own.
         """
-        goals, over = list(self.goals), set(self._retries().values())
-        trials = self.study.get_trials(deepcopy=False)
+        objectives, over = list(self.objectives), set(self._retries().values())
+        trials = self.optuna_study.get_trials(deepcopy=False)
         return [
-            _record(self.stage, t, goals)
+            _record(self.stage, t, objectives)
             for t in trials
             if t.number not in over and not _NOT_TRAINED & t.user_attrs.keys()
         ]
 
     @property
-    def goals(self) -> dict[str, Direction]:
+    def objectives(self) -> dict[str, Direction]:
         """Direction of each objective, the main one first."""
-        names = [self.attribute("objective"), *self.attribute("also", [])]
         towards: dict[StudyDirection, Direction] = {
             StudyDirection.MINIMIZE: "minimize",
             StudyDirection.MAXIMIZE: "maximize",
         }
-        return {n: towards[d] for n, d in zip(names, self.study.directions, strict=True)}
+        return {
+            n: towards[d]
+            for n, d in zip(self.state.objectives, self.optuna_study.directions, strict=True)
+        }
 
     def count_ended(self) -> int:
         ended = self._trials(*set(_ENDS.values()))
@@ -390,7 +391,7 @@ class Ledger:
 
     def gpu_hours(self) -> float:
         """Return the GPU hours of all epochs so far, including repeated epochs."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.optuna_study.get_trials(deepcopy=False)
         seconds = (t.user_attrs.get("progress", {}).get("gpu_seconds", 0.0) for t in trials)
         return float(sum(seconds)) / 3600
 
@@ -398,23 +399,27 @@ class Ledger:
     def repeats(self) -> Repeats:
         """The configurations suggested so far."""
         if self._repeats is None:
-            trials = self.study.get_trials(deepcopy=False)
+            trials = self.optuna_study.get_trials(deepcopy=False)
             known = [(t.number, t.user_attrs) for t in trials if "retry_of" not in t.user_attrs]
             self._repeats = Repeats((n, a["config_hash"]) for n, a in known if "config_hash" in a)
         return self._repeats
 
-    def attribute(self, name: str, default: Any = None) -> Any:
-        return self.study.user_attrs.get(name, default)
+    @property
+    def state(self) -> SweepState:
+        """The sweep's state, read anew."""
+        return SweepState.of(self.optuna_study.user_attrs)
 
-    def set_attribute(self, name: str, value: Any) -> None:
-        self.study.set_user_attr(name, value)
+    def note(self, **changes: Any) -> None:
+        """Write fields of the sweep's state."""
+        for name, value in SweepState.checked(changes).items():
+            self.optuna_study.set_user_attr(name, value)
 
     def _suggest(self, spec: SweepSpec, number: int, place: int, ask: Callable[[], Trial]) -> None:
         assert spec.search is not None
-        self.study.sampler = build_sampler(spec, place)
+        self.optuna_study.sampler = build_sampler(spec, place)
         trial = ask()
         params = space.suggest(trial, spec.search.space)
-        self.study.sampler = RandomSampler(seed=0)  # the grid sampler would raise in `tell`
+        self.optuna_study.sampler = RandomSampler(seed=0)  # the grid sampler would raise in `tell`
         self._open[number] = _Live(trial)
         seed = search_seed(spec.seed, place)
         config_hash = spec.trial_config(params, seed).config_hash
@@ -433,12 +438,14 @@ class Ledger:
         newer = {old: new for new, old in self._retries().items()}
         while first in newer:
             first = newer[first]
-        known = self.study.get_trials(deepcopy=False)[first]
+        known = self.optuna_study.get_trials(deepcopy=False)[first]
         complete = known.state == OptunaState.COMPLETE
         pruned = known.state == OptunaState.PRUNED
         values = known.values if complete else None
         self._constrain(live, known.constraints)
-        self.study.tell(number, values, known.state if complete or pruned else OptunaState.FAIL)
+        self.optuna_study.tell(
+            number, values, known.state if complete or pruned else OptunaState.FAIL
+        )
         del self._open[number]
         return True
 
@@ -451,8 +458,8 @@ class Ledger:
 
     def _asked_again(self, trial: FrozenTrial) -> Trial:
         """Return a started trial for further suggestions; existing suggestions stay."""
-        self.study.sampler.before_trial(self.study, trial)
-        return Trial(self.study, trial._trial_id)
+        self.optuna_study.sampler.before_trial(self.optuna_study, trial)
+        return Trial(self.optuna_study, trial._trial_id)
 
     def _next(self, spec: SweepSpec) -> tuple[int, int]:
         """Return number and place of the next trial, after enqueuing its fixed parameters.
@@ -465,24 +472,24 @@ class Ledger:
         place = _place(number, trials)
         fixed = _fixed(spec, place)
         if fixed and not waiting:
-            self.study.enqueue_trial(fixed)
+            self.optuna_study.enqueue_trial(fixed)
         return number, place
 
     def _retries(self) -> dict[int, int]:
         """Return the number of each retried trial, keyed by its retry's number."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.optuna_study.get_trials(deepcopy=False)
         attributes = ((t.number, t.user_attrs.get("retry_of")) for t in trials)
         return {number: old for number, old in attributes if old is not None}
 
     def _live(self, number: int) -> "_Live":
         if number not in self._open:
-            frozen = self.study.get_trials(deepcopy=False)[number]
+            frozen = self.optuna_study.get_trials(deepcopy=False)[number]
             # Optuna has no public way to continue a trial that another process started.
-            self._open[number] = _Live(Trial(self.study, frozen._trial_id))
+            self._open[number] = _Live(Trial(self.optuna_study, frozen._trial_id))
         return self._open[number]
 
     def _trials(self, *states: OptunaState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=states or None)
+        return self.optuna_study.get_trials(deepcopy=False, states=states or None)
 
 
 def _place(number: int, trials: Sequence[FrozenTrial]) -> int:
@@ -498,8 +505,8 @@ def _fixed(spec: SweepSpec, place: int) -> dict[str, Any]:
         distribution = space.distributions(spec.search.space)[spec.search.balance]
         assert isinstance(distribution, CategoricalDistribution)
         fixed[spec.search.balance] = distribution.choices[place % len(distribution.choices)]
-    if place < len(spec.search.start):
-        fixed |= space.labels(spec.search.space, spec.search.start[place])
+    if place < len(spec.search.initial_trials):
+        fixed |= space.labels(spec.search.space, spec.search.initial_trials[place])
     return fixed
 
 
@@ -523,11 +530,11 @@ def confirm_seed(seed: int, index: int) -> int:
     return stream_seed(seed, "confirm", index) >> 32 << 1 | 1
 
 
-def _record(stage: Stage, trial: FrozenTrial, goals: Sequence[str]) -> RunRecord:
+def _record(stage: Stage, trial: FrozenTrial, objectives: Sequence[str]) -> RunRecord:
     a = trial.user_attrs
     progress = a.get("progress", {})
     running = trial.state == OptunaState.RUNNING and "node" in a
-    last, also = _last_value(trial), progress.get("also", [])
+    last, secondary = _last_value(trial), progress.get("secondary", [])
     return RunRecord(
         number=trial.number,
         stage=stage,
@@ -541,7 +548,7 @@ def _record(stage: Stage, trial: FrozenTrial, goals: Sequence[str]) -> RunRecord
         epochs_computed=progress.get("epochs_computed", 0),
         train_seconds=progress.get("seconds", 0.0),
         resumed_from=a.get("resumed_from", []),
-        metrics={} if last is None else dict(zip(goals, [last, *also], strict=True)),
+        metrics={} if last is None else dict(zip(objectives, [last, *secondary], strict=True)),
         violated=[name for name, value in progress.get("violations", {}).items() if value > 0],
         checkpoint=progress.get("checkpoint"),
         node=a.get("node"),

@@ -7,7 +7,7 @@ from aae_core.data import TestData, TrainingData
 from aae_core.errors import ConfigError, DataError
 from aae_core.models import build_model
 from aae_core.training.batches import visible_labels
-from orchestrator.errors import Problem, SpecError
+from orchestrator.errors import EnvironmentUnusable, Problem, SpecError
 from orchestrator.sweepfile.spec import SweepSpec
 
 _OF_LABELS = frozenset(
@@ -34,6 +34,15 @@ def require_compatible(spec: SweepSpec, data: TrainingData) -> None:
         raise SpecError(
             f"{spec.name} on {data.name}",
             [Problem(path, None, message) for path, message in found.items()],
+        )
+
+
+def require_same_data(data: TrainingData, known: str | None, what: str, remedy: str) -> None:
+    """Raise EnvironmentUnusable if the images differ from those of `what`, with SHA-256 `known`."""
+    if known is not None and known != data.sha256:
+        raise EnvironmentUnusable(
+            f"the data are not those of {what}: sha256 {data.sha256[:12]}…, then {known[:12]}…; "
+            f"put the old files back, or {remedy}"
         )
 
 

@@ -156,8 +156,8 @@ class _Draft:
         except _UnreadableError as error:
             self.problems.append(Problem(path, None, _blame(error.message, f"--set {text}")))
             return
-        told = [_blame(message, f"--set {text}") for _, _, message in tree.problems]
-        self.problems += [Problem(path, None, message) for message in told]
+        messages = [_blame(message, f"--set {text}") for _, _, message in tree.problems]
+        self.problems += [Problem(path, None, message) for message in messages]
         for known in [p for p in self.origins if f"{p}.".startswith(f"{path}.")]:
             del self.origins[known]
         self.origins[path] = f"--set {text}"

@@ -85,7 +85,7 @@ def _explain(detail: ErrorDetails, root: type[BaseModel]) -> Iterator[tuple[str,
     elif cause is not None:
         yield dotted, _with_value(str(cause), given)
     elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        yield dotted, f"unknown key `{path[-1]}`; {nearest(path[-1], _children(parent))}"
+        yield dotted, f"unknown key `{path[-1]}`; {_hint(path[-1], parent)}"
     elif kind == "missing":
         in_list = isinstance(detail["loc"][-1], int)
         yield dotted, "has too few entries" if in_list else "is missing"
@@ -97,6 +97,12 @@ def _explain(detail: ErrorDetails, root: type[BaseModel]) -> Iterator[tuple[str,
     else:
         message = _MESSAGES[kind].format(**context) if kind in _MESSAGES else detail["msg"]
         yield dotted, _with_value(message, given)
+
+
+def _hint(unknown: str, parent: Any) -> str:
+    if new := getattr(parent, "RENAMED", {}).get(unknown):
+        return f"its name is `{new}` now"
+    return nearest(unknown, _children(parent))
 
 
 def _with_value(message: str, value: Any) -> str:

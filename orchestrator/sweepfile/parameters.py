@@ -256,7 +256,11 @@ def refusals(base: TrialSpec, space: Mapping[str, Parameter]) -> dict[str, str]:
         for blamed, message in _refused(base, known, {path: value, other: beside}):
             second, its = (path, value) if blamed == other else (other, beside)
             found[blamed].append(f"where {second} is {shown(its)}: {message}")
-    return {f"search.space.{p}": "; ".join(sorted(set(told))) for p, told in found.items() if told}
+    return {
+        f"search.space.{p}": "; ".join(sorted(set(messages)))
+        for p, messages in found.items()
+        if messages
+    }
 
 
 def _pairs(
@@ -363,9 +367,11 @@ def _not_included(
     for i, params in enumerate(start):
         for path, value in params.items():
             if path not in space:
-                found[f"search.start.{i}.{path}"] = f"is not in the space; {nearest(path, space)}"
+                found[f"search.initial_trials.{i}.{path}"] = (
+                    f"is not in the space; {nearest(path, space)}"
+                )
             elif not space[path].includes(value):
-                found[f"search.start.{i}.{path}"] = f"{shown(value)} is not in its range"
+                found[f"search.initial_trials.{i}.{path}"] = f"{shown(value)} is not in its range"
     return found
 
 
@@ -374,7 +380,7 @@ def _no_grid(
 ) -> dict[str, str]:
     found = {}
     if start:
-        found["search.start"] = "a grid begins at its own beginning; drop this"
+        found["search.initial_trials"] = "a grid begins at its own beginning; drop this"
     for path, parameter in space.items():
         if isinstance(parameter, FloatRange) or (isinstance(parameter, IntRange) and parameter.log):
             found[f"search.space.{path}"] = "a grid needs `choice`, or `int` without `log`"

@@ -5,7 +5,6 @@ epochs and the data shrink. The figures mean nothing; the run only shows that al
 """
 
 import math
-import os
 from collections.abc import Callable
 from functools import reduce
 from operator import getitem
@@ -16,6 +15,7 @@ import numpy as np
 
 from aae_core.config import DataConfig
 from aae_core.data import load_test_data, load_training_data
+from aae_core.files import replacing
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.spec import SweepSpec
 
@@ -60,7 +60,7 @@ def smoke(spec: SweepSpec, settings: Settings) -> SweepSpec:
     """
     document = spec.resolved()
     document["name"] = f"{spec.name[:58]}-smoke"
-    document["data"] |= _small_data(spec.data, settings.home / "smoke")
+    document["data"] |= _small_data(spec.data, settings.smoke_folder)
     for path in _SMALL:
         *groups, name = path.split(".")
         group = reduce(getitem, groups, document)
@@ -195,8 +195,5 @@ def _enlarged(x: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write the file atomically, since another smoke run may read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_suffix(f".{os.getpid()}.tmp")
-    with building.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    building.replace(path)

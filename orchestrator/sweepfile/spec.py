@@ -7,7 +7,7 @@ ValidationError. `loader` adds the lines of the file to the messages.
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -94,10 +94,10 @@ PrunerSpec = Annotated[
 ]
 
 
-_GOALS = [m.name for m in METRICS.values() if m.name.startswith("val/") and m.better != "none"]
+_OBJECTIVES = [m.name for m in METRICS.values() if m.name.startswith("val/") and m.better != "none"]
 
 
-def goals_of(kind: Kind, labels: int | None = None) -> list[str]:
+def objectives_of(kind: Kind, labels: int | None = None) -> list[str]:
     """Return the metrics that can be objectives for this architecture, the default first.
 
     `labels` is as in the sweep file. Categories are classes if a trial sees labels, else clusters.
@@ -108,30 +108,32 @@ def goals_of(kind: Kind, labels: int | None = None) -> list[str]:
     if kind == "dimensionality_reduction":
         unmeasured = ("error",) if labels == 0 else clusters
     measured = [f"val/{name}" for name in architecture.metrics if name not in unmeasured]
-    default = f"val/{architecture.goal}"
-    goals = [name for name in _GOALS if name in measured]
-    return sorted(goals, key=lambda name: (name != default, name != "val/cluster_error"))
+    default = f"val/{architecture.objective}"
+    objectives = [name for name in _OBJECTIVES if name in measured]
+    return sorted(objectives, key=lambda name: (name != default, name != "val/cluster_error"))
 
 
-def _goal(name: str) -> str:
-    if name in _GOALS:
+def _objective_name(name: str) -> str:
+    if name in _OBJECTIVES:
         return name
     if name not in METRICS:
-        raise ValueError(f"unknown metric `{name}`; {nearest(name, _GOALS)}")
+        raise ValueError(f"unknown metric `{name}`; {nearest(name, _OBJECTIVES)}")
     if name.startswith("val/"):
-        raise ValueError(f"`{name}` is a diagnosis, no goal; choose {' or '.join(_GOALS)}")
+        raise ValueError(
+            f"`{name}` is a diagnostic, not an objective; choose {' or '.join(_OBJECTIVES)}"
+        )
     raise ValueError(
         f"`{name}` is no validation metric: search sees no test data, and the training loss "
-        f"rewards memory; choose {' or '.join(_GOALS)}"
+        f"rewards memory; choose {' or '.join(_OBJECTIVES)}"
     )
 
 
-def _choose(goals: list[str]) -> str:
-    return f"choose one of {', '.join(goals)}" if goals else "no metric is"
+def _choose(objectives: list[str]) -> str:
+    return f"choose one of {', '.join(objectives)}" if objectives else "no metric is"
 
 
 class ObjectiveSpec(Spec):
-    metric: Annotated[str, AfterValidator(_goal)]
+    metric: Annotated[str, AfterValidator(_objective_name)]
     direction: Direction = Field(default_factory=lambda given: METRICS[given["metric"]].direction)
 
     @model_validator(mode="after")
@@ -165,20 +167,30 @@ def _open_at_most_on_one_side(bounds: Bounds) -> Bounds:
 
 
 class SearchSpec(Spec):
+    RENAMED: ClassVar = {  # former keys, for the message about an unknown key
+        "also": "secondary_objectives",
+        "learn_from": "warm_start",
+        "start": "initial_trials",
+    }
+
     trials: Count
     space: dict[str, Parameter] = Field(min_length=1)
     sampler: SamplerSpec = TpeSpec()
     pruner: PrunerSpec = NoPrunerSpec()
     objective: ObjectiveSpec | None = None  # None: the architecture's default
-    also: tuple[Annotated[str, AfterValidator(_goal)], ...] = ()  # more objectives: a Pareto front
+    secondary_objectives: tuple[
+        Annotated[str, AfterValidator(_objective_name)], ...
+    ] = ()  # more objectives: a Pareto front
     balance: str | None = None  # a parameter; each of its choices gets the same number of trials
     budget: BudgetSpec | None = None
     patience: Count | None = None  # completed trials without a better one that end the search
     constraints: dict[str, Annotated[Bounds, AfterValidator(_open_at_most_on_one_side)]] = Field(
         default={}  # by metric; a trial that breaks one is confirmed only if no other is left
     )
-    start: tuple[dict[str, Value], ...] = ()  # the first trials; missing parameters are sampled
-    learn_from: str | None = None  # a sweep whose trials the sampler uses from the start
+    initial_trials: tuple[
+        dict[str, Value], ...
+    ] = ()  # the first trials; missing parameters are sampled
+    warm_start: str | None = None  # a sweep whose trials the sampler uses from the start
 
     @property
     def planned(self) -> int:
@@ -268,16 +280,16 @@ class SweepSpec(TrialSpec):
             self,
             search.space if search else {},
             sampler=search.sampler.kind if search else None,
-            start=search.start if search else (),
+            start=search.initial_trials if search else (),
             balance=search.balance if search else None,
             per=self.confirm.per,
         )
-        if self.objective.metric not in self._goals:
+        if self.objective.metric not in self._objectives:
             kinds = " and ".join(self._kinds)
             found["search.objective.metric"] = (
-                f"`{self.objective.metric}` is not measured on {kinds}; {_choose(self._goals)}"
+                f"`{self.objective.metric}` is not measured on {kinds}; {_choose(self._objectives)}"
             )
-        found |= self._contradictions_of_goals()
+        found |= self._contradictions_of_objectives()
         found |= {
             f"search.constraints.{name}": f"is not measured; {nearest(name, self._measured)}"
             for name in (search.constraints if search else ())
@@ -290,22 +302,22 @@ class SweepSpec(TrialSpec):
             raise ConfigError(found)
         return self
 
-    def _contradictions_of_goals(self) -> dict[str, str]:
+    def _contradictions_of_objectives(self) -> dict[str, str]:
         search = self.search
-        if search is None or not search.also:
+        if search is None or not search.secondary_objectives:
             return {}
-        found = {}
-        if len({self.objective.metric, *search.also}) <= len(search.also):
-            found["search.also"] = "names a goal twice; the objective is one already"
-        for name in (name for name in search.also if name not in self._goals):
-            left = [goal for goal in self._goals if goal != self.objective.metric]
-            found["search.also"] = f"`{name}` is not measured on all its models; {_choose(left)}"
+        found, key, secondary = {}, "search.secondary_objectives", search.secondary_objectives
+        if len({self.objective.metric, *secondary}) <= len(secondary):
+            found[key] = "names an objective twice; search.objective counts too"
+        for name in (name for name in secondary if name not in self._objectives):
+            left = [other for other in self._objectives if other != self.objective.metric]
+            found[key] = f"`{name}` is not measured on all its models; {_choose(left)}"
         if search.pruner.kind != "none":
             found["search.pruner.kind"] = (
-                "must be none: several goals have no one order to prune by"
+                "must be none: a pruner needs one order, which several objectives do not have"
             )
         if search.patience is not None:
-            found["search.patience"] = "must be left out: of several goals there is no one best"
+            found["search.patience"] = "must be left out: several objectives have no single best"
         return found
 
     def _contradictions_of_overrides(self) -> dict[str, str]:
@@ -325,8 +337,8 @@ class SweepSpec(TrialSpec):
         try:
             confirmed = self.trial({**overrides}, self.seed)
         except ValidationError as error:
-            told = problems(error, TrialSpec).items()
-            return {f"confirm.set.{path}": message for path, message in told}
+            messages = problems(error, TrialSpec).items()
+            return {f"confirm.set.{path}": message for path, message in messages}
         refused = "; ".join(f"{path}: {said}" for path, said in refusals(confirmed, space).items())
         return {"confirm.set": f"does not go with {refused}"} if refused else {}
 
@@ -337,11 +349,17 @@ class SweepSpec(TrialSpec):
         return tuple(varied.ends) if varied else (self.model.kind,)
 
     @property
-    def _goals(self) -> list[str]:
+    def _objectives(self) -> list[str]:
         """Possible objectives that are measured on every kind of the sweep's models."""
         known = [kind for kind in self._kinds if kind in ARCHITECTURES]
-        first, *others = [goals_of(kind, self.data.labels) for kind in (known or [self.model.kind])]
-        return [goal for goal in first if all(goal in goals for goals in others)]
+        first, *others = [
+            objectives_of(kind, self.data.labels) for kind in (known or [self.model.kind])
+        ]
+        return [
+            objective
+            for objective in first
+            if all(objective in objectives for objectives in others)
+        ]
 
     @property
     def _measured(self) -> list[str]:
@@ -366,14 +384,14 @@ class SweepSpec(TrialSpec):
         """The file's objective, else the architecture's default."""
         if self.search and self.search.objective:
             return self.search.objective
-        return ObjectiveSpec(metric=goals_of(self.model.kind, self.data.labels)[0])
+        return ObjectiveSpec(metric=objectives_of(self.model.kind, self.data.labels)[0])
 
     @property
-    def goals(self) -> dict[str, Direction]:
+    def objectives(self) -> dict[str, Direction]:
         """Direction of each objective, the main one first."""
-        also = self.search.also if self.search else ()
+        secondary = self.search.secondary_objectives if self.search else ()
         return {self.objective.metric: self.objective.direction} | {
-            name: METRICS[name].direction for name in also
+            name: METRICS[name].direction for name in secondary
         }
 
     @property
@@ -471,7 +489,7 @@ class SweepSpec(TrialSpec):
             for key in ("trials", "budget", "patience"):
                 del document["search"][key]
             # keys added after the first sweeps; empty ones must not change an old hash
-            for key in ("also", "constraints", "start", "learn_from"):
+            for key in ("secondary_objectives", "constraints", "initial_trials", "warm_start"):
                 if not document["search"][key]:
                     del document["search"][key]
         return digest(document)[:8]

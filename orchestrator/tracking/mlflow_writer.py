@@ -6,7 +6,6 @@ their first timestamp (part of MLflow's primary key), and tags and artifacts are
 
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -19,14 +18,15 @@ from filelock import FileLock
 
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings
-from orchestrator.tracking.outbox import Spool, SpooledArtifact, SpooledMetric, SpooledRun
+from orchestrator.text import masked
+from orchestrator.tracking.outbox import Outbox, OutboxArtifact, OutboxMetric, OutboxRun
 
 if TYPE_CHECKING:  # importing MLflow takes seconds, so the thread does it
     from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
 RUN_KEY_TAG = "aae.run_key"
-SPOOL_TAG = "aae.spool"
+OUTBOX_TAG = "aae.outbox"
 
 INTERVAL, LONGEST_INTERVAL = 2.0, 10.0  # seconds between two passes
 LOAD = 0.05  # target share of one CPU for passes: training needs the CPUs
@@ -45,7 +45,7 @@ _CLIENT_ENVIRONMENT = {
 }
 
 _log = logging.getLogger(__name__)
-_Item = TypeVar("_Item", SpooledRun, SpooledArtifact)
+_Item = TypeVar("_Item", OutboxRun, OutboxArtifact)
 
 
 class MlflowWriter:
@@ -56,18 +56,18 @@ class MlflowWriter:
     """
 
     def __init__(
-        self, spool: Spool, tracking_uri: str, artifact_root: Path, sweep_id: str | None = None
+        self, outbox: Outbox, tracking_uri: str, artifact_root: Path, sweep_id: str | None = None
     ) -> None:
         self.error: str | None = None
         self.sent: Counter[str] = Counter()  # so far: runs, metrics, artifacts
-        self._spool = spool
+        self._outbox = outbox
         self._uri = tracking_uri
-        self._store = _without_password(tracking_uri)
+        self._store = masked(tracking_uri)
         self._artifact_root = artifact_root
         self._sweep_id = sweep_id
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}  # id by name
-        self._sending = FileLock(f"{spool.path}.sync.lock")  # MLflow supports one sender at a time
+        self._sending = FileLock(f"{outbox.path}.sync.lock")  # MLflow supports one sender at a time
         self._passed = threading.Condition()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -99,15 +99,15 @@ class MlflowWriter:
         try:
             self._pass()
         except Exception as error:
-            waiting = in_words(self._spool.waiting(self._sweep_id))
+            waiting = in_words(self._outbox.waiting(self._sweep_id))
             raise EnvironmentUnusable(
                 f"MLflow at {self._store} did not take everything: {described(error)}; "
-                f"what is missing ({waiting}) waits in {self._spool.path} for `aae-sweep sync`"
+                f"what is missing ({waiting}) waits in {self._outbox.path} for `aae-sweep sync`"
             ) from error
         return self.sent.total() - before
 
     def _in_agreement(self) -> bool:
-        return self._spool.unsynced(self._sweep_id) == 0
+        return self._outbox.unsynced(self._sweep_id) == 0
 
     def _follow(self) -> None:
         backoff = FIRST_BACKOFF
@@ -136,14 +136,14 @@ class MlflowWriter:
 
         with self._sending:
             client = self._connected()
-            self._spool.make_durable()  # MLflow must not have more than the outbox
+            self._outbox.make_durable()  # MLflow must not have more than the outbox
             try:
                 self._send_all(client)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 self._experiments.clear()  # the store was emptied: fill the store again
-                self._spool.forget(self._sweep_id)
+                self._outbox.forget(self._sweep_id)
                 self._send_all(client)
 
     def _connected(self) -> "MlflowClient":
@@ -151,19 +151,19 @@ class MlflowWriter:
 
         if self._client is None:
             client = MlflowClient(self._uri)
-            self._spool.forget(self._sweep_id, keep=self._store)  # sent only to another server
+            self._outbox.forget(self._sweep_id, keep=self._store)  # sent only to another server
             self._client = client
         return self._client
 
     def _send_all(self, client: "MlflowClient") -> None:
-        runs = self._spool.pending_runs(self._sweep_id)
+        runs = self._outbox.pending_runs(self._sweep_id)
         problems = _each(runs, lambda run: self._send_run(client, run))
-        artifacts = self._spool.pending_artifacts(self._sweep_id)
+        artifacts = self._outbox.pending_artifacts(self._sweep_id)
         problems += _each(artifacts, lambda artifact: self._upload(client, artifact))
         if problems:
             raise EnvironmentUnusable("; ".join(problems))
 
-    def _send_run(self, client: "MlflowClient", run: SpooledRun) -> None:
+    def _send_run(self, client: "MlflowClient", run: OutboxRun) -> None:
         run_id = self._run_id(client, run)
         changed = run.version > run.synced
         if changed:
@@ -174,10 +174,10 @@ class MlflowWriter:
                 client.update_run(run_id, status="RUNNING")
             else:
                 client.set_terminated(run_id, run.status, run.end_ms)
-            self._spool.note_run(run)
+            self._outbox.note_run(run)
             self.sent["runs"] += 1
 
-    def _run_id(self, client: "MlflowClient", run: SpooledRun) -> str:
+    def _run_id(self, client: "MlflowClient", run: OutboxRun) -> str:
         """Return the run's id in MLflow; create the run if MLflow lacks it.
 
         A crash may have left a run in MLflow whose id the outbox lacks.
@@ -185,7 +185,7 @@ class MlflowWriter:
         if run.run_id is not None:
             return run.run_id
         experiment_id = self._experiment_id(client, run.experiment)
-        query = f"tags.`{RUN_KEY_TAG}` = '{run.key}' AND tags.`{SPOOL_TAG}` = '{self._spool.id}'"
+        query = f"tags.`{RUN_KEY_TAG}` = '{run.key}' AND tags.`{OUTBOX_TAG}` = '{self._outbox.id}'"
         found = client.search_runs([experiment_id], query, max_results=1)
         if found:
             mlflow_run = found[0]
@@ -194,7 +194,7 @@ class MlflowWriter:
             mlflow_run = client.create_run(experiment_id, run.start_ms, tags, run.name)
         run_id: str = mlflow_run.info.run_id
         self._send_dataset(client, run.sweep, run_id)
-        self._spool.note_created(
+        self._outbox.note_created(
             run.key, store=self._store, experiment_id=experiment_id, run_id=run_id
         )
         return run_id
@@ -204,19 +204,19 @@ class MlflowWriter:
         from mlflow.entities import Dataset, DatasetInput, InputTag
         from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-        document = self._spool.dataset(sweep)
+        document = self._outbox.dataset(sweep)
         if document is not None:
             context = InputTag(MLFLOW_DATASET_CONTEXT, "training")
             client.log_inputs(run_id, [DatasetInput(Dataset(**document), [context])])
 
-    def _identity(self, client: "MlflowClient", run: SpooledRun) -> dict[str, str]:
-        tags = {RUN_KEY_TAG: run.key, SPOOL_TAG: self._spool.id}
+    def _identity(self, client: "MlflowClient", run: OutboxRun) -> dict[str, str]:
+        tags = {RUN_KEY_TAG: run.key, OUTBOX_TAG: self._outbox.id}
         if run.parent is not None:
             tags["mlflow.parentRunId"] = self._run_id_of(client, run.parent)
         return tags
 
     def _run_id_of(self, client: "MlflowClient", key: str) -> str:
-        run = self._spool.run(key)
+        run = self._outbox.run(key)
         assert run is not None, key  # the outbox's foreign keys ensure this
         return self._run_id(client, run)
 
@@ -235,7 +235,7 @@ class MlflowWriter:
         """Folder for artifacts of a bare database; None for a server, which has its own."""
         return None if _is_server(self._uri) else self._artifact_root.as_uri()
 
-    def _send_description(self, client: "MlflowClient", run: SpooledRun, run_id: str) -> None:
+    def _send_description(self, client: "MlflowClient", run: OutboxRun, run_id: str) -> None:
         from mlflow.entities import Param, RunTag
         from mlflow.utils.validation import (
             MAX_PARAM_VAL_LENGTH,
@@ -253,19 +253,19 @@ class MlflowWriter:
     def _send_metrics(self, client: "MlflowClient", key: str, run_id: str) -> None:
         from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
-        while batch := self._spool.pending_metrics(key, MAX_METRICS_PER_BATCH):
+        while batch := self._outbox.pending_metrics(key, MAX_METRICS_PER_BATCH):
             client.log_batch(run_id, metrics=[_mlflow_metric(metric) for metric in batch])
-            self._spool.note_metrics(key, batch)
+            self._outbox.note_metrics(key, batch)
             self.sent["metrics"] += len(batch)
 
-    def _upload(self, client: "MlflowClient", artifact: SpooledArtifact) -> None:
+    def _upload(self, client: "MlflowClient", artifact: OutboxArtifact) -> None:
         if Path(artifact.path).exists():
             run_id = self._run_id_of(client, artifact.run)
             client.log_artifact(run_id, artifact.path, artifact.folder or None)
             self.sent["artifacts"] += 1
         else:
             _log.warning("%s is gone; MLflow goes without it", artifact.path)
-        self._spool.note_artifact(artifact)
+        self._outbox.note_artifact(artifact)
 
 
 def prepare_client() -> None:
@@ -279,7 +279,7 @@ def prepare_client() -> None:
 def ui_url(settings: Settings, port: int = 5000) -> str:
     """Return the address of MLflow's pages, valid for a bare database once `ui_command` runs."""
     if _is_server(settings.tracking_uri):
-        return _without_password(settings.mlflow_ui or settings.tracking_uri)
+        return masked(settings.mlflow_ui or settings.tracking_uri)
     return f"http://{UI_HOST}:{port}"
 
 
@@ -322,11 +322,11 @@ def _each(items: Iterable[_Item], send: Callable[[_Item], None]) -> list[str]:
     return problems
 
 
-def _key(item: SpooledRun | SpooledArtifact) -> str:
-    return item.key if isinstance(item, SpooledRun) else f"{item.run}: {item.path}"
+def _key(item: OutboxRun | OutboxArtifact) -> str:
+    return item.key if isinstance(item, OutboxRun) else f"{item.run}: {item.path}"
 
 
-def _mlflow_metric(metric: SpooledMetric) -> "Metric":
+def _mlflow_metric(metric: OutboxMetric) -> "Metric":
     from mlflow.entities import Metric
 
     return Metric(metric.name, metric.value, metric.timestamp_ms, metric.epoch)
@@ -336,11 +336,7 @@ def _is_server(tracking_uri: str) -> bool:
     return tracking_uri.startswith(("http://", "https://"))
 
 
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
-
-
 def described(error: Exception) -> str:
     """Return the error in one line, without passwords."""
-    text = _without_password(str(error).partition("\n")[0])
+    text = masked(str(error).partition("\n")[0])
     return text if isinstance(error, EnvironmentUnusable) else f"{type(error).__name__}: {text}"

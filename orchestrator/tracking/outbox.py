@@ -30,8 +30,8 @@ EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
 # run.version counts changes, run.synced is the version that MLflow has; artifact.sent likewise.
 _SCHEMA = """
 BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS spool (id TEXT NOT NULL);
-INSERT INTO spool SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM spool);
+CREATE TABLE IF NOT EXISTS outbox (id TEXT NOT NULL);
+INSERT INTO outbox SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM outbox);
 CREATE TABLE IF NOT EXISTS run (
     key TEXT PRIMARY KEY,
     sweep TEXT NOT NULL,
@@ -75,7 +75,7 @@ _OF_MODEL = f"name NOT LIKE '{SYSTEM}%'"
 
 
 @dataclass(frozen=True)
-class SpooledRun:
+class OutboxRun:
     key: str
     sweep: str
     experiment: str
@@ -93,21 +93,21 @@ class SpooledRun:
     run_id: str | None
 
 
-class SpooledMetric(NamedTuple):
+class OutboxMetric(NamedTuple):
     name: str
     epoch: int
     value: float
     timestamp_ms: int
 
 
-class SpooledArtifact(NamedTuple):
+class OutboxArtifact(NamedTuple):
     run: str
     path: str
     folder: str
     stamp: str
 
 
-class Spool:
+class Outbox:
     """The outbox. Threads share one connection. Unknown run keys raise sqlite3.IntegrityError.
 
     A reader (`read_only`) creates no file: a missing file reads as empty.
@@ -118,7 +118,7 @@ class Spool:
         self._lock = threading.Lock()
         try:
             self._db = _connect(path, read_only)
-            self.id: str = self._db.execute("SELECT id FROM spool").fetchone()[0]
+            self.id: str = self._db.execute("SELECT id FROM outbox").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise EnvironmentUnusable(
                 f"{path} cannot be used ({error}): see that its disk is writable and not full; "
@@ -216,25 +216,25 @@ class Spool:
 
         Only for a sweep without a driver. `open_run` resumes the runs.
         """
-        last_heard = (
+        last_metric = (
             "SELECT max(timestamp_ms) FROM metric JOIN run AS r ON r.key = metric.run"
             " WHERE run.key IN (r.key, r.parent)"
         )
         with self._lock, self._db as db:
             return db.execute(
                 "UPDATE run SET status = 'KILLED', version = version + 1,"
-                f" end_ms = coalesce(({last_heard}), start_ms)"
+                f" end_ms = coalesce(({last_metric}), start_ms)"
                 " WHERE sweep = ? AND status = 'RUNNING'",
                 (sweep_id,),
             ).rowcount
 
     # For readers
 
-    def run(self, key: str) -> SpooledRun | None:
+    def run(self, key: str) -> OutboxRun | None:
         rows = self._read("SELECT * FROM run WHERE key = ?", (key,))
         return _run(rows[0]) if rows else None
 
-    def runs(self, sweep_id: str | None = None) -> list[SpooledRun]:
+    def runs(self, sweep_id: str | None = None) -> list[OutboxRun]:
         """Return the runs of one sweep or of all, parents before children."""
         query = f"SELECT * FROM run WHERE {_OF_SWEEP} ORDER BY rowid"
         return [_run(row) for row in self._read(query, {"sweep": sweep_id})]
@@ -294,7 +294,7 @@ class Spool:
 
     # For MlflowWriter
 
-    def pending_runs(self, sweep_id: str | None = None) -> list[SpooledRun]:
+    def pending_runs(self, sweep_id: str | None = None) -> list[OutboxRun]:
         """Return runs that changed or have metrics to send, parents before children."""
         query = (
             f"SELECT * FROM run WHERE {_OF_SWEEP} AND (version > synced OR EXISTS"
@@ -302,19 +302,19 @@ class Spool:
         )
         return [_run(row) for row in self._read(query, {"sweep": sweep_id})]
 
-    def pending_metrics(self, key: str, limit: int) -> list[SpooledMetric]:
+    def pending_metrics(self, key: str, limit: int) -> list[OutboxMetric]:
         query = (
             "SELECT name, epoch, value, timestamp_ms FROM metric"
             " WHERE run = ? AND synced = 0 ORDER BY epoch, name LIMIT ?"
         )
-        return [SpooledMetric(*row) for row in self._read(query, (key, limit))]
+        return [OutboxMetric(*row) for row in self._read(query, (key, limit))]
 
-    def pending_artifacts(self, sweep_id: str | None = None) -> list[SpooledArtifact]:
+    def pending_artifacts(self, sweep_id: str | None = None) -> list[OutboxArtifact]:
         query = (
             "SELECT run, path, folder, stamp FROM artifact JOIN run ON run = key"
             f" WHERE sent IS NOT stamp AND {_OF_SWEEP} ORDER BY artifact.rowid"
         )
-        return [SpooledArtifact(*row) for row in self._read(query, {"sweep": sweep_id})]
+        return [OutboxArtifact(*row) for row in self._read(query, {"sweep": sweep_id})]
 
     def note_created(self, key: str, *, store: str, experiment_id: str, run_id: str) -> None:
         self._write(
@@ -322,17 +322,17 @@ class Spool:
             [(store, experiment_id, run_id, key)],
         )
 
-    def note_run(self, run: SpooledRun) -> None:
+    def note_run(self, run: OutboxRun) -> None:
         """Record that MLflow has this version of the run; newer changes stay pending."""
         self._write("UPDATE run SET synced = ? WHERE key = ?", [(run.version, run.key)])
 
-    def note_metrics(self, key: str, metrics: Iterable[SpooledMetric]) -> None:
+    def note_metrics(self, key: str, metrics: Iterable[OutboxMetric]) -> None:
         self._write(
             "UPDATE metric SET synced = 1 WHERE run = ? AND name = ? AND epoch = ?",
             [(key, metric.name, metric.epoch) for metric in metrics],
         )
 
-    def note_artifact(self, artifact: SpooledArtifact) -> None:
+    def note_artifact(self, artifact: OutboxArtifact) -> None:
         self._write(
             "UPDATE artifact SET sent = ? WHERE run = ? AND path = ? AND folder = ?",
             [(artifact.stamp, artifact.run, artifact.path, artifact.folder)],
@@ -370,7 +370,7 @@ class Spool:
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     if read_only and path.exists():
         db = _open(f"{path.absolute().as_uri()}?mode=ro")
-        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox'").fetchone():
             return db
         db.close()  # another process is creating the file
     if read_only:
@@ -401,11 +401,11 @@ def _texts(values: Mapping[str, object]) -> str:
     return json.dumps({name: str(value) for name, value in values.items()})
 
 
-def _run(row: sqlite3.Row) -> SpooledRun:
+def _run(row: sqlite3.Row) -> OutboxRun:
     fields = dict(row)
     fields["params"] = json.loads(fields["params"])
     fields["tags"] = json.loads(fields["tags"])
-    return SpooledRun(**fields)
+    return OutboxRun(**fields)
 
 
 def _by_epoch(rows: list[sqlite3.Row]) -> list[dict[str, float]]:

@@ -96,7 +96,7 @@ def read(home: Path, *arguments: object) -> Any:
     return json.loads(out)
 
 
-def told(home: Path, *arguments: object) -> str:
+def output(home: Path, *arguments: object) -> str:
     code, out, err = aae_here(home, *arguments)
     assert (code, err) == (0, "")
     return out
@@ -163,8 +163,8 @@ def test_status_and_ls_agree_on_the_sweep(home: Path, sweep: dict[str, Any]) -> 
     (listed,) = read(home, "ls")
     assert listed.items() <= sweep.items()
     assert {"sweep", "id", "stage", "state", "trials", "best"} <= listed.keys()
-    assert told(home, "status").startswith(f"{sweep['id']}  done\n")
-    header, row = told(home, "ls").splitlines()
+    assert output(home, "status").startswith(f"{sweep['id']}  done\n")
+    header, row = output(home, "ls").splitlines()
     assert header.split() == ["sweep", "state", "stage", "trials", "best", "time"]
     assert row.split()[:4] == [sweep["id"], "done", "done", "5/5"]
 
@@ -200,8 +200,8 @@ def test_show_lists_every_trial_with_its_state(home: Path, sweep: dict[str, Any]
     assert one == {"sweep": sweep["id"], **trials[3]}
     assert [row["epoch"] for row in history] == [1, 2]
     assert history[-1]["val/parzen_ll"] == trials[3]["metrics"]["val/parzen_ll"]
-    assert len(told(home, "show").splitlines()) == 6
-    assert "val/parzen_ll" in told(home, "show", "tiny", "confirm-0")
+    assert len(output(home, "show").splitlines()) == 6
+    assert "val/parzen_ll" in output(home, "show", "tiny", "confirm-0")
 
 
 def test_best_reports_mean_and_standard_error_over_seeds(home: Path, sweep: dict[str, Any]) -> None:
@@ -222,7 +222,7 @@ def test_best_reports_mean_and_standard_error_over_seeds(home: Path, sweep: dict
         low, high = figures["ci95"]
         assert high - low == pytest.approx(2 * 12.7062 * figures["se"], rel=1e-4)
     assert best["metrics"]["val/parzen_ll"]["mean"] == sweep["best"]["value"]
-    assert "± is the standard error over seeds" in told(home, "best")
+    assert "± is the standard error over seeds" in output(home, "best")
 
 
 def test_export_and_report_write_their_files(home: Path, sweep: dict[str, Any]) -> None:
@@ -281,7 +281,7 @@ def test_export_registers_the_winner_only_once(home: Path, sweep: dict[str, Any]
     assert (model["uri"], model["alias"]) == ("models:/tiny/1", "champion")
     assert model["run_id"] == best["run_ids"][0]
     assert read(home, "export", "tiny", "--register")["model"] == model | {"new": False}
-    assert told(home, "export", "tiny", "--register") == "models:/tiny/1, champion now\n"
+    assert output(home, "export", "tiny", "--register") == "models:/tiny/1, champion now\n"
     code, _, err = aae_here(home, "export", "tiny", "--as", "other")
     assert (code, err) == (2, "--as other: names a registered model; add --register\n")
 
@@ -320,7 +320,7 @@ def test_show_names_an_unknown_trial(home: Path) -> None:
 @pytest.mark.usefixtures("sweep")
 def test_sample_draws_from_the_winner_of_a_sweep(home: Path) -> None:
     out = home / "samples.npy"
-    assert told(home, "sample", "tiny", "-n", 25, "--out", out) == f"{out}\n"
+    assert output(home, "sample", "tiny", "-n", 25, "--out", out) == f"{out}\n"
     assert np.load(out).shape == (25, 64)
 
 
@@ -347,9 +347,9 @@ def test_parzen_same_bits_for_any_actor_count(home: Path) -> None:
         files = (home / "s.npy", "--test", home / "t.npy", "--valid", home / "v.npy")
         out = home / f"points-{actors}.npy"
         common = ("--actors", actors, "--per-point", out, "--json")
-        code, told, err = aae(home, "parzen", *files, *common)
+        code, output, err = aae(home, "parzen", *files, *common)
         assert (code, err) == (0, "")
-        document = json.loads(told)
+        document = json.loads(output)
         del document["seconds"]
         found.append(document)
         points.append(np.load(out).tobytes())

@@ -15,7 +15,7 @@ from aae_core.config import TrialConfig
 from aae_core.data import load_training_data
 from aae_core.training import TrainState, fit
 from orchestrator.records import RunRecord
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.loader import load_sweep
 
 EPOCHS = 14
@@ -108,7 +108,7 @@ def test_sweep_after_faults_has_the_trials_of_an_undisturbed_search(
 ) -> None:
     spec = load_sweep(bench.file)
     storage = open_storage(replace(bench.settings, study_uri=f"sqlite:///{tmp_path / 'other.db'}"))
-    undisturbed = Ledger.create(storage, spec, "search")
+    undisturbed = StageStudy.create(storage, spec, "search")
     asked = [undisturbed.ask(spec).config for _ in range(4)]
     assert [spec.trial_config(r.params, r.seed) for r in records[:4]] == asked
 

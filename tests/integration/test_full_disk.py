@@ -67,14 +67,14 @@ def test_sweep_on_a_full_disk_ends_with_a_message_and_resumes(bench: Bench) -> N
     assert f"Resume with: aae-sweep run {bench.file}" in err
     assert out == ""
     for command in ("status", "gc", "run"):  # on the full disk, without a traceback
-        told = subprocess.run(
+        output = subprocess.run(
             [COMMAND, command, *([str(bench.file)] if command == "run" else [])],
             env=bench.environment,
             capture_output=True,
             text=True,
         )
-        assert told.returncode in (0, 4), told.stderr
-        assert "Traceback" not in told.stderr
+        assert output.returncode in (0, 4), output.stderr
+        assert "Traceback" not in output.stderr
     ballast.unlink()
     assert bench.ask("status", "tight")["state"] == "interrupted"
     before = bench.trials()

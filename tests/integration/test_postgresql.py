@@ -20,11 +20,11 @@ from optuna.storages import RDBStorage
 from postgresql_server import BINARIES, PASSWORD, Server, serving
 from sweep_command import COMMAND, PATIENCE, Bench
 
-from orchestrator.errors import EnvironmentUnusable, LedgerLost, SweepHeld
+from orchestrator.errors import EnvironmentUnusable, StudyLost, SweepLocked
 from orchestrator.records import RunRecord
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held, is_held
-from orchestrator.study.study import Ledger, open_storage, sweep_ids
+from orchestrator.study.study import StageStudy, open_storage, sweep_ids
 
 pytestmark = pytest.mark.skipif(not BINARIES, reason="no PostgreSQL server is installed")
 
@@ -75,7 +75,7 @@ def test_sweep_lock_on_postgresql_excludes_other_hosts(server: Server, tmp_path:
         assert is_held(there, "a")
         assert not is_held(there, "b")
         who = re.escape(f"process {os.getpid()} on {socket.gethostname()}, since 20")
-        with pytest.raises(SweepHeld, match=who), held(there, "a"):
+        with pytest.raises(SweepLocked, match=who), held(there, "a"):
             pass
         with held(there, "b"):
             pass
@@ -92,7 +92,7 @@ def test_sweep_lock_is_released_when_its_process_is_killed(server: Server, tmp_p
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(SweepHeld, match=f"process {holder.pid} on"), held(there, "a"):
+        with pytest.raises(SweepLocked, match=f"process {holder.pid} on"), held(there, "a"):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -106,7 +106,7 @@ def test_lock_holder_with_a_cut_connection_leaves_at_once(server: Server, tmp_pa
     cut = threading.Timer(0.5, lambda: terminate_connections(server))
     began = time.monotonic()
     cut.start()
-    with pytest.raises(LedgerLost, match="has gone away") as caught:
+    with pytest.raises(StudyLost, match="has gone away") as caught:
         hold(home(tmp_path, server), 30)
     cut.join()
     assert time.monotonic() - began < 15
@@ -115,7 +115,7 @@ def test_lock_holder_with_a_cut_connection_leaves_at_once(server: Server, tmp_pa
 
 
 def hold(settings: Settings, seconds: float) -> None:
-    with held(settings, "a") as lease, lease.watched():
+    with held(settings, "a") as lock, lock.watched():
         time.sleep(seconds)
 
 
@@ -144,7 +144,7 @@ def test_study_errors_never_contain_the_password(server: Server, tmp_path: Path)
 # -- sweeps ----------------------------------------------------------------------------------
 
 
-class Served(Bench):
+class PyfuncModel(Bench):
     """A sweep whose study is on the server."""
 
     def __init__(self, folder: Path, server: Server) -> None:
@@ -170,12 +170,12 @@ class Served(Bench):
 
     def trials(self) -> list[RunRecord]:
         with self.storage() as storage:
-            ledgers = [
-                Ledger.read(storage, sweep, stage)
+            studies = [
+                StageStudy.read(storage, sweep, stage)
                 for sweep in sweep_ids(storage)
                 for stage in ("search", "confirm")
             ]
-            return [record for ledger in ledgers if ledger for record in ledger.records()]
+            return [record for study in studies if study for record in study.records()]
 
 
 def under_way(records: list[RunRecord]) -> bool:
@@ -185,9 +185,9 @@ def under_way(records: list[RunRecord]) -> bool:
 @pytest.fixture(scope="module")
 def ended(
     server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> "tuple[Served, subprocess.CompletedProcess[str]]":
+) -> "tuple[PyfuncModel, subprocess.CompletedProcess[str]]":
     """Return a sweep whose first driver was killed and whose server restarted under the second."""
-    bench = Served(tmp_path_factory.mktemp("served"), server)
+    bench = PyfuncModel(tmp_path_factory.mktemp("served"), server)
     with bench.started() as process:
         bench.wait_for(process, under_way)
         process.kill()
@@ -210,7 +210,7 @@ def ended(
 
 
 def test_sweep_waits_for_a_restarted_server_and_resumes(
-    ended: "tuple[Served, subprocess.CompletedProcess[str]]",
+    ended: "tuple[PyfuncModel, subprocess.CompletedProcess[str]]",
 ) -> None:
     bench, done = ended
     assert done.returncode == 0, done.stderr
@@ -225,15 +225,15 @@ def test_sweep_waits_for_a_restarted_server_and_resumes(
 
 
 def test_password_is_in_no_output_and_no_file(
-    ended: "tuple[Served, subprocess.CompletedProcess[str]]",
+    ended: "tuple[PyfuncModel, subprocess.CompletedProcess[str]]",
 ) -> None:
     bench, done = ended
     assert PASSWORD not in done.stdout + done.stderr
     for command in ("status", "show", "best", "doctor"):
-        told = subprocess.run(
+        output = subprocess.run(
             [COMMAND, command, "--json"], env=bench.environment, capture_output=True, text=True
         )
-        assert PASSWORD not in told.stdout + told.stderr
+        assert PASSWORD not in output.stdout + output.stderr
     files = [path for path in bench.settings.home.rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if PASSWORD.encode() in path.read_bytes()] == []

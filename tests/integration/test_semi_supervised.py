@@ -54,8 +54,8 @@ def test_evaluate_reports_only_test_metrics_without_parzen(bench: Bench) -> None
     assert [model["metrics"]["test/error"] for model in models] == (
         bench.ask("best")["metrics"]["test/error"]["values"]
     )
-    told = _told(bench, "evaluate")
-    assert told.splitlines()[0].split() == ["model", "group", "test/error", "test/recon"]
+    result = _output(bench, "evaluate")
+    assert result.splitlines()[0].split() == ["model", "group", "test/error", "test/recon"]
 
 
 def test_report_shows_errors_instead_of_parzen_figures(bench: Bench) -> None:
@@ -71,12 +71,12 @@ def test_run_of_a_done_sweep_does_nothing(bench: Bench) -> None:
     assert again.returncode == 0
     assert "done; nothing to run" in again.stderr
     assert bench.ask("show") == before
-    summary = _told(bench, "run", str(bench.file))
+    summary = _output(bench, "run", str(bench.file))
     assert "test/error" in summary
     assert "Parzen" not in summary
 
 
-def _told(bench: Bench, *arguments: str) -> str:
+def _output(bench: Bench, *arguments: str) -> str:
     done = subprocess.run(
         [COMMAND, *arguments], env=bench.environment, capture_output=True, text=True, check=True
     )

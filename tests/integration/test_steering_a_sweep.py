@@ -55,10 +55,10 @@ class Steered(Bench):
         """Start the sweep detached and return its driver's process id."""
         started = self.tell("run", self.file, "-d", "--json")
         assert started.returncode == 0, started.stderr
-        told = json.loads(started.stdout)
-        self.left = told["sweep"]
+        output = json.loads(started.stdout)
+        self.left = output["sweep"]
         assert is_held(self.settings, self.left)
-        return int(told["pid"])
+        return int(output["pid"])
 
     def wait_until(self, what: Callable[[list[RunRecord]], bool]) -> None:
         deadline = time.monotonic() + PATIENCE

@@ -217,8 +217,8 @@ def test_mlflow_has_every_metric_of_the_outbox_once(bench: Bench) -> None:
     with sqlite3.connect(bench.settings.home / "mlflow.db") as mlflow:
         rows = mlflow.execute("SELECT run_uuid, key, step, count(*) FROM metrics GROUP BY 1, 2, 3")
         there = {(run_ids[run], key, step): n for run, key, step, n in rows if run in run_ids}
-    with sqlite3.connect(bench.settings.spool) as spool:
-        rows = spool.execute("SELECT run, name, epoch FROM metric WHERE run LIKE '%/%'")
+    with sqlite3.connect(bench.settings.outbox) as outbox:
+        rows = outbox.execute("SELECT run, name, epoch FROM metric WHERE run LIKE '%/%'")
         here = set(map(tuple, rows))
     assert there == dict.fromkeys(here, 1)
 

@@ -69,8 +69,8 @@ class Cluster:
     def trials(self, driver: str) -> list[dict[str, Any]]:
         """Return the trials that the driver's container lists, or none before its first output."""
         asked = ("docker", "exec", driver, "aae-sweep", "show", "cluster", "--json")
-        told = self._run(*asked, check=False)
-        trials: list[dict[str, Any]] = json.loads(told.stdout)["trials"] if told.stdout else []
+        result = self._run(*asked, check=False)
+        trials: list[dict[str, Any]] = json.loads(result.stdout)["trials"] if result.stdout else []
         return trials
 
     def sweep(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":

@@ -16,16 +16,16 @@ from ray.tune.search import Searcher
 from aae_core.data import TrainingData
 from aae_core.evaluation.parzen import ArraySource
 from orchestrator.execution import worker
-from orchestrator.execution.cluster import Share
+from orchestrator.execution.cluster import TrialResources
 from orchestrator.execution.tune_driver import StageDriver
 from orchestrator.execution.worker import Report
 from orchestrator.pipeline import context as sweep_module
 from orchestrator.pipeline import scoring, search, stages
 from orchestrator.pipeline.context import Request
 from orchestrator.records import RunRecord, Stage
-from orchestrator.results.reader import History
+from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
-from orchestrator.study.study import Assignment, Ledger, open_storage
+from orchestrator.study.study import StageStudy, TrialAttempt, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
 
 
@@ -43,8 +43,8 @@ class Watcher:
     def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None:
         self._see(f"{stage} of {planned}")
 
-    def trial_started(self, assignment: Assignment) -> None:
-        self._see(f"{assignment.stage} {assignment.number} started")
+    def trial_started(self, attempt: TrialAttempt) -> None:
+        self._see(f"{attempt.stage} {attempt.number} started")
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         self._see(f"{stage} {report.number} epoch {report.epoch}")
@@ -70,7 +70,9 @@ class NoMlflow:
         return True
 
 
-def straw_stage(driver: StageDriver, data: TrainingData, share: Share, scratch: Path) -> None:
+def straw_stage(
+    driver: StageDriver, data: TrainingData, share: TrialResources, scratch: Path
+) -> None:
     """Stand in for Tune: train one trial at a time, in this process."""
     while (work := driver.suggest("t")) != Searcher.FINISHED:
         if not isinstance(work, dict):
@@ -108,7 +110,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "run_stage", straw_stage)
     monkeypatch.setattr(sweep_module, "MlflowWriter", NoMlflow)
     monkeypatch.setattr(stages.cluster, "connected", _no_ray)
-    monkeypatch.setattr(stages.cluster, "share", lambda _: Share(1.0, 0.0))
+    monkeypatch.setattr(stages.cluster, "trial_resources", lambda _: TrialResources(1.0, 0.0))
     monkeypatch.setattr(StageDriver, "capacity", lambda _: 1)
     monkeypatch.setattr(stages.cluster, "cpus", lambda: 1)
     monkeypatch.setattr(scoring, "SharedArray", StrawArray)
@@ -150,7 +152,7 @@ def run(
     spec: SweepSpec,
     watcher: Watcher | None = None,
     draining: threading.Event | None = None,
-) -> History:
+) -> SweepReader:
     def write_report(sweep: str) -> Path:
         report = settings.sweep_folder(sweep) / "report.html"
         report.write_text("<html></html>")
@@ -163,21 +165,21 @@ def run(
         draining or threading.Event(),
         write_report,
     )
-    return History(settings)
+    return SweepReader(settings)
 
 
-def numbers(reader: History, spec: SweepSpec) -> list[Any]:
+def numbers(reader: SweepReader, spec: SweepSpec) -> list[Any]:
     return [
         (r.stage, r.number, r.params, r.seed, reader.curve(spec.sweep_id, r)[0])
         for r in reader.trials(spec.sweep_id)
     ]
 
 
-def search_of(settings: Settings, spec: SweepSpec) -> Ledger:
+def search_of(settings: Settings, spec: SweepSpec) -> StageStudy:
     """Return the search study as another process reads it."""
-    ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
-    assert ledger is not None
-    return ledger
+    study = StageStudy.read(open_storage(settings), spec.sweep_id, "search")
+    assert study is not None
+    return study
 
 
 def digits_with_labels(**changes: Any) -> SweepSpec:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.records import RunRecord
-from orchestrator.results.reader import History
+from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
-from orchestrator.tracking.outbox import Spool
+from orchestrator.tracking.outbox import Outbox
 
 COMMAND = Path(sys.executable).with_name("aae-sweep")
 PATIENCE = 240.0  # seconds, on a busy machine
@@ -75,22 +75,22 @@ class Bench:
 
     def trials(self) -> list[RunRecord]:
         """Return the current trials; an empty list before the driver writes the first."""
-        if not (self.settings.home / "spool.db").exists():
+        if not (self.settings.home / "outbox.db").exists():
             return []
         return self._reader.trials(self.sweep) if self._reader.sweeps() else []
 
     @cached_property
-    def _reader(self) -> History:
+    def _reader(self) -> SweepReader:
         """Keep one reader for repeated use; the home must contain a sweep."""
-        return History(self.settings)
+        return SweepReader(self.settings)
 
     def curve(self, record: RunRecord) -> list[dict[str, float]]:
         return self._reader.curve(self.sweep, record)
 
     def mlflow_states(self) -> dict[str, str]:
         """Return the status of every run in the outbox, by run key."""
-        with Spool(self.settings.spool, read_only=True) as spool:
-            return {run.key: run.status for run in spool.runs(self.sweep)}
+        with Outbox(self.settings.outbox, read_only=True) as outbox:
+            return {run.key: run.status for run in outbox.runs(self.sweep)}
 
     def wait_for(
         self, process: "subprocess.Popen[str]", what: Callable[[list[RunRecord]], bool]

@@ -72,7 +72,7 @@ def make_view(folder: Path, n_search: int = 24, epochs: int = 30) -> SweepView:
     )
 
 
-class History:
+class SweepReader:
     """A stand-in for the live page's reader, with one sweep that a test can advance."""
 
     def __init__(self, whole: SweepView) -> None:
@@ -345,7 +345,7 @@ def _status(trials: list[RunRecord]) -> dict[str, Any]:
         "state": "done",
         "trials": count_states(trials),
         "objective": {"metric": METRIC, "direction": "maximize"},
-        "also": [{"metric": "val/recon", "direction": "minimize"}],
+        "secondary_objectives": [{"metric": "val/recon", "direction": "minimize"}],
         "best": {"trial": 1, "metric": METRIC, "value": 326.0, "se": 0.4, "confirmed": True},
         "planned": {"search": len(trials), "confirm": 9},
         "elapsed_seconds": 7860.0,
@@ -355,7 +355,7 @@ def _status(trials: list[RunRecord]) -> dict[str, Any]:
 
 
 def _best(confirm: list[RunRecord]) -> dict[str, Any]:
-    """Return the document that `History` returns, by the same selection."""
+    """Return the document that `SweepReader` returns, by the same selection."""
     ranked = ranking.rank(ranking.candidates(confirm), METRIC, "maximize")
     compared = [None, *ranking.versus_best(ranked, METRIC)]
     groups = [

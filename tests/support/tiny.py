@@ -29,7 +29,7 @@ from aae_core.data.splits import permutation
 from aae_core.models import Model
 from aae_core.phases import Batch, Costs
 from aae_core.training import TrainState
-from aae_core.training.batches import Supply
+from aae_core.training.batches import BatchSource
 
 CLASSES, SIDE, N_TRAIN, N_VALID, BATCH = 3, 4, 60, 24, 20
 LABELS = {"none": None, "some": 2 * CLASSES, "only": 14 * CLASSES}
@@ -131,7 +131,7 @@ def start(config: TrialConfig, data: TrainingData | None = None) -> TrainState:
 
 
 def first_batch(state: TrainState, data: TrainingData | None = None) -> Batch:
-    return next(Supply.of(state, data or images()).batches(state))
+    return next(BatchSource.of(state, data or images()).batches(state))
 
 
 def step(state: TrainState, batch: Batch | None = None, only: str | None = None) -> Costs:

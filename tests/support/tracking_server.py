@@ -20,7 +20,7 @@ from sweep_command import COMMAND, PATIENCE, Bench
 from orchestrator.records import SYSTEM
 from orchestrator.settings import Settings
 from orchestrator.tracking.mlflow_writer import RUN_KEY_TAG, ui_command
-from orchestrator.tracking.outbox import Spool
+from orchestrator.tracking.outbox import Outbox
 
 
 class TrackedBench(Bench):
@@ -86,8 +86,8 @@ class TrackedBench(Bench):
         )
 
     def waiting(self) -> dict[str, int]:
-        with Spool(self.settings.spool, read_only=True) as spool:
-            return spool.waiting(self.sweep)
+        with Outbox(self.settings.outbox, read_only=True) as outbox:
+            return outbox.waiting(self.sweep)
 
 
 def runs_by_key(client: MlflowClient, bench: Bench) -> dict[str, Run]:
@@ -103,15 +103,15 @@ def runs_by_key(client: MlflowClient, bench: Bench) -> dict[str, Run]:
 def assert_same(client: MlflowClient, bench: Bench) -> None:
     """Assert that MLflow has every run and every metric point of the outbox exactly once."""
     found = runs_by_key(client, bench)
-    with Spool(bench.settings.spool, read_only=True) as spool:
-        noted = spool.runs(bench.sweep)
+    with Outbox(bench.settings.outbox, read_only=True) as outbox:
+        noted = outbox.runs(bench.sweep)
         assert set(found) == {run.key for run in noted}
         for run in noted:
             mlflow_run = found[run.key]
             assert mlflow_run.info.status == run.status
             points = [
                 (name, row["epoch"], value)
-                for row in spool.history(run.key)
+                for row in outbox.history(run.key)
                 for name, value in row.items()
                 if name != "epoch" and math.isfinite(value)
             ]

@@ -7,25 +7,27 @@ from pathlib import Path
 import pytest
 from opened_page import Open, Opened
 from playwright.sync_api import expect
-from synthetic_sweep import History, make_view
+from synthetic_sweep import SweepReader, make_view
 
 from dashboards import live
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> History:
+def reader(tmp_path: Path) -> SweepReader:
     """Return a sweep that has begun and has no confirmed trial."""
     view = make_view(tmp_path)
-    history = History(view)
-    history.show(view.trials[:16], best=None, evaluation=None, pictures=[])
-    return history
+    reader = SweepReader(view)
+    reader.show(view.trials[:16], best=None, evaluation=None, pictures=[])
+    return reader
 
 
 @pytest.fixture
-def opened(history: History, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+def opened(
+    reader: SweepReader, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Opened]:
     monkeypatch.setattr(live, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(live, "SHARE", 0)
-    server = live.server(live.Pages(lambda: history), "127.0.0.1", 0, None)
+    server = live.server(live.Pages(lambda: reader), "127.0.0.1", 0, None)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield open_page(f"http://127.0.0.1:{server.server_port}/sweep/latest")
@@ -34,7 +36,9 @@ def opened(history: History, open_page: Open, monkeypatch: pytest.MonkeyPatch) -
     server.server_close()
 
 
-def test_live_page_follows_the_sweep_and_keeps_settings(opened: Opened, history: History) -> None:
+def test_live_page_follows_the_sweep_and_keeps_settings(
+    opened: Opened, reader: SweepReader
+) -> None:
     page = opened.page
     opened.wait_for_figures()
     page.locator("#trials thead button", has_text="epochs").click()
@@ -44,8 +48,8 @@ def test_live_page_follows_the_sweep_and_keeps_settings(opened: Opened, history:
     page.locator("body").evaluate("document.activeElement.blur()")
     assert opened.count("#confirmed") == 0
 
-    whole = history.whole
-    history.show(whole.trials, best=whole.best, evaluation=whole.evaluation)
+    whole = reader.whole
+    reader.show(whole.trials, best=whole.best, evaluation=whole.evaluation)
     expect(page.locator("#confirmed")).to_be_visible(timeout=60_000)
     expect(page.locator(".verdict")).to_contain_text("wins: val/parzen_ll")
     expect(page.locator("#trials .pager [role=status]")).to_have_text("1 to 15 of 33")
@@ -61,17 +65,17 @@ def test_live_page_follows_the_sweep_and_keeps_settings(opened: Opened, history:
     assert {url.split("/")[2].split(":")[0] for url in opened.requests} == {"127.0.0.1"}
 
 
-def test_live_page_can_be_paused_and_continued(opened: Opened, history: History) -> None:
+def test_live_page_can_be_paused_and_continued(opened: Opened, reader: SweepReader) -> None:
     page = opened.page
     page.locator("#live button").click()
-    history.show(history.whole.trials, best=history.whole.best)
+    reader.show(reader.whole.trials, best=reader.whole.best)
     page.wait_for_timeout(4000)
     assert opened.count("#confirmed") == 0
     page.locator("#live button").click()
     expect(page.locator("#confirmed")).to_be_visible(timeout=60_000)
 
 
-def test_live_page_reports_an_unreachable_server(opened: Opened, history: History) -> None:
+def test_live_page_reports_an_unreachable_server(opened: Opened, reader: SweepReader) -> None:
     opened.page.route("**/*", lambda route: route.abort())
     expect(opened.page.locator("#live [role=status]")).to_contain_text("no answer", timeout=60_000)
     opened.page.unroute("**/*")

@@ -32,7 +32,7 @@ evaluate: {parzen: {samples: 10_000, screen_samples: 10_000}}
 
 
 @dataclass(frozen=True)
-class Served:
+class PyfuncModel:
     """A finished sweep, and the server that has all of its runs."""
 
     bench: TrackedBench
@@ -48,7 +48,7 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PyfuncModel]:
     bench = TrackedBench(tmp_path_factory.mktemp("pages"), SWEEP)
     with bench.serving() as client:
         done = bench.run()
@@ -58,7 +58,7 @@ def served(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         found = runs_by_key(client, bench)
         experiment = found[bench.sweep].info.experiment_id
         runs = {key.removeprefix(f"{bench.sweep}/"): run.info.run_id for key, run in found.items()}
-        yield Served(bench, client, experiment, runs)
+        yield PyfuncModel(bench, client, experiment, runs)
 
 
 def opened(open_page: Open, address: str) -> Page:
@@ -66,7 +66,9 @@ def opened(open_page: Open, address: str) -> Page:
     return page
 
 
-def test_mlflow_compares_runs_by_parameters_and_charts(served: Served, open_page: Open) -> None:
+def test_mlflow_compares_runs_by_parameters_and_charts(
+    served: PyfuncModel, open_page: Open
+) -> None:
     runs = [run for name, run in served.runs.items() if name.startswith("search/")]
     chosen = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([served.experiment]))}"
     page = opened(open_page, served.address(f"compare-runs?{chosen}"))
@@ -76,7 +78,7 @@ def test_mlflow_compares_runs_by_parameters_and_charts(served: Served, open_page
         expect(page.get_by_text(what).first).to_be_attached()
 
 
-def test_mlflow_run_page_names_its_data_set(served: Served, open_page: Open) -> None:
+def test_mlflow_run_page_names_its_data_set(served: PyfuncModel, open_page: Open) -> None:
     page = opened(open_page, served.run("confirm/0"))
     inputs: Any = served.client.get_run(served.runs["confirm/0"]).inputs
     digest = inputs.dataset_inputs[0].dataset.digest
@@ -84,7 +86,9 @@ def test_mlflow_run_page_names_its_data_set(served: Served, open_page: Open) -> 
     expect(page.get_by_text(digest[:8]).first).to_be_attached()
 
 
-def test_mlflow_confirmed_run_shows_its_pictures_by_epoch(served: Served, open_page: Open) -> None:
+def test_mlflow_confirmed_run_shows_its_pictures_by_epoch(
+    served: PyfuncModel, open_page: Open
+) -> None:
     page = opened(open_page, served.run("confirm/0", "/model-metrics"))
     expect(page.get_by_text("parzen_sigma").first).to_be_visible()
     page.get_by_text("Model metrics").last.scroll_into_view_if_needed()
@@ -98,19 +102,21 @@ def test_mlflow_confirmed_run_shows_its_pictures_by_epoch(served: Served, open_p
     expect(page.get_by_text("No image logged at this step")).to_have_count(0)
 
 
-def test_mlflow_run_page_has_system_metrics(served: Served, open_page: Open) -> None:
+def test_mlflow_run_page_has_system_metrics(served: PyfuncModel, open_page: Open) -> None:
     page = opened(open_page, served.run("search/0", "/system-metrics"))
     expect(page.get_by_text("cpu_utilization_percentage").first).to_be_attached()
 
 
-def test_mlflow_sweep_run_has_figures_and_report(served: Served, open_page: Open) -> None:
+def test_mlflow_sweep_run_has_figures_and_report(served: PyfuncModel, open_page: Open) -> None:
     page = opened(open_page, served.run(served.bench.sweep))
     expect(page.get_by_text("val/parzen_ll").first).to_be_attached()
     page = opened(open_page, served.run(served.bench.sweep, "/artifacts"))
     expect(page.get_by_text("report.html").first).to_be_attached()
 
 
-def test_mlflow_lists_the_winner_as_a_registered_model(served: Served, open_page: Open) -> None:
+def test_mlflow_lists_the_winner_as_a_registered_model(
+    served: PyfuncModel, open_page: Open
+) -> None:
     page = opened(open_page, served.address("models/tiny"))
     expect(page.get_by_text("Version 1").first).to_be_visible()
     expect(page.get_by_text("champion").first).to_be_visible()

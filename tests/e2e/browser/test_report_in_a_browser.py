@@ -62,7 +62,7 @@ def test_report_figures_cut_no_text(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "told"),
+    ("section", "output"),
     [
         ("confirmed", r"[23]\d\d\.\d"),
         ("history", r"trial \d+: [23]\d\d"),
@@ -71,7 +71,7 @@ def test_report_figures_cut_no_text(opened: Opened) -> None:
         ("parzen", r"nats"),
     ],
 )
-def test_report_figures_show_values_on_hover(opened: Opened, section: str, told: str) -> None:
+def test_report_figures_show_values_on_hover(opened: Opened, section: str, output: str) -> None:
     figure = opened.page.locator(f"#{section} .plot").first
     figure.scroll_into_view_if_needed()
     area = figure.locator(".nsewdrag").first.bounding_box()
@@ -85,7 +85,7 @@ def test_report_figures_show_values_on_hover(opened: Opened, section: str, told:
     opened.page.mouse.move(x, y)
     hover = figure.locator(".hoverlayer .hovertext").first
     hover.wait_for(state="attached")
-    assert re.search(told, hover.text_content() or "")
+    assert re.search(output, hover.text_content() or "")
 
 
 def _middle(mark: Locator) -> tuple[float, float]:

@@ -50,8 +50,8 @@ def ask_mlflow(
         f"http://127.0.0.1:{cluster.port}{path}", data=body, headers=headers, method=method
     )
     with urllib.request.urlopen(request) as answer:
-        told: bytes = answer.read()
-    return told
+        output: bytes = answer.read()
+    return output
 
 
 def status(cluster: Cluster, authorization: str | None = None, **headers: str) -> int:
@@ -92,12 +92,12 @@ def test_secrets_appear_in_no_description_and_no_log(cluster: Cluster) -> None:
     """Test the engine's descriptions of containers and images, and all logs."""
     described = cluster.containers()
     images = {container["Image"] for container in described}
-    told = json.dumps(described)
-    told += "".join(cluster.docker("history", "--no-trunc", image) for image in images)
-    told += cluster.docker("inspect", *images) + cluster.compose("logs").stdout
-    told += cluster.compose("config").stdout
+    output = json.dumps(described)
+    output += "".join(cluster.docker("history", "--no-trunc", image) for image in images)
+    output += cluster.docker("inspect", *images) + cluster.compose("logs").stdout
+    output += cluster.compose("config").stdout
     for value in cluster.secret_values():
-        assert value not in told
+        assert value not in output
 
 
 def test_containers_have_no_capabilities_and_no_root(cluster: Cluster) -> None:
@@ -168,8 +168,8 @@ def test_postgresql_denies_mlflow_the_studies_database(cluster: Cluster) -> None
 
 
 def test_doctor_in_the_cluster_reports_every_check_as_ok(cluster: Cluster) -> None:
-    told = cluster.sweep("doctor", "--json")
-    checks = {check["check"]: check for check in json.loads(told.stdout)["checks"]}
+    output = cluster.sweep("doctor", "--json")
+    checks = {check["check"]: check for check in json.loads(output.stdout)["checks"]}
     assert all(check["ok"] for check in checks.values()), checks
     assert {"nodes", "versions", "shared storage", "room", "tracking from nodes", "clocks"} < set(
         checks
@@ -300,8 +300,8 @@ def test_mlflow_has_every_epoch_of_every_trial(cluster: Cluster) -> None:
     def ask(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
-        told = ask_mlflow(cluster, API + path, authorization=login(cluster), body=data, **headers)
-        answer: dict[str, Any] = json.loads(told)
+        output = ask_mlflow(cluster, API + path, authorization=login(cluster), body=data, **headers)
+        answer: dict[str, Any] = json.loads(output)
         return answer
 
     (experiment,) = ask("/experiments/get-by-name?experiment_name=cluster").values()

@@ -342,7 +342,7 @@ def test_config_accepts_standardised_pixels_with_linear_output() -> None:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_architecture_objective_is_one_of_its_metrics(kind: str) -> None:
     architecture = ARCHITECTURES[kind]
-    assert architecture.goal in architecture.metrics
+    assert architecture.objective in architecture.metrics
     assert len(set(architecture.metrics)) == len(architecture.metrics)
 
 

@@ -16,7 +16,7 @@ def view(tmp_path: Path) -> SweepView:
     return make_view(tmp_path)
 
 
-def compared(*views: SweepView, **changes: Any) -> candidates.Comparison:
+def compared(*views: SweepView, **changes: Any) -> candidates.ComparedCandidates:
     """Build a comparison as the command does, with the first sweep's ranking for all sweeps."""
     documents = [
         {**group, "sweep": view.status["id"]} for view in views for group in view.best["groups"]
@@ -31,7 +31,9 @@ def compared(*views: SweepView, **changes: Any) -> candidates.Comparison:
         "data_sha256": {view.status["id"]: "0" for view in views},
         "candidates": documents,
     }
-    return candidates.Comparison(document | changes, {view.status["id"]: view for view in views})
+    return candidates.ComparedCandidates(
+        document | changes, {view.status["id"]: view for view in views}
+    )
 
 
 def test_difference_frame_has_the_differences_of_the_document(view: SweepView) -> None:
@@ -75,9 +77,9 @@ def test_comparison_page_has_every_section_and_a_verdict(view: SweepView) -> Non
 
 def test_comparison_notes_choice_by_another_metric_and_different_data(view: SweepView) -> None:
     other = {"best_by": "val/recon", "data_sha256": {"a": "0", "b": "1"}}
-    told = candidates.hero(compared(view, **other))
-    assert "the best by val/recon" in told
-    assert "saw different data" in told
+    output = candidates.hero(compared(view, **other))
+    assert "the best by val/recon" in output
+    assert "saw different data" in output
 
 
 def test_comparison_page_shows_hostile_names_as_text(view: SweepView) -> None:

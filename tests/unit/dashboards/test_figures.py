@@ -223,7 +223,7 @@ def test_timeline_marks_a_lost_attempt_at_its_resumed_epoch() -> None:
     lost = on_workers(attempts=[1, 3, 1, 1], resumed_from=[[], [4], [], []])
     found = timeline.faults(timeline.in_lanes(lost)[0])
     since = (found["moment"] - lost["started"][0]).dt.total_seconds()
-    assert list(zip(since, found["lane"], found["told"], strict=True)) == [
+    assert list(zip(since, found["lane"], found["text"], strict=True)) == [
         (40.0, 0, "search 1: attempt 2 from epoch 4"),
         (0.0, 0, "search 1: attempt 3 from epoch 0"),
     ]

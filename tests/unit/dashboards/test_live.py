@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_sweep import History, make_view
+from synthetic_sweep import SweepReader, make_view
 
 from dashboards import live
 from orchestrator.errors import UsageError
@@ -17,12 +17,12 @@ Ask = Callable[..., tuple[http.client.HTTPResponse, str]]
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> History:
-    return History(make_view(tmp_path))
+def reader(tmp_path: Path) -> SweepReader:
+    return SweepReader(make_view(tmp_path))
 
 
 @dataclass
-class Served:
+class Response:
     port: int
 
     def ask(self, path: str, host: str = "127.0.0.1", **headers: str) -> Any:
@@ -36,15 +36,15 @@ class Served:
 
 
 @pytest.fixture
-def serve(history: History) -> Iterator[Callable[..., Served]]:
+def serve(reader: SweepReader) -> Iterator[Callable[..., Response]]:
     running = []
 
-    def start(host: str = "127.0.0.1", token: str | None = None) -> Served:
-        server = live.server(live.Pages(lambda: history), host, 0, token)
+    def start(host: str = "127.0.0.1", token: str | None = None) -> Response:
+        server = live.server(live.Pages(lambda: reader), host, 0, token)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         running.append((server, thread))
-        return Served(server.server_port)
+        return Response(server.server_port)
 
     yield start
     for server, thread in running:
@@ -53,7 +53,7 @@ def serve(history: History) -> Iterator[Callable[..., Served]]:
         server.server_close()
 
 
-def test_live_server_start_page_links_every_sweep(serve: Callable[..., Served]) -> None:
+def test_live_server_start_page_links_every_sweep(serve: Callable[..., Response]) -> None:
     served = serve()
     answer, body = served.ask("/")
     assert answer.status == 200
@@ -68,7 +68,7 @@ def test_live_server_start_page_links_every_sweep(serve: Callable[..., Served]) 
     assert "plotly.js v" in served.ask("/plotly.js")[1]
 
 
-def test_live_server_answers_304_for_an_unchanged_page(serve: Callable[..., Served]) -> None:
+def test_live_server_answers_304_for_an_unchanged_page(serve: Callable[..., Response]) -> None:
     served = serve()
     first, _ = served.ask("/sweep/latest")
     again, body = served.ask("/sweep/latest", If_None_Match=first.headers["ETag"])
@@ -76,35 +76,37 @@ def test_live_server_answers_304_for_an_unchanged_page(serve: Callable[..., Serv
 
 
 def test_live_server_builds_a_page_once_for_all_readers(
-    serve: Callable[..., Served], history: History
+    serve: Callable[..., Response], reader: SweepReader
 ) -> None:
     served = serve()
     for _ in range(5):
         served.ask("/sweep/latest")
-    assert history.views == 1
+    assert reader.views == 1
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/sweep/gone", "/../pyproject.toml", "/report.css"])
-def test_live_server_answers_404_for_unknown_paths(serve: Callable[..., Served], path: str) -> None:
+def test_live_server_answers_404_for_unknown_paths(
+    serve: Callable[..., Response], path: str
+) -> None:
     answer, body = serve().ask(path)
     assert answer.status == 404
     assert "<" not in body
 
 
-def test_live_server_rejects_requests_that_send_data(serve: Callable[..., Served]) -> None:
+def test_live_server_rejects_requests_that_send_data(serve: Callable[..., Response]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", serve().port, timeout=60)
     connection.request("POST", "/", body="x")
     assert connection.getresponse().status == 501
     connection.close()
 
 
-def test_live_server_rejects_a_foreign_host_name(serve: Callable[..., Served]) -> None:
+def test_live_server_rejects_a_foreign_host_name(serve: Callable[..., Response]) -> None:
     served = serve()
     assert served.ask("/", host="evil.example")[0].status == 421
     assert served.ask("/", host="localhost")[0].status == 200
 
 
-def test_live_server_requires_the_token_on_open_addresses(serve: Callable[..., Served]) -> None:
+def test_live_server_requires_the_token_on_open_addresses(serve: Callable[..., Response]) -> None:
     served = serve(host="0.0.0.0", token="s3cret")
     for path, headers in [
         ("/", {}),
@@ -125,18 +127,18 @@ def test_live_server_requires_the_token_on_open_addresses(serve: Callable[..., S
     assert "likelihood_mnist" in body
 
 
-def test_live_server_without_a_token_rejects_an_open_address(history: History) -> None:
+def test_live_server_without_a_token_rejects_an_open_address(reader: SweepReader) -> None:
     with pytest.raises(UsageError, match="a token is required"):
-        live.server(live.Pages(lambda: history), "0.0.0.0", 0, None)
+        live.server(live.Pages(lambda: reader), "0.0.0.0", 0, None)
 
 
 def test_live_server_notes_an_empty_home_and_lists_later_sweeps(
-    serve: Callable[..., Served], history: History, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Response], reader: SweepReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(live, "SHARE", 0)
-    history.empty = True
+    reader.empty = True
     served = serve()
     assert "No sweep has been run here yet." in served.ask("/")[1]
-    history.empty = False
+    reader.empty = False
     assert "likelihood_mnist-1a2b3c4d" in served.ask("/")[1]

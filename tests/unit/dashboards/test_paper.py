@@ -105,8 +105,8 @@ def test_paper_table_adds_a_column_for_another_sample_count() -> None:
     figures = ours(points=[(100_000, 360.0), (2_500_000, 400.0)])
     frame = comparison.beside(table, figures)
     assert list(frame.columns) == ["method", "MNIST 10K", "MNIST 10M", "ours, 2.5M"]
-    told = comparison.differences(table, figures)
-    assert any("Ours stops at 2.5M samples" in line for line in told)
+    output = comparison.differences(table, figures)
+    assert any("Ours stops at 2.5M samples" in line for line in output)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_report_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> Non
 
 
 @pytest.mark.parametrize(
-    ("gaps", "told"),
+    ("gaps", "text"),
     [
         ([16.3] * 3, "instead of draws of the prior raises the figure by 16.3 nats: that much is"),
         ([16.0, 17.0, 18.0], "raises the figure by 17.00&nbsp;±&nbsp;0.58 nats"),
@@ -108,12 +108,12 @@ def test_report_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> Non
     ],
 )
 def test_report_states_the_cost_of_the_prior_gap(
-    gaps: list[float], told: str, view: SweepView
+    gaps: list[float], output: str, view: SweepView
 ) -> None:
     assert view.best is not None
     metrics = view.best["metrics"] | {"val/prior_gap": summarise(gaps)}
     report = build_report([replace(view, best=view.best | {"metrics": metrics})])
-    assert told in report.replace(" ± ", "&nbsp;±&nbsp;")
+    assert output in report.replace(" ± ", "&nbsp;±&nbsp;")
 
 
 def test_report_compares_controls_with_the_model_at_equal_sample_counts(
@@ -378,13 +378,13 @@ def test_report_of_svhn_with_extra_images_mentions_easier_labels(
 
 
 def test_report_names_test_metrics_outside_their_healthy_range(view: SweepView) -> None:
-    told = "confirm-1: test/iw_sigma is 1, sound from 0.0365 to 0.866"
+    output = "confirm-1: test/iw_sigma is 1, sound from 0.0365 to 0.866"
     assert "Outside their healthy range" not in build_report([view])
     confirm = [t for t in view.trials if (t.stage, t.number) == ("confirm", 1)]
     changed = [replace(t, metrics=t.metrics | {"test/iw_sigma": 1.0}) for t in confirm]
     trials = [t for t in view.trials if t not in confirm] + changed
     report = build_report([replace(view, trials=trials)])
-    assert told in report
+    assert output in report
 
 
 def test_report_leaderboard_names_metrics_groups_and_intervals(view: SweepView) -> None:

@@ -29,7 +29,7 @@ def record(number: int, value: float | None = None, **params: object) -> RunReco
 def test_plus_minus_keeps_two_digits_of_the_error(
     mean: float | None, error: float | None, text: str
 ) -> None:
-    assert tables.plus_minus(mean, error) == text
+    assert tables.number(mean, error) == text
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_interval_rounds_to_the_decimals_of_its_width() -> None:
     [(4.25, "4.2 s"), (3540.0, "59 min"), (7860.0, "2 h 11 min"), (None, "–")],
 )
 def test_duration_is_in_seconds_minutes_or_hours(seconds: float | None, text: str) -> None:
-    assert tables.duration(seconds) == text
+    assert text.duration(seconds) == text
 
 
 def test_short_names_are_the_shortest_that_differ() -> None:
@@ -119,7 +119,7 @@ def test_standing_frame_compares_each_candidate_with_the_best(tmp_path: Path) ->
     assert list(frame["compared"]) == ["the best", "seed by seed (3)", "seed by seed (3)"]
     figures, versus = best["groups"][1]["metrics"][METRIC], best["groups"][1]["versus_best"]
     assert frame["95 % (bootstrap)"][1] == tables.interval(*figures["bootstrap95"])
-    assert frame["minus the best"][1] == tables.plus_minus(versus["difference"], versus["se"])
+    assert frame["minus the best"][1] == tables.number(versus["difference"], versus["se"])
     assert frame["p (Holm)"][1] == f"{versus['p_holm']:.2g}"
 
 
@@ -129,7 +129,7 @@ def test_metrics_frame_has_a_column_per_candidate(tmp_path: Path) -> None:
     frame = tables.metrics_frame(tables.confirmed_frame(best, None), ["test/parzen_ll"])
     assert list(frame.columns) == ["metric", *tables.candidate_labels(best).values()]
     figures = best["metrics"]["test/parzen_ll"]
-    assert frame.iloc[0, 1] == tables.plus_minus(figures["mean"], figures["se"])
+    assert frame.iloc[0, 1] == tables.number(figures["mean"], figures["se"])
 
 
 def test_curves_frame_has_the_values_at_the_quarters() -> None:
@@ -176,7 +176,7 @@ def test_controls_frame_has_one_row_per_shared_control(tmp_path: Path) -> None:
         ("train_images", 10_000),
         ("train_images", 50_000),
     ]
-    assert tables.controls_told(frame).iloc[0].to_dict() == {
+    assert tables.controls_table(frame).iloc[0].to_dict() == {
         "control": "k-means centroids",
         "samples": 10_000,
         "log-likelihood": "344.3 ± 1.8",

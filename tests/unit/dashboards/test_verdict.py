@@ -33,8 +33,8 @@ def test_verdict_with_a_margin_names_the_others_by_their_verdicts(view: SweepVie
     assert view.best is not None
     verdicts = dict(zip(("gaussian", "universal", "deterministic"), VERDICTS, strict=True))
     groups = [group | {"verdict": verdicts[group["value"]]} for group in view.best["groups"]]
-    told = str(verdict(best_of(view, groups=groups, margin=5.0)))
-    assert told.endswith("(3 seeds); equivalent within 5 nats: universal; worse: deterministic.")
+    output = str(verdict(best_of(view, groups=groups, margin=5.0)))
+    assert output.endswith("(3 seeds); equivalent within 5 nats: universal; worse: deterministic.")
 
 
 @pytest.mark.parametrize(
@@ -50,34 +50,34 @@ def test_verdict_with_a_control_states_the_gain_of_the_search(
 def test_verdict_names_ties_in_the_order_of_the_ranking(view: SweepView) -> None:
     assert view.best is not None
     _, second, third = (group["config_hash"] for group in view.best["groups"])
-    told = str(verdict(best_of(view, tied_with=[third, second])))
-    assert told.endswith("not distinguishable from: universal, deterministic.")
+    output = str(verdict(best_of(view, tied_with=[third, second])))
+    assert output.endswith("not distinguishable from: universal, deterministic.")
 
 
 def test_verdict_without_ties_names_a_clear_winner(view: SweepView) -> None:
-    told = str(verdict(best_of(view, tied_with=[])))
-    assert told.endswith("(3 seeds); distinguishable from every other candidate.")
+    output = str(verdict(best_of(view, tied_with=[])))
+    assert output.endswith("(3 seeds); distinguishable from every other candidate.")
 
 
 def test_verdict_of_a_single_candidate_compares_with_no_other(view: SweepView) -> None:
     assert view.best is not None
     alone = {**view.best["groups"][0], "value": None}
-    told = verdict(best_of(view, groups=[alone], tied_with=[]))
-    assert str(told) == f"Configuration {alone['config_hash']} reaches: " + (
+    output = verdict(best_of(view, groups=[alone], tied_with=[]))
+    assert str(output) == f"Configuration {alone['config_hash']} reaches: " + (
         "val/parzen_ll 123.4 ± 1.2 nats (3 seeds)."
     )
 
 
 def test_verdict_of_one_seed_has_no_error_bar(view: SweepView) -> None:
     metrics = {METRIC: {"mean": 123.4349, "se": None, "ci95": None, "values": [123.4349]}}
-    told = verdict(best_of(view, metrics=metrics))
-    assert "wins: val/parzen_ll 123.4 nats (1 seed)" in told.statement
-    assert told.remark.startswith("One seed has no error bar.")
+    output = verdict(best_of(view, metrics=metrics))
+    assert "wins: val/parzen_ll 123.4 nats (1 seed)" in output.statement
+    assert output.remark.startswith("One seed has no error bar.")
 
 
 def test_verdict_before_confirm_names_a_leader_and_no_winner(view: SweepView) -> None:
-    told = str(verdict(best_of(view, confirmed=False)))
-    assert told == "gaussian leads the search: val/parzen_ll 123.4 ± 1.2 nats, not confirmed yet."
+    output = str(verdict(best_of(view, confirmed=False)))
+    assert output == "gaussian leads the search: val/parzen_ll 123.4 ± 1.2 nats, not confirmed yet."
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_verdict_before_confirm_names_a_leader_and_no_winner(view: SweepView) ->
 def test_verdict_without_a_result_gives_the_reason(
     view: SweepView, counts: dict[str, int], statement: str, remark: str
 ) -> None:
-    told = verdict(without_results(view, status={**view.status, "trials": counts}))
-    assert told.subject == ""
-    assert statement in told.statement
-    assert remark in told.remark
+    output = verdict(without_results(view, status={**view.status, "trials": counts}))
+    assert output.subject == ""
+    assert statement in output.statement
+    assert remark in output.remark

@@ -13,9 +13,9 @@ from orchestrator import disk
 from orchestrator.errors import DiskFull
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
-from orchestrator.tracking.outbox import Spool
+from orchestrator.tracking.outbox import Outbox
 
 SPEC = SweepSpec.model_validate_json(
     json.dumps(
@@ -52,36 +52,38 @@ def fill(folder: Path) -> None:
                 continue
 
 
-def assert_told(home: Path, write: Callable[[], object]) -> None:
-    with pytest.raises(DiskFull, match="MB are free") as caught, disk.told(home):
+def assert_explained(home: Path, write: Callable[[], object]) -> None:
+    with pytest.raises(DiskFull, match="MB are free") as caught, disk.explaining(home):
         write()
     assert f"the disk at {home} on" in str(caught.value)
 
 
 def test_writers_to_a_full_disk_raise_and_lose_nothing(home: Path) -> None:
     settings = Settings.from_environment({"AAE_HOME": str(home)})
-    ledger = Ledger.create(open_storage(settings), SPEC, "search")
-    assignment = ledger.ask(SPEC)
-    assert assignment is not None
-    with Spool(settings.spool) as spool:
-        spool.open_run("a", sweep_id="s", experiment="e", name="a")
+    study = StageStudy.create(open_storage(settings), SPEC, "search")
+    attempt = study.ask(SPEC)
+    assert attempt is not None
+    with Outbox(settings.outbox) as outbox:
+        outbox.open_run("a", sweep_id="s", experiment="e", name="a")
         fill(home)
         tensors = {"weights": torch.zeros(100_000)}
-        assert_told(home, lambda: checkpoint.save(home / "epoch-000001", tensors, {}))
-        assert_told(home, lambda: (home / "sweep.json").write_text("x" * 10_000))
-        assert_told(home, lambda: [spool.log("a", n, {"val/recon": 1.0}) for n in range(10_000)])
-        assert_told(home, lambda: [ledger.set_attribute(f"a{n}", "x" * 500) for n in range(9999)])
+        assert_explained(home, lambda: checkpoint.save(home / "epoch-000001", tensors, {}))
+        assert_explained(home, lambda: (home / "sweep.json").write_text("x" * 10_000))
+        assert_explained(
+            home, lambda: [outbox.log("a", n, {"val/recon": 1.0}) for n in range(10_000)]
+        )
+        assert_explained(home, lambda: [study.note(name="x" * 500 + str(n)) for n in range(9999)])
         with held(settings, SPEC.sweep_id):  # as `gc` does, to make room
             pass
         (home / "ballast").unlink()
-        spool.log("a", 10_000, {"val/recon": 2.0})
-        ledger.end(assignment.number, "complete", 1.0, None)
-        assert spool.last("a") == {"epoch": 10_000, "val/recon": 2.0}
+        outbox.log("a", 10_000, {"val/recon": 2.0})
+        study.end(attempt.number, "complete", 1.0, None)
+        assert outbox.last("a") == {"epoch": 10_000, "val/recon": 2.0}
     assert not list(home.glob("*epoch-*"))
-    again = Ledger.create(open_storage(settings), SPEC, "search")
+    again = StageStudy.create(open_storage(settings), SPEC, "search")
     assert [record.state for record in again.records()] == ["complete"]
 
 
 def test_error_other_than_full_disk_is_not_translated(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), disk.told(tmp_path):
+    with pytest.raises(FileNotFoundError), disk.explaining(tmp_path):
         (tmp_path / "nowhere" / "file").write_text("")

@@ -15,9 +15,9 @@ import orchestrator
 from aae_core.data import TestData
 from aae_core.data.arrays import Arrays
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.results.reader import History
+from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 
 ROOT = Path(orchestrator.__file__).parents[1]
 OURS = ("aae_core", "orchestrator", "dashboards")
@@ -143,15 +143,15 @@ def test_poisoned_test_split_is_opened_only_after_the_winner_is_fixed(
     test = Arrays.test
 
     def spy(self: Arrays) -> TestData:
-        confirm = Ledger.read(open_storage(settings), spec.sweep_id, "confirm")
+        confirm = StageStudy.read(open_storage(settings), spec.sweep_id, "confirm")
         assert confirm is not None
-        opened.append(confirm.attribute("winner"))
+        opened.append(confirm.state.winner)
         return test(self)
 
     monkeypatch.setattr(Arrays, "test", spy)
     with pytest.raises(EnvironmentUnusable, match="search and confirm are done and kept"):
         run(settings, spec, watcher)
-    best = History(settings).best(spec.sweep_id)
+    best = SweepReader(settings).best(spec.sweep_id)
     assert best is not None
     assert {"search 2 complete", "confirm 1 complete"} <= set(watcher.seen)
     assert opened == [best["config_hash"]]

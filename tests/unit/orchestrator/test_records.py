@@ -28,7 +28,7 @@ def digits() -> TrainingData:
 def test_metrics_of_every_architecture_are_declared(kind: str) -> None:
     for metric in ARCHITECTURES[kind].metrics:
         assert f"val/{metric}" in METRICS
-    assert METRICS[f"val/{ARCHITECTURES[kind].goal}"].better in ("min", "max")
+    assert METRICS[f"val/{ARCHITECTURES[kind].objective}"].better in ("min", "max")
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -43,11 +43,11 @@ def test_metrics_reported_by_training_are_declared(kind: str, digits: TrainingDa
     reported |= set(on_test(state.model, valid, Images.of(test.x, test.y, "cpu"), 0, 2))
     assert any(name.startswith("train/") for name in reported)
     assert reported <= set(METRICS)
-    goal = f"val/{architecture.goal}"
-    assert goal in reported
+    objective = f"val/{architecture.objective}"
+    assert objective in reported
     discriminators = {name for name in reported if name.startswith("train/disc_")}
     assert discriminators == {f"train/disc_{block}" for block in architecture.adversaries}
-    assert goal.replace("val/", "test/") in reported
+    assert objective.replace("val/", "test/") in reported
 
 
 def test_metrics_are_keyed_by_their_names() -> None:
@@ -55,7 +55,7 @@ def test_metrics_are_keyed_by_their_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("train/disc_z", 1.38, None),
         ("train/disc_z", 0.01, "train/disc_z is 0.01, sound above 0.1"),
@@ -65,13 +65,13 @@ def test_metrics_are_keyed_by_their_names() -> None:
         ("val/latent_mmd", math.nan, "val/latent_mmd is nan, sound below 0.1"),
         ("val/recon", 1e9, None),
         ("val/recon", math.nan, None),
-        ("unheard of", 0.0, None),
+        ("no such metric", 0.0, None),
     ],
 )
 def test_conditions_warn_of_metrics_outside_their_range(
-    name: str, value: float, told: str | None
+    name: str, value: float, expected: str | None
 ) -> None:
-    assert conditions({name: value}) == ([] if told is None else [told])
+    assert conditions({name: value}) == ([] if expected is None else [expected])
 
 
 def test_conditions_warn_of_parzen_sigma_at_grid_edges() -> None:

@@ -11,7 +11,7 @@ from mat_arrays import N_SVHN, svhn_arrays, tfd_arrays
 from scipy.io import savemat
 
 from aae_core.data import svhn
-from aae_core.data.mnist import IdxFile, IdxSet, IdxSplit, Published
+from aae_core.data.mnist import IdxDataSet, IdxFile, IdxSet, IdxSplit
 from aae_core.data.svhn import Svhn, SvhnFile
 from aae_core.data.tfd import Tfd
 
@@ -34,7 +34,7 @@ def idx_bytes() -> Files:
 
 
 @pytest.fixture(scope="session")
-def published(idx_bytes: Files) -> Published:
+def published(idx_bytes: Files) -> IdxDataSet:
     def file(name: str, *shape: int) -> IdxFile:
         return IdxFile(name, shape, hashlib.sha256(idx_bytes[name]).hexdigest())
 
@@ -42,11 +42,11 @@ def published(idx_bytes: Files) -> Published:
         return IdxSplit(file(f"{prefix}-images", n, SIDE, SIDE), file(f"{prefix}-labels", n))
 
     train, test = split("train", N_TRAIN), split("test", N_TEST)
-    return Published("tiny", train, test, N_VALID, mirrors=(), source="noise", licence="none")
+    return IdxDataSet("tiny", train, test, N_VALID, mirrors=(), source="noise", licence="none")
 
 
 @pytest.fixture
-def idx_set(tmp_path: Path, idx_bytes: Files, published: Published) -> IdxSet:
+def idx_set(tmp_path: Path, idx_bytes: Files, published: IdxDataSet) -> IdxSet:
     """Return a set with all four files present, gzipped."""
     (tmp_path / "tiny").mkdir()
     for name, content in idx_bytes.items():
@@ -74,7 +74,7 @@ def svhn_set(tmp_path: Path) -> Svhn:
         savemat(path, svhn_arrays(split), do_compression=True)
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
         files[split] = SvhnFile(path.name, n, md5, fewest=4 if split == "train" else 1)
-    return Svhn(tmp_path, published=svhn.Published(**files), mirrors=())
+    return Svhn(tmp_path, published=svhn.SvhnFiles(**files), mirrors=())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aae_core.data.fetch import fetch_files
-from aae_core.data.mnist import IdxSet, Published
+from aae_core.data.mnist import IdxDataSet, IdxSet
 from aae_core.data.sets import TrainingData
 from aae_core.data.svhn import Svhn
 from aae_core.errors import DataError
@@ -58,7 +58,7 @@ def good(server: Server, idx_bytes: dict[str, bytes]) -> str:
     return mirror
 
 
-def _set(published: Published, root: Path, *mirrors: str) -> IdxSet:
+def _set(published: IdxDataSet, root: Path, *mirrors: str) -> IdxSet:
     return IdxSet(replace(published, mirrors=mirrors), root)
 
 
@@ -68,7 +68,7 @@ def _fetch_and_read(data_set: IdxSet) -> TrainingData:
 
 
 def test_fetch_downloads_only_the_files_of_the_split(
-    server: Server, good: str, published: Published, tmp_path: Path
+    server: Server, good: str, published: IdxDataSet, tmp_path: Path
 ) -> None:
     data_set = _set(published, tmp_path / "root", good)
     data_set.fetch("train")
@@ -82,7 +82,7 @@ def test_fetch_downloads_only_the_files_of_the_split(
 
 
 def test_fetch_tries_the_next_mirror_after_a_failure(
-    server: Server, good: str, published: Published, tmp_path: Path
+    server: Server, good: str, published: IdxDataSet, tmp_path: Path
 ) -> None:
     unreachable, empty, wrong = (
         "http://127.0.0.1:1/",
@@ -96,7 +96,7 @@ def test_fetch_tries_the_next_mirror_after_a_failure(
 
 
 def test_fetch_error_names_the_failure_of_every_mirror(
-    server: Server, published: Published, tmp_path: Path
+    server: Server, published: IdxDataSet, tmp_path: Path
 ) -> None:
     mirrors = "http://127.0.0.1:1/", server.mirror("empty"), server.mirror("wrong")
     (server.files / "wrong" / "train-images.gz").write_bytes(b"<html>")
@@ -115,7 +115,7 @@ def test_fetch_error_names_the_failure_of_every_mirror(
 
 
 def test_fetch_error_names_a_folder_that_cannot_be_created(
-    published: Published, tmp_path: Path
+    published: IdxDataSet, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     data_set = _set(published, tmp_path / "file", "http://127.0.0.1:1/")
@@ -126,7 +126,7 @@ def test_fetch_error_names_a_folder_that_cannot_be_created(
 
 
 def test_fetch_from_several_threads_downloads_once(
-    server: Server, good: str, published: Published, tmp_path: Path
+    server: Server, good: str, published: IdxDataSet, tmp_path: Path
 ) -> None:
     data_set = _set(published, tmp_path / "root", good)
     with ThreadPoolExecutor(4) as pool:
@@ -136,7 +136,7 @@ def test_fetch_from_several_threads_downloads_once(
 
 
 def test_fetch_from_several_processes_downloads_once(
-    server: Server, good: str, published: Published, tmp_path: Path
+    server: Server, good: str, published: IdxDataSet, tmp_path: Path
 ) -> None:
     data_set = _set(published, tmp_path / "root", good)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -180,7 +180,7 @@ def test_svhn_fetch_accepts_only_the_published_checksum(
 
 
 def test_fetch_prints_nothing_to_either_stream(
-    good: str, published: Published, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    good: str, published: IdxDataSet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _set(published, tmp_path / "root", good).fetch()
     assert capfd.readouterr() == ("", "")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aae_core.data.mnist import FASHION_MNIST, MNIST, IdxSet, Published, read_idx
+from aae_core.data.mnist import FASHION_MNIST, MNIST, IdxDataSet, IdxSet, read_idx
 from aae_core.errors import DataError
 
 
@@ -124,14 +124,14 @@ def test_mnist_writes_nothing_when_all_files_are_present(idx_set: IdxSet) -> Non
     assert sorted(idx_set.folder.iterdir()) == before
 
 
-def test_idx_reader_returns_a_read_only_array(idx_set: IdxSet, published: Published) -> None:
+def test_idx_reader_returns_a_read_only_array(idx_set: IdxSet, published: IdxDataSet) -> None:
     array = read_idx(_images(idx_set), published.train.images)
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 0
 
 
 @pytest.mark.parametrize("published_set", [MNIST, FASHION_MNIST], ids=lambda p: p.name)
-def test_published_mnist_sets_are_fully_described(published_set: Published) -> None:
+def test_published_mnist_sets_are_fully_described(published_set: IdxDataSet) -> None:
     files = [f for s in (published_set.train, published_set.test) for f in (s.images, s.labels)]
     assert len({file.sha256 for file in files}) == 4
     assert all(len(bytes.fromhex(file.sha256)) == 32 for file in files)

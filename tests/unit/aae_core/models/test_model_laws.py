@@ -35,7 +35,7 @@ from aae_core.networks import drop
 from aae_core.phases import Batch
 from aae_core.priors import MixturePrior
 from aae_core.training import TrainState, fit
-from aae_core.training.batches import Supply, visible_labels
+from aae_core.training.batches import BatchSource, visible_labels
 
 
 def inputs_of(net: nn.Module) -> list[Tensor]:
@@ -164,7 +164,7 @@ def test_supervised_models_train_only_on_labelled_images(kind: str) -> None:
     data = images()
     assert data.y_train is not None
     visible = visible_labels(config, data)
-    supply = Supply.of(start(config, data), data)
+    supply = BatchSource.of(start(config, data), data)
     assert len(visible) == 6
     np.testing.assert_array_equal(supply.x, data.x_train[visible])
     np.testing.assert_array_equal(supply.y, data.y_train[visible])

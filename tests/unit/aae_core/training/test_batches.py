@@ -12,13 +12,13 @@ from aae_core.data import TrainingData, unit_interval
 from aae_core.errors import ConfigError, DataError
 from aae_core.phases import Batch
 from aae_core.streams import generator
-from aae_core.training.batches import Supply, corrupt, visible_labels
+from aae_core.training.batches import BatchSource, corrupt, visible_labels
 
 
 def epoch(config: TrialConfig, data: TrainingData | None = None) -> list[Batch]:
     data = data or images()
     state = start(config, data)
-    return list(Supply.of(state, data).batches(state))
+    return list(BatchSource.of(state, data).batches(state))
 
 
 def sized(kind: str, batch_size: int, **settings: object) -> TrialConfig:
@@ -45,7 +45,7 @@ def test_batches_drop_a_last_batch_that_is_not_full(size: int, want: list[int]) 
 def test_batch_order_differs_between_epochs_and_seeds() -> None:
     data, config = images(), trial("aae")
     state = start(config, data)
-    supply = Supply.of(state, data)
+    supply = BatchSource.of(state, data)
     first, second = (next(supply.batches(state)).x for _ in range(2))
     assert not torch.equal(first, second)
     assert torch.equal(first, epoch(config)[0].x)

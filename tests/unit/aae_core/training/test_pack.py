@@ -21,7 +21,7 @@ from aae_core.config import (
 from aae_core.errors import TrialDiverged
 from aae_core.models import Model
 from aae_core.training import TrainState, fit
-from aae_core.training.batches import Supply
+from aae_core.training.batches import BatchSource
 from aae_core.training.pack import fit_pack, form, worthwhile
 
 EPOCHS = 17  # epochs of 3 steps
@@ -104,7 +104,7 @@ def test_pack_validates_members_with_their_own_training_images(
     next(fit_pack(dict(enumerate(states)), images()))
     assert len(seen) == len(states)
     for train, state in zip(seen, states, strict=True):
-        assert torch.equal(train, Supply.of(state, images()).x)
+        assert torch.equal(train, BatchSource.of(state, images()).x)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -112,12 +112,12 @@ def test_pack_validates_members_with_their_own_training_images(
 def test_pack_trains_every_member_as_alone(kind: str, encoder: str, optimizer: str) -> None:
     states = [start(c) for c in different(trial(kind, encoder, optimizer=optimizer))]
     members = dict(enumerate(states))
-    told = list(fit_pack(members, images()))
-    assert [list(results) for results in told] == 11 * [[0, 1, 2]] + 3 * [[0, 1]] + 3 * [[0]]
+    yielded = list(fit_pack(members, images()))
+    assert [list(results) for results in yielded] == 11 * [[0, 1, 2]] + 3 * [[0, 1]] + 3 * [[0]]
     assert not members
     for number, state in enumerate(states):
         require_same(state, alone(state.config))
-        own = [results[number] for results in told if number in results]
+        own = [results[number] for results in yielded if number in results]
         assert [{"epoch": e.epoch, **e.metrics} for e in own] == state.history
 
 
@@ -221,9 +221,9 @@ def test_pack_validates_each_member_at_its_own_epochs(monkeypatch: pytest.Monkey
         for number, (n, epochs) in every.items()
     }
     validated: dict[int, list[int]] = {number: [] for number in every}
-    for told in fit_pack(members, images(), validate_at=(2,)):
-        for number, said in told.items():
-            validated[number] += [said.epoch] if "val/recon" in said.metrics else []
+    for yielded in fit_pack(members, images(), validate_at=(2,)):
+        for number, result in yielded.items():
+            validated[number] += [result.epoch] if "val/recon" in result.metrics else []
     assert validated == {0: [1, 2, 3, 4, 5, 6], 1: [2, 4, 5], 2: [2, 5]}
 
 
@@ -237,10 +237,10 @@ def test_pack_drops_a_diverged_member_and_trains_the_others() -> None:
     training = replace(well.training, reconstruction=OptimizerConfig("sgd", 1e18))
     ill = replace(well, training=training)
     states = {"well": start(well), "ill": start(ill), "too": start(replace(well, seed=6))}
-    told = list(fit_pack(dict(states), images()))
-    assert isinstance(told[0]["ill"], TrialDiverged)
-    assert told[0]["ill"].epoch == 1
-    assert [list(results) for results in told[1:]] == 3 * [["well", "too"]]
+    yielded = list(fit_pack(dict(states), images()))
+    assert isinstance(yielded[0]["ill"], TrialDiverged)
+    assert yielded[0]["ill"].epoch == 1
+    assert [list(results) for results in yielded[1:]] == 3 * [["well", "too"]]
     for name in ("well", "too"):
         require_same(states[name], alone(states[name].config))
 

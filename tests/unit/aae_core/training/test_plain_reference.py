@@ -73,18 +73,18 @@ class Plain:
     def batches(self) -> Iterator[Seen]:
         data, kind = images(), self.config.model.kind
         x, y = torch.from_numpy(data.x_train) / 255, torch.from_numpy(data.y_train)
-        told = torch.tensor(visible_labels(self.config, data), dtype=torch.long)
+        output = torch.tensor(visible_labels(self.config, data), dtype=torch.long)
         if ARCHITECTURES[kind].labels == "only":
-            x, y = x[told], y[told]
+            x, y = x[output], y[output]
         else:
-            y = torch.full_like(y, -1).scatter(0, told, y[told])
+            y = torch.full_like(y, -1).scatter(0, output, y[output])
         size = self.config.training.batch_size
-        steps, few = len(x) // size, min(size, len(told))
+        steps, few = len(x) // size, min(size, len(output))
         order = shuffled(len(x), steps * size, self.streams["batches"]).split(size)
         pairs: list[Tensor | None] = [None] * steps
-        if len(told) and kind in ("semi_supervised", "dimensionality_reduction"):
-            turns = shuffled(len(told), steps * few, self.streams["labelled"])
-            pairs = list(told[turns].split(few))
+        if len(output) and kind in ("semi_supervised", "dimensionality_reduction"):
+            turns = shuffled(len(output), steps * few, self.streams["labelled"])
+            pairs = list(output[turns].split(few))
         for now, some in zip(order, pairs, strict=True):
             noisy = self.corrupted(x[now])
             pair = None if some is None else (self.corrupted(x[some]), y[some])
@@ -240,8 +240,8 @@ def label_regularised(p: Plain, b: Seen) -> Losses:
     unlabelled = b.y == -1
     part = torch.where(unlabelled, anywhere, b.y)
     z_p = m.prior.sample_modes(part, generator=p.streams["prior"])
-    told = one_hot(b.y.masked_fill(unlabelled, CLASSES), CLASSES + 1)
-    real, fake = torch.cat([z_p, told], dim=1), torch.cat([z, told], dim=1)
+    output = one_hot(b.y.masked_fill(unlabelled, CLASSES), CLASSES + 1)
+    real, fake = torch.cat([z_p, output], dim=1), torch.cat([z, output], dim=1)
     game = {"z": (m.discriminator, real, fake)}
     return {"train/recon": recon} | adversarial(p, game, m.encoder)
 
@@ -414,11 +414,11 @@ def ours(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> list[Losses]:
     state, losses = start(config), []
     train_step = state.model.train_step
 
-    def heard(*arguments: object) -> Losses:
+    def counted(*arguments: object) -> Losses:
         losses.append(train_step(*arguments))
         return losses[-1]
 
-    monkeypatch.setattr(state.model, "train_step", heard)
+    monkeypatch.setattr(state.model, "train_step", counted)
     for _ in fit(state, images()):
         pass
     return losses

@@ -10,9 +10,9 @@ import pytest
 from orchestrator.cli.run import _winner
 from orchestrator.results.reader import run_key
 from orchestrator.settings import Settings
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
-from orchestrator.tracking.outbox import Spool
+from orchestrator.tracking.outbox import Outbox
 
 LL = "val/parzen_ll"
 Values = Mapping[float, Mapping[int, float]]  # by the prior's std, by seed
@@ -52,17 +52,17 @@ def confirm(
     document = {"name": name, "search": search, "confirm": seeds}
     spec = SweepSpec.of(document)
     storage = open_storage(settings)
-    first = Ledger.create(storage, spec, "search")
+    first = StageStudy.create(storage, spec, "search")
     for key, value in {"name": name, "spec": spec.resolved(), "data_sha256": data}.items():
-        first.set_attribute(key, value)
-    queue = Ledger.create(storage, spec, "confirm")
+        first.note(**{key: value})
+    queue = StageStudy.create(storage, spec, "confirm")
     queue.enqueue(
         {"params": {"model.prior.std": std}, "seed": seed}
         for std, values in found.items()
         for seed in values
     )
-    with Spool(settings.spool) as spool:
-        spool.open_run(spec.sweep_id, sweep_id=spec.sweep_id, experiment="e", name="n")
+    with Outbox(settings.outbox) as outbox:
+        outbox.open_run(spec.sweep_id, sweep_id=spec.sweep_id, experiment="e", name="n")
         while (work := queue.pop(spec)) is not None:
             std, seed = work.config.model.prior.std, work.config.seed
             value = found[std][seed]
@@ -70,9 +70,9 @@ def confirm(
             queue.epoch(work.number, 1, [value], "/checkpoints/1", trained=True)
             queue.end(work.number, "complete", value, None)
             key = run_key(spec.sweep_id, "confirm", work.number)
-            spool.open_run(key, sweep_id=spec.sweep_id, experiment="e", name="n")
+            outbox.open_run(key, sweep_id=spec.sweep_id, experiment="e", name="n")
             tests = {} if test is None else {metric.replace("val/", "test/"): test[std][seed]}
-            spool.log(key, 1, {metric: value, **tests})
+            outbox.log(key, 1, {metric: value, **tests})
     return spec
 
 
@@ -149,8 +149,8 @@ def test_compare_takes_the_margin_of_the_sweeps_objective(aae: Callable[..., Any
     assert aae("compare", "--metric", "test/parzen_ll", "--json").document["margin"] is None
     groups = aae("best", "--json").document["groups"]
     assert [group["verdict"] for group in groups] == ["winner", "equivalent", "worse"]
-    told = aae("best").out
-    assert "Equivalent within 1 nats: " in told
+    output = aae("best").out
+    assert "Equivalent within 1 nats: " in output
     assert spec.confirm.margin == 1.0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.settings import Settings
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.loader import parse_sweep
 from orchestrator.sweepfile.messages import keys
 from orchestrator.sweepfile.parameters import SETTINGS
@@ -23,7 +23,7 @@ COMMAND = Path(sys.executable).with_name("aae-sweep")
 def swept_home(home: Path) -> Path:
     spec = parse_sweep("name: tiny\ndata: {name: digits}\n", "tiny.yaml")
     settings = Settings.from_environment({"AAE_HOME": str(home)})
-    Ledger.create(open_storage(settings), spec, "search")
+    StageStudy.create(open_storage(settings), spec, "search")
     return home
 
 

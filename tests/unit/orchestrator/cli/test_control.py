@@ -14,7 +14,7 @@ from orchestrator.cli import control
 from orchestrator.cli import run as run_commands
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held, is_held
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.loader import load_sweep
 from orchestrator.sweepfile.spec import SweepSpec
 
@@ -38,14 +38,14 @@ def spec(sweep_file: Path) -> SweepSpec:
 
 
 @pytest.fixture
-def ledger(settings: Settings, spec: SweepSpec) -> Ledger:
+def study(settings: Settings, spec: SweepSpec) -> StageStudy:
     """The study of a sweep that was interrupted in its search."""
-    found = Ledger.create(open_storage(settings), spec, "search")
+    found = StageStudy.create(open_storage(settings), spec, "search")
     describe(found, spec)
     return found
 
 
-def describe(ledger: Ledger, spec: SweepSpec, **changes: Any) -> None:
+def describe(study: StageStudy, spec: SweepSpec, **changes: Any) -> None:
     about = {
         "name": spec.name,
         "spec": spec.resolved(),
@@ -57,7 +57,7 @@ def describe(ledger: Ledger, spec: SweepSpec, **changes: Any) -> None:
         "done": None,
     }
     for name, value in (about | changes).items():
-        ledger.set_attribute(name, value)
+        study.note(**{name: value})
 
 
 @contextmanager
@@ -87,99 +87,101 @@ def driven(
 
 
 def test_stop_without_a_driver_returns_at_once(
-    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
 ) -> None:
     ended = aae("stop", "tiny", "--json")
     assert (ended.code, ended.document["state"]) == (0, "interrupted")
     assert ended.err == f"nobody runs {spec.sweep_id}; nothing to stop\n"
-    assert ledger.attribute("wish") is None
+    assert study.state.request is None
     assert aae("stop").out == f"{spec.sweep_id} is interrupted. Resume with: {RESUME}\n"
 
 
-@pytest.mark.parametrize(("options", "wish"), [([], "drain"), (["--now"], "now")])
+@pytest.mark.parametrize(("options", "control"), [([], "drain"), (["--now"], "now")])
 def test_stop_repeats_its_request_until_the_driver_exits(
     aae: Callable[..., Any],
     settings: Settings,
-    ledger: Ledger,
+    study: StageStudy,
     spec: SweepSpec,
     options: list[str],
-    wish: str,
+    control: str,
 ) -> None:
-    heard = []
+    requests = []
 
     def listen() -> bool:
         """Clear the first request, as a starting driver does, and stop at the second."""
-        if (said := ledger.attribute("wish")) is None:
+        if (said := study.state.request) is None:
             return False
-        heard.append(said)
-        ledger.set_attribute("wish", None)
-        ledger.set_attribute("state", "stopped")
-        return len(heard) == 2
+        requests.append(said)
+        study.note(request=None)
+        study.note(state="stopped")
+        return len(requests) == 2
 
     with driven(settings, spec, listen):
         ended = aae("stop", "latest", *options)
         assert not is_held(settings, spec.sweep_id)
-    assert heard == [wish, wish]
+    assert requests == [control, control]
     assert ended.code == 0
     assert ended.out == f"{spec.sweep_id} is stopped. Resume with: {RESUME}\n"
 
 
-@pytest.mark.parametrize(("command", "wish"), [("pause", "pause"), ("resume", None)])
+@pytest.mark.parametrize(("command", "control"), [("pause", "pause"), ("resume", None)])
 def test_pause_and_resume_send_requests_to_the_driver(
     aae: Callable[..., Any],
     settings: Settings,
-    ledger: Ledger,
+    study: StageStudy,
     spec: SweepSpec,
     command: str,
-    wish: str | None,
+    control: str | None,
 ) -> None:
-    ledger.set_attribute("wish", None if wish else "pause")
+    study.note(request=None if control else "pause")
     with held(settings, spec.sweep_id):
-        assert aae("status", "--json").document["paused"] is (wish is None)
-        assert ("paused, stage" in aae("status").out) is (wish is None)
+        assert aae("status", "--json").document["paused"] is (control is None)
+        assert ("paused, stage" in aae("status").out) is (control is None)
         asked = aae(command, "tiny", "--json")
-        assert (asked.code, asked.document["paused"]) == (0, wish is not None)
-        assert ledger.attribute("wish") == wish
-        told = aae(command).out
-    assert told.startswith(f"asked {spec.sweep_id} to {'pause: finishing' if wish else 'go on'}")
-    assert ("aae-sweep resume" in told) is (wish is not None)
+        assert (asked.code, asked.document["paused"]) == (0, control is not None)
+        assert study.state.request == control
+        output = aae(command).out
+    assert output.startswith(
+        f"asked {spec.sweep_id} to {'pause: finishing' if control else 'go on'}"
+    )
+    assert ("aae-sweep resume" in output) is (control is not None)
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
 def test_pause_and_resume_without_a_driver_are_refused(
-    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec, command: str
+    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec, command: str
 ) -> None:
     asked = aae(command, "tiny")
     assert asked.code == 2
     assert f"nobody runs {spec.sweep_id}. Resume with: {RESUME}" in asked.err
-    assert ledger.attribute("wish") is None
+    assert study.state.request is None
 
 
 def test_stop_reports_a_driver_that_exceeds_the_timeout(
-    aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec
+    aae: Callable[..., Any], settings: Settings, study: StageStudy, spec: SweepSpec
 ) -> None:
     with driven(settings, spec):
         ended = aae("stop", "tiny", "--timeout", "0.3")
     assert (ended.code, ended.out) == (4, "")
     assert f"{spec.sweep_id} has not let go after 0.3 s" in ended.err
     assert f"aae-sweep stop {spec.sweep_id} --now" in ended.err
-    assert ledger.attribute("wish") == "drain"
+    assert study.state.request == "drain"
 
 
 # -- retry -----------------------------------------------------------------------------------
 
 
-def end_all(ledger: Ledger, spec: SweepSpec) -> None:
+def end_all(study: StageStudy, spec: SweepSpec) -> None:
     for state in ("complete", "failed", "diverged"):
-        number = ledger.ask(spec).number
-        ledger.end(number, state, 1.0 if state == "complete" else None, None)  # type: ignore[arg-type]
+        number = study.ask(spec).number
+        study.end(number, state, 1.0 if state == "complete" else None, None)  # type: ignore[arg-type]
 
 
 def test_retry_queues_failed_trials_of_a_complete_sweep(
-    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
 ) -> None:
-    end_all(ledger, spec)
-    describe(ledger, spec, done="0123", state="done", stage="evaluate")
+    end_all(study, spec)
+    describe(study, spec, done="0123", state="done", stage="evaluate")
     assert aae("status", "--json").document["trials"]["failed"] == 1
     ended = aae("retry", "tiny", "--json")
     assert ended.code == 0
@@ -190,13 +192,13 @@ def test_retry_queues_failed_trials_of_a_complete_sweep(
     assert (status["state"], status["stage"]) == ("stopped", "search")
     counts = {state: n for state, n in status["trials"].items() if n}
     assert counts == {"complete": 1, "diverged": 1, "waiting": 1}
-    assert ledger.unfinished() == [3]
+    assert study.unfinished() == [3]
 
 
 def test_retry_prints_the_queued_trials(
-    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
 ) -> None:
-    end_all(ledger, spec)
+    end_all(study, spec)
     assert aae("retry").out == (
         f"search-1 is queued again, as search-3\nResume with: aae-sweep run {spec.sweep_id}\n"
     )
@@ -204,22 +206,22 @@ def test_retry_prints_the_queued_trials(
 
 
 def test_retry_without_failures_leaves_the_sweep_done(
-    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
 ) -> None:
-    describe(ledger, spec, done="0123", state="done")
+    describe(study, spec, done="0123", state="done")
     assert aae("retry", "--json").document["retried"] == []
     assert aae("status", "--json").document["state"] == "done"
 
 
 def test_retry_refuses_a_sweep_that_is_running(
-    aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec
+    aae: Callable[..., Any], settings: Settings, study: StageStudy, spec: SweepSpec
 ) -> None:
-    end_all(ledger, spec)
+    end_all(study, spec)
     with driven(settings, spec):
         ended = aae("retry")
     assert ended.code == 4
     assert f"stop it with: aae-sweep stop {spec.sweep_id}" in ended.err
-    assert ledger.unfinished() == []
+    assert study.unfinished() == []
 
 
 # -- extend ----------------------------------------------------------------------------------
@@ -235,12 +237,12 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_run_resumes_an_extended_sweep_by_name_and_by_file(
     aae: Callable[..., Any],
-    ledger: Ledger,
+    study: StageStudy,
     spec: SweepSpec,
     sweep_file: Path,
     carried_out: list[Any],
 ) -> None:
-    describe(ledger, spec, done="0123", state="done", stage="evaluate")
+    describe(study, spec, done="0123", state="done", stage="evaluate")
     ended = aae("extend", "tiny", "--trials", 5, "--json")
     assert ended.code == 0
     resume = f"aae-sweep run {spec.sweep_id}"
@@ -273,19 +275,19 @@ def test_run_resumes_an_extended_sweep_by_name_and_by_file(
     [[], ["--trials", 2], ["--trials", 3], ["--hours", 5], ["--trials", 5, "--hours", 1]],
 )
 def test_extend_refuses_to_shorten_a_sweep(
-    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec, arguments: list[Any]
+    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec, arguments: list[Any]
 ) -> None:
     ended = aae("extend", "tiny", *arguments)
     assert (ended.code, ended.out) == (2, "")
     assert "3 trials, hours unlimited; --trials and --hours say" in ended.err
-    assert ledger.attribute("extended") is None
+    assert study.state.extended is None
 
 
 def test_extend_adds_to_earlier_extensions(
     aae: Callable[..., Any], settings: Settings, sweep_file: Path, carried_out: list[Any]
 ) -> None:
     limited = load_sweep(sweep_file, ["search.budget={hours: 2}"])
-    describe(Ledger.create(open_storage(settings), limited, "search"), limited)
+    describe(StageStudy.create(open_storage(settings), limited, "search"), limited)
     assert "3 trials, hours 4;" in aae("extend", "--hours", 4).out
     assert "8 trials, hours 4;" in aae("extend", "--trials", 8).out
     assert aae("extend", "--hours", 3).code == 2
@@ -303,24 +305,24 @@ def test_extend_adds_to_earlier_extensions(
 def test_extend_accepts_a_sweep_that_is_running(
     aae: Callable[..., Any],
     settings: Settings,
-    ledger: Ledger,
+    study: StageStudy,
     spec: SweepSpec,
     stage: str,
     words: str,
 ) -> None:
-    describe(ledger, spec, stage=stage, state="running")
+    describe(study, spec, stage=stage, state="running")
     with driven(settings, spec):
         ended = aae("extend", "--trials", 4)
     assert words in ended.out
-    assert ledger.attribute("extended") == {"trials": 4, "hours": 0.0}
-    assert (ledger.attribute("state"), ledger.attribute("stage")) == ("running", stage)
+    assert study.state.extended == {"trials": 4, "hours": 0.0}
+    assert (study.state.state, study.state.stage) == ("running", stage)
 
 
 def test_extend_refuses_a_sweep_without_a_search(
     aae: Callable[..., Any], settings: Settings, sweep_file: Path
 ) -> None:
     alone = load_sweep(sweep_file, ["search=null"])
-    describe(Ledger.create(open_storage(settings), alone, "search"), alone)
+    describe(StageStudy.create(open_storage(settings), alone, "search"), alone)
     ended = aae("extend", "--trials", 9)
     assert ended.code == 2
     assert "has no search; raise confirm.seeds" in ended.err
@@ -330,12 +332,12 @@ def test_extend_refuses_a_sweep_without_a_search(
 
 
 def test_run_refuses_a_name_of_no_sweep(
-    aae: Callable[..., Any], ledger: Ledger, sweep_file: Path
+    aae: Callable[..., Any], study: StageStudy, sweep_file: Path
 ) -> None:
     ended = aae("run", "tinny")
     assert (ended.code, ended.err) == (
         2,
-        f"`tinny` names no sweep: {ledger.study.study_name[:-7]}\n",
+        f"`tinny` names no sweep: {study.optuna_study.study_name[:-7]}\n",
     )
     assert aae("run", "tiny", "--smoke").code == 2
     assert "go with a sweep file" in aae("run", "tiny", "--set", "seed=3").err
@@ -365,7 +367,11 @@ def _straw_driver(monkeypatch: pytest.MonkeyPatch, spec: SweepSpec) -> None:
 @pytest.mark.usefixtures("_straw_driver")
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_run_detached_keeps_running_and_logs_follow_it(
-    aae: Callable[..., Any], settings: Settings, ledger: Ledger, spec: SweepSpec, sweep_file: Path
+    aae: Callable[..., Any],
+    settings: Settings,
+    study: StageStudy,
+    spec: SweepSpec,
+    sweep_file: Path,
 ) -> None:
     ended = aae("run", sweep_file, "-d", "--set", "search.trials=4", "--json")
     assert ended.code == 0
@@ -388,7 +394,7 @@ def test_run_detached_keeps_running_and_logs_follow_it(
 
 @pytest.mark.usefixtures("_straw_driver")
 def test_run_detached_reports_why_the_driver_failed(
-    aae: Callable[..., Any], ledger: Ledger, sweep_file: Path
+    aae: Callable[..., Any], study: StageStudy, sweep_file: Path
 ) -> None:
     ended = aae("run", sweep_file, "-d", "--set", "seed=7")
     assert (ended.code, ended.out) == (4, "")
@@ -396,7 +402,7 @@ def test_run_detached_reports_why_the_driver_failed(
 
 
 def test_logs_of_a_sweep_never_detached_are_refused(
-    aae: Callable[..., Any], ledger: Ledger, spec: SweepSpec
+    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
 ) -> None:
     ended = aae("logs")
     assert ended.code == 2

@@ -246,7 +246,7 @@ def _node(**wrong: Any) -> Node:
 
 
 @pytest.mark.parametrize(
-    ("check", "wrong", "told"),
+    ("check", "wrong", "output"),
     [
         ("versions", {"versions": versions() | {"torch": "1.0"}}, "torch 1.0, here"),
         ("shared storage", {"storage_problem": "Read-only file system"}, "set AAE_HOME"),
@@ -256,10 +256,10 @@ def _node(**wrong: Any) -> Node:
     ],
 )
 def test_doctor_names_the_node_that_fails_a_check(
-    check: str, wrong: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+    check: str, wrong: dict[str, Any], output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     judge = environment._NODE_CHECKS[check]
     judge([_node()])
-    with pytest.raises(EnvironmentUnusable, match=f"^worker-1: .*{re.escape(told)}"):
+    with pytest.raises(EnvironmentUnusable, match=f"^worker-1: .*{re.escape(output)}"):
         judge([_node(), _node(**wrong)])

@@ -49,9 +49,9 @@ def test_train_with_every_label_lists_none(aae: Callable[..., Any], file: Path) 
 def test_train_text_counts_labelled_images_and_shows_test_error(
     aae: Callable[..., Any], file: Path
 ) -> None:
-    told = aae("train", file, "--evaluate", "--set", "training.epochs=1").out
-    assert told.splitlines()[0].endswith(", 100 labelled images")
-    assert "\ntest/error " in told
+    result = aae("train", file, "--evaluate", "--set", "training.epochs=1").out
+    assert result.splitlines()[0].endswith(", 100 labelled images")
+    assert "\ntest/error " in result
 
 
 @pytest.mark.usefixtures("threads", "cluster")

@@ -11,10 +11,10 @@ from orchestrator.cli.maintenance import _size
 from orchestrator.results.reader import run_key
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.loader import load_sweep
 from orchestrator.sweepfile.spec import SweepSpec
-from orchestrator.tracking.outbox import Spool
+from orchestrator.tracking.outbox import Outbox
 
 Command = Callable[..., Any]
 NOWHERE = "http://127.0.0.1:9"  # the discard port: no server listens
@@ -35,27 +35,27 @@ def spec(sweep_file: Path) -> SweepSpec:
 def abandoned(settings: Settings, spec: SweepSpec) -> str:
     """A sweep with one complete and one running trial, whose driver was killed."""
     sweep = spec.sweep_id
-    ledger = Ledger.create(open_storage(settings), spec, "search")
+    study = StageStudy.create(open_storage(settings), spec, "search")
     for name, value in {"spec": spec.resolved(), "name": spec.name}.items():
-        ledger.set_attribute(name, value)
-    with Spool(settings.spool) as spool:
-        spool.open_run(sweep, sweep_id=sweep, experiment="tiny", name=sweep)
+        study.note(**{name: value})
+    with Outbox(settings.outbox) as outbox:
+        outbox.open_run(sweep, sweep_id=sweep, experiment="tiny", name=sweep)
         for number in range(2):
-            ledger.ask(spec)
-            ledger.started(number, "here", None)
+            study.ask(spec)
+            study.started(number, "here", None)
             folder = settings.trial_folder(sweep, "search", number)
             key = run_key(sweep, "search", number)
-            spool.open_run(key, sweep_id=sweep, experiment="tiny", name=key, parent=sweep)
+            outbox.open_run(key, sweep_id=sweep, experiment="tiny", name=key, parent=sweep)
             for epoch in range(1, 4):
                 checkpoint = folder / "1" / f"epoch-{epoch:06d}"
                 checkpoint.mkdir(parents=True)
                 (checkpoint / "tensors.safetensors").write_bytes(b"x" * 2000)
-                ledger.epoch(number, epoch, [1.0], str(checkpoint), trained=True)
-                spool.log(key, epoch, {"val/recon": 1.0, "train/recon": 2.0})
+                study.epoch(number, epoch, [1.0], str(checkpoint), trained=True)
+                outbox.log(key, epoch, {"val/recon": 1.0, "train/recon": 2.0})
             (folder / "config.json").write_text("{}")
-            spool.attach(key, folder / "config.json")
-        ledger.end(0, "complete", 1.0, None)
-        spool.close_run(run_key(sweep, "search", 0), "FINISHED")
+            outbox.attach(key, folder / "config.json")
+        study.end(0, "complete", 1.0, None)
+        outbox.close_run(run_key(sweep, "search", 0), "FINISHED")
     return sweep
 
 
@@ -65,8 +65,8 @@ def statuses(settings: Settings, sweep: str) -> list[str]:
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
     assert len(client.search_runs([experiment.experiment_id])) == 3
-    with Spool(settings.spool) as spool:
-        return [client.get_run(run.run_id or "").info.status for run in spool.runs(sweep)]
+    with Outbox(settings.outbox) as outbox:
+        return [client.get_run(run.run_id or "").info.status for run in outbox.runs(sweep)]
 
 
 def test_sync_sends_the_outbox_and_ends_killed_runs(
@@ -100,14 +100,14 @@ def test_abandoned_run_ends_at_its_last_metric_and_reopens(
     settings: Settings, abandoned: str
 ) -> None:
     trial = run_key(abandoned, "search", 1)
-    with Spool(settings.spool) as spool:
-        last = max(metric.timestamp_ms for metric in spool.pending_metrics(trial, 100))
-        assert spool.abandon("another") == 0
-        assert spool.abandon(abandoned) == 2
-        ends = {run.key: (run.status, run.end_ms) for run in spool.runs()}
+    with Outbox(settings.outbox) as outbox:
+        last = max(metric.timestamp_ms for metric in outbox.pending_metrics(trial, 100))
+        assert outbox.abandon("another") == 0
+        assert outbox.abandon(abandoned) == 2
+        ends = {run.key: (run.status, run.end_ms) for run in outbox.runs()}
         assert ends[trial] == ends[abandoned] == ("KILLED", last)
-        spool.open_run(trial, sweep_id=abandoned, experiment="tiny", name="again")
-        run = spool.run(trial)
+        outbox.open_run(trial, sweep_id=abandoned, experiment="tiny", name="again")
+        run = outbox.run(trial)
         assert run is not None
         assert (run.status, run.end_ms) == ("RUNNING", None)
 
@@ -132,13 +132,13 @@ def test_sync_and_gc_refuse_an_unknown_sweep(
 
 
 @pytest.mark.parametrize(
-    ("command", "told"), [("sync", "nothing waited\n"), ("gc", "nothing to remove\n")]
+    ("command", "output"), [("sync", "nothing waited\n"), ("gc", "nothing to remove\n")]
 )
 def test_sync_and_gc_before_the_first_sweep_do_nothing(
-    aae: Command, home: Path, command: str, told: str
+    aae: Command, home: Path, command: str, output: str
 ) -> None:
     done = aae(command)
-    assert (done.code, done.out) == (0, told)
+    assert (done.code, done.out) == (0, output)
     assert not home.exists()
 
 

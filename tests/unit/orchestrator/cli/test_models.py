@@ -135,16 +135,16 @@ def test_plan_text_shows_each_stage_and_a_too_small_budget(
     aae: Callable[..., Any], sweep_file: Path
 ) -> None:
     many = ("--set", "search.trials=10000", "--set", "search.budget.hours=1e-9")
-    told = aae("plan", sweep_file, *many).out
-    assert "10000 trials to search, 4 to confirm" in told
-    assert [line.split()[0] for line in told.splitlines()[3:7]] == [
+    output = aae("plan", sweep_file, *many).out
+    assert "10000 trials to search, 4 to confirm" in output
+    assert [line.split()[0] for line in output.splitlines()[3:7]] == [
         "stage",
         "search",
         "confirm",
         "evaluate",
     ]
-    assert "search.budget: ends the search after about " in told
-    assert "after aae-sweep gc" in told
+    assert "search.budget: ends the search after about " in output
+    assert "after aae-sweep gc" in output
 
 
 # -- sample and encode -----------------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_parzen_of_drawn_samples_agrees_with_training(
         1,
         "--json",
     ).document
-    told = end["metrics"]
-    assert scored["sigmas"].count(told["test/parzen_sigma"]) == 1
-    error = math.hypot(scored["standard_error"], told["test/parzen_se"])
-    assert abs(scored["log_likelihood_grid"] - told["test/parzen_ll"]) < 3 * error
+    output = end["metrics"]
+    assert scored["sigmas"].count(output["test/parzen_sigma"]) == 1
+    error = math.hypot(scored["standard_error"], output["test/parzen_se"])
+    assert abs(scored["log_likelihood_grid"] - output["test/parzen_ll"]) < 3 * error

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from orchestrator.cli import panel
 from orchestrator.cli.common import duration, number, setting
-from orchestrator.cli.panel import Lines, Panel, Standing, sparkline, watching
+from orchestrator.cli.panel import Lines, Panel, StageProgress, sparkline, watching
 from orchestrator.execution.worker import Report
 from orchestrator.records import RunRecord, Stage
-from orchestrator.study.study import Assignment
+from orchestrator.study.study import TrialAttempt
 from orchestrator.sweepfile.loader import load_sweep
 from orchestrator.sweepfile.spec import SweepSpec
 
@@ -42,16 +42,20 @@ def spec(sweep_file: Path) -> SweepSpec:
 
 
 @pytest.fixture
-def standing(clock: Clock) -> Standing:
-    return Standing(METRIC, "maximize")
+def standing(clock: Clock) -> StageProgress:
+    return StageProgress(METRIC, "maximize")
 
 
 @pytest.fixture
-def start(spec: SweepSpec) -> Callable[..., Assignment]:
-    """Assignments that share a configuration where `std` is the same."""
+def start(spec: SweepSpec) -> Callable[..., TrialAttempt]:
+    """Attempts that share a configuration where `std` is the same."""
 
-    def start(number: int, seed: int = 0, std: float = 1.0, stage: Stage = "search") -> Assignment:
-        return Assignment(stage, number, 1, spec.trial_config({"model.prior.std": std}, seed), None)
+    def start(
+        number: int, seed: int = 0, std: float = 1.0, stage: Stage = "search"
+    ) -> TrialAttempt:
+        return TrialAttempt(
+            stage, number, 1, spec.trial_config({"model.prior.std": std}, seed), None
+        )
 
     return start
 
@@ -77,7 +81,7 @@ def drawn(panel: Panel) -> list[str]:
 
 
 def test_lines_print_each_end_as_one_aligned_line(
-    standing: Standing, clock: Clock, start: Callable[..., Assignment]
+    standing: StageProgress, clock: Clock, start: Callable[..., TrialAttempt]
 ) -> None:
     out = console()
     lines = Lines(standing, out)
@@ -104,7 +108,7 @@ def test_lines_print_each_end_as_one_aligned_line(
 
 
 def test_standing_best_of_confirm_is_a_mean_with_error(
-    standing: Standing, start: Callable[..., Assignment]
+    standing: StageProgress, start: Callable[..., TrialAttempt]
 ) -> None:
     """Test against the luckiest seed, which must not be the best."""
     lines = Lines(standing, console())
@@ -118,9 +122,9 @@ def test_standing_best_of_confirm_is_a_mean_with_error(
 
 
 def test_standing_best_of_a_minimised_objective_is_the_lowest(
-    clock: Clock, start: Callable[..., Assignment]
+    clock: Clock, start: Callable[..., TrialAttempt]
 ) -> None:
-    lines = Lines(Standing("val/recon", "minimize"), console())
+    lines = Lines(StageProgress("val/recon", "minimize"), console())
     lines.stage_began("search", 2, ())
     for number_, value in ((0, 3.0), (1, 2.0)):
         lines.trial_started(start(number_, std=1.0 + number_))
@@ -130,7 +134,7 @@ def test_standing_best_of_a_minimised_objective_is_the_lowest(
     assert lines.standing.best == "2 (trial 1)"
 
 
-def test_standing_of_a_resumed_stage_counts_done_trials(standing: Standing) -> None:
+def test_standing_of_a_resumed_stage_counts_done_trials(standing: StageProgress) -> None:
     def known(number: int, state: str, value: float) -> RunRecord:
         return RunRecord(number, "search", state, 0, f"h{number}", {}, metrics={METRIC: value})  # type: ignore[arg-type]
 
@@ -144,7 +148,7 @@ def test_standing_of_a_resumed_stage_counts_done_trials(standing: Standing) -> N
 
 
 def test_standing_time_left_counts_epochs_of_running_trials(
-    standing: Standing, clock: Clock, start: Callable[..., Assignment]
+    standing: StageProgress, clock: Clock, start: Callable[..., TrialAttempt]
 ) -> None:
     standing.stage_began("search", 2, ())
     clock.now += 60  # Ray starts
@@ -157,7 +161,7 @@ def test_standing_time_left_counts_epochs_of_running_trials(
 
 
 def test_panel_keeps_the_last_validated_value_through_epochs_without_one(
-    standing: Standing, start: Callable[..., Assignment]
+    standing: StageProgress, start: Callable[..., TrialAttempt]
 ) -> None:
     screen = console(terminal=True)
     shown = Panel(standing, screen, "digits-1")
@@ -172,7 +176,7 @@ def test_panel_keeps_the_last_validated_value_through_epochs_without_one(
 
 
 def test_panel_shows_progress_best_and_running_trials(
-    standing: Standing, clock: Clock, start: Callable[..., Assignment]
+    standing: StageProgress, clock: Clock, start: Callable[..., TrialAttempt]
 ) -> None:
     live = Panel(standing, console(), "tiny-1234")
     assert drawn(live) == ["tiny-1234  starting Ray …"]
@@ -209,7 +213,7 @@ def test_sparkline_spans_the_range_of_its_values(values: list[float], drawn: str
     assert sparkline(values) == drawn
 
 
-def test_panel_shows_progress_of_the_evaluation(standing: Standing, clock: Clock) -> None:
+def test_panel_shows_progress_of_the_evaluation(standing: StageProgress, clock: Clock) -> None:
     out = console()
     live = Panel(standing, out, "tiny-1234")
     live.stage_began("evaluate", 1, ())
@@ -227,7 +231,7 @@ def test_panel_shows_progress_of_the_evaluation(standing: Standing, clock: Clock
 
 
 def test_panel_keeps_the_lines_above_whole(
-    standing: Standing, start: Callable[..., Assignment], monkeypatch: pytest.MonkeyPatch
+    standing: StageProgress, start: Callable[..., TrialAttempt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(panel, "_TICK_SECONDS", 0.001)
     out = console(terminal=True)
@@ -287,14 +291,14 @@ def test_settings_are_printed_in_short_form() -> None:
     assert setting("training.schedule.kind", "step") == "schedule.kind step"
 
 
-def test_standing_control_is_never_the_best(standing: Standing, spec: SweepSpec) -> None:
+def test_standing_control_is_never_the_best(standing: StageProgress, spec: SweepSpec) -> None:
     standing.baseline = spec.baseline_hash
     standing.stage_began("confirm", 2, ())
-    control = Assignment("confirm", 0, 1, spec.trial_config({}, 1), None)
+    control = TrialAttempt("confirm", 0, 1, spec.trial_config({}, 1), None)
     params = {"model.prior.std": 1.0}
-    winner = Assignment("confirm", 1, 1, spec.trial_config(params, 1), None, params)
-    for assignment, value in ((control, 99.0), (winner, 10.0)):
-        standing.trial_started(assignment)
-        standing.trial_epoch(report(assignment.number, 1, value))
-        standing.trial_ended("confirm", assignment.number, "complete", None)
+    winner = TrialAttempt("confirm", 1, 1, spec.trial_config(params, 1), None, params)
+    for attempt, value in ((control, 99.0), (winner, 10.0)):
+        standing.trial_started(attempt)
+        standing.trial_epoch(report(attempt.number, 1, value))
+        standing.trial_ended("confirm", attempt.number, "complete", None)
     assert standing.best == "10 (trial 1)"

@@ -19,9 +19,9 @@ from aae_core.data import load_training_data
 from aae_core.errors import TrialDiverged
 from aae_core.training import TrainState, fit
 from orchestrator.execution.worker import Report
-from orchestrator.pipeline.context import Recorder, Request, Sweep, describe, opened
+from orchestrator.pipeline.context import Recorder, Request, SweepContext, describe, opened
 from orchestrator.records import Stage, TrialState
-from orchestrator.results.reader import History
+from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.mlflow_writer import MlflowWriter
@@ -51,7 +51,7 @@ class Home:
     def run_id(self, trial: str) -> str:
         """Return the run id of the trial `sweep/stage-number`."""
         sweep, _, name = trial.partition("/")
-        reader = History(self.settings)
+        reader = SweepReader(self.settings)
         trials = reader.trials(reader.resolve(sweep))
         return next(str(t.run_id) for t in trials if f"{t.stage}-{t.number}" == name)
 
@@ -90,7 +90,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 @contextmanager
-def driver(home: Home, name: str, data: dict[str, Any]) -> Iterator[Sweep]:
+def driver(home: Home, name: str, data: dict[str, Any]) -> Iterator[SweepContext]:
     document = {
         "name": name,
         "data": data,
@@ -113,18 +113,18 @@ def driver(home: Home, name: str, data: dict[str, Any]) -> Iterator[Sweep]:
         yield sweep
 
 
-def carry_out(sweep: Sweep, stage: Stage, end: TrialState, epochs: int = EPOCHS) -> None:
+def carry_out(sweep: SweepContext, stage: Stage, end: TrialState, epochs: int = EPOCHS) -> None:
     """Train the stage's next trial, and record the trial as a stage's driver does."""
-    recorder, ledger, reason = Recorder(sweep), sweep.ledger(stage), None
-    assignment = ledger.ask(sweep.spec) if stage == "search" else ledger.pop(sweep.spec)
-    assert assignment is not None
-    number = assignment.number
-    recorder.trial_started(assignment)
-    ledger.started(number, "node", None)
+    recorder, study, reason = Recorder(sweep), sweep.study(stage), None
+    attempt = study.ask(sweep.spec) if stage == "search" else study.pop(sweep.spec)
+    assert attempt is not None
+    number = attempt.number
+    recorder.trial_started(attempt)
+    study.started(number, "node", None)
     made_by = provenance(1, gpu=False)
     recorder.trial_begun(stage, Report(number, 1, "node", 0, {}, machine=made_by))
     data = load_training_data(sweep.spec.data, sweep.settings.data)
-    state = TrainState.create(assignment.config, data)
+    state = TrainState.create(attempt.config, data)
     try:
         for epoch in islice(fit(state, data), epochs):
             system = {"system/cpu_utilization_percentage": 50.0}
@@ -133,12 +133,12 @@ def carry_out(sweep: Sweep, stage: Stage, end: TrialState, epochs: int = EPOCHS)
     except TrialDiverged as diverged:
         reason = str(diverged)
     recorder.trial_ended(stage, number, end, reason)
-    ledger.end(number, end, 0.0, reason)
+    study.end(number, end, 0.0, reason)
 
 
-def send(sweep: Sweep) -> None:
+def send(sweep: SweepContext) -> None:
     uri, artifacts = sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts
-    MlflowWriter(sweep.spool, uri, artifacts, sweep.id).sync_once()
+    MlflowWriter(sweep.outbox, uri, artifacts, sweep.id).sync_once()
 
 
 def write_images(path: Path, seed: int) -> None:
@@ -260,18 +260,18 @@ def test_reproduce_names_a_changed_setting_and_the_differences(
     rate = config["training"]["reconstruction"]["lr"]
     config["training"]["reconstruction"]["lr"] = 2 * rate
     file.write_text(json.dumps(config))
-    ended, told = reproduce("tiny/search-0", "--json"), reproduce("tiny/search-0")
+    ended, result = reproduce("tiny/search-0", "--json"), reproduce("tiny/search-0")
     file.write_text(text)
-    assert (ended.code, told.code) == (3, 3)
+    assert (ended.code, result.code) == (3, 3)
     found = ended.document
     assert not found["identical"]
     assert found["conditions"] == [{"what": RATE, "recorded": str(rate), "here": str(2 * rate)}]
     by_name = {m["metric"]: m for m in found["metrics"]}
     assert (by_name["val/recon"]["first_epoch"], by_name["val/recon"]["epochs"]) == (1, EPOCHS)
     assert found["max_difference"] == max(m["largest"] for m in found["metrics"]) > 0
-    assert RATE in told.out
-    assert f"differs, by {found['max_difference']:.3g} at most" in told.out
-    assert "epoch 1  differs in " in told.err
+    assert RATE in result.out
+    assert f"differs, by {found['max_difference']:.3g} at most" in result.out
+    assert "epoch 1  differs in " in result.err
 
 
 def test_reproduce_finds_one_value_that_differs(
@@ -279,7 +279,7 @@ def test_reproduce_finds_one_value_that_differs(
 ) -> None:
     where = "WHERE key = 'val/recon' AND step = 2"
     recorded.alter_metrics(f"UPDATE metrics SET value = value + 1.5 {where}", "tiny/search-0")
-    ended, told = reproduce("tiny/search-0", "--json"), reproduce("tiny/search-0")
+    ended, result = reproduce("tiny/search-0", "--json"), reproduce("tiny/search-0")
     recorded.alter_metrics(f"UPDATE metrics SET value = value - 1.5 {where}", "tiny/search-0")
     assert ended.code == 3
     [found] = ended.document["metrics"]
@@ -288,7 +288,7 @@ def test_reproduce_finds_one_value_that_differs(
     assert found["largest"] == pytest.approx(1.5)
     assert ended.err.count("identical") == EPOCHS - 1
     assert "epoch 2  differs in val/recon" in ended.err
-    assert "are as they were recorded" in told.out
+    assert "are as they were recorded" in result.out
 
 
 def test_reproduce_counts_a_gap_in_the_record_as_difference(
@@ -362,7 +362,7 @@ def test_reproduce_refuses_what_has_no_record(
 def test_reproduce_refuses_the_run_of_a_sweep(
     recorded: Home, reproduce: Callable[..., Any]
 ) -> None:
-    reader = History(recorded.settings)
+    reader = SweepReader(recorded.settings)
     parent = reader.status(reader.resolve("tiny"))["mlflow"]["run_id"]
     ended = reproduce(parent)
     assert ended.code == 2

@@ -26,7 +26,7 @@ from aae_core.evaluation.parzen import (
     in_process,
     run_protocol,
 )
-from orchestrator.errors import EnvironmentUnusable, SweepError, SweepHeld
+from orchestrator.errors import EnvironmentUnusable, SweepError, SweepLocked
 from orchestrator.execution.parzen_pool import (
     ArrayFile,
     CentroidSamples,
@@ -257,7 +257,7 @@ def test_score_once_refuses_samples_that_another_process_scores(
     tmp_path: Path, samples: ArrayFile
 ) -> None:
     def score(folder: Path) -> ParzenResult:
-        with pytest.raises(SweepHeld, match="another process"):
+        with pytest.raises(SweepLocked, match="another process"):
             score_once(tmp_path, samples.content, score)
         return score_samples(samples, VALID, TEST, actors=1, sigma=0.2, folder=folder)
 

@@ -14,12 +14,12 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
-from orchestrator.execution.cluster import Share
+from orchestrator.execution.cluster import TrialResources
 from orchestrator.execution.tune_driver import MAX_LOSSES, StageDriver, see_memory_kills
 from orchestrator.execution.worker import LEAVE, Report
 from orchestrator.records import Stage, TrialState
 from orchestrator.settings import Settings
-from orchestrator.study.study import Assignment, Ledger, open_storage
+from orchestrator.study.study import StageStudy, TrialAttempt, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
 
 EPOCHS = 3
@@ -47,24 +47,24 @@ class Straw:
         self.trials = trials
         self.trials_folder = tmp_path / "trials"
         self.spec = spec
-        self.heard: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
         self.killed_at: Callable[[tuple[Any, ...]], bool] = lambda _: False
         self.start()
 
     def start(self) -> None:
         """Start a new driver on the same storage."""
-        self.ledger = Ledger.create(open_storage(self.settings), self.spec, "search")
-        self.ledger.settle(self.spec)
+        self.study = StageStudy.create(open_storage(self.settings), self.spec, "search")
+        self.study.reconcile(self.spec)
         self.draining, self.paused = threading.Event(), threading.Event()
 
-        def next_trial() -> Assignment | None:
-            return self.ledger.ask(self.spec) if self.ledger.asked() < self.trials else None
+        def next_trial() -> TrialAttempt | None:
+            return self.study.ask(self.spec) if self.study.asked() < self.trials else None
 
         self.driver = StageDriver(
             self.spec,
-            self.ledger,
+            self.study,
             lambda a: self.trials_folder / str(a.number) / str(a.attempt),
-            Share(1.0, GPU_SHARE),
+            TrialResources(1.0, GPU_SHARE),
             self,
             next_trial,
             lambda _: self.spec.resources.pack,
@@ -73,21 +73,21 @@ class Straw:
         )
         self.driver.capacity = lambda: 2  # type: ignore[method-assign]
 
-    def trial_started(self, assignment: Assignment) -> None:
-        self._hear("started", assignment.number, assignment.attempt)
+    def trial_started(self, attempt: TrialAttempt) -> None:
+        self._on_epoch("started", attempt.number, attempt.attempt)
 
     def trial_begun(self, stage: Stage, report: Report) -> None:
         if report.history:
-            self._hear("resumed", report.number, [row["epoch"] for row in report.history])
+            self._on_epoch("resumed", report.number, [row["epoch"] for row in report.history])
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
-        self._hear("epoch", report.number, report.epoch)
+        self._on_epoch("epoch", report.number, report.epoch)
 
     def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
-        self._hear("ended", number, state)
+        self._on_epoch("ended", number, state)
 
-    def _hear(self, *event: Any) -> None:
-        self.heard.append(event)
+    def _on_epoch(self, *event: Any) -> None:
+        self.events.append(event)
         if self.killed_at(event):
             raise SystemExit
 
@@ -118,10 +118,10 @@ class Straw:
         return json.loads(suggested["works"]) if isinstance(suggested, dict) else suggested
 
     def ends(self) -> list[tuple[int, str]]:
-        return [(number, state) for what, number, state in self.heard if what == "ended"]
+        return [(number, state) for what, number, state in self.events if what == "ended"]
 
     def states(self) -> list[str]:
-        return [r.state for r in self.ledger.records()]
+        return [r.state for r in self.study.records()]
 
 
 def after(
@@ -159,7 +159,7 @@ def test_driver_runs_every_trial_of_a_stage_to_completion(straw: Straw) -> None:
         run_through(straw, trial_id, work)
     assert straw.suggest("d") == Searcher.FINISHED
     assert straw.ends() == [(n, "complete") for n in range(3)]
-    assert [(r.epochs, r.epochs_computed, r.attempts) for r in straw.ledger.records()] == [
+    assert [(r.epochs, r.epochs_computed, r.attempts) for r in straw.study.records()] == [
         (3, 3, 1)
     ] * 3
 
@@ -168,7 +168,7 @@ def test_driver_stages_one_trial_beyond_capacity_and_then_waits(straw: Straw) ->
     straw.trials = 10
     assert all(isinstance(straw.suggest(t), dict) for t in "abc")
     assert straw.suggest("d") is None
-    assert straw.ledger.asked() == 3
+    assert straw.study.asked() == 3
 
 
 def test_driver_is_not_finished_while_a_trial_runs(straw: Straw) -> None:
@@ -195,7 +195,7 @@ def test_lost_worker_is_followed_by_attempt_from_last_checkpoint(
     assert straw.report("a", first, 3)  # the first attempt is still alive
     for epoch in (2, 3):
         straw.report("b", second, epoch, resumed_from=1)
-    [record] = straw.ledger.records()
+    [record] = straw.study.records()
     assert (record.epochs_computed, record.resumed_from, record.state) == (4, [1], "complete")
     assert Counter(straw.ends()) == {(0, "complete"): 1}
 
@@ -208,12 +208,12 @@ def test_epochs_trained_after_the_drivers_kill_are_counted(straw: Straw) -> None
     history = [{"epoch": 1, "val/recon": 3.0}, {"epoch": 2, "val/recon": 2.0}]
     beginning = Report(0, 2, "here", 2, {}, resumed_from=2, history=history)
     straw.tell("b", asdict(beginning))
-    [record] = straw.ledger.records()
+    [record] = straw.study.records()
     assert (record.epochs, record.epochs_computed, record.resumed_from) == (2, 2, [2])
     assert record.metrics == {"val/recon": 2.0}
     assert straw.report("b", second, EPOCHS, resumed_from=2)
-    assert straw.heard[-3:] == [("resumed", 0, [1, 2]), ("epoch", 0, 3), ("ended", 0, "complete")]
-    [record] = straw.ledger.records()
+    assert straw.events[-3:] == [("resumed", 0, [1, 2]), ("epoch", 0, 3), ("ended", 0, "complete")]
+    [record] = straw.study.records()
     assert (record.state, record.epochs_computed) == ("complete", EPOCHS)
 
 
@@ -225,7 +225,7 @@ def test_trial_lost_repeatedly_at_the_same_epoch_fails(straw: Straw) -> None:
         straw.report(f"t{loss}", work, 1)
         straw.driver.tune_ended(f"t{loss}")
     assert straw.suggest("u") == Searcher.FINISHED
-    [record] = straw.ledger.records()
+    [record] = straw.study.records()
     assert (record.state, record.attempts) == ("failed", MAX_LOSSES)
     assert record.reason is not None
     assert "lost 4 times after epoch 1" in record.reason
@@ -251,9 +251,11 @@ def test_worker_killed_for_memory_gets_one_more_attempt(straw: Straw) -> None:
         work: Any = straw.suggest(trial_id)
         assert work["attempt"] == attempt
         straw.report(trial_id, work, attempt)
-        straw.driver.tune_ended(trial_id, starved="the node was running low on memory: 9 of 9 GB")
+        straw.driver.tune_ended(
+            trial_id, out_of_memory="the node was running low on memory: 9 of 9 GB"
+        )
     assert straw.suggest("c") == Searcher.FINISHED
-    [record] = straw.ledger.records()
+    [record] = straw.study.records()
     assert (record.state, record.attempts) == ("failed", 2)
     assert record.reason is not None
     assert record.reason.startswith("out of host memory, twice")
@@ -349,7 +351,7 @@ def test_gpu_hours_count_every_epoch_computed(straw: Straw) -> None:
         work = straw.suggest(trial_id)
         straw.report(trial_id, work, 1, seconds=3600.0)
         straw.driver.tune_ended(trial_id)  # lost after its first epoch
-    assert straw.ledger.gpu_hours() == 2 * GPU_SHARE
+    assert straw.study.gpu_hours() == 2 * GPU_SHARE
 
 
 def test_broken_constraint_reaches_the_sampler_and_the_records(straw: Straw) -> None:
@@ -358,11 +360,11 @@ def test_broken_constraint_reaches_the_sampler_and_the_records(straw: Straw) -> 
         for epoch in range(1, EPOCHS + 1):
             straw.report(trial_id, work, epoch, std=9.0 if epoch == 1 else std)
         straw.driver.tune_ended(trial_id)
-    kept, broken = straw.ledger.study.trials[:2]
+    kept, broken = straw.study.optuna_study.trials[:2]
     assert kept.constraints == {"val/latent_std": -0.5}  # from the last epoch alone
     assert broken.constraints == {"val/latent_std": 1.0}
-    assert [r.violated for r in straw.ledger.records()] == [[], ["val/latent_std"]]
-    assert straw.ledger.study.best_trial.number == 0
+    assert [r.violated for r in straw.study.records()] == [[], ["val/latent_std"]]
+    assert straw.study.optuna_study.best_trial.number == 0
 
 
 def test_trial_is_running_from_first_report_and_stops_when_draining(straw: Straw) -> None:
@@ -375,7 +377,7 @@ def test_trial_is_running_from_first_report_and_stops_when_draining(straw: Straw
         report = asdict(Report(number=number, **beginning))  # type: ignore[arg-type]
         assert straw.tell(trial_id, report) == draining
         assert straw.states()[number] == "running"
-    assert [r.epochs_computed for r in straw.ledger.records()] == [0, 0]
+    assert [r.epochs_computed for r in straw.study.records()] == [0, 0]
 
 
 def test_trial_that_completes_during_drain_is_complete(straw: Straw) -> None:
@@ -391,7 +393,7 @@ def test_diverged_or_failed_trial_is_recorded_with_its_reason(end: str, straw: S
     work = straw.suggest("a")
     assert straw.report("a", work, 1, end=end, reason="because")
     straw.driver.tune_ended("a")
-    [record] = straw.ledger.records()
+    [record] = straw.study.records()
     assert (record.state, record.reason, record.node) == (end, "because", "here")
     assert record.started is not None
     assert straw.driver.lost == type(straw.driver.lost)()
@@ -403,14 +405,14 @@ def test_trial_behind_its_peers_is_pruned_in_search(straw: Straw) -> None:
     assert straw.report("b", work, 1, value=9.0)
     straw.driver.tune_ended("b")
     assert straw.states() == ["complete", "pruned"]
-    assert straw.ledger.records()[1].reason == "behind its peers after epoch 1"
+    assert straw.study.records()[1].reason == "behind its peers after epoch 1"
 
 
 @pytest.mark.parametrize("event", ["started", "epoch", "ended"])
 def test_driver_killed_at_any_event_resumes_its_trials(event: str, straw: Straw) -> None:
     """Kill the driver after it publishes an event and before the study stores the event."""
     straw.trials = 2
-    straw.killed_at = lambda heard: heard[:2] == (event, 1)
+    straw.killed_at = lambda events: events[:2] == (event, 1)
     run_through(straw, "a", straw.suggest("a"))
     with pytest.raises(SystemExit):
         run_through(straw, "b", straw.suggest("b"))
@@ -419,7 +421,7 @@ def test_driver_killed_at_any_event_resumes_its_trials(event: str, straw: Straw)
     assert list(straw.driver.lost) == [1]
     work: Any = straw.suggest("c")
     assert (work["number"], work["attempt"]) == (1, 2)
-    epoch = straw.ledger.epochs(1)
+    epoch = straw.study.epochs(1)
     run_through(straw, "c", work, first=min(epoch + 1, EPOCHS))
     assert straw.suggest("d") == Searcher.FINISHED
     assert straw.states() == ["complete", "complete"]
@@ -461,7 +463,7 @@ def test_gpu_hours_of_a_pack_are_shared_by_its_trials(tmp_path: Path) -> None:
     works = straw.suggest_pack("a")
     for epoch in range(1, EPOCHS + 1):
         straw.tell("a", *[after(work, epoch, seconds=3600.0) for work in works])
-    assert straw.ledger.gpu_hours() == pytest.approx(EPOCHS * GPU_SHARE)
+    assert straw.study.gpu_hours() == pytest.approx(EPOCHS * GPU_SHARE)
 
 
 def test_pack_holds_only_trials_of_one_form(tmp_path: Path) -> None:
@@ -483,11 +485,11 @@ def test_pruned_trial_leaves_its_pack_and_other_trials_complete(tmp_path: Path) 
         works = straw.suggest_pack(trial_id)
         for epoch in range(1, EPOCHS + 1):
             values = [1.0, 1.0] if trial_id == "a" else [9.0, 0.5]
-            told = [after(work, epoch, value) for work, value in zip(works, values, strict=True)]
-            assert straw.tell(trial_id, *told) == (epoch == EPOCHS)
+            reports = [after(work, epoch, value) for work, value in zip(works, values, strict=True)]
+            assert straw.tell(trial_id, *reports) == (epoch == EPOCHS)
         straw.driver.tune_ended(trial_id)
     assert straw.states() == ["complete", "complete", "pruned", "complete"]
-    assert straw.ledger.epochs(2) < EPOCHS  # its later reports are ignored
+    assert straw.study.epochs(2) < EPOCHS  # its later reports are ignored
     assert [(Path(w["folder"]) / LEAVE).exists() for w in works] == [True, False]
 
 

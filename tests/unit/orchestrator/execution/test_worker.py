@@ -20,7 +20,7 @@ from aae_core.config import ModelConfig, OptimizerConfig, TrainConfig, TrialConf
 from aae_core.data import TrainingData
 from aae_core.training import TrainState, fit
 from orchestrator.execution import worker
-from orchestrator.execution.worker import LEAVE, Checkpoints, Report, Work, begin, train
+from orchestrator.execution.worker import LEAVE, Checkpoints, Report, TrialTask, begin, train
 
 EPOCHS = 5
 CONFIG = TrialConfig(
@@ -42,11 +42,11 @@ def _every_epoch_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "SAVING_SHARE", math.inf)
 
 
-def work(
+def task(
     folder: Path, resume: Path | None = None, config: TrialConfig = CONFIG, attempt: int = 0
-) -> Work:
+) -> TrialTask:
     attempt = attempt or (1 if resume is None else 2)
-    return Work(
+    return TrialTask(
         stage="search",
         number=7,
         attempt=attempt,
@@ -58,40 +58,40 @@ def work(
     )
 
 
-def told(job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list[Report]:
+def reports_of(job: TrialTask, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list[Report]:
     """Return what `train` reports to the driver after its opening report."""
-    beginning, *reports = told_from_the_start(job, data, monkeypatch)
+    beginning, *reports = all_reports_of(job, data, monkeypatch)
     assert (beginning.metrics, beginning.end) == ({}, None)
     return reports
 
 
-def told_from_the_start(
-    job: Work, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+def all_reports_of(
+    job: TrialTask, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> list[Report]:
-    return told_of_pack([job], data, monkeypatch)
+    return pack_reports_of([job], data, monkeypatch)
 
 
-def told_of_pack(
-    jobs: list[Work],
+def pack_reports_of(
+    jobs: list[TrialTask],
     data: TrainingData,
     monkeypatch: pytest.MonkeyPatch,
-    heard: Callable[[Report], None] = lambda _: None,
+    on_report: Callable[[Report], None] = lambda _: None,
 ) -> list[Report]:
     reports: list[Report] = []
 
     def report(metrics: dict[str, Any]) -> None:
-        for told in json.loads(metrics["reports"]):
-            reports.append(Report(**told))
-            heard(reports[-1])
+        for fields in json.loads(metrics["reports"]):
+            reports.append(Report(**fields))
+            on_report(reports[-1])
 
     monkeypatch.setattr(worker.tune, "report", report)
-    train({"works": json.dumps([asdict(job) for job in jobs])}, data)
+    train({"tasks": json.dumps([asdict(job) for job in jobs])}, data)
     return reports
 
 
 def stopped_after(epoch: int, folder: Path, data: TrainingData) -> list[Any]:
     """Return the checkpoint or None of every epoch of an attempt that is lost after `epoch`."""
-    state = begin(work(folder), data)
+    state = begin(task(folder), data)
     checkpoints = Checkpoints(folder / "1")
     return [checkpoints.after(state) for _ in islice(fit(state, data), epoch)]
 
@@ -103,7 +103,7 @@ def figures(reports: list[Report]) -> dict[int, dict[str, float]]:
 def test_worker_reports_every_epoch_and_the_end(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reports = told(work(tmp_path), data, monkeypatch)
+    reports = reports_of(task(tmp_path), data, monkeypatch)
     assert [r.epoch for r in reports] == [1, 2, 3, 4, 5]
     assert [r.end for r in reports] == [None] * 4 + ["complete"]
     assert all((r.number, r.attempt, r.trained) == (7, 1, True) for r in reports)
@@ -114,15 +114,15 @@ def test_worker_reports_every_epoch_and_the_end(
 def test_confirm_trial_resumed_after_loss_draws_the_same_pictures(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    confirm = replace(work(tmp_path / "whole"), stage="confirm")
-    untrained, *whole = told_from_the_start(confirm, data, monkeypatch)
+    confirm = replace(task(tmp_path / "whole"), stage="confirm")
+    untrained, *whole = all_reports_of(confirm, data, monkeypatch)
     assert [r.epoch for r in (untrained, *whole) if r.pictures] == [0, 1, 2, 4, 5]
     assert all(Path(path).exists() for r in whole for path in r.pictures)
-    assert figures(whole) == figures(told(work(tmp_path / "search"), data, monkeypatch))
+    assert figures(whole) == figures(reports_of(task(tmp_path / "search"), data, monkeypatch))
 
     *_, newest = stopped_after(4, tmp_path, data)  # lost before reporting its pictures
-    again = replace(work(tmp_path, newest), stage="confirm")
-    beginning, *resumed = told_from_the_start(again, data, monkeypatch)
+    again = replace(task(tmp_path, newest), stage="confirm")
+    beginning, *resumed = all_reports_of(again, data, monkeypatch)
     assert beginning.epoch == 4
     assert contents(beginning) == contents(whole[3])
     assert contents(resumed[-1]) == contents(whole[-1])
@@ -136,7 +136,7 @@ def contents(report: Report) -> dict[str, bytes]:
 def test_worker_reports_system_metrics_with_every_epoch(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for report in told(work(tmp_path), data, monkeypatch):
+    for report in reports_of(task(tmp_path), data, monkeypatch):
         assert report.system["system/system_memory_usage_megabytes"] > 0
         assert not report.metrics.keys() & report.system.keys()
 
@@ -167,9 +167,9 @@ def test_checkpoints_are_few_when_saving_takes_long(
 def test_resumed_trial_equals_an_uninterrupted_trial(
     lost_after: int, tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = told(work(tmp_path / "whole"), data, monkeypatch)
+    whole = reports_of(task(tmp_path / "whole"), data, monkeypatch)
     *_, newest = stopped_after(lost_after, tmp_path, data)
-    resumed = told(work(tmp_path, newest), data, monkeypatch)
+    resumed = reports_of(task(tmp_path, newest), data, monkeypatch)
     assert [r.epoch for r in resumed] == list(range(lost_after + 1, EPOCHS + 1))
     assert all(figures(whole)[r.epoch] == r.metrics for r in resumed)
     assert all(r.resumed_from == lost_after for r in resumed)
@@ -181,9 +181,9 @@ def test_resumed_trial_equals_an_uninterrupted_trial(
 def test_resumed_trial_opens_with_the_history_of_earlier_epochs(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = figures(told(work(tmp_path / "whole"), data, monkeypatch))
+    whole = figures(reports_of(task(tmp_path / "whole"), data, monkeypatch))
     *_, newest = stopped_after(3, tmp_path, data)
-    first, *others = told_from_the_start(work(tmp_path, newest), data, monkeypatch)
+    first, *others = all_reports_of(task(tmp_path, newest), data, monkeypatch)
     assert first.history == [{"epoch": e, **whole[e]} for e in (1, 2, 3)]
     assert all(r.history is None for r in others)
 
@@ -191,9 +191,9 @@ def test_resumed_trial_opens_with_the_history_of_earlier_epochs(
 def test_trial_lost_after_last_epoch_reports_its_end_untrained(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = told(work(tmp_path / "whole"), data, monkeypatch)
+    whole = reports_of(task(tmp_path / "whole"), data, monkeypatch)
     *_, newest = stopped_after(EPOCHS, tmp_path, data)
-    [report] = told(work(tmp_path, newest), data, monkeypatch)
+    [report] = reports_of(task(tmp_path, newest), data, monkeypatch)
     assert (report.epoch, report.end, report.trained) == (EPOCHS, "complete", False)
     assert report.metrics == whole[-1].metrics
     assert report.checkpoint == str(newest)
@@ -208,7 +208,7 @@ def test_damaged_checkpoint_is_replaced_by_the_previous_one(
         shutil.rmtree(newest)
     else:
         (newest / "tensors.safetensors").write_bytes(b"torn")
-    assert begin(work(tmp_path, newest), data).epoch == 2
+    assert begin(task(tmp_path, newest), data).epoch == 2
 
 
 def test_resume_falls_back_to_checkpoints_of_any_earlier_attempt(
@@ -217,22 +217,22 @@ def test_resume_falls_back_to_checkpoints_of_any_earlier_attempt(
     """Damage the only checkpoint of the second attempt, which the study has on record."""
     *_, newest = stopped_after(3, tmp_path, data)
     only = tmp_path / "2" / "epoch-000004"
-    state = begin(work(tmp_path, newest), data)
+    state = begin(task(tmp_path, newest), data)
     next(fit(state, data))
     assert Checkpoints(only.parent).after(state) == only
-    assert begin(work(tmp_path, only, attempt=3), data).epoch == 4
+    assert begin(task(tmp_path, only, attempt=3), data).epoch == 4
     (only / "tensors.safetensors").write_bytes(b"torn")
-    assert begin(work(tmp_path, only, attempt=3), data).epoch == 3
+    assert begin(task(tmp_path, only, attempt=3), data).epoch == 3
     (newest / "state.json").unlink()
-    assert begin(work(tmp_path, only, attempt=3), data).epoch == 2
+    assert begin(task(tmp_path, only, attempt=3), data).epoch == 2
 
 
 def test_resume_finds_a_checkpoint_that_no_driver_recorded(
     tmp_path: Path, data: TrainingData
 ) -> None:
     stopped_after(2, tmp_path, data)
-    assert begin(work(tmp_path, attempt=2), data).epoch == 2
-    assert begin(work(tmp_path, attempt=1), data).epoch == 0  # its own folder does not count
+    assert begin(task(tmp_path, attempt=2), data).epoch == 2
+    assert begin(task(tmp_path, attempt=1), data).epoch == 0  # its own folder does not count
 
 
 def test_resume_ignores_the_checkpoint_of_another_configuration(
@@ -240,7 +240,7 @@ def test_resume_ignores_the_checkpoint_of_another_configuration(
 ) -> None:
     *_, newest = stopped_after(2, tmp_path, data)
     other = replace(CONFIG, seed=CONFIG.seed + 2)
-    assert begin(work(tmp_path, newest, other), data).epoch == 0
+    assert begin(task(tmp_path, newest, other), data).epoch == 0
 
 
 def test_retry_resumes_from_checkpoint_of_the_failed_trial(
@@ -248,18 +248,18 @@ def test_retry_resumes_from_checkpoint_of_the_failed_trial(
 ) -> None:
     *_, newest = stopped_after(3, tmp_path / "search-0003", data)
     shutil.rmtree(newest)
-    assert begin(work(tmp_path / "search-0009", newest), data).epoch == 2
+    assert begin(task(tmp_path / "search-0009", newest), data).epoch == 2
 
 
 def test_trial_without_intact_checkpoint_starts_from_the_beginning(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = told(work(tmp_path / "whole"), data, monkeypatch)
+    whole = reports_of(task(tmp_path / "whole"), data, monkeypatch)
     *_, newest = stopped_after(3, tmp_path, data)
     for folder in (tmp_path / "1").iterdir():
         (folder / "manifest.json").unlink()
-    assert begin(work(tmp_path, newest), data).epoch == 0
-    again = told(work(tmp_path, newest), data, monkeypatch)
+    assert begin(task(tmp_path, newest), data).epoch == 0
+    again = reports_of(task(tmp_path, newest), data, monkeypatch)
     assert figures(again) == figures(whole)
     assert again[0].resumed_from is None
 
@@ -269,7 +269,7 @@ def test_attempts_of_a_trial_use_separate_folders(
 ) -> None:
     *_, newest = stopped_after(2, tmp_path, data)
     before = sorted((tmp_path / "1").rglob("*"))
-    told(work(tmp_path, newest), data, monkeypatch)
+    reports_of(task(tmp_path, newest), data, monkeypatch)
     assert sorted((tmp_path / "1").rglob("*")) == before
     assert (tmp_path / "2" / "epoch-000005").is_dir()
 
@@ -279,8 +279,8 @@ def test_diverged_trial_ends_with_its_epoch_as_reason(
 ) -> None:
     wild = replace(CONFIG.training, reconstruction=OptimizerConfig(lr=1e18))
     model = replace(CONFIG.model, output="linear")
-    job = work(tmp_path, config=replace(CONFIG, training=wild, model=model))
-    *_, last = told(job, data, monkeypatch)
+    job = task(tmp_path, config=replace(CONFIG, training=wild, model=model))
+    *_, last = reports_of(job, data, monkeypatch)
     assert last.end == "diverged"
     assert last.reason is not None
     assert f"epoch {last.epoch}" in last.reason
@@ -293,7 +293,7 @@ def test_error_in_training_ends_the_trial_with_a_reason(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "1").write_text("a file where the attempt's folder should be")
-    *_, last = told(work(tmp_path), data, monkeypatch)
+    *_, last = reports_of(task(tmp_path), data, monkeypatch)
     assert (last.end, last.epoch) == ("failed", 1)
     assert last.reason is not None
     assert last.reason.startswith("FileExistsError")
@@ -314,7 +314,7 @@ def test_trial_on_a_full_disk_ends_as_full_and_resumes(
     *_, newest = stopped_after(2, tmp_path, data)
     full = OSError(number, os.strerror(number))
     monkeypatch.setattr(TrainState, "save", refusing(full))
-    [report] = told(work(tmp_path, newest), data, monkeypatch)
+    [report] = reports_of(task(tmp_path, newest), data, monkeypatch)
     assert (report.epoch, report.end, report.checkpoint) == (3, "full", None)
     assert "val/recon" in report.metrics
     assert report.reason is not None
@@ -322,7 +322,7 @@ def test_trial_on_a_full_disk_ends_as_full_and_resumes(
     assert "MB are free" in report.reason
     assert newest.is_dir()
     monkeypatch.undo()
-    assert begin(work(tmp_path, newest, attempt=3), data).epoch == 2
+    assert begin(task(tmp_path, newest, attempt=3), data).epoch == 2
 
 
 def test_trial_out_of_gpu_memory_has_its_own_reason(
@@ -333,7 +333,7 @@ def test_trial_out_of_gpu_memory_has_its_own_reason(
         "If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF"
     )
     monkeypatch.setattr(TrainState, "create", refusing(error))
-    [report] = told_from_the_start(work(tmp_path), data, monkeypatch)
+    [report] = all_reports_of(task(tmp_path), data, monkeypatch)
     assert (report.end, report.epoch) == ("failed", 0)
     assert report.reason == (
         "out of GPU memory: CUDA out of memory. Tried to allocate 2.00 GiB. "
@@ -344,14 +344,14 @@ def test_trial_out_of_gpu_memory_has_its_own_reason(
 # -- a pack ------------------------------------------------------------------------------------
 
 
-def packed(folder: Path) -> list[Work]:
+def packed(folder: Path) -> list[TrialTask]:
     """Three attempts of one form, the second with fewer epochs."""
     configs = [
         replace(CONFIG, seed=seed, training=replace(CONFIG.training, epochs=epochs))
         for seed, epochs in ((4, EPOCHS), (6, EPOCHS - 2), (8, EPOCHS))
     ]
     return [
-        replace(work(folder / str(number), config=config), number=number)
+        replace(task(folder / str(number), config=config), number=number)
         for number, config in enumerate(configs)
     ]
 
@@ -363,9 +363,9 @@ def of(number: int, reports: list[Report]) -> list[Report]:
 def test_pack_trials_report_what_they_report_alone(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reports = told_of_pack(packed(tmp_path / "pack"), data, monkeypatch)
+    reports = pack_reports_of(packed(tmp_path / "pack"), data, monkeypatch)
     for job in packed(tmp_path / "alone"):
-        together, alone = of(job.number, reports), told(job, data, monkeypatch)
+        together, alone = of(job.number, reports), reports_of(job, data, monkeypatch)
         assert [(r.epoch, r.end) for r in together] == [(r.epoch, r.end) for r in alone]
         for one, other in zip(together, alone, strict=True):
             assert one.metrics == pytest.approx(other.metrics, rel=1e-4, abs=1e-5)
@@ -386,7 +386,7 @@ def test_pack_trains_on_without_a_pruned_trial(
         if (report.number, report.epoch) == (0, 2):
             (Path(jobs[0].folder) / LEAVE).touch()
 
-    reports = told_of_pack(jobs, data, monkeypatch, prune)
+    reports = pack_reports_of(jobs, data, monkeypatch, prune)
     assert [[r.epoch for r in of(number, reports)] for number in range(3)] == [
         [1, 2],
         [1, 2, 3],
@@ -398,11 +398,11 @@ def test_pack_resumes_from_checkpoints_of_different_epochs(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, again = packed(tmp_path / "before"), packed(tmp_path / "again")
-    whole = [of(job.number, told_of_pack([job], data, monkeypatch)) for job in before]
+    whole = [of(job.number, pack_reports_of([job], data, monkeypatch)) for job in before]
     for number, epoch in ((0, 4), (2, 5)):
         found = f"{before[number].folder}/epoch-{epoch:06d}"
         again[number] = replace(again[number], resume=found, attempt=2)
-    reports = told_of_pack(again, data, monkeypatch)
+    reports = pack_reports_of(again, data, monkeypatch)
     assert [r.resumed_from for r in reports[:3]] == [4, None, 5]
     assert [(r.epoch, r.end, r.trained) for r in of(2, reports)] == [(5, "complete", False)]
     assert [r.epoch for r in of(0, reports)] == [5]
@@ -419,4 +419,4 @@ def test_error_that_ends_a_pack_is_raised_unattributed(
 
     monkeypatch.setattr(worker, "fit_pack", failing)
     with pytest.raises(torch.OutOfMemoryError):
-        told_of_pack(packed(tmp_path), data, monkeypatch)
+        pack_reports_of(packed(tmp_path), data, monkeypatch)

@@ -15,11 +15,11 @@ from orchestrator.errors import Interrupted
 from orchestrator.execution.parzen_pool import ParzenPool
 from orchestrator.pipeline import evaluate, scoring, stages
 from orchestrator.records import conditions
-from orchestrator.results.reader import History, run_key
+from orchestrator.results.reader import SweepReader, run_key
 from orchestrator.settings import Settings
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.spec import ParzenSpec
-from orchestrator.tracking.outbox import Spool
+from orchestrator.tracking.outbox import Outbox
 
 pytestmark = pytest.mark.usefixtures("straw")
 
@@ -32,10 +32,10 @@ def test_evaluate_opens_test_split_after_the_winner_is_recorded(
     load = evaluate.load_test_data
 
     def spy(*arguments: Any) -> TestData:
-        confirm = Ledger.read(open_storage(settings), spec.sweep_id, "confirm")
+        confirm = StageStudy.read(open_storage(settings), spec.sweep_id, "confirm")
         assert confirm is not None
         assert {r.state for r in confirm.records()} == {"complete"}
-        opened.append((confirm.attribute("winner"), list(watcher.seen)))
+        opened.append((confirm.state.winner, list(watcher.seen)))
         return load(*arguments)
 
     monkeypatch.setattr(evaluate, "load_test_data", spy)
@@ -96,13 +96,13 @@ def test_evaluate_tags_runs_with_test_metrics_outside_their_range(
     monkeypatch.setattr(scoring, "test_metrics", lambda *_: {"test/iw_sigma": 1.0})
     spec = digits_with_labels()
     reader = run(settings, spec)
-    told = "test/iw_sigma is 1, sound from 0.0365 to 0.866"
+    output = "test/iw_sigma is 1, sound from 0.0365 to 0.866"
     for trial in reader.trials(spec.sweep_id, "confirm"):
-        with Spool(settings.spool) as spool:
-            recorded = spool.run(run_key(spec.sweep_id, "confirm", trial.number))
+        with Outbox(settings.outbox) as outbox:
+            recorded = outbox.run(run_key(spec.sweep_id, "confirm", trial.number))
         assert recorded is not None
-        assert told in recorded.tags["aae.conditions"]
-        assert told in conditions(trial.metrics)
+        assert output in recorded.tags["aae.conditions"]
+        assert output in conditions(trial.metrics)
 
 
 @pytest.mark.usefixtures("attentive")
@@ -114,7 +114,7 @@ def test_evaluation_stopped_on_request_names_evaluate_to_resume(
 
     def act(what: str) -> None:
         if what.startswith("scoring"):
-            search_of(settings, spec).set_attribute("wish", "now")
+            search_of(settings, spec).note(request="now")
             time.sleep(20)  # the stop request interrupts this sleep
 
     watcher.act = act
@@ -122,7 +122,7 @@ def test_evaluation_stopped_on_request_names_evaluate_to_resume(
     again = "aae-sweep evaluate straw --parzen-samples 300"
     with pytest.raises(Interrupted, match=f"was stopped. Resume with: {again}"):
         stages.evaluate_again(settings, spec.sweep_id, parzen, again, watcher)
-    assert History(settings).status(spec.sweep_id)["state"] == "done"
+    assert SweepReader(settings).status(spec.sweep_id)["state"] == "done"
 
 
 def test_evaluate_resumed_after_interruption_trains_nothing(
@@ -133,7 +133,7 @@ def test_evaluate_resumed_after_interruption_trains_nothing(
     watcher.act = lambda what: draining.set() if what.startswith("scoring") else None
     with pytest.raises(Interrupted):
         run(settings, spec, watcher, draining)
-    assert History(settings).status(spec.sweep_id)["stage"] == "evaluate"
+    assert SweepReader(settings).status(spec.sweep_id)["stage"] == "evaluate"
     again = Watcher()
     run(settings, spec, again)
     assert not [what for what in again.seen if "started" in what]

@@ -10,10 +10,10 @@ from filelock import FileLock
 
 from orchestrator.pipeline import gc
 from orchestrator.records import TrialState
-from orchestrator.results.reader import History
+from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
-from orchestrator.study.study import Assignment, Ledger, confirm_seed, open_storage
+from orchestrator.study.study import StageStudy, TrialAttempt, confirm_seed, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
 
 KINDS = ["gaussian", "universal"]
@@ -46,30 +46,30 @@ class Home:
         self.spec = spec
         self.id = spec.sweep_id
         self.storage = open_storage(self.settings)
-        self.search = Ledger.create(self.storage, spec, "search")
-        self.confirm = Ledger.create(self.storage, spec, "confirm")
+        self.search = StageStudy.create(self.storage, spec, "search")
+        self.confirm = StageStudy.create(self.storage, spec, "confirm")
         for name, value in {"spec": spec.resolved(), "name": spec.name}.items():
-            self.search.set_attribute(name, value)
+            self.search.note(**{name: value})
 
     @property
     def trials(self) -> Path:
         return self.settings.sweep_folder(self.id) / "trials"
 
-    def train(self, assignment: Assignment, *epochs: int, value: float = 1.0) -> None:
+    def train(self, attempt: TrialAttempt, *epochs: int, value: float = 1.0) -> None:
         """Record the epochs of one attempt, each with a checkpoint."""
-        ledger = self.search if assignment.stage == "search" else self.confirm
-        ledger.started(assignment.number, "here", None)
+        study = self.search if attempt.stage == "search" else self.confirm
+        study.started(attempt.number, "here", None)
         for epoch in epochs:
-            folder = f"{assignment.attempt}/epoch-{epoch:06d}"
-            trial = self.settings.trial_folder(self.id, assignment.stage, assignment.number)
+            folder = f"{attempt.attempt}/epoch-{epoch:06d}"
+            trial = self.settings.trial_folder(self.id, attempt.stage, attempt.number)
             save(trial / folder)
-            ledger.epoch(assignment.number, epoch, [value], str(trial / folder), trained=True)
+            study.epoch(attempt.number, epoch, [value], str(trial / folder), trained=True)
 
     def searched(self, state: TrialState, value: float) -> None:
         """Run one trial of the search: even numbers are gaussian, odd numbers universal."""
-        assignment = self.search.ask(self.spec)
-        self.train(assignment, 2, 3, value=value)
-        self.search.end(assignment.number, state, value, None)
+        attempt = self.search.ask(self.spec)
+        self.train(attempt, 2, 3, value=value)
+        self.search.end(attempt.number, state, value, None)
 
     def clean(self, *, dry_run: bool = False) -> list[str]:
         """Return the removed paths relative to `trials`."""
@@ -157,17 +157,17 @@ def test_gc_keeps_every_confirmed_model(searched: Home) -> None:
     searched.confirm.enqueue({"params": params, "seed": seed} for seed in seeds)
     ends: list[TrialState] = ["complete", "complete", "diverged"]
     for number, state in enumerate(ends):
-        assignment = searched.confirm.pop(searched.spec)
-        assert assignment is not None
-        searched.train(assignment, 2, 3)
+        attempt = searched.confirm.pop(searched.spec)
+        assert attempt is not None
+        searched.train(attempt, 2, 3)
         searched.confirm.end(number, state, 1.0, None)
-    before = History(searched.settings).trials(searched.id)
+    before = SweepReader(searched.settings).trials(searched.id)
     searched.clean()
     assert [path for path in searched.saved() if path.startswith("confirm")] == [
         "confirm-0000/1/epoch-000003",
         "confirm-0001/1/epoch-000003",
     ]
-    reader = History(searched.settings)
+    reader = SweepReader(searched.settings)
     assert reader.trials(searched.id) == before  # a record outlives its checkpoint
     best = reader.best(searched.id)
     assert best is not None
@@ -183,12 +183,12 @@ def test_gc_keeps_the_checkpoint_of_the_best_trial(
     for value in (3.0, 2.0, 4.0):
         home.searched("pruned", value)
     home.clean()
-    best = History(home.settings).best(home.id)
+    best = SweepReader(home.settings).best(home.id)
     assert best is not None
     assert Path(best["checkpoints"][0]).is_dir()
 
 
-def interrupt(home: Home) -> Assignment:
+def interrupt(home: Home) -> TrialAttempt:
     """Leave a trial in its third attempt. The first attempt reached epoch 3, the second epoch 5."""
     first = home.search.ask(home.spec)
     home.train(first, 2, 3)
@@ -233,7 +233,7 @@ def test_gc_holds_the_lock_while_it_removes(
     searched: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def remove(*_: Any) -> list[gc.Removed]:
-        with pytest.raises(gc.SweepHeld), held(searched.settings, searched.id):
+        with pytest.raises(gc.SweepLocked), held(searched.settings, searched.id):
             pass
         return []
 
@@ -273,8 +273,8 @@ def test_gc_leaves_unremovable_checkpoints_to_the_next_call(
 
 def tidy(home: Home, number: int = 0) -> None:
     """Garbage-collect after a trial as a driver does whose disk budget is 0 GB."""
-    ledgers = home.search, home.confirm
-    gc.after_trial(home.settings, home.id, *ledgers, number, disk_gb=0.0)
+    studies = home.search, home.confirm
+    gc.after_trial(home.settings, home.id, *studies, number, disk_gb=0.0)
 
 
 def test_gc_keeps_the_checkpoint_that_a_retry_resumes_from(home: Home) -> None:
@@ -294,16 +294,16 @@ def test_gc_keeps_the_checkpoint_that_a_retry_resumes_from(home: Home) -> None:
 # As in the driver: collect garbage before the study records the end.
 
 
-def end(home: Home, assignment: Assignment, state: TrialState, value: float) -> None:
-    number = assignment.number
+def end(home: Home, attempt: TrialAttempt, state: TrialState, value: float) -> None:
+    number = attempt.number
     gc.after_trial(home.settings, home.id, home.search, home.confirm, number, 0.0)
     home.search.end(number, state, value, None)
 
 
-def ask(home: Home, value: float) -> Assignment:
-    assignment = home.search.ask(home.spec)
-    home.train(assignment, 2, 3, value=value)
-    return assignment
+def ask(home: Home, value: float) -> TrialAttempt:
+    attempt = home.search.ask(home.spec)
+    home.train(attempt, 2, 3, value=value)
+    return attempt
 
 
 def test_gc_during_a_sweep_keeps_candidates_and_last_ended_trial(home: Home) -> None:
@@ -322,10 +322,10 @@ def test_gc_during_a_sweep_keeps_candidates_and_last_ended_trial(home: Home) -> 
 @pytest.mark.parametrize("disk_gb", [None, 1.0])
 def test_gc_within_the_disk_budget_keeps_everything(disk_gb: float | None, home: Home) -> None:
     for value in (5.0, 4.0, 3.0):
-        assignment = ask(home, value)
-        number, ledgers = assignment.number, (home.search, home.confirm)
+        attempt = ask(home, value)
+        number, studies = attempt.number, (home.search, home.confirm)
         home.search.end(number, "complete", value, None)
-        gc.after_trial(home.settings, home.id, *ledgers, number, disk_gb)
+        gc.after_trial(home.settings, home.id, *studies, number, disk_gb)
     assert len(home.saved()) == 6
 
 
@@ -334,7 +334,7 @@ def test_driver_killed_as_a_trial_ends_finds_its_checkpoint(home: Home) -> None:
     end(home, ask(home, 1.0), "complete", 1.0)
     worse = ask(home, 9.0)
     tidy(home, worse.number)
-    reopened = Ledger.create(open_storage(home.settings), home.spec, "search")
+    reopened = StageStudy.create(open_storage(home.settings), home.spec, "search")
     assert reopened.unfinished() == [worse.number]
     resumed = reopened.next_attempt(worse.number, home.spec)
     assert resumed.resume is not None

@@ -12,12 +12,12 @@ import pytest
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState
 from orchestrator.execution.worker import Report
-from orchestrator.pipeline.context import Recorder, Request, Sweep, describe, opened
+from orchestrator.pipeline.context import Recorder, Request, SweepContext, describe, opened
 from orchestrator.results.figures import draw_epoch
 from orchestrator.settings import Settings
-from orchestrator.study.study import Assignment
+from orchestrator.study.study import TrialAttempt
 from orchestrator.sweepfile.spec import SweepSpec
-from orchestrator.tracking.outbox import SpooledArtifact
+from orchestrator.tracking.outbox import OutboxArtifact
 from orchestrator.tracking.provenance import dataset
 
 SPEC = SweepSpec.model_validate_json(
@@ -45,26 +45,26 @@ def data() -> TrainingData:
 
 
 @pytest.fixture
-def sweep(data: TrainingData, tmp_path: Path) -> Iterator[Sweep]:
+def sweep(data: TrainingData, tmp_path: Path) -> Iterator[SweepContext]:
     settings = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
     request = Request(SPEC, "name: tiny", "aae-sweep run tiny.yaml")
     with opened(request, settings, Nobody(), threading.Event()) as sweep:
         settings.sweep_folder(sweep.id).mkdir(parents=True)
         sweep.note(data_sha256=data.sha256)
         describe(sweep, data)
-        Recorder(sweep).trial_started(_assignment())
+        Recorder(sweep).trial_started(_attempt())
         yield sweep
 
 
-def _assignment(attempt: int = 1) -> Assignment:
-    return Assignment("confirm", 0, attempt, SPEC.trial_config({}, 5), None)
+def _attempt(attempt: int = 1) -> TrialAttempt:
+    return TrialAttempt("confirm", 0, attempt, SPEC.trial_config({}, 5), None)
 
 
-def _report(sweep: Sweep, data: TrainingData, epoch: int, attempt: int = 1) -> Report:
+def _report(sweep: SweepContext, data: TrainingData, epoch: int, attempt: int = 1) -> Report:
     """Return a worker's report with pictures of an untrained model."""
     state = TrainState.create(SPEC.trial_config({}, 5), data)
     state.epoch = epoch
-    drawn = draw_epoch(state, data, sweep.folder_of(_assignment(attempt)))
+    drawn = draw_epoch(state, data, sweep.folder_of(_attempt(attempt)))
     return Report(
         number=0,
         attempt=attempt,
@@ -76,12 +76,12 @@ def _report(sweep: Sweep, data: TrainingData, epoch: int, attempt: int = 1) -> R
     )
 
 
-def _pictures(sweep: Sweep) -> list[SpooledArtifact]:
-    return [a for a in sweep.spool.pending_artifacts(sweep.id) if a.folder == "images"]
+def _pictures(sweep: SweepContext) -> list[OutboxArtifact]:
+    return [a for a in sweep.outbox.pending_artifacts(sweep.id) if a.folder == "images"]
 
 
-def test_recorder_gives_the_sweep_one_data_set(sweep: Sweep, data: TrainingData) -> None:
-    document = sweep.spool.dataset(sweep.id)
+def test_recorder_gives_the_sweep_one_data_set(sweep: SweepContext, data: TrainingData) -> None:
+    document = sweep.outbox.dataset(sweep.id)
     assert document == dataset({"name": "digits", "path": None}, data) | {
         "source": json.dumps(
             {"tags": {k: v for k, v in SPEC.resolved()["data"].items() if v is not None}}
@@ -93,15 +93,15 @@ def test_recorder_gives_the_sweep_one_data_set(sweep: Sweep, data: TrainingData)
     assert profile["sha256"] == data.sha256
     [features] = json.loads(schema["mlflow_tensorspec"]["features"])
     assert features["tensor-spec"]["shape"] == [-1, 64]
-    parent = sweep.spool.run(sweep.id)
+    parent = sweep.outbox.run(sweep.id)
     assert parent is not None
     assert parent.tags["aae.data_sha256"] == data.sha256
 
 
-def test_trial_run_names_its_departures_from_the_paper(sweep: Sweep) -> None:
+def test_trial_run_names_its_departures_from_the_paper(sweep: SweepContext) -> None:
     config = SPEC.trial_config({"training.phases": "joint", "training.discriminator_steps": 2}, 5)
-    Recorder(sweep).trial_started(Assignment("confirm", 1, 1, config, None))
-    runs = [sweep.spool.run(f"{sweep.id}/confirm/{number}") for number in (0, 1)]
+    Recorder(sweep).trial_started(TrialAttempt("confirm", 1, 1, config, None))
+    runs = [sweep.outbox.run(f"{sweep.id}/confirm/{number}") for number in (0, 1)]
     assert [run.tags["aae.departures"] for run in runs if run] == [
         "",
         "joint phases; 2 discriminator steps a batch",
@@ -115,22 +115,22 @@ def test_dataset_names_a_file_of_images_as_source(data: TrainingData) -> None:
 
 
 def test_epoch_pictures_are_named_as_mlflow_names_step_images(
-    sweep: Sweep, data: TrainingData
+    sweep: SweepContext, data: TrainingData
 ) -> None:
     Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 4))
     key = f"{sweep.id}/confirm/0"
-    moment = sweep.spool.time_of(key, 4)
+    moment = sweep.outbox.time_of(key, 4)
     names = {Path(artifact.path).name for artifact in _pictures(sweep)}
     assert f"samples+step+4+timestamp+{moment}+samples.png" in names
     assert f"samples+step+4+timestamp+{moment}+samples+compressed.webp" in names
     assert {artifact.run for artifact in _pictures(sweep)} == {key}
-    run = sweep.spool.run(key)
+    run = sweep.outbox.run(key)
     assert run is not None
     assert run.tags["mlflow.loggedImages"] == "True"
 
 
 def test_pictures_of_a_repeated_epoch_replace_the_first_pictures(
-    sweep: Sweep, data: TrainingData
+    sweep: SweepContext, data: TrainingData
 ) -> None:
     Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 4))
     before = [artifact.path for artifact in _pictures(sweep)]
@@ -143,10 +143,10 @@ def test_pictures_of_a_repeated_epoch_replace_the_first_pictures(
     assert all(Path(path).exists() for path in before)
 
 
-def test_system_metrics_reach_mlflow_and_no_reader(sweep: Sweep, data: TrainingData) -> None:
+def test_system_metrics_reach_mlflow_and_no_reader(sweep: SweepContext, data: TrainingData) -> None:
     Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 1))
     key = f"{sweep.id}/confirm/0"
-    sent = {metric.name for metric in sweep.spool.pending_metrics(key, 100)}
+    sent = {metric.name for metric in sweep.outbox.pending_metrics(key, 100)}
     assert sent == {"val/recon", "system/cpu_utilization_percentage"}
-    assert sweep.spool.history(key) == [{"epoch": 1, "val/recon": 1.0}]
-    assert sweep.spool.last(key) == {"epoch": 1, "val/recon": 1.0}
+    assert sweep.outbox.history(key) == [{"epoch": 1, "val/recon": 1.0}]
+    assert sweep.outbox.last(key) == {"epoch": 1, "val/recon": 1.0}

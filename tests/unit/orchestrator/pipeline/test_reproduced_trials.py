@@ -14,10 +14,16 @@ from aae_core.data import load_training_data
 from aae_core.training import TrainState, fit
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.execution.worker import Report
-from orchestrator.pipeline.context import Recorder, Request, Sweep, describe, opened
-from orchestrator.pipeline.reproduce import Comparison, Difference, Recorded, recorded, reproduce
+from orchestrator.pipeline.context import Recorder, Request, SweepContext, describe, opened
+from orchestrator.pipeline.reproduce import (
+    CurveComparison,
+    Difference,
+    Recorded,
+    recorded,
+    reproduce,
+)
 from orchestrator.settings import Settings
-from orchestrator.study.study import Assignment
+from orchestrator.study.study import TrialAttempt
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.provenance import latest, provenance, succession
 
@@ -38,7 +44,7 @@ def spec() -> SweepSpec:
 
 
 @pytest.fixture
-def sweep(spec: SweepSpec, tmp_path: Path) -> Iterator[Sweep]:
+def sweep(spec: SweepSpec, tmp_path: Path) -> Iterator[SweepContext]:
     settings = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
     request = Request(spec, "name: tiny", "aae-sweep run tiny.yaml")
     with opened(request, settings, Nobody(), threading.Event()) as sweep:
@@ -46,30 +52,30 @@ def sweep(spec: SweepSpec, tmp_path: Path) -> Iterator[Sweep]:
         yield sweep
 
 
-def describe_on_digits(sweep: Sweep) -> None:
+def describe_on_digits(sweep: SweepContext) -> None:
     sweep.settings.sweep_folder(sweep.id).mkdir(parents=True, exist_ok=True)
     data = load_training_data(sweep.spec.data, sweep.settings.data)
     sweep.note(data_sha256=data.sha256)
     describe(sweep, data)
 
 
-def tags_of(sweep: Sweep) -> dict[str, str]:
-    run = sweep.spool.run(f"{sweep.id}/search/0")
+def tags_of(sweep: SweepContext) -> dict[str, str]:
+    run = sweep.outbox.run(f"{sweep.id}/search/0")
     assert run is not None
     return run.tags
 
 
-def start(sweep: Sweep, attempt: int = 1, machine: dict[str, str] | None = None) -> None:
+def start(sweep: SweepContext, attempt: int = 1, machine: dict[str, str] | None = None) -> None:
     """Record an attempt that begins on `machine`."""
     config, recorder = sweep.spec.trial_config({}, 5), Recorder(sweep)
-    recorder.trial_started(Assignment("search", 0, attempt, config, None))
+    recorder.trial_started(TrialAttempt("search", 0, attempt, config, None))
     recorder.trial_begun("search", Report(0, attempt, "node", 0, {}, machine=machine))
 
 
 # -- the record ------------------------------------------------------------------------------
 
 
-def test_trial_run_records_what_its_numbers_depend_on(sweep: Sweep) -> None:
+def test_trial_run_records_what_its_numbers_depend_on(sweep: SweepContext) -> None:
     start(sweep, machine=provenance(2, gpu=False, pack=4))
     tags = tags_of(sweep)
     assert tags["aae.data_sha256"] == load_training_data(sweep.spec.data, Path()).sha256
@@ -80,13 +86,13 @@ def test_trial_run_records_what_its_numbers_depend_on(sweep: Sweep) -> None:
     assert tags["aae.cpu"]
 
 
-def test_driver_records_no_provenance_for_its_workers(sweep: Sweep) -> None:
+def test_driver_records_no_provenance_for_its_workers(sweep: SweepContext) -> None:
     start(sweep)
     assert "aae.data_sha256" in tags_of(sweep)
     assert not tags_of(sweep).keys() & provenance(1, gpu=False).keys()
 
 
-def test_trial_resumed_on_another_machine_records_both_machines(sweep: Sweep) -> None:
+def test_trial_resumed_on_another_machine_records_both_machines(sweep: SweepContext) -> None:
     here = {"aae.cpu": "Old, AVX2", "aae.pack": "4", "aae.threads": "2"}
     start(sweep, machine=here)
     start(sweep, attempt=2, machine=here)
@@ -120,14 +126,14 @@ def test_provenance_in_the_driver_initialises_no_cuda(monkeypatch: pytest.Monkey
 
 
 def test_comparison_finds_equal_numbers_equal_even_non_finite() -> None:
-    comparison = Comparison()
+    comparison = CurveComparison()
     numbers = {"val/recon": 0.1 + 0.2, "val/parzen_ll": math.nan, "val/error": math.inf}
     assert comparison.add(1, numbers, dict(numbers)) == []
     assert (comparison.values, comparison.differences, comparison.largest) == (3, {}, 0.0)
 
 
 def test_comparison_finds_a_difference_in_the_last_bit() -> None:
-    comparison = Comparison()
+    comparison = CurveComparison()
     assert comparison.add(1, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}) == []
     assert comparison.add(2, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": math.nextafter(2, 3)}) == ["b"]
     assert comparison.add(3, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.5}) == ["b"]
@@ -147,7 +153,7 @@ def test_comparison_finds_a_difference_in_the_last_bit() -> None:
 def test_comparison_with_missing_or_non_finite_number_is_infinite(
     then: dict[str, float], here: dict[str, float]
 ) -> None:
-    comparison = Comparison()
+    comparison = CurveComparison()
     assert comparison.add(1, then, here) == ["a"]
     assert comparison.largest == math.inf
 

@@ -13,7 +13,7 @@ from aae_core.evaluation.controls import centroids, training_images
 from aae_core.evaluation.parzen import ArraySource, in_process, one_thread, run_protocol
 from orchestrator.execution.parzen_pool import ParzenPool
 from orchestrator.pipeline import scoring
-from orchestrator.pipeline.scoring import Scorer
+from orchestrator.pipeline.scoring import ModelScorer
 
 CURVE = [40, 90, 100_000]
 ROWS = [("train_images", 40), ("train_images", 90), ("train_images", 200), ("kmeans", 40)]
@@ -24,11 +24,11 @@ def pixels(n: int, seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scorer:
+def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelScorer:
     monkeypatch.setattr(scoring, "SharedArray", StrawArray)
     data = TrainingData.of("tiny", (3, 3), (pixels(200, 0), None), (pixels(30, 1), None))
     test = TestData.of(pixels(20, 2), None)
-    return Scorer(data, test, tmp_path, ParzenPool(1), lambda *_: None)
+    return ModelScorer(data, test, tmp_path, ParzenPool(1), lambda *_: None)
 
 
 class NoPool(ParzenPool):
@@ -45,7 +45,7 @@ class NoPool(ParzenPool):
         return super().score(*arguments, **options)
 
 
-def test_control_rows_hold_protocol_figures_at_each_curve_n(scorer: Scorer) -> None:
+def test_control_rows_hold_protocol_figures_at_each_curve_n(scorer: ModelScorer) -> None:
     rows = scorer.controls(CURVE)
     assert [(row["kind"], row["n_samples"]) for row in rows] == ROWS
     x = scorer.data.x_train
@@ -60,20 +60,20 @@ def test_control_rows_hold_protocol_figures_at_each_curve_n(scorer: Scorer) -> N
         } | {"seconds": 0}
 
 
-def test_control_rows_that_are_known_are_not_scored_again(scorer: Scorer) -> None:
+def test_control_rows_that_are_known_are_not_scored_again(scorer: ModelScorer) -> None:
     rows = scorer.controls(CURVE)
     restarted = replace(scorer, pool=NoPool(0))
     assert restarted.controls(CURVE) == rows
     assert restarted.controls(CURVE[:1]) == [rows[0], rows[2], rows[3]]  # the rows of another model
 
 
-def test_control_rows_resume_at_the_interrupted_row(scorer: Scorer) -> None:
+def test_control_rows_resume_at_the_interrupted_row(scorer: ModelScorer) -> None:
     with pytest.raises(KeyboardInterrupt):
         replace(scorer, pool=NoPool(3)).controls(CURVE)
     assert len(replace(scorer, pool=NoPool(1)).controls(CURVE)) == len(ROWS)
 
 
-def test_control_rows_of_other_images_are_scored_anew(scorer: Scorer) -> None:
+def test_control_rows_of_other_images_are_scored_anew(scorer: ModelScorer) -> None:
     scorer.controls(CURVE)
     other = replace(scorer.test, sha256="other")
     with pytest.raises(KeyboardInterrupt):

@@ -17,13 +17,13 @@ from aae_core.training import TrainState
 from dashboards.build import build_report
 from orchestrator.errors import Interrupted
 from orchestrator.execution import worker
-from orchestrator.execution.cluster import Share
-from orchestrator.pipeline.context import Sweep
+from orchestrator.execution.cluster import TrialResources
+from orchestrator.pipeline.context import SweepContext
 from orchestrator.pipeline.search import pack_size
 from orchestrator.records import BASELINE, is_baseline
-from orchestrator.results.reader import History
+from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
-from orchestrator.study.study import Ledger, confirm_seed, open_storage, search_seed
+from orchestrator.study.study import StageStudy, confirm_seed, open_storage, search_seed
 from orchestrator.sweepfile.spec import SweepSpec
 
 pytestmark = pytest.mark.usefixtures("straw")
@@ -56,17 +56,17 @@ def test_retry_without_progress_has_the_curve_of_its_checkpoint(
 
     def fit_pack(states: dict[int, TrainState], *rest: Any) -> Iterator[Any]:
         [state] = states.values()
-        for told in trained(states, *rest):
+        for output in trained(states, *rest):
             if state.epoch == 3 and state.config.seed == failing:
                 raise RuntimeError("no room")
-            yield told
+            yield output
 
     monkeypatch.setattr(worker, "fit_pack", fit_pack)
     reader = run(settings, spec)
     [first] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
-    ledger = Ledger.read(open_storage(settings), spec.sweep_id, "search")
-    assert ledger is not None
-    assert ledger.retry() == {0: 2}
+    study = StageStudy.read(open_storage(settings), spec.sweep_id, "search")
+    assert study is not None
+    assert study.retry() == {0: 2}
     reader = run(settings, spec)
     [again] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
     assert (again.number, again.resumed_from, again.epochs) == (2, [2], 2)
@@ -81,7 +81,7 @@ def every_third_epoch(path: Path, **search: Any) -> SweepSpec:
     return sweep(path, trials=6, training=training, search={"pruner": halving} | search)
 
 
-def validated(reader: History, spec: SweepSpec) -> dict[tuple[str, str], list[set[int]]]:
+def validated(reader: SweepReader, spec: SweepSpec) -> dict[tuple[str, str], list[set[int]]]:
     """Epochs with validation metrics, by stage and state; every epoch has training costs."""
     found: dict[tuple[str, str], list[set[int]]] = {}
     for record in reader.trials(spec.sweep_id):
@@ -105,7 +105,7 @@ def test_sweep_validates_every_nth_epoch_the_last_and_pruner_rungs(
     }
     assert {max(epochs) for epochs in found["search", "pruned"]} <= {2, 4}
     assert found["confirm", "complete"] == 2 * [{3, 6, 7}]
-    trials = search_of(settings, spec).study.trials
+    trials = search_of(settings, spec).optuna_study.trials
     for trial, record in zip(trials, reader.trials(spec.sweep_id), strict=False):
         curve = reader.curve(spec.sweep_id, record)
         assert trial.intermediate_values == {
@@ -122,7 +122,7 @@ def test_sweep_with_sparse_validation_resumed_gives_the_same_metrics(
     """Test that a constraint and a second objective survive the epochs without validation."""
     search = {
         "pruner": {"kind": "none"},
-        "also": ["val/latent_mmd"],
+        "secondary_objectives": ["val/latent_mmd"],
         "constraints": {"val/latent_std": [None, 1e-9]},
     }
     path = images(tmp_path / "i.npz", test=True)
@@ -133,9 +133,9 @@ def test_sweep_with_sparse_validation_resumed_gives_the_same_metrics(
     watcher.act = lambda seen: draining.set() if seen.endswith("1 epoch 5") else None
     with pytest.raises(Interrupted):
         run(other, spec, watcher, draining)
-    trial = search_of(other, spec).study.trials[1]
+    trial = search_of(other, spec).optuna_study.trials[1]
     assert set(trial.intermediate_values) == {3}
-    assert trial.user_attrs["progress"].keys() >= {"also", "violations"}
+    assert trial.user_attrs["progress"].keys() >= {"secondary", "violations"}
     reader = run(other, spec)
     assert [r.metrics for r in reader.trials(spec.sweep_id)] == want
     assert all(r.violated == ["val/latent_std"] for r in reader.trials(spec.sweep_id, "search"))
@@ -153,8 +153,8 @@ def test_failed_trials_are_retried_from_their_checkpoints(
 
     def unlucky(states: dict[int, TrainState], *rest: Any) -> Iterator[Any]:
         [state] = states.values()
-        for told in trained(states, *rest):
-            yield told
+        for output in trained(states, *rest):
+            yield output
             if state.config.seed in failing:
                 raise RuntimeError("no luck")
 
@@ -163,7 +163,7 @@ def test_failed_trials_are_retried_from_their_checkpoints(
     assert reader.status(spec.sweep_id)["trials"]["failed"] == 2
     failing.clear()
     search, storage = search_of(settings, spec), open_storage(settings)
-    confirm = Ledger.read(storage, spec.sweep_id, "confirm")
+    confirm = StageStudy.read(storage, spec.sweep_id, "confirm")
     assert confirm is not None
     assert (search.retry(), confirm.retry()) == ({2: 3}, {0: 2})
     run(settings, spec)
@@ -215,7 +215,7 @@ def racing(path: Path, **confirm: Any) -> SweepSpec:
     return sweep(path, search=search, trials=4, confirm=confirmed)
 
 
-def seeds_by_rate(reader: History, spec: SweepSpec) -> dict[float, int]:
+def seeds_by_rate(reader: SweepReader, spec: SweepSpec) -> dict[float, int]:
     records = reader.trials(spec.sweep_id, "confirm")
     return dict(Counter(r.params["training.reconstruction.lr"] for r in records))
 
@@ -245,7 +245,7 @@ def test_race_resumed_after_interruption_ends_the_same(
     assert seeds_by_rate(run(settings, spec), spec) == {1e-2: 10, 1e-7: 8}
 
 
-def confirmed_params(reader: History, spec: SweepSpec) -> list[tuple[int, bool]]:
+def confirmed_params(reader: SweepReader, spec: SweepSpec) -> list[tuple[int, bool]]:
     """Return (index of the seed, is the control) of each confirm trial, in order of number."""
     index = {confirm_seed(spec.seed, i): i for i in range(9)}
     records = reader.trials(spec.sweep_id, "confirm")
@@ -307,9 +307,9 @@ def test_confirm_control_better_than_every_candidate_does_not_win(
     metric = "val/recon"
     assert best["baseline"]["metrics"][metric]["mean"] < best["metrics"][metric]["mean"]
     assert best["gain"]["mean"] < 0
-    confirm = Ledger.read(open_storage(settings), spec.sweep_id, "confirm")
+    confirm = StageStudy.read(open_storage(settings), spec.sweep_id, "confirm")
     assert confirm is not None
-    assert confirm.attribute("winner") == best["config_hash"]
+    assert confirm.state.winner == best["config_hash"]
 
 
 def test_confirm_winner_equal_to_the_control_is_trained_once(
@@ -349,7 +349,7 @@ def test_sweep_learns_from_another_sweep_where_spaces_agree(
     first = sweep(path, search={"space": widths}, trials=6, name="first")
     reader = run(settings, first)
     narrow = {"model.prior.std": {"float": [1.5, 4]}}
-    second, watcher = sweep(path, search={"space": narrow, "learn_from": "first"}), Watcher()
+    second, watcher = sweep(path, search={"space": narrow, "warm_start": "first"}), Watcher()
     run(settings, second, watcher)
     fits = [
         r
@@ -357,28 +357,28 @@ def test_sweep_learns_from_another_sweep_where_spaces_agree(
         if r.params["model.hidden"] == [4] and r.params["model.prior.std"] >= 2
     ]
     assert 0 < len(fits) < 6
-    known = search_of(settings, second).study.trials[: len(fits)]
+    known = search_of(settings, second).optuna_study.trials[: len(fits)]
     assert [t.params for t in known] == [
         {"model.prior.std": r.params["model.prior.std"]} for r in fits
     ]
     assert [t.value for t in known] == [r.metrics["val/recon"] for r in fits]
-    told = f"search: the sampler knows {len(fits)} trials of {first.sweep_id}"
-    assert watcher.seen.count(told) == 1
+    output = f"search: the sampler knows {len(fits)} trials of {first.sweep_id}"
+    assert watcher.seen.count(output) == 1
     assert reader.status(second.sweep_id)["trials"]["complete"] == 3 + 2
     again = Watcher()
-    run(settings, sweep(path, trials=4, search={"space": narrow, "learn_from": "first"}), again)
-    assert told not in again.seen  # reported once
+    run(settings, sweep(path, trials=4, search={"space": narrow, "warm_start": "first"}), again)
+    assert output not in again.seen  # reported once
 
 
 def test_search_starts_no_trial_once_gpu_hours_are_used_up(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = images(tmp_path / "i.npz", test=True)
-    monkeypatch.setattr(Ledger, "gpu_hours", lambda ledger: 0.4 * ledger.asked())
+    monkeypatch.setattr(StageStudy, "gpu_hours", lambda study: 0.4 * study.asked())
     watcher = Watcher()
     status = run(
         settings, sweep(path, trials=9, search={"budget": {"gpu_hours": 1.0}}), watcher
-    ).status(History(settings).resolve("latest"))
+    ).status(SweepReader(settings).resolve("latest"))
     assert status["trials"]["complete"] == 3 + 2
     assert "search: ended after 3 trials: its 1 GPU-hours are used up" in watcher.seen
 
@@ -390,9 +390,9 @@ def test_search_extended_while_running_trains_the_added_trials(
 
     def act(what: str) -> None:
         if what == "search 1 epoch 1":
-            search_of(settings, spec).set_attribute("extended", {"trials": 5, "hours": 0.0})
+            search_of(settings, spec).note(extended={"trials": 5, "hours": 0.0})
         if what == "confirm 1 started":
-            search_of(settings, spec).set_attribute("extended", {"trials": 6, "hours": 0.0})
+            search_of(settings, spec).note(extended={"trials": 6, "hours": 0.0})
 
     watcher.act = act
     reader = run(settings, spec, watcher)
@@ -411,7 +411,7 @@ def test_search_over_its_hours_ends_and_the_sweep_completes(
         images(tmp_path / "i.npz", test=True), trials=50, search={"budget": {"hours": 1.0}}
     )
     hours, watcher = [0.0], Watcher()
-    monkeypatch.setattr(Sweep, "elapsed", property(lambda _: 3600 * hours[0]))
+    monkeypatch.setattr(SweepContext, "elapsed", property(lambda _: 3600 * hours[0]))
 
     def late(what: str) -> None:
         if what == "search 1 epoch 1":
@@ -443,7 +443,7 @@ def test_automatic_pack_size_leaves_the_sampler_four_rounds(
 ) -> None:
     monkeypatch.setattr("orchestrator.execution.cluster.slots", lambda share: 2)
     data = TrainingData.of("tiny", (8, 8), *(2 * [(np.zeros((4, 64), np.uint8), None)]))
-    small, share = TrialConfig(model=ModelConfig(hidden=(30, 30))), Share(1.0, 0.0)
+    small, share = TrialConfig(model=ModelConfig(hidden=(30, 30))), TrialResources(1.0, 0.0)
     for pack, chosen in (("auto", size), (40, 40)):
         spec = sweep(Path("i.npz"), resources={"pack": pack})
         assert pack_size(spec, trials, data, share)(small) == chosen

@@ -20,10 +20,11 @@ from straw_sweep import (
 
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError, UsageError
 from orchestrator.pipeline import stages
-from orchestrator.results.reader import History
+from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
-from orchestrator.study.study import Ledger, open_storage
-from orchestrator.tracking.outbox import Spool
+from orchestrator.study.state import SweepState
+from orchestrator.study.study import StageStudy, open_storage
+from orchestrator.tracking.outbox import Outbox
 
 pytestmark = pytest.mark.usefixtures("straw")
 
@@ -63,7 +64,7 @@ def test_sweep_that_contradicts_its_data_is_refused_before_starting(
     with pytest.raises(SpecError, match=message) as refused:
         run(settings, digits_with_labels(**changes))
     assert refused.value.exit_code == 2
-    assert History(settings).sweeps() == []
+    assert SweepReader(settings).sweeps() == []
 
 
 def test_unlabelled_data_are_refused_where_labels_are_needed(
@@ -87,9 +88,9 @@ def test_sweep_resumed_after_interruption_ends_the_same(
     watcher.act = lambda what: draining.set() if what == moment else None
     with pytest.raises(Interrupted, match="Resume with: aae-sweep run"):
         run(settings, spec, watcher, draining)
-    reader = History(settings)
+    reader = SweepReader(settings)
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
-    assert "RUNNING" not in {run.status for run in Spool(settings.spool).runs()}
+    assert "RUNNING" not in {run.status for run in Outbox(settings.outbox).runs()}
     run(settings, spec)
     assert numbers(reader, spec) == undisturbed
     assert reader.status(spec.sweep_id)["state"] == "done"
@@ -97,7 +98,7 @@ def test_sweep_resumed_after_interruption_ends_the_same(
 
 @pytest.mark.usefixtures("attentive")
 @pytest.mark.parametrize(
-    ("moment", "wish"),
+    ("moment", "control"),
     [
         ("search 1 epoch 1", "drain"),
         ("search 1 epoch 1", "now"),
@@ -106,26 +107,26 @@ def test_sweep_resumed_after_interruption_ends_the_same(
     ],
 )
 def test_sweep_resumed_after_stop_request_ends_the_same(
-    moment: str, wish: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
+    moment: str, control: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
     draining, watcher = threading.Event(), Watcher()
 
     def act(what: str) -> None:
         if what.startswith(moment) and not draining.is_set():
-            search_of(settings, spec).set_attribute("wish", wish)
+            search_of(settings, spec).note(request=control)
             assert draining.wait(20)
-            if wish == "now":
+            if control == "now":
                 time.sleep(20)  # the stop request interrupts this sleep
 
     watcher.act = act
     with pytest.raises(Interrupted, match=r"was stopped\. Resume with: aae-sweep run"):
         run(settings, spec, watcher, draining)
     assert any(what.startswith("asked to stop: ") for what in watcher.seen)
-    reader = History(settings)
+    reader = SweepReader(settings)
     assert reader.status(spec.sweep_id)["state"] == "stopped"
-    assert search_of(settings, spec).attribute("wish") is None
-    assert "RUNNING" not in {run.status for run in Spool(settings.spool).runs()}
+    assert search_of(settings, spec).state.request is None
+    assert "RUNNING" not in {run.status for run in Outbox(settings.outbox).runs()}
     run(settings, spec)
     assert numbers(reader, spec) == undisturbed
 
@@ -136,18 +137,18 @@ def test_sweep_paused_and_resumed_ends_the_same(
     moment: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
 ) -> None:
     spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
-    search = Ledger.create(open_storage(settings), spec, "search")
+    search = StageStudy.create(open_storage(settings), spec, "search")
     seen_while_paused: list[str] = []
 
     def resume() -> None:
         paused_at = len(watcher.seen)
         time.sleep(0.5)
         seen_while_paused.extend(watcher.seen[paused_at + 1 :])  # after one epoch that was running
-        search.set_attribute("wish", None)
+        search.note(request=None)
 
     def act(what: str) -> None:
         if what.startswith(moment) and "asked to go on" not in watcher.seen:
-            search.set_attribute("wish", "pause")
+            search.note(request="pause")
             while not any(seen.startswith("asked to pause: ") for seen in watcher.seen):
                 time.sleep(0.01)
             threading.Thread(target=resume).start()
@@ -165,7 +166,7 @@ def test_driver_ignores_a_control_request_to_an_earlier_driver(
     settings: Settings, tmp_path: Path
 ) -> None:
     spec = sweep(images(tmp_path / "i.npz", test=True))
-    Ledger.create(open_storage(settings), spec, "search").set_attribute("wish", "now")
+    StageStudy.create(open_storage(settings), spec, "search").note(request="now")
     assert run(settings, spec).status(spec.sweep_id)["state"] == "done"
 
 
@@ -175,18 +176,19 @@ def test_driver_retries_control_requests_after_a_storage_error(
     monkeypatch.setattr(stages, "_LISTENING_SECONDS", 0.01)
     spec = sweep(images(tmp_path / "i.npz", test=True))
     draining, watcher, away = threading.Event(), Watcher(), []
-    attribute = Ledger.attribute
+    state = StageStudy.state.fget
+    assert state is not None
 
-    def flaky(ledger: Ledger, name: str, default: Any = None) -> Any:
-        if name == "wish" and len(away) < 3:
-            away.append(name)
+    def flaky(study: StageStudy) -> SweepState:
+        if threading.current_thread() is not threading.main_thread() and len(away) < 3:
+            away.append(study)
             raise StorageInternalError
-        return attribute(ledger, name, default)
+        return state(study)
 
     def act(what: str) -> None:
         if what == "search 1 epoch 1":
-            monkeypatch.setattr(Ledger, "attribute", flaky)
-            search_of(settings, spec).set_attribute("wish", "drain")
+            monkeypatch.setattr(StageStudy, "state", property(flaky))
+            search_of(settings, spec).note(request="drain")
             assert draining.wait(20)
 
     watcher.act = act
@@ -198,7 +200,7 @@ def test_driver_retries_control_requests_after_a_storage_error(
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ("unheard", "names no sweep"),
+        ("unknown", "names no sweep"),
         ("elsewhere", "is not another sweep on the same data"),
         ("first", "has a configuration of this space"),
     ],
@@ -213,7 +215,7 @@ def test_learn_from_unusable_sweep_is_refused_before_anything_starts(
     run(settings, sweep(tmp_path / "e.npz", name="elsewhere"))
     watcher = Watcher()
     with pytest.raises(UsageError, match=message):
-        run(settings, sweep(path, search={"learn_from": other}), watcher)
+        run(settings, sweep(path, search={"warm_start": other}), watcher)
     assert not [what for what in watcher.seen if "started" in what]
 
 

@@ -18,9 +18,9 @@ from straw_sweep import images, run, sweep, without_ray
 import aae_core
 from orchestrator.errors import EnvironmentUnusable, UsageError
 from orchestrator.results.model_registry import CHAMPION, CHECKPOINT_TAG, Registered, register
-from orchestrator.results.reader import History
+from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: no server listens
@@ -32,8 +32,8 @@ class Home:
     spec: SweepSpec
 
     @property
-    def reader(self) -> History:
-        return History(self.settings)
+    def reader(self) -> SweepReader:
+        return SweepReader(self.settings)
 
     @property
     def best(self) -> dict[str, Any]:
@@ -162,15 +162,15 @@ def test_register_refuses_a_name_that_mlflow_cannot_look_up(home: Home) -> None:
 
 
 def test_register_refuses_an_unfinished_sweep(home: Home) -> None:
-    ledger = Ledger.read(open_storage(home.settings), home.spec.sweep_id, "search")
-    assert ledger is not None
-    done = ledger.attribute("done")
-    ledger.set_attribute("done", None)
+    study = StageStudy.read(open_storage(home.settings), home.spec.sweep_id, "search")
+    assert study is not None
+    done = study.state.done
+    study.note(done=None)
     try:
         with pytest.raises(UsageError, match=r"no confirmed winner .* aae-sweep run straw.yaml"):
             home.register()
     finally:
-        ledger.set_attribute("done", done)
+        study.note(done=done)
 
 
 def test_register_without_server_raises_environment_unusable(home: Home) -> None:

@@ -13,7 +13,7 @@ from aae_core.architectures import ARCHITECTURES
 from aae_core.config import DataConfig, EncoderConfig, ModelConfig, PriorConfig, TrialConfig
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState
-from orchestrator.results.pyfunc_model import Served, methods
+from orchestrator.results.pyfunc_model import PyfuncModel, methods
 
 DIM, CODE, CLASSES = 64, 2, 10
 METHODS = {
@@ -40,7 +40,7 @@ def data() -> TrainingData:
 
 
 @pytest.fixture
-def served(request: pytest.FixtureRequest, data: TrainingData, tmp_path: Path) -> Served:
+def served(request: pytest.FixtureRequest, data: TrainingData, tmp_path: Path) -> PyfuncModel:
     architecture = ARCHITECTURES[request.param]
     model = ModelConfig(
         kind=request.param,
@@ -51,12 +51,12 @@ def served(request: pytest.FixtureRequest, data: TrainingData, tmp_path: Path) -
         clusters=CLASSES,
     )
     TrainState.create(TrialConfig(model=model), data).save(tmp_path / "checkpoint")
-    served = Served()
+    served = PyfuncModel()
     served.load_context(PythonModelContext({"checkpoint": str(tmp_path / "checkpoint")}, None))
     return served
 
 
-def ask(served: Served, rows: Any, method: str, **params: Any) -> np.ndarray:
+def ask(served: PyfuncModel, rows: Any, method: str, **params: Any) -> np.ndarray:
     answer: np.ndarray = served.predict(None, rows, {"method": method, **params})
     return answer
 
@@ -66,7 +66,7 @@ def images(n: int = 3) -> np.ndarray:
 
 
 @pytest.mark.parametrize("served", METHODS, indirect=True)
-def test_served_model_answers_every_method_of_its_architecture(served: Served) -> None:
+def test_served_model_answers_every_method_of_its_architecture(served: PyfuncModel) -> None:
     kind = served.model.kind
     assert list(methods(served.model)) == METHODS[kind]
     categories = CLASSES if "classify" in METHODS[kind] or kind == "supervised" else 0
@@ -82,14 +82,14 @@ def test_served_model_answers_every_method_of_its_architecture(served: Served) -
 
 
 @pytest.mark.parametrize("served", ["semi_supervised", "clustering"], indirect=True)
-def test_served_code_and_category_decode_to_the_reconstruction(served: Served) -> None:
+def test_served_code_and_category_decode_to_the_reconstruction(served: PyfuncModel) -> None:
     code, category = (ask(served, images(), method) for method in ("encode", "classify"))
     decoded = ask(served, np.concatenate([code, category], axis=1), "decode")
     assert np.allclose(decoded, ask(served, images(), "reconstruct"), atol=1e-6)
 
 
 @pytest.mark.parametrize("served", ["supervised"], indirect=True)
-def test_served_supervised_decoder_accepts_a_one_hot_class(served: Served) -> None:
+def test_served_supervised_decoder_accepts_a_one_hot_class(served: PyfuncModel) -> None:
     rows = np.zeros((1, CODE + CLASSES), np.float32)
     rows[0, CODE + 7] = 1
     expected = served.model.decode(torch.zeros(1, CODE), torch.tensor([7])).detach().numpy()
@@ -97,14 +97,14 @@ def test_served_supervised_decoder_accepts_a_one_hot_class(served: Served) -> No
 
 
 @pytest.mark.parametrize("served", ["aae"], indirect=True)
-def test_served_samples_depend_only_on_their_seed(served: Served) -> None:
+def test_served_samples_depend_only_on_their_seed(served: PyfuncModel) -> None:
     first, again = (ask(served, images(n), "sample", n=4, seed=1) for n in (1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, ask(served, images(), "sample", n=4, seed=2))
 
 
 @pytest.mark.parametrize("served", ["aae", "semi_supervised"], indirect=True)
-def test_served_model_refuses_unknown_methods_and_wrong_shapes(served: Served) -> None:
+def test_served_model_refuses_unknown_methods_and_wrong_shapes(served: PyfuncModel) -> None:
     with pytest.raises(MlflowException, match=r"cannot `paint`; it can encode, .*decode"):
         ask(served, images(), "paint")
     for method in ("encode", "decode"):

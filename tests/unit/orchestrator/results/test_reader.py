@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.results.reader import History, as_document, run_key, summary
+from orchestrator.results.reader import SweepReader, as_document, run_key, summary
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
-from orchestrator.study.study import Ledger, confirm_seed, open_storage
+from orchestrator.study.study import StageStudy, confirm_seed, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
-from orchestrator.tracking.outbox import Spool
+from orchestrator.tracking.outbox import Outbox
 
 KINDS = ["gaussian", "universal"]
 STATUS_KEYS = {
@@ -89,8 +89,8 @@ def spec_of(name: str, seed: int = 0) -> SweepSpec:
     )
 
 
-def begin(settings: Settings, spec: SweepSpec, touched: str) -> Ledger:
-    search = Ledger.create(open_storage(settings), spec, "search")
+def begin(settings: Settings, spec: SweepSpec, touched: str) -> StageStudy:
+    search = StageStudy.create(open_storage(settings), spec, "search")
     attributes = {
         "name": spec.name,
         "spec": spec.resolved(),
@@ -103,20 +103,22 @@ def begin(settings: Settings, spec: SweepSpec, touched: str) -> Ledger:
         "code_version": "1",
     }
     for name, value in attributes.items():
-        search.set_attribute(name, value)
-    with Spool(settings.spool) as spool:
-        spool.open_run(spec.sweep_id, sweep_id=spec.sweep_id, experiment="e", name="n")
+        search.note(**{name: value})
+    with Outbox(settings.outbox) as outbox:
+        outbox.open_run(spec.sweep_id, sweep_id=spec.sweep_id, experiment="e", name="n")
     return search
 
 
-def train(settings: Settings, ledger: Ledger, spec: SweepSpec, number: int, value: float) -> None:
-    ledger.started(number, "here", None)
-    ledger.epoch(number, 1, [value], "/checkpoints/1", trained=True)
-    ledger.end(number, "complete", value, None)
-    key = run_key(spec.sweep_id, ledger.stage, number)
-    with Spool(settings.spool) as spool:
-        spool.open_run(key, sweep_id=spec.sweep_id, experiment="e", name="n", parent=spec.sweep_id)
-        spool.log(key, 1, {"val/parzen_ll": value, "train/recon": float("inf")})
+def train(
+    settings: Settings, study: StageStudy, spec: SweepSpec, number: int, value: float
+) -> None:
+    study.started(number, "here", None)
+    study.epoch(number, 1, [value], "/checkpoints/1", trained=True)
+    study.end(number, "complete", value, None)
+    key = run_key(spec.sweep_id, study.stage, number)
+    with Outbox(settings.outbox) as outbox:
+        outbox.open_run(key, sweep_id=spec.sweep_id, experiment="e", name="n", parent=spec.sweep_id)
+        outbox.log(key, 1, {"val/parzen_ll": value, "train/recon": float("inf")})
 
 
 @pytest.fixture
@@ -125,32 +127,32 @@ def spec() -> SweepSpec:
 
 
 @pytest.fixture
-def searched(settings: Settings, spec: SweepSpec) -> History:
+def searched(settings: Settings, spec: SweepSpec) -> SweepReader:
     """Four trials at 0, 1, 2, 3 nats."""
-    ledger = begin(settings, spec, "2030")
+    study = begin(settings, spec, "2030")
     for value in range(4):
-        train(settings, ledger, spec, ledger.ask(spec).number, float(value))
-    return History(settings)
+        train(settings, study, spec, study.ask(spec).number, float(value))
+    return SweepReader(settings)
 
 
 @pytest.fixture
-def confirmed(settings: Settings, spec: SweepSpec, searched: History) -> History:
+def confirmed(settings: Settings, spec: SweepSpec, searched: SweepReader) -> SweepReader:
     """The best of each encoder confirmed with two seeds: 10 and 12, 20 and 22 nats."""
-    queue = Ledger.create(open_storage(settings), spec, "confirm")
+    queue = StageStudy.create(open_storage(settings), spec, "confirm")
     queue.enqueue(
         {"params": {"model.encoder.kind": kind}, "seed": confirm_seed(0, seed)}
         for seed in range(2)
         for kind in KINDS
     )
     for value in (10.0, 20.0, 12.0, 22.0):
-        assignment = queue.pop(spec)
-        assert assignment is not None
-        train(settings, queue, spec, assignment.number, value)
+        attempt = queue.pop(spec)
+        assert attempt is not None
+        train(settings, queue, spec, attempt.number, value)
     return searched
 
 
 def test_reader_of_an_empty_home_names_the_first_command(settings: Settings) -> None:
-    reader = History(settings)
+    reader = SweepReader(settings)
     assert reader.sweeps() == []
     for name in ("latest", "anything"):
         with pytest.raises(UsageError, match="begin with: aae-sweep run") as caught:
@@ -164,7 +166,7 @@ def test_resolve_finds_sweeps_by_id_name_prefix_or_latest(settings: Settings) ->
     old, new, other = spec_of("one", 0), spec_of("one", 1), spec_of("other")
     for touched, each in (("2031", other), ("2029", old), ("2030", new)):
         begin(settings, each, touched)
-    reader = History(settings)
+    reader = SweepReader(settings)
     assert reader.resolve(old.sweep_id) == old.sweep_id
     assert reader.resolve("one") == new.sweep_id
     assert reader.resolve("latest") == other.sweep_id
@@ -181,27 +183,27 @@ def test_status_keeps_its_contract_before_the_first_trial(
     settings: Settings, spec: SweepSpec
 ) -> None:
     begin(settings, spec, "2030")
-    status = History(settings).status(spec.sweep_id)
+    status = SweepReader(settings).status(spec.sweep_id)
     assert status.keys() >= STATUS_KEYS
     assert status["best"] is None
     assert status["eta_seconds"] is None
     assert set(status["trials"].values()) == {0}
-    assert History(settings).best(spec.sweep_id) is None
+    assert SweepReader(settings).best(spec.sweep_id) is None
 
 
 def test_status_distinguishes_running_from_killed_drivers(
     settings: Settings, spec: SweepSpec
 ) -> None:
     search = begin(settings, spec, "2030")
-    reader = History(settings)
+    reader = SweepReader(settings)
     with held(settings, spec.sweep_id):
         assert reader.status(spec.sweep_id)["state"] == "running"
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
-    search.set_attribute("state", "failed")
+    search.note(state="failed")
     assert reader.status(spec.sweep_id)["state"] == "failed"
 
 
-def test_status_of_a_search_keeps_its_contract(searched: History, spec: SweepSpec) -> None:
+def test_status_of_a_search_keeps_its_contract(searched: SweepReader, spec: SweepSpec) -> None:
     status = searched.status(spec.sweep_id)
     assert status.keys() >= STATUS_KEYS
     assert status["trials"].keys() >= {"complete", "pruned", "diverged", "failed", "running"}
@@ -214,7 +216,7 @@ def test_status_of_a_search_keeps_its_contract(searched: History, spec: SweepSpe
     json.dumps(status, allow_nan=False)
 
 
-def test_best_of_a_search_is_not_confirmed(searched: History, spec: SweepSpec) -> None:
+def test_best_of_a_search_is_not_confirmed(searched: SweepReader, spec: SweepSpec) -> None:
     best: Any = searched.best(spec.sweep_id)
     assert best.keys() >= BEST_KEYS
     assert best["confirmed"] is False
@@ -223,7 +225,7 @@ def test_best_of_a_search_is_not_confirmed(searched: History, spec: SweepSpec) -
 
 
 def test_best_of_a_confirmed_sweep_has_groups_and_errors(
-    confirmed: History, spec: SweepSpec
+    confirmed: SweepReader, spec: SweepSpec
 ) -> None:
     best: Any = confirmed.best(spec.sweep_id)
     assert best.keys() >= BEST_KEYS
@@ -240,7 +242,9 @@ def test_best_of_a_confirmed_sweep_has_groups_and_errors(
     assert best["checkpoints"] == ["/checkpoints/1"] * 2
 
 
-def test_best_without_control_has_verdicts_and_no_gain(confirmed: History, spec: SweepSpec) -> None:
+def test_best_without_control_has_verdicts_and_no_gain(
+    confirmed: SweepReader, spec: SweepSpec
+) -> None:
     best: Any = confirmed.best(spec.sweep_id)
     assert (best["baseline"], best["gain"]) == (None, None)
     winner, behind = best["groups"]
@@ -255,16 +259,16 @@ def test_best_without_control_has_verdicts_and_no_gain(confirmed: History, spec:
 
 
 def test_best_measures_gain_and_optimism_against_the_control(
-    settings: Settings, spec: SweepSpec, searched: History
+    settings: Settings, spec: SweepSpec, searched: SweepReader
 ) -> None:
-    queue = Ledger.create(open_storage(settings), spec, "confirm")
+    queue = StageStudy.create(open_storage(settings), spec, "confirm")
     chosen = searched.trials(spec.sweep_id, "search")[3].params  # at 3 nats
-    queue.set_attribute("baseline", spec.baseline_hash)
+    queue.note(baseline=spec.baseline_hash)
     queue.enqueue({"params": p, "seed": s} for p in (chosen, {}) for s in (1, 3))
     for value in (2.0, 3.0, 50.0, 53.0):
-        assignment = queue.pop(spec)
-        assert assignment is not None
-        train(settings, queue, spec, assignment.number, value)
+        attempt = queue.pop(spec)
+        assert attempt is not None
+        train(settings, queue, spec, attempt.number, value)
     best: Any = searched.best(spec.sweep_id)
     assert best["params"] == chosen  # the control is far better but no candidate
     [group] = best["groups"]
@@ -277,7 +281,7 @@ def test_best_measures_gain_and_optimism_against_the_control(
     json.dumps(best, allow_nan=False)
 
 
-def test_trial_document_keeps_its_contract(confirmed: History, spec: SweepSpec) -> None:
+def test_trial_document_keeps_its_contract(confirmed: SweepReader, spec: SweepSpec) -> None:
     records = confirmed.trials(spec.sweep_id)
     assert [(r.stage, r.number) for r in records] == [
         (stage, n) for stage in ("search", "confirm") for n in range(4)
@@ -290,7 +294,7 @@ def test_trial_document_keeps_its_contract(confirmed: History, spec: SweepSpec) 
     assert (row["epoch"], row["val/parzen_ll"]) == (1, 0.0)
 
 
-def test_view_holds_the_whole_sweep(confirmed: History, spec: SweepSpec) -> None:
+def test_view_holds_the_whole_sweep(confirmed: SweepReader, spec: SweepSpec) -> None:
     view = confirmed.view(spec.sweep_id)
     assert len(view.trials) == len(view.curves) == 8
     assert view.evaluation is None

@@ -224,16 +224,16 @@ def test_gain_in_words_names_the_better_configuration() -> None:
 
 
 def test_rivals_in_words_are_named_by_their_verdicts() -> None:
-    def rival(told: str, tied: bool, by: float) -> dict[str, Any]:
-        return {"verdict": told, "tied_with_best": tied, "versus_best": {"difference": by}}
+    def rival(output: str, tied: bool, by: float) -> dict[str, Any]:
+        return {"verdict": output, "tied_with_best": tied, "versus_best": {"difference": by}}
 
     rivals = [
         ("a", rival("equivalent", True, -0.1)),
         ("b", rival("equivalent", False, -1.0)),
         ("c", rival("worse", False, -9.0)),
     ]
-    told = "equivalent within 5 nats: a, b (though lower); worse: c"
-    assert rivals_in_words(rivals, LL, 5.0) == told
+    output = "equivalent within 5 nats: a, b (though lower); worse: c"
+    assert rivals_in_words(rivals, LL, 5.0) == output
     assert rivals_in_words(rivals, LL, None) is None
     assert rivals_in_words([], LL, 5.0) is None
 

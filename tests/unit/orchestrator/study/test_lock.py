@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import SweepHeld
+from orchestrator.errors import SweepLocked
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held, is_held
 
@@ -28,7 +28,7 @@ def test_lock_held_by_a_driver_refuses_a_second_driver(settings: Settings) -> No
     with held(settings, "a"):
         assert is_held(settings, "a")
         assert not is_held(settings, "b")
-        with pytest.raises(SweepHeld, match="aae-sweep status a"), held(settings, "a"):
+        with pytest.raises(SweepLocked, match="aae-sweep status a"), held(settings, "a"):
             pass
     assert not is_held(settings, "a")
 
@@ -45,7 +45,7 @@ def test_lock_covers_all_homes_that_share_a_study(tmp_path: Path) -> None:
     )
     with held(here, "a"):
         assert is_held(there, "a")
-        with pytest.raises(SweepHeld), held(there, "a"):
+        with pytest.raises(SweepLocked), held(there, "a"):
             pass
 
 
@@ -60,7 +60,7 @@ def test_lock_of_a_killed_process_is_released(settings: Settings) -> None:
         assert holder.stdout.readline() == b"held\n"
         assert is_held(settings, "a")
         who = re.escape(f"process {holder.pid} on {socket.gethostname()}, since 20")
-        with pytest.raises(SweepHeld, match=who), held(settings, "a"):
+        with pytest.raises(SweepLocked, match=who), held(settings, "a"):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()

@@ -14,8 +14,8 @@ from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings
 from orchestrator.study.repeats import MAX_IN_A_ROW
 from orchestrator.study.study import (
-    Assignment,
-    Ledger,
+    StageStudy,
+    TrialAttempt,
     confirm_seed,
     open_storage,
     search_seed,
@@ -78,36 +78,36 @@ def settings(new_home: Callable[[str], Settings]) -> Settings:
     return new_home("home")
 
 
-def opened(settings: Settings, spec: SweepSpec, stage: Any = "search") -> Ledger:
+def opened(settings: Settings, spec: SweepSpec, stage: Any = "search") -> StageStudy:
     """Open the study as a newly started driver does, from the storage alone."""
-    return Ledger.create(open_storage(settings), spec, stage)
+    return StageStudy.create(open_storage(settings), spec, stage)
 
 
-def end(ledger: Ledger, assignment: Assignment, value: float = 1.0) -> None:
-    ledger.started(assignment.number, "here", None)
-    ledger.epoch(assignment.number, 1, [value], None, trained=True)
-    ledger.end(assignment.number, "complete", value, None)
+def end(study: StageStudy, attempt: TrialAttempt, value: float = 1.0) -> None:
+    study.started(attempt.number, "here", None)
+    study.epoch(attempt.number, 1, [value], None, trained=True)
+    study.end(attempt.number, "complete", value, None)
 
 
-def value_of(assignment: Assignment) -> float:
-    return float(assignment.config.model.code_dim)
+def value_of(attempt: TrialAttempt) -> float:
+    return float(attempt.config.model.code_dim)
 
 
 def suggestions(settings: Settings, spec: SweepSpec, restart_at: int | None = None) -> list[Any]:
-    ledger = opened(settings, spec)
+    study = opened(settings, spec)
     for n in range(6):
         if n == restart_at:
-            ledger = opened(settings, spec)
-        assignment = ledger.ask(spec)
-        end(ledger, assignment, value_of(assignment))
-    return [(r.params, r.seed) for r in ledger.records()]
+            study = opened(settings, spec)
+        attempt = study.ask(spec)
+        end(study, attempt, value_of(attempt))
+    return [(r.params, r.seed) for r in study.records()]
 
 
 def test_study_suggests_start_configurations_first_and_sampler_completes_them(
     settings: Settings,
 ) -> None:
     start = [{"model.code_dim": 5, "model.prior.std": 7.0}, {"model.encoder.kind": "universal"}]
-    found = suggestions(settings, sweep(start=start))
+    found = suggestions(settings, sweep(initial_trials=start))
     params = [p for p, _ in found]
     assert (params[0]["model.code_dim"], params[0]["model.prior.std"]) == (5, 7.0)
     assert params[0]["model.encoder.kind"] in KINDS
@@ -119,9 +119,11 @@ def test_start_configurations_survive_restart_and_change_no_later_suggestion(
     sampler: str, new_home: Callable[[str], Settings]
 ) -> None:
     start = [{"model.code_dim": 5}, {"model.code_dim": 6}]
-    through = suggestions(new_home("a"), sweep(sampler, start=start))
+    through = suggestions(new_home("a"), sweep(sampler, initial_trials=start))
     for stop in (1, 2):
-        assert suggestions(new_home(f"b{stop}"), sweep(sampler, start=start), stop) == through
+        assert (
+            suggestions(new_home(f"b{stop}"), sweep(sampler, initial_trials=start), stop) == through
+        )
     if sampler == "random":
         assert through[2:] == suggestions(new_home("c"), sweep(sampler))[2:]
 
@@ -129,7 +131,7 @@ def test_start_configurations_survive_restart_and_change_no_later_suggestion(
 def test_start_configuration_without_balanced_parameter_keeps_the_balance(
     settings: Settings,
 ) -> None:
-    spec = sweep(balance="model.encoder.kind", start=[{"model.code_dim": 5}] * 2)
+    spec = sweep(balance="model.encoder.kind", initial_trials=[{"model.code_dim": 5}] * 2)
     found = [p["model.encoder.kind"] for p, _ in suggestions(settings, spec)]
     assert found == KINDS * 2
 
@@ -141,22 +143,22 @@ def test_study_with_several_objectives_survives_a_restart(
     spec = sweep(sampler, also=["val/recon", "val/latent_mmd"])
 
     def run(settings: Settings, restart_at: int | None) -> list[Any]:
-        ledger = opened(settings, spec)
+        study = opened(settings, spec)
         for n in range(6):
-            assignment = ledger.ask(spec)
-            assert assignment is not None
-            ledger.started(n, "here", None)
-            value = value_of(assignment)
+            attempt = study.ask(spec)
+            assert attempt is not None
+            study.started(n, "here", None)
+            value = value_of(attempt)
             for epoch in (1, 2):
-                ledger.epoch(n, epoch, [value, -value, float(epoch)], None, trained=True)
-                assert not ledger.should_prune(n)
+                study.epoch(n, epoch, [value, -value, float(epoch)], None, trained=True)
+                assert not study.should_prune(n)
             if n == restart_at:
-                ledger = opened(settings, spec)
-                ledger.epoch(n, 1, [9.0, 9.0, 9.0], None, trained=True)  # repeated
-            ledger.end(n, "complete", value, None)
-            assert ledger.study.trials[n].values == [value, -value, 2.0]
-        assert all(list(r.metrics) == list(spec.goals) for r in ledger.records())
-        return [(r.params, r.metrics) for r in ledger.records()]
+                study = opened(settings, spec)
+                study.epoch(n, 1, [9.0, 9.0, 9.0], None, trained=True)  # repeated
+            study.end(n, "complete", value, None)
+            assert study.optuna_study.trials[n].values == [value, -value, 2.0]
+        assert all(list(r.metrics) == list(spec.objectives) for r in study.records())
+        return [(r.params, r.metrics) for r in study.records()]
 
     through = run(new_home("a"), None)
     assert len({tuple(params.items()) for params, _ in through}) > 3
@@ -176,16 +178,16 @@ def test_study_learned_trials_reach_the_sampler_and_no_count(
     second = opened(new_home("b"), spec)
     assert second.learn("first", known, spec) == len(known)
     assert second.learn("first", known, spec) == len(known)  # again, after a killed driver
-    assert [t.value for t in second.study.trials] == [r.metrics[metric] for r in known]
+    assert [t.value for t in second.optuna_study.trials] == [r.metrics[metric] for r in known]
     assert (second.asked(), second.records(), second.count_ended()) == (0, [], 0)
 
-    assignment = second.ask(spec)
-    assert assignment is not None
-    assert assignment.number == len(known)
-    assert assignment.config.seed == search_seed(spec.seed, 0)
+    attempt = second.ask(spec)
+    assert attempt is not None
+    assert attempt.number == len(known)
+    assert attempt.config.seed == search_seed(spec.seed, 0)
     unaware = opened(new_home("c"), spec).ask(spec)
-    assert assignment.config.config_hash != unaware.config.config_hash  # type: ignore[union-attr]
-    end(second, assignment)
+    assert attempt.config.config_hash != unaware.config.config_hash  # type: ignore[union-attr]
+    end(second, attempt)
     assert (second.asked(), second.count_ended(), len(second.records())) == (1, 1, 1)
 
 
@@ -217,8 +219,8 @@ def test_non_adaptive_sampler_ignores_the_order_of_trial_ends(
 
 def test_qmc_sampler_covers_every_parameter_evenly(settings: Settings) -> None:
     spec = sweep("qmc", trials=16)
-    ledger = opened(settings, spec)
-    params = [ledger.ask(spec) and ledger.records()[-1].params for _ in range(16)]
+    study = opened(settings, spec)
+    params = [study.ask(spec) and study.records()[-1].params for _ in range(16)]
     stds = sorted(p["model.prior.std"] for p in params)
     by_quarter = Counter(sum(std >= 0.5 * 40 ** (k / 4) for k in (1, 2, 3)) for std in stds)
     assert by_quarter == {0: 4, 1: 4, 2: 4, 3: 4}  # Sobol' numbers balance every power of two
@@ -288,31 +290,31 @@ def test_lost_trial_resumes_its_configuration_from_the_last_checkpoint(settings:
     end(driver, done)
 
     again = opened(settings, spec)
-    again.settle(spec)
+    again.reconcile(spec)
     assert again.unfinished() == [lost.number]
-    assignment = again.next_attempt(lost.number, spec)
-    assert (assignment.attempt, assignment.config) == (2, lost.config)
-    assert assignment.resume == Path("/home/epoch-000002")
+    attempt = again.next_attempt(lost.number, spec)
+    assert (attempt.attempt, attempt.config) == (2, lost.config)
+    assert attempt.resume == Path("/home/epoch-000002")
     assert lost.resume is None
 
 
 def test_repeated_epoch_is_counted_and_keeps_its_first_value(settings: Settings) -> None:
     spec = sweep()
-    ledger = opened(settings, spec)
-    number = ledger.ask(spec).number
-    ledger.started(number, "there", None)
+    study = opened(settings, spec)
+    number = study.ask(spec).number
+    study.started(number, "there", None)
     for epoch, value in ((1, 0.1), (2, 0.2)):
-        ledger.epoch(number, epoch, [value], None, trained=True)
-    ledger.next_attempt(number, spec)
-    ledger.started(number, "here", 1)
+        study.epoch(number, epoch, [value], None, trained=True)
+    study.next_attempt(number, spec)
+    study.started(number, "here", 1)
     for epoch, value in ((2, 9.9), (3, 0.3)):
-        ledger.epoch(number, epoch, [value], None, trained=True)
-    ledger.epoch(number, 3, [0.3], None, trained=False)
-    [record] = ledger.records()
+        study.epoch(number, epoch, [value], None, trained=True)
+    study.epoch(number, 3, [0.3], None, trained=False)
+    [record] = study.records()
     assert (record.epochs, record.epochs_computed, record.attempts) == (3, 4, 2)
     assert (record.resumed_from, record.node) == ([1], "here")
     assert record.metrics == {"val/parzen_ll": 0.3}
-    [trial] = ledger.study.get_trials()
+    [trial] = study.optuna_study.get_trials()
     assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
 
 
@@ -321,11 +323,11 @@ def test_driver_killed_during_suggestion_loses_no_trial(settings: Settings) -> N
     for sampler in SAMPLERS:
         spec = sweep(sampler)
         torn = opened(settings, spec)
-        torn.study.ask()
+        torn.optuna_study.ask()
         again = opened(settings, spec)
-        again.settle(spec)
-        assignment = again.next_attempt(*again.unfinished(), spec)
-        assert assignment.config.seed == search_seed(spec.seed, 0)
+        again.reconcile(spec)
+        attempt = again.next_attempt(*again.unfinished(), spec)
+        assert attempt.config.seed == search_seed(spec.seed, 0)
         assert again.ask(spec).number == 1
         [first, second] = [r.params for r in again.records()]
         assert first.keys() >= {"model.encoder.kind", "model.code_dim"}
@@ -335,7 +337,7 @@ def test_driver_killed_during_suggestion_loses_no_trial(settings: Settings) -> N
 def test_driver_killed_during_balanced_suggestion_loses_no_trial(settings: Settings) -> None:
     spec = sweep(balance="model.encoder.kind", trials=1)
     torn = opened(settings, spec)
-    torn.study.enqueue_trial({"model.encoder.kind": "deterministic"})
+    torn.optuna_study.enqueue_trial({"model.encoder.kind": "deterministic"})
     again = opened(settings, spec)
     assert again.asked() == 0
     assert again.ask(spec).number == 0
@@ -350,80 +352,80 @@ def test_driver_killed_while_ending_a_trial_finds_it_ended(
     torn = opened(settings, spec)
     number = torn.ask(spec).number
     torn.epoch(number, 1, [0.25], None, trained=True)
-    monkeypatch.setattr(torn.study, "tell", lambda *_: pytest.fail("killed"))
+    monkeypatch.setattr(torn.optuna_study, "tell", lambda *_: pytest.fail("killed"))
     with pytest.raises(pytest.fail.Exception, match="killed"):
         torn.end(number, state, 0.25, "why")
     again = opened(settings, spec)
-    again.settle(spec)
+    again.reconcile(spec)
     assert again.unfinished() == []
     assert [(r.state, r.reason) for r in again.records()] == [(state, "why")]
     assert again.count_ended() == 1
     if state == "complete":
-        assert again.study.best_value == 0.25
+        assert again.optuna_study.best_value == 0.25
 
 
 @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
 def test_ended_trial_is_never_attempted_again(state: Any, settings: Settings) -> None:
     spec = sweep()
-    ledger = opened(settings, spec)
-    number = ledger.ask(spec).number
-    ledger.end(number, state, 0.0 if state == "complete" else None, None)
+    study = opened(settings, spec)
+    number = study.ask(spec).number
+    study.end(number, state, 0.0 if state == "complete" else None, None)
     again = opened(settings, spec)
-    again.settle(spec)
+    again.reconcile(spec)
     assert again.unfinished() == []
     assert again.ask(spec).number == 1
 
 
 def test_record_holds_state_reason_metrics_and_duration_of_its_trial(settings: Settings) -> None:
     spec = sweep()
-    ledger = opened(settings, spec)
-    assignments = [ledger.ask(spec) for _ in range(6)]
+    study = opened(settings, spec)
+    attempts = [study.ask(spec) for _ in range(6)]
     ends = ("complete", "pruned", "diverged", "failed")
-    for state, assignment in zip(ends, assignments, strict=False):
-        ledger.started(assignment.number, "here", None)
-        ledger.epoch(assignment.number, 1, [1.5], None, trained=True)
+    for state, attempt in zip(ends, attempts, strict=False):
+        study.started(attempt.number, "here", None)
+        study.epoch(attempt.number, 1, [1.5], None, trained=True)
         reason = None if state == "complete" else f"it {state}"
-        ledger.end(assignment.number, state, 1.5 if state == "complete" else None, reason)  # type: ignore[arg-type]
-    ledger.started(4, "here", None)
+        study.end(attempt.number, state, 1.5 if state == "complete" else None, reason)  # type: ignore[arg-type]
+    study.started(4, "here", None)
     records = opened(settings, spec).records()
     assert [r.state for r in records] == [*ends, "running", "waiting"]
     assert [r.reason for r in records[:4]] == [None, "it pruned", "it diverged", "it failed"]
     assert all(r.metrics == {"val/parzen_ll": 1.5} for r in records[:4])
     assert all(r.seconds is not None and 0 <= r.seconds < 60 for r in records[:5])
     assert records[5].seconds is None
-    assert [r.config_hash for r in records] == [a.config.config_hash for a in assignments]
+    assert [r.config_hash for r in records] == [a.config.config_hash for a in attempts]
 
 
 # -- retries ---------------------------------------------------------------------------------
 
 
-def fail(ledger: Ledger, assignment: Assignment) -> None:
+def fail(study: StageStudy, attempt: TrialAttempt) -> None:
     """End a trial as failed after three epochs, with a checkpoint of the second."""
-    number = assignment.number
-    ledger.started(number, "here", None)
+    number = attempt.number
+    study.started(number, "here", None)
     for epoch, checkpoint in ((1, None), (2, "/home/epoch-000002"), (3, None)):
-        ledger.epoch(number, epoch, [epoch / 10], checkpoint, trained=True)
-    ledger.end(number, "failed", None, "RuntimeError: no luck")
+        study.epoch(number, epoch, [epoch / 10], checkpoint, trained=True)
+    study.end(number, "failed", None, "RuntimeError: no luck")
 
 
 def test_failed_trial_is_retried_from_its_last_checkpoint(settings: Settings) -> None:
     spec = sweep()
-    ledger = opened(settings, spec)
-    ended = [ledger.ask(spec) for _ in range(4)]
-    for state, assignment in zip(("complete", "diverged", "pruned"), ended, strict=False):
-        ledger.end(assignment.number, state, 0.5 if state == "complete" else None, None)  # type: ignore[arg-type]
-    fail(ledger, ended[3])
+    study = opened(settings, spec)
+    ended = [study.ask(spec) for _ in range(4)]
+    for state, attempt in zip(("complete", "diverged", "pruned"), ended, strict=False):
+        study.end(attempt.number, state, 0.5 if state == "complete" else None, None)  # type: ignore[arg-type]
+    fail(study, ended[3])
 
     again = opened(settings, spec)
     assert again.retry() == {3: 4}
     assert again.retry() == {}
-    again.settle(spec)
+    again.reconcile(spec)
     assert again.unfinished() == [4]
     assert (again.asked(), again.count_ended()) == (4, 3)
     assert [r.state for r in again.records()] == ["complete", "diverged", "pruned", "waiting"]
-    assignment = again.next_attempt(4, spec)
-    assert (assignment.attempt, assignment.config) == (2, ended[3].config)
-    assert assignment.resume == Path("/home/epoch-000002")
+    attempt = again.next_attempt(4, spec)
+    assert (attempt.attempt, attempt.config) == (2, ended[3].config)
+    assert attempt.resume == Path("/home/epoch-000002")
 
     again.started(4, "there", 2)
     for epoch in (3, 4):
@@ -432,46 +434,46 @@ def test_failed_trial_is_retried_from_its_last_checkpoint(settings: Settings) ->
     record = again.records()[-1]
     assert (record.number, record.state, record.reason) == (4, "complete", None)
     assert (record.epochs, record.epochs_computed, record.resumed_from) == (4, 5, [2])
-    trial = again.study.get_trials()[4]
+    trial = again.optuna_study.get_trials()[4]
     assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 9.0}
-    assert trial.params == again.study.get_trials()[3].params
-    assert (again.asked(), again.count_ended(), again.study.best_trial.number) == (4, 4, 4)
+    assert trial.params == again.optuna_study.get_trials()[3].params
+    assert (again.asked(), again.count_ended(), again.optuna_study.best_trial.number) == (4, 4, 4)
 
 
 def test_trial_out_of_gpu_memory_is_retried_only_on_request(settings: Settings) -> None:
     spec = sweep()
-    ledger = opened(settings, spec)
+    study = opened(settings, spec)
     for reason in ("RuntimeError: no luck", "out of GPU memory: 2 GiB of 1"):
-        ledger.end(ledger.ask(spec).number, "failed", None, reason)
-    assert ledger.retry() == {0: 2}
-    assert ledger.retry(out_of_gpu_memory=True) == {1: 3}
+        study.end(study.ask(spec).number, "failed", None, reason)
+    assert study.retry() == {0: 2}
+    assert study.retry(out_of_gpu_memory=True) == {1: 3}
 
 
 def test_retry_that_fails_can_be_retried_again(settings: Settings) -> None:
     spec = sweep()
-    ledger = opened(settings, spec)
-    fail(ledger, ledger.ask(spec))
+    study = opened(settings, spec)
+    fail(study, study.ask(spec))
     for number in (1, 2, 3):
-        assert ledger.retry() == {number - 1: number}
-        assignment = ledger.next_attempt(number, spec)
-        assert assignment.attempt == number + 1
-        fail(ledger, assignment)
-        assert [(r.number, r.state) for r in ledger.records()] == [(number, "failed")]
-        assert (ledger.asked(), ledger.count_ended()) == (1, 1)
+        assert study.retry() == {number - 1: number}
+        attempt = study.next_attempt(number, spec)
+        assert attempt.attempt == number + 1
+        fail(study, attempt)
+        assert [(r.number, r.state) for r in study.records()] == [(number, "failed")]
+        assert (study.asked(), study.count_ended()) == (1, 1)
 
 
 def with_retries(settings: Settings, spec: SweepSpec) -> list[Any]:
     """Return the suggestions of six trials, two of which fail and are retried at once."""
-    ledger = opened(settings, spec)
+    study = opened(settings, spec)
     for n in range(6):
-        assignment = ledger.ask(spec)
+        attempt = study.ask(spec)
         if n in (1, 2):
-            fail(ledger, assignment)
-            [retry] = ledger.retry().values()
-            assignment = ledger.next_attempt(retry, spec)
-        end(ledger, assignment, value_of(assignment))
-    assert ledger.asked() == 6
-    return [(r.params, r.seed) for r in ledger.records()]
+            fail(study, attempt)
+            [retry] = study.retry().values()
+            attempt = study.next_attempt(retry, spec)
+        end(study, attempt, value_of(attempt))
+    assert study.asked() == 6
+    return [(r.params, r.seed) for r in study.records()]
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
@@ -498,23 +500,23 @@ def test_driver_killed_during_suggestion_after_retry_suggests_the_same(
     torn = opened(home, spec)
     fail(torn, torn.ask(spec))
     torn.retry()
-    torn.study.ask()
+    torn.optuna_study.ask()
     again = opened(home, spec)
-    again.settle(spec)
+    again.reconcile(spec)
     assert [(r.params, r.seed) for r in again.records()] == undisturbed[:2]
 
 
 def test_trials_since_best_are_counted_in_order_of_ends(settings: Settings) -> None:
     spec = sweep(objective={"metric": "val/recon"})
-    ledger = opened(settings, spec)
-    assert ledger.since_best() == 0
-    assignments = [ledger.ask(spec) for _ in range(6)]
+    study = opened(settings, spec)
+    assert study.since_best() == 0
+    attempts = [study.ask(spec) for _ in range(6)]
     found = []
     for number, value in ((0, 3.0), (2, 2.0), (4, 2.0), (3, 2.5), (1, 1.0)):
-        end(ledger, assignments[number], value)
-        found.append(ledger.since_best())
-    ledger.end(5, "diverged", None, None)
-    assert [*found, ledger.since_best()] == [0, 0, 1, 2, 0, 0]
+        end(study, attempts[number], value)
+        found.append(study.since_best())
+    study.end(5, "diverged", None, None)
+    assert [*found, study.since_best()] == [0, 0, 1, 2, 0, 0]
 
 
 # -- confirm ---------------------------------------------------------------------------------
@@ -571,18 +573,18 @@ def test_failed_confirm_trial_is_retried_with_its_seed(settings: Settings) -> No
 def prunes(settings: Settings, pruner: dict[str, Any]) -> list[bool]:
     """Complete three good trials, then return for each epoch of a bad one whether it is pruned."""
     spec = sweep(pruner=pruner)
-    ledger = opened(settings, spec)
+    study = opened(settings, spec)
     for _ in range(3):
-        number = ledger.ask(spec).number
+        number = study.ask(spec).number
         for epoch in range(1, 10):
-            ledger.epoch(number, epoch, [10.0], None, trained=True)
-            ledger.should_prune(number)
-        ledger.end(number, "complete", 10.0, None)
-    bad = ledger.ask(spec).number
+            study.epoch(number, epoch, [10.0], None, trained=True)
+            study.should_prune(number)
+        study.end(number, "complete", 10.0, None)
+    bad = study.ask(spec).number
     found = []
     for epoch in range(1, 10):
-        ledger.epoch(bad, epoch, [-10.0], None, trained=True)
-        found.append(ledger.should_prune(bad))
+        study.epoch(bad, epoch, [-10.0], None, trained=True)
+        found.append(study.should_prune(bad))
     return found
 
 
@@ -601,10 +603,10 @@ def test_pruner_prunes_bad_trial_only_after_the_grace_epochs(settings: Settings)
 
 def test_study_read_before_its_creation_creates_nothing(settings: Settings) -> None:
     spec, storage = sweep(), open_storage(settings)
-    assert Ledger.read(storage, spec.sweep_id, "search") is None
+    assert StageStudy.read(storage, spec.sweep_id, "search") is None
     assert sweep_ids(storage) == []
     opened(settings, spec)
-    found = Ledger.read(storage, spec.sweep_id, "search")
+    found = StageStudy.read(storage, spec.sweep_id, "search")
     assert found is not None
     assert found.records() == []
     assert sweep_ids(storage) == [spec.sweep_id]
@@ -638,17 +640,17 @@ def test_study_trains_every_configuration_once(
     """Test six configurations in up to fifty trials, with a new driver after each trained one."""
     space = {"model.encoder.kind": {"choice": KINDS}, "model.code_dim": {"choice": [4, 8]}}
     spec = sweep(sampler, space=space, trials=50, balance=balance)
-    ledger, trained = opened(settings, spec), []
-    while ledger.repeats.in_a_row < MAX_IN_A_ROW:
-        assignment = ledger.ask(spec)
-        if assignment is not None:
-            trained.append(assignment.config.config_hash)
-            end(ledger, assignment, value_of(assignment))
-            ledger = opened(settings, spec)
+    study, trained = opened(settings, spec), []
+    while study.repeats.in_a_row < MAX_IN_A_ROW:
+        attempt = study.ask(spec)
+        if attempt is not None:
+            trained.append(attempt.config.config_hash)
+            end(study, attempt, value_of(attempt))
+            study = opened(settings, spec)
     assert len(trained) == len(set(trained)) == 6
-    assert ledger.asked() == ledger.count_ended() == len(ledger.records()) == 6
-    values = {r.config_hash: r.metrics["val/parzen_ll"] for r in ledger.records()}
-    for trial in ledger.study.trials:  # a repeat gets the known value
+    assert study.asked() == study.count_ended() == len(study.records()) == 6
+    values = {r.config_hash: r.metrics["val/parzen_ll"] for r in study.records()}
+    for trial in study.optuna_study.trials:  # a repeat gets the known value
         assert trial.value == values[trial.user_attrs["config_hash"]]
 
 
@@ -662,15 +664,15 @@ def test_driver_killed_while_ending_a_repeat_ends_it_on_restart(
         raise Killed
 
     spec = sweep("random", space={"model.code_dim": {"choice": [4]}})
-    ledger = opened(settings, spec)
-    end(ledger, ledger.ask(spec))
-    monkeypatch.setattr(ledger.study, "tell", killed)
+    study = opened(settings, spec)
+    end(study, study.ask(spec))
+    monkeypatch.setattr(study.optuna_study, "tell", killed)
     with pytest.raises(Killed):
-        ledger.ask(spec)
+        study.ask(spec)
     again = opened(settings, spec)
-    again.settle(spec)
+    again.reconcile(spec)
     assert again.unfinished() == []
-    assert [trial.value for trial in again.study.trials] == [1.0, 1.0]
+    assert [trial.value for trial in again.optuna_study.trials] == [1.0, 1.0]
     assert again.repeats.in_a_row == 1
 
 
@@ -678,13 +680,13 @@ def test_attempt_is_synced_to_disk_before_a_worker_receives_it(
     settings: Settings, tmp_path: Path
 ) -> None:
     spec = sweep()
-    ledger = opened(settings, spec)
-    assignment = ledger.ask(spec)
-    assert assignment is not None
+    study = opened(settings, spec)
+    attempt = study.ask(spec)
+    assert attempt is not None
     after_a_power_cut = Settings.from_environment({"AAE_HOME": str(tmp_path / "after")})
     after_a_power_cut.home.mkdir()
     # Copy the synced database without its write-ahead log, which is not synced.
     shutil.copy(settings.home / "studies.db", after_a_power_cut.home)
     again = opened(after_a_power_cut, spec)
-    assert again.unfinished() == [assignment.number]
-    assert again.next_attempt(assignment.number, spec).attempt == assignment.attempt + 1
+    assert again.unfinished() == [attempt.number]
+    assert again.next_attempt(attempt.number, spec).attempt == attempt.attempt + 1

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.settings import Settings
-from orchestrator.study.study import Ledger, open_storage
+from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.messages import problems
 from orchestrator.sweepfile.spec import SweepSpec
 
@@ -49,7 +49,7 @@ def test_confirm_set_changes_only_the_confirm_stage() -> None:
 def test_confirm_set_reaches_the_queued_trials(tmp_path: Path) -> None:
     spec = SweepSpec.of(document(**WIDER))
     storage = open_storage(Settings.from_environment({"AAE_HOME": str(tmp_path)}))
-    confirm = Ledger.create(storage, spec, "confirm")
+    confirm = StageStudy.create(storage, spec, "confirm")
     confirm.enqueue([{"params": {"model.code_dim": 5}, "seed": 3}])
     task = confirm.pop(spec)
     assert task is not None

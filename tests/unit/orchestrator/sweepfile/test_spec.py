@@ -13,7 +13,7 @@ from aae_core.architectures import ARCHITECTURES, Kind
 from aae_core.config import ScheduleConfig, TrialConfig
 from orchestrator.records import METRICS
 from orchestrator.sweepfile.parameters import SETTINGS, contradictions
-from orchestrator.sweepfile.spec import HalvingSpec, NoPrunerSpec, SweepSpec, goals_of
+from orchestrator.sweepfile.spec import HalvingSpec, NoPrunerSpec, SweepSpec, objectives_of
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -101,18 +101,24 @@ def minimal(kind: Kind, labels: int | None = None) -> SweepSpec:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_every_architecture_has_its_own_default_objective(kind: Kind) -> None:
     objective = minimal(kind).objective
-    assert objective.metric == f"val/{ARCHITECTURES[kind].goal}" == goals_of(kind)[0]
+    assert objective.metric == f"val/{ARCHITECTURES[kind].objective}" == objectives_of(kind)[0]
     assert objective.direction == METRICS[objective.metric].direction
-    assert minimal(kind).has_parzen == ("val/parzen_ll" in goals_of(kind))
+    assert minimal(kind).has_parzen == ("val/parzen_ll" in objectives_of(kind))
 
 
 def test_objective_without_labels_is_the_cluster_error() -> None:
     assert minimal("dimensionality_reduction", 0).objective.metric == "val/cluster_error"
     assert minimal("dimensionality_reduction", 10).objective.metric == "val/error"
-    assert "val/error" not in goals_of("dimensionality_reduction", 0)
-    assert {"val/parzen_codes", "val/prior_gap"} <= {*goals_of("aae"), *goals_of("gmmn_ae")}
-    assert not {"val/parzen_codes", "val/prior_gap"} & {*goals_of("gan"), *goals_of("clustering")}
-    assert "val/cluster_error" not in goals_of("dimensionality_reduction", 10)
+    assert "val/error" not in objectives_of("dimensionality_reduction", 0)
+    assert {"val/parzen_codes", "val/prior_gap"} <= {
+        *objectives_of("aae"),
+        *objectives_of("gmmn_ae"),
+    }
+    assert not {"val/parzen_codes", "val/prior_gap"} & {
+        *objectives_of("gan"),
+        *objectives_of("clustering"),
+    }
+    assert "val/cluster_error" not in objectives_of("dimensionality_reduction", 10)
 
 
 def test_objective_must_be_measured_on_every_architecture() -> None:
@@ -163,9 +169,9 @@ def test_resolved_names_every_setting_and_reads_back() -> None:
         {"search__pruner": {"kind": "none"}},
         {"search__objective": {"metric": "val/recon"}},
         {"search__balance": "model.encoder.kind"},
-        {"search__also": ["val/recon"], "search__pruner": {"kind": "none"}},
+        {"search__secondary_objectives": ["val/recon"], "search__pruner": {"kind": "none"}},
         {"search__constraints": {"val/latent_std": [0.5, 2.0]}},
-        {"search__start": [{"model.encoder.kind": "universal"}]},
+        {"search__initial_trials": [{"model.encoder.kind": "universal"}]},
         {"search__learn_from": "another"},
         {"search": None},
     ],
@@ -181,9 +187,9 @@ def test_config_hash_changes_with_the_experiment(change: dict[str, Any]) -> None
         {"search__trials": 500},
         {"search__budget": {"hours": 2}},
         {"search__budget": {"gpu_hours": 2}},
-        {"search__also": []},
+        {"search__secondary_objectives": []},
         {"search__constraints": {}},
-        {"search__start": []},
+        {"search__initial_trials": []},
         {"confirm": {"seeds": 3, "race": 2}},
         {"search__patience": 4},
         {"confirm__seeds": 9},

@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings
 from orchestrator.tracking.mlflow_writer import RUN_KEY_TAG, MlflowWriter, ui_command, ui_url
-from orchestrator.tracking.outbox import Spool
+from orchestrator.tracking.outbox import Outbox
 
 # MLflow raises this warning with SQLAlchemy 2.1.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -43,25 +43,25 @@ def client(settings: Settings) -> MlflowClient:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    with Spool(tmp_path / "spool.db") as spool:
-        yield spool
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        yield outbox
 
 
 @pytest.fixture
-def writer(spool: Spool, settings: Settings) -> MlflowWriter:
-    return new_writer(spool, settings)
+def writer(outbox: Outbox, settings: Settings) -> MlflowWriter:
+    return new_writer(outbox, settings)
 
 
-def new_writer(spool: Spool, settings: Settings, uri: str | None = None) -> MlflowWriter:
-    return MlflowWriter(spool, uri or settings.tracking_uri, settings.mlflow_artifacts, SWEEP)
+def new_writer(outbox: Outbox, settings: Settings, uri: str | None = None) -> MlflowWriter:
+    return MlflowWriter(outbox, uri or settings.tracking_uri, settings.mlflow_artifacts, SWEEP)
 
 
-def open_sweep(spool: Spool, sweep_id: str = SWEEP) -> None:
+def open_sweep(outbox: Outbox, sweep_id: str = SWEEP) -> None:
     """Open a sweep and one of its trials in an experiment of this outbox's own."""
-    experiment = f"digits {spool.id}"
-    spool.open_run(sweep_id, sweep_id=sweep_id, experiment=experiment, name="digits")
-    spool.open_run(
+    experiment = f"digits {outbox.id}"
+    outbox.open_run(sweep_id, sweep_id=sweep_id, experiment=experiment, name="digits")
+    outbox.open_run(
         f"{sweep_id}/search/3",
         sweep_id=sweep_id,
         experiment=experiment,
@@ -72,14 +72,14 @@ def open_sweep(spool: Spool, sweep_id: str = SWEEP) -> None:
     )
 
 
-def log_epochs(spool: Spool, first: int, last: int, metrics: int = 3) -> None:
+def log_epochs(outbox: Outbox, first: int, last: int, metrics: int = 3) -> None:
     for epoch in range(first, last + 1):
-        spool.log(TRIAL, epoch, {f"val/m{i}": epoch + i / 10 for i in range(metrics)})
+        outbox.log(TRIAL, epoch, {f"val/m{i}": epoch + i / 10 for i in range(metrics)})
 
 
-def runs_by_key(client: MlflowClient, spool: Spool) -> dict[str, Run]:
+def runs_by_key(client: MlflowClient, outbox: Outbox) -> dict[str, Run]:
     """Return MLflow's runs by key, and fail on a duplicate key."""
-    experiment = client.get_experiment_by_name(f"digits {spool.id}")
+    experiment = client.get_experiment_by_name(f"digits {outbox.id}")
     assert experiment is not None
     runs = list(client.search_runs([experiment.experiment_id]))
     by_key = {run.data.tags[RUN_KEY_TAG]: run for run in runs}
@@ -87,14 +87,14 @@ def runs_by_key(client: MlflowClient, spool: Spool) -> dict[str, Run]:
     return by_key
 
 
-def assert_same(client: MlflowClient, spool: Spool) -> None:
+def assert_same(client: MlflowClient, outbox: Outbox) -> None:
     """Check run by run and point by point that MLflow holds the outbox's contents."""
-    runs = runs_by_key(client, spool)
-    assert set(runs) == {run.key for run in spool.runs()}
-    for run in spool.runs():
+    runs = runs_by_key(client, outbox)
+    assert set(runs) == {run.key for run in outbox.runs()}
+    for run in outbox.runs():
         points = {
             (name, row["epoch"]): value
-            for row in spool.history(run.key)
+            for row in outbox.history(run.key)
             for name, value in row.items()
             if name != "epoch" and math.isfinite(value)
         }
@@ -109,28 +109,28 @@ def assert_same(client: MlflowClient, spool: Spool) -> None:
 
 
 def test_runs_arrive_nested_with_params_tags_and_metrics(
-    spool: Spool, writer: MlflowWriter, client: MlflowClient
+    outbox: Outbox, writer: MlflowWriter, client: MlflowClient
 ) -> None:
-    open_sweep(spool)
-    log_epochs(spool, 1, 2)
-    spool.log(TRIAL, 3, {"val/m0": math.nan, "val/m1": math.inf})
-    spool.close_run(TRIAL, "FINISHED")
+    open_sweep(outbox)
+    log_epochs(outbox, 1, 2)
+    outbox.log(TRIAL, 3, {"val/m0": math.nan, "val/m1": math.inf})
+    outbox.close_run(TRIAL, "FINISHED")
     assert writer.sync_once() == 2 + 2 * 3
-    assert_same(client, spool)
-    trial, sweep = (runs_by_key(client, spool)[key] for key in (TRIAL, SWEEP))
+    assert_same(client, outbox)
+    trial, sweep = (runs_by_key(client, outbox)[key] for key in (TRIAL, SWEEP))
     assert trial.data.tags["mlflow.parentRunId"] == sweep.info.run_id
     assert trial.data.tags["aae.stage"] == "search"
     assert trial.data.params == {"model.code_dim": "8", "note": "x" * 6000}
     assert trial.info.run_name == "search-0003"
-    noted = spool.run(TRIAL)
+    noted = outbox.run(TRIAL)
     assert noted is not None
     assert (trial.info.start_time, trial.info.end_time) == (noted.start_ms, noted.end_ms)
-    assert spool.run_ids(SWEEP) == {SWEEP: sweep.info.run_id, TRIAL: trial.info.run_id}
+    assert outbox.run_ids(SWEEP) == {SWEEP: sweep.info.run_id, TRIAL: trial.info.run_id}
     assert writer.sync_once() == 0
 
 
 def test_writer_gives_every_run_the_data_set_once(
-    spool: Spool, settings: Settings, client: MlflowClient
+    outbox: Outbox, settings: Settings, client: MlflowClient
 ) -> None:
     document = {
         "name": "digits",
@@ -140,42 +140,42 @@ def test_writer_gives_every_run_the_data_set_once(
         "schema": json.dumps({"mlflow_tensorspec": {"features": None, "targets": None}}),
         "profile": json.dumps({"images": {"train": 1197, "valid": 300}}),
     }
-    spool.set_dataset(SWEEP, document)
-    open_sweep(spool)
-    new_writer(spool, settings).sync_once()
-    spool.forget()
-    new_writer(spool, settings).sync_once()
-    for run in runs_by_key(client, spool).values():
+    outbox.set_dataset(SWEEP, document)
+    open_sweep(outbox)
+    new_writer(outbox, settings).sync_once()
+    outbox.forget()
+    new_writer(outbox, settings).sync_once()
+    for run in runs_by_key(client, outbox).values():
         [found] = run.inputs.dataset_inputs
         assert found.dataset.to_dictionary() == document
         assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "training")]
 
 
 def test_writer_keeps_a_resumed_run_the_same_run(
-    spool: Spool, writer: MlflowWriter, client: MlflowClient
+    outbox: Outbox, writer: MlflowWriter, client: MlflowClient
 ) -> None:
-    open_sweep(spool)
-    log_epochs(spool, 1, 3)
-    spool.close_run(TRIAL, "KILLED")
+    open_sweep(outbox)
+    log_epochs(outbox, 1, 3)
+    outbox.close_run(TRIAL, "KILLED")
     writer.sync_once()
-    open_sweep(spool)
-    spool.set_tags(TRIAL, {"aae.attempt": 1})
-    log_epochs(spool, 2, 5)
+    open_sweep(outbox)
+    outbox.set_tags(TRIAL, {"aae.attempt": 1})
+    log_epochs(outbox, 2, 5)
     writer.sync_once()
-    assert_same(client, spool)
-    assert runs_by_key(client, spool)[TRIAL].data.tags["aae.attempt"] == "1"
+    assert_same(client, outbox)
+    assert runs_by_key(client, outbox)[TRIAL].data.tags["aae.attempt"] == "1"
 
 
 def test_writer_sends_more_than_one_batch_holds(
-    spool: Spool, writer: MlflowWriter, client: MlflowClient
+    outbox: Outbox, writer: MlflowWriter, client: MlflowClient
 ) -> None:
-    open_sweep(spool)
-    spool.set_params(TRIAL, {f"p{i}": i for i in range(205)})
-    spool.set_tags(TRIAL, {f"t{i}": i for i in range(105)})
-    log_epochs(spool, 1, 30, metrics=40)
+    open_sweep(outbox)
+    outbox.set_params(TRIAL, {f"p{i}": i for i in range(205)})
+    outbox.set_tags(TRIAL, {f"t{i}": i for i in range(105)})
+    log_epochs(outbox, 1, 30, metrics=40)
     writer.sync_once()
-    assert_same(client, spool)
-    trial = runs_by_key(client, spool)[TRIAL]
+    assert_same(client, outbox)
+    trial = runs_by_key(client, outbox)[TRIAL]
     assert len(trial.data.params) == 205 + 2
     assert {f"t{i}" for i in range(105)} <= trial.data.tags.keys()
 
@@ -186,42 +186,42 @@ def crash(*_: Any, **__: Any) -> None:
 
 @pytest.mark.parametrize("note", ["note_created", "note_metrics", "note_run", "note_artifact"])
 def test_writer_crash_between_sending_and_noting_duplicates_nothing(
-    spool: Spool,
+    outbox: Outbox,
     settings: Settings,
     client: MlflowClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     note: str,
 ) -> None:
-    open_sweep(spool)
-    log_epochs(spool, 1, 3)
+    open_sweep(outbox)
+    log_epochs(outbox, 1, 3)
     (tmp_path / "config.json").write_text("{}")
-    spool.attach(TRIAL, tmp_path / "config.json", "config")
-    spool.close_run(TRIAL, "FINISHED")
+    outbox.attach(TRIAL, tmp_path / "config.json", "config")
+    outbox.close_run(TRIAL, "FINISHED")
     with monkeypatch.context() as patch:
-        patch.setattr(Spool, note, crash)
+        patch.setattr(Outbox, note, crash)
         with pytest.raises(KeyboardInterrupt):
-            new_writer(spool, settings).sync_once()
+            new_writer(outbox, settings).sync_once()
     time.sleep(0.01)  # data sent again must keep the earlier time
-    new_writer(spool, settings).sync_once()
-    assert spool.unsynced() == 0
-    assert_same(client, spool)
+    new_writer(outbox, settings).sync_once()
+    assert outbox.unsynced() == 0
+    assert_same(client, outbox)
 
 
 def test_writer_uploads_artifacts_again_after_a_change(
-    spool: Spool, writer: MlflowWriter, client: MlflowClient, tmp_path: Path
+    outbox: Outbox, writer: MlflowWriter, client: MlflowClient, tmp_path: Path
 ) -> None:
-    open_sweep(spool)
+    open_sweep(outbox)
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     config = tmp_path / "config.json"
     for text in ("one", "other"):
         config.write_text(text)
         (checkpoint / "manifest.json").write_text(text)
-        spool.attach(TRIAL, config, "config")
-        spool.attach(TRIAL, checkpoint)
+        outbox.attach(TRIAL, config, "config")
+        outbox.attach(TRIAL, checkpoint)
         writer.sync_once()
-        root = artifact_root(runs_by_key(client, spool)[TRIAL])
+        root = artifact_root(runs_by_key(client, outbox)[TRIAL])
         assert (root / "config" / "config.json").read_text() == text
         assert (root / "checkpoint" / "manifest.json").read_text() == text
 
@@ -231,95 +231,95 @@ def artifact_root(run: Run) -> Path:
 
 
 def test_writer_skips_an_artifact_that_is_gone(
-    spool: Spool, writer: MlflowWriter, tmp_path: Path
+    outbox: Outbox, writer: MlflowWriter, tmp_path: Path
 ) -> None:
-    open_sweep(spool)
+    open_sweep(outbox)
     picture = tmp_path / "samples.png"
     picture.touch()
-    spool.attach(TRIAL, picture)
+    outbox.attach(TRIAL, picture)
     picture.unlink()
     writer.sync_once()
-    assert spool.unsynced() == 0
+    assert outbox.unsynced() == 0
 
 
 def test_writer_sends_everything_but_what_mlflow_refuses(
-    spool: Spool, writer: MlflowWriter, client: MlflowClient
+    outbox: Outbox, writer: MlflowWriter, client: MlflowClient
 ) -> None:
-    open_sweep(spool)
-    spool.log(SWEEP, 1, {"no@name": 1.0})
-    log_epochs(spool, 1, 2)
+    open_sweep(outbox)
+    outbox.log(SWEEP, 1, {"no@name": 1.0})
+    log_epochs(outbox, 1, 2)
     with pytest.raises(EnvironmentUnusable, match=f"{SWEEP}: .*no@name"):
         writer.sync_once()
-    assert len(client.get_metric_history(spool.run_ids(SWEEP)[TRIAL], "val/m0")) == 2
-    assert spool.unsynced() == 1 + 1  # the run and its metric
+    assert len(client.get_metric_history(outbox.run_ids(SWEEP)[TRIAL], "val/m0")) == 2
+    assert outbox.unsynced() == 1 + 1  # the run and its metric
 
 
 def test_writer_of_one_sweep_sends_only_that_sweep(
-    spool: Spool, settings: Settings, writer: MlflowWriter, client: MlflowClient
+    outbox: Outbox, settings: Settings, writer: MlflowWriter, client: MlflowClient
 ) -> None:
-    open_sweep(spool)
-    open_sweep(spool, "other-00000000")
+    open_sweep(outbox)
+    open_sweep(outbox, "other-00000000")
     writer.sync_once()
-    assert set(runs_by_key(client, spool)) == {SWEEP, TRIAL}
-    MlflowWriter(spool, settings.tracking_uri, settings.mlflow_artifacts).sync_once()
-    assert len(runs_by_key(client, spool)) == 4
+    assert set(runs_by_key(client, outbox)) == {SWEEP, TRIAL}
+    MlflowWriter(outbox, settings.tracking_uri, settings.mlflow_artifacts).sync_once()
+    assert len(runs_by_key(client, outbox)) == 4
 
 
 def test_writers_in_parallel_create_a_run_once(
-    spool: Spool, settings: Settings, client: MlflowClient
+    outbox: Outbox, settings: Settings, client: MlflowClient
 ) -> None:
-    open_sweep(spool)
-    log_epochs(spool, 1, 3)
+    open_sweep(outbox)
+    log_epochs(outbox, 1, 3)
 
     def sync(_: int) -> None:
-        with Spool(spool.path) as own:
+        with Outbox(outbox.path) as own:
             new_writer(own, settings).sync_once()
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(sync, range(4)))
-    assert_same(client, spool)
+    assert_same(client, outbox)
 
 
 def test_writer_fills_an_emptied_store_anew(
-    spool: Spool, writer: MlflowWriter, client: MlflowClient
+    outbox: Outbox, writer: MlflowWriter, client: MlflowClient
 ) -> None:
-    open_sweep(spool)
-    log_epochs(spool, 1, 3)
+    open_sweep(outbox)
+    log_epochs(outbox, 1, 3)
     writer.sync_once()
-    for run in spool.runs():  # as if the store had been emptied since
+    for run in outbox.runs():  # as if the store had been emptied since
         stale = (run.run_id or "")[::-1]
-        spool.note_created(run.key, store=run.store or "", experiment_id="1", run_id=stale)
-    log_epochs(spool, 4, 4)
+        outbox.note_created(run.key, store=run.store or "", experiment_id="1", run_id=stale)
+    log_epochs(outbox, 4, 4)
     writer.sync_once()
-    assert_same(client, spool)
+    assert_same(client, outbox)
 
 
 def test_writer_thread_sends_what_the_driver_logs(
-    spool: Spool, writer: MlflowWriter, client: MlflowClient, capfd: pytest.CaptureFixture[str]
+    outbox: Outbox, writer: MlflowWriter, client: MlflowClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     writer.start()
-    open_sweep(spool)
-    log_epochs(spool, 1, 5)
+    open_sweep(outbox)
+    log_epochs(outbox, 1, 5)
     assert writer.flush(30)
-    log_epochs(spool, 4, 9)
-    spool.close_run(TRIAL, "FINISHED")
-    spool.close_run(SWEEP, "FINISHED")
+    log_epochs(outbox, 4, 9)
+    outbox.close_run(TRIAL, "FINISHED")
+    outbox.close_run(SWEEP, "FINISHED")
     assert writer.stop(30)
     assert writer.error is None
-    assert_same(client, spool)
+    assert_same(client, outbox)
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("bug"), ValueError("odd")])
 def test_writer_thread_survives_any_failure(
-    spool: Spool, writer: MlflowWriter, monkeypatch: pytest.MonkeyPatch, error: Exception
+    outbox: Outbox, writer: MlflowWriter, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail() -> None:
         raise error
 
-    open_sweep(spool)
+    open_sweep(outbox)
     with monkeypatch.context() as patch:
-        patch.setattr(spool, "make_durable", fail)
+        patch.setattr(outbox, "make_durable", fail)
         writer.start()
         assert not writer.flush(0.8)
         assert writer.error == f"{type(error).__name__}: {error}"
@@ -329,23 +329,23 @@ def test_writer_thread_survives_any_failure(
 
 
 def test_writer_without_server_delays_and_loses_nothing(
-    spool: Spool, settings: Settings, client: MlflowClient
+    outbox: Outbox, settings: Settings, client: MlflowClient
 ) -> None:
-    open_sweep(spool)
-    writer = new_writer(spool, settings, NOWHERE.replace("//", "//user:secret@"))
+    open_sweep(outbox)
+    writer = new_writer(outbox, settings, NOWHERE.replace("//", "//user:secret@"))
     with pytest.raises(EnvironmentUnusable, match="aae-sweep sync") as raised:
         writer.sync_once()
     assert "secret" not in str(raised.value)
     writer.start()
     began = time.monotonic()
-    log_epochs(spool, 1, 100)
+    log_epochs(outbox, 1, 100)
     assert time.monotonic() - began < 5
     assert not writer.stop(10)
     assert writer.error is not None
     assert "secret" not in writer.error
-    assert spool.unsynced(SWEEP) == 2 + 300
-    new_writer(spool, settings).sync_once()
-    assert_same(client, spool)
+    assert outbox.unsynced(SWEEP) == 2 + 300
+    new_writer(outbox, settings).sync_once()
+    assert_same(client, outbox)
 
 
 def free_port() -> int:
@@ -380,33 +380,33 @@ def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_writer_delivers_everything_to_an_intermittent_server(
-    spool: Spool, settings: Settings, client: MlflowClient, tmp_path: Path
+    outbox: Outbox, settings: Settings, client: MlflowClient, tmp_path: Path
 ) -> None:
     port = free_port()
-    writer = new_writer(spool, settings, ui_url(settings, port))
+    writer = new_writer(outbox, settings, ui_url(settings, port))
     writer.start()
-    open_sweep(spool)
-    log_epochs(spool, 1, 10)
+    open_sweep(outbox)
+    log_epochs(outbox, 1, 10)
     eventually(lambda: writer.error is not None)
 
     (tmp_path / "config.json").write_text("served")
-    spool.attach(TRIAL, tmp_path / "config.json")
+    outbox.attach(TRIAL, tmp_path / "config.json")
     with server(settings, port):
-        eventually(lambda: spool.unsynced() == 0)
-        assert_same(client, spool)
-        run_id = spool.run_ids(SWEEP)[TRIAL]
+        eventually(lambda: outbox.unsynced() == 0)
+        assert_same(client, outbox)
+        run_id = outbox.run_ids(SWEEP)[TRIAL]
         url = f"{ui_url(settings, port)}/get-artifact?run_uuid={run_id}&path=config.json"
         with urllib.request.urlopen(url) as answer:
             assert answer.read() == b"served"
-        log_epochs(spool, 11, 20)  # the server is killed in the middle of these epochs
+        log_epochs(outbox, 11, 20)  # the server is killed in the middle of these epochs
 
-    log_epochs(spool, 21, 30)
-    spool.close_run(TRIAL, "FINISHED")
+    log_epochs(outbox, 21, 30)
+    outbox.close_run(TRIAL, "FINISHED")
     assert not writer.flush(0.5)
     with server(settings, port):
-        eventually(lambda: spool.unsynced() == 0)
+        eventually(lambda: outbox.unsynced() == 0)
         assert writer.stop(30)
-    assert_same(client, spool)
+    assert_same(client, outbox)
 
 
 def test_ui_url_of_a_tracking_server_is_its_own(settings: Settings) -> None:

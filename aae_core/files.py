@@ -1,0 +1,25 @@
+"""Files that are either complete or absent."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; the file written there then replaces `path`.
+
+    Readers and concurrent writers find the old file or the new one, never a part. A durable file
+    also survives a power cut whole. Missing parent folders are created.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield part
+        if durable:
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

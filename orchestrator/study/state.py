@@ -1,0 +1,85 @@
+"""The state that a sweep keeps in its studies, outside the trials."""
+
+from functools import cache
+from typing import Any, Literal, Self, TypedDict
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.records import SweepRunState
+
+ControlRequest = Literal["pause", "drain", "now"]
+VERSION = 1  # of the layout below; a later layout gets a larger number
+
+CONTROL_REQUESTS: dict[ControlRequest, str] = {  # what the driver does on each request
+    "pause": "finishing the epochs under way, and waiting",
+    "drain": "finishing the epochs under way",
+    "now": "leaving at once",
+}
+
+
+class Limits(TypedDict, total=False):
+    """Larger limits of a search."""
+
+    trials: int
+    hours: float
+
+
+class SweepState(BaseModel):
+    """A sweep's state. Each field is one attribute of the study, so that writers do not collide.
+
+    The driver writes every field but `request` and `extended`, which other terminals write. The
+    search's study has all fields; the confirmation's has `objectives`, `baseline` and `winner`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = VERSION
+    # the user's request
+    name: str = ""
+    spec: dict[str, Any] = {}  # the resolved sweep file
+    spec_text: str = ""  # the sweep file as its author wrote it
+    resume: str | None = None  # the command that resumes the sweep
+    extended: Limits = {}  # from `aae-sweep extend`
+    request: ControlRequest | None = None  # from `aae-sweep stop` or `pause`
+    # progress
+    stage: Literal["search", "confirm", "evaluate"] = "search"
+    state: SweepRunState = "interrupted"
+    planned: dict[str, int] = {}  # number of trials by stage
+    drivers: int = 0  # number of drivers so far; 1 if nothing interrupted the sweep
+    elapsed: float = 0.0  # seconds of all drivers
+    touched: str = ""  # the driver's last sign of life: ISO 8601, UTC
+    done: str | None = None  # digest of the resolved file that has been run to its end
+    report: str | None = None  # path of the report
+    # facts about the results
+    objectives: list[str] = []  # metrics, the main one first
+    data_sha256: str | None = None  # of the training and validation images
+    code_version: str | None = None
+    warm_trials: int | None = None  # another sweep's trials that the sampler has; None before
+    baseline: str | None = None  # configuration hash of the control
+    winner: str | None = None  # configuration hash of the winner, set before a test split is read
+
+    @classmethod
+    def of(cls, attributes: dict[str, Any]) -> Self:
+        """Return the state in a study's attributes.
+
+        Raises EnvironmentUnusable if a later version of aae-sweep wrote the attributes.
+        """
+        if attributes.get("version", VERSION) > VERSION:
+            raise EnvironmentUnusable(
+                "a later version of aae-sweep wrote this sweep; install that version to read it"
+            )
+        return cls(**attributes)
+
+    @classmethod
+    def checked(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        """Return the changes. Raises KeyError or ValueError if one does not fit its field."""
+        for name, value in changes.items():
+            _adapter(name).validate_python(value, strict=True)
+        return changes
+
+
+@cache
+def _adapter(field: str) -> TypeAdapter[Any]:
+    annotation: Any = SweepState.model_fields[field].annotation
+    return TypeAdapter(annotation)
