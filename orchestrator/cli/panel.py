@@ -140,6 +140,9 @@ class Lines:
     def trial_started(self, attempt: TrialAttempt) -> None:
         self.standing.trial_started(attempt)
 
+    def trial_begun(self, stage: Stage, report: Report) -> None:
+        """Show nothing: `trial_started` has named the trial."""
+
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         self.standing.trial_epoch(report)
 

@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -36,7 +36,7 @@ _CAPACITY_SECONDS = 5.0  # between two reads of the cluster's resources
 
 
 class Listener(Protocol):
-    """Receiver of a trial's events, in this order; called in the driver's only thread."""
+    """Receiver of a trial's events, in this order; called in the driver's main thread."""
 
     def trial_started(self, attempt: TrialAttempt) -> None: ...
 
@@ -77,8 +77,6 @@ class StageDriver:
         self.lost: deque[int] = deque(study.unfinished())
         self._aside: deque[TrialAttempt] = deque()  # attempts that wait for others of their form
         self._alone: set[int] = set()  # trials whose pack was lost
-        self._losses: Counter[tuple[int, int]] = Counter()  # by trial and its last epoch
-        self._out_of_memory: set[int] = set()  # trials whose worker was killed for memory, once
         self._folder_of = folder_of
         self._resources = resources
         self._listener = listener
@@ -234,20 +232,17 @@ class StageDriver:
         if out_of_memory is not None:
             self._on_memory_kill(members, number, out_of_memory)
             return
-        epoch = self.study.epochs(number)
-        self._losses[number, epoch] += 1
-        if self._losses[number, epoch] < MAX_LOSSES:
+        if self.study.lost(number) < MAX_LOSSES:
             self.lost.append(number)
         else:
             reason = (
-                f"its worker was lost {MAX_LOSSES} times after epoch {epoch}, "
+                f"its worker was lost {MAX_LOSSES} times after epoch {self.study.epochs(number)}, "
                 "often for want of memory: see Ray's logs"
             )
             self._end(members, number, "failed", None, reason)
 
     def _on_memory_kill(self, members: dict[int, Live], number: int, what: str) -> None:
-        if number not in self._out_of_memory:
-            self._out_of_memory.add(number)
+        if not self.study.killed_for_memory(number):
             self.lost.append(number)
         else:
             reason = f"out of host memory, twice (resources.cpu: how many run at once): {what}"

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from aae_core.data import TrainingData
 from orchestrator import disk
 from orchestrator.errors import DiskFull, Interrupted, StudyLost
+from orchestrator.execution.tune_driver import Listener
 from orchestrator.execution.worker import Report
 from orchestrator.pipeline import gc
 from orchestrator.records import RunRecord, Stage, TrialState, conditions
@@ -29,18 +30,10 @@ from orchestrator.tracking.provenance import DATA, dataset, flat, succession
 _MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}
 
 
-class Observer(Protocol):
+class Observer(Listener, Protocol):
     """Receiver of a sweep's progress; usually the terminal."""
 
     def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None: ...
-
-    def trial_started(self, attempt: TrialAttempt) -> None: ...
-
-    def trial_epoch(self, stage: Stage, report: Report) -> None: ...
-
-    def trial_ended(
-        self, stage: Stage, number: int, state: TrialState, reason: str | None
-    ) -> None: ...
 
     def scoring(self, what: str, done: int, total: int) -> None: ...
 
@@ -240,6 +233,7 @@ class Recorder:
         for row in report.history or []:
             self.sweep.outbox.log(key, int(row["epoch"]), _without_epoch(row))
         self._show(key, stage, report)
+        self.sweep.observer.trial_begun(stage, report)
 
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         key = run_key(self.sweep.id, stage, report.number)

@@ -1,14 +1,13 @@
-"""Save pictures of images and codes atomically: PNG, GIF, WebP by Pillow, HTML by plotly."""
+"""Save pictures of images and codes atomically: PNG, GIF, WebP, HTML."""
 
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor
 
 from aae_core.evaluation.figures import Codes
 from aae_core.files import replacing
@@ -23,12 +22,12 @@ PALETTE = (
 )  # fmt: skip
 _PRIOR, _INK, _FAINT, _PAPER = "#C8C8C8", "#333333", "#E4E4E4", "#FFFFFF"
 
-_OVERSAMPLING = 3  # draw larger and scale down: Pillow's shapes have jagged edges
+_DPI = 100
 _GRID_WIDTH = 480  # minimum width of a sample grid, in pixels
 _THUMBNAIL = 256  # maximum width and height of a thumbnail, in pixels
 _SIDE, _LEFT, _TOP, _BOTTOM, _LEGEND = 560, 56, 48, 36, 112  # layout of a scatter, in pixels
-_TITLE_SIZE, _TEXT_SIZE = 17, 13
-_PRIOR_POINT, _LEGEND_POINT, _HEAD = 1.6, 4.5, 9.0  # radii
+_TITLE_SIZE, _TEXT_SIZE = 12, 9  # in points
+_PRIOR_POINT, _HEAD = 1.6, 9.0  # radii, in pixels
 _FRAME_MS = 80
 _POLICY = (  # the browser fetches nothing, whatever the page contains
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -64,14 +63,43 @@ def save_scatter(codes: Codes, path: Path, title: str) -> None:
     A draw of the prior is grey, or has its label's colour, but pale.  Colours repeat beyond ten
     labels; the legend lists all labels of a colour.
     """
-    plane = _Plane.around(_everything(codes))
-    plane.draw_axes(title)
-    plane.draw_points(codes.reference, _reference_colours(codes), _PRIOR_POINT)
-    plane.draw_points(codes.points, _point_colours(codes), _radius(len(codes.points)))
-    if codes.heads is not None:
-        plane.draw_heads(codes.heads)
-    plane.draw_legend(_legend(codes) | {_PRIOR: "prior" if codes.modes is None else "prior, pale"})
-    _save(plane.finished(), path)
+    from matplotlib.figure import Figure  # slow to import
+    from matplotlib.lines import Line2D
+
+    width, height = _LEFT + _SIDE + _LEGEND, _TOP + _SIDE + _BOTTOM
+    figure = Figure((width / _DPI, height / _DPI), dpi=_DPI)
+    axes = figure.add_axes((_LEFT / width, _BOTTOM / height, _SIDE / width, _SIDE / height))
+    axes.set_title(title, loc="left", size=_TITLE_SIZE, color=_INK)
+    axes.grid(color=_FAINT)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelcolor=_INK)
+    axes.spines[:].set_visible(False)
+    middle, half = _square(codes)
+    axes.set_xlim(middle[0] - half, middle[0] + half)
+    axes.set_ylim(middle[1] - half, middle[1] + half)
+    for points, radius, colours in (
+        (codes.reference, _PRIOR_POINT, _reference_colours(codes)),
+        (codes.points, _radius(len(codes.points)), _point_colours(codes)),
+    ):
+        x, y = points.T
+        axes.scatter(x, y, s=_area(radius), c=colours, linewidths=0)
+    for k, (x, y) in enumerate([] if codes.heads is None else codes.heads.tolist()):
+        axes.scatter(x, y, s=_area(_HEAD), c=_PAPER, edgecolors=_INK, zorder=3)
+        axes.annotate(str(k), (x, y), ha="center", va="center", size=_TEXT_SIZE, zorder=4)
+    entries = _legend(codes) | {_PRIOR: "prior" if codes.modes is None else "prior, pale"}
+    dots = [Line2D([], [], ls="", marker="o", c=c, label=name) for c, name in entries.items()]
+    figure.legend(
+        handles=dots,
+        loc="upper left",
+        bbox_to_anchor=((_LEFT + _SIDE) / width, 1 - _TOP / height),
+        frameon=False,
+        fontsize=_TEXT_SIZE,
+        handletextpad=0,
+        borderaxespad=0.5,
+        labelcolor=_INK,
+    )
+    with replacing(path) as part:
+        figure.savefig(part, format="png")
 
 
 def save_page(codes: Codes, path: Path, title: str) -> None:
@@ -130,9 +158,13 @@ def _by_label(codes: Codes) -> dict[str, tuple[int, np.ndarray]]:
     return {str(k): (k, np.flatnonzero(codes.labels == k)) for k in values}
 
 
-def _everything(codes: Codes) -> np.ndarray:
+def _square(codes: Codes) -> tuple[np.ndarray, float]:
+    """Return the middle of all points and half the side of a square around them."""
     parts = (codes.points, codes.reference, codes.heads)
-    return np.concatenate([part for part in parts if part is not None])
+    every = np.concatenate([part for part in parts if part is not None])
+    low, high = every.min(0), every.max(0)
+    half = 0.53 * float((high - low).max()) or 1.0  # with a margin; 1 if all points coincide
+    return (low + high) / 2, half
 
 
 def _point_colours(codes: Codes) -> list[str]:
@@ -170,93 +202,9 @@ def _radius(n_points: int) -> float:
     return min(2.2, max(1.2, 90 / math.sqrt(n_points)))
 
 
-@dataclass(frozen=True)
-class _Plane:
-    """A square drawing area; one unit has the same length along both axes."""
-
-    centre: tuple[float, float]
-    half: float  # half of the side, in the data's unit
-    image: Image.Image
-    draw: ImageDraw.ImageDraw
-
-    @classmethod
-    def around(cls, points: np.ndarray) -> "_Plane":
-        low, high = points.min(0), points.max(0)
-        size = (_LEFT + _SIDE + _LEGEND, _TOP + _SIDE + _BOTTOM)
-        image = Image.new("RGB", (_OVERSAMPLING * size[0], _OVERSAMPLING * size[1]), _PAPER)
-        half = 0.53 * float((high - low).max()) or 1.0  # with a margin; 1 if all points coincide
-        x, y = ((low + high) / 2).tolist()
-        return cls((x, y), half, image, ImageDraw.Draw(image))
-
-    def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """Return the position in the finished picture, in pixels."""
-        scale = _SIDE / (2 * self.half)
-        return (
-            _LEFT + (x - self.centre[0] + self.half) * scale,
-            _TOP + (self.centre[1] + self.half - y) * scale,
-        )
-
-    def draw_axes(self, title: str) -> None:
-        self._text((_LEFT, _TOP / 2), title, "lm", _TITLE_SIZE)
-        bottom, right = _TOP + _SIDE, _LEFT + _SIDE
-        for tick in _ticks(self.centre[0], self.half):
-            x, _ = self.pixel(tick, 0)
-            self._line((x, _TOP), (x, bottom))
-            self._text((x, bottom + 8), f"{tick:g}", "mt")
-        for tick in _ticks(self.centre[1], self.half):
-            _, y = self.pixel(0, tick)
-            self._line((_LEFT, y), (right, y))
-            self._text((_LEFT - 8, y), f"{tick:g}", "rm")
-
-    def draw_points(self, points: np.ndarray, colours: list[str], radius: float) -> None:
-        for (x, y), colour in zip(points.tolist(), colours, strict=True):
-            self._dot(self.pixel(x, y), radius, colour)
-
-    def draw_heads(self, heads: np.ndarray) -> None:
-        for k, (x, y) in enumerate(heads.tolist()):
-            at = self.pixel(x, y)
-            self._dot(at, _HEAD, _INK)
-            self._dot(at, _HEAD - 1, _PAPER)
-            self._text(at, str(k), "mm")
-
-    def draw_legend(self, entries: dict[str, str]) -> None:
-        x = _LEFT + _SIDE + 20
-        for row, (colour, name) in enumerate(entries.items()):
-            y = _TOP + 10 + row * 1.6 * _TEXT_SIZE
-            self._dot((x, y), _LEGEND_POINT, colour)
-            self._text((x + 12, y), name, "lm")
-
-    def finished(self) -> Image.Image:
-        return self.image.reduce(_OVERSAMPLING)
-
-    def _dot(self, at: tuple[float, float], radius: float, colour: str) -> None:
-        x, y = at
-        self.draw.ellipse(
-            [_OVERSAMPLING * e for e in (x - radius, y - radius, x + radius, y + radius)], colour
-        )
-
-    def _line(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        self.draw.line([_OVERSAMPLING * e for e in (*start, *end)], _FAINT, _OVERSAMPLING)
-
-    def _text(
-        self, at: tuple[float, float], text: str, anchor: str, size: float = _TEXT_SIZE
-    ) -> None:
-        x, y = at
-        font = ImageFont.load_default(_OVERSAMPLING * size)
-        self.draw.text((_OVERSAMPLING * x, _OVERSAMPLING * y), text, _INK, font, anchor)
-
-
-def _ticks(centre: float, half: float) -> list[float]:
-    """Return three to seven round numbers within the axis."""
-    step = _round_step(half / 2)
-    first, last = math.ceil((centre - half) / step), math.floor((centre + half) / step)
-    return [i * step for i in range(first, last + 1)]
-
-
-def _round_step(length: float) -> float:
-    """Return the largest 1, 2 or 5 times a power of ten that is at most `length`."""
-    power = 10.0 ** math.floor(math.log10(length))
-    return max(factor * power for factor in (1, 2, 5) if factor * power <= length)
+def _area(radius: float) -> float:
+    """Return matplotlib's size of a dot, in square points."""
+    return (2 * radius * 72 / _DPI) ** 2
 
 
 def _enlarged(canvas: np.ndarray) -> Image.Image:

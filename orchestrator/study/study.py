@@ -3,6 +3,10 @@
 `<sweep>/search` uses the sampler.  `<sweep>/confirm` is a queue of (candidate, fresh seed) pairs
 and uses no sampler.  The driver writes every start, epoch and end of a trial here.  The next driver
 reads here which trials were lost and from which checkpoints they resume.
+
+A lost attempt and a retry differ: an attempt is lost while its trial is unfinished, and the same
+trial gets a further attempt.  A retry is asked for by a user after a trial has failed; Optuna
+cannot reopen a finished trial, so a new trial takes the place of the old one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +45,8 @@ _ENDS: dict[str, OptunaState] = {
     "diverged": OptunaState.FAIL,
     "failed": OptunaState.FAIL,
 }
-_OF_ITS_END = ("end", "reason", "node", "started")  # attributes that a retry does not copy
+# attributes that a retry does not copy
+_OF_ITS_END = ("end", "reason", "node", "started", "losses", "killed_for_memory")
 _NOT_TRAINED = {"repeats", "taken_from"}  # mark trials that only the sampler uses
 _NOT_ASKED_FOR = {"retry_of", "taken_from"}  # mark trials that no sampler suggested
 
@@ -244,9 +249,7 @@ class StageStudy:
 
         Trials that ran out of GPU memory would do so again; only `out_of_gpu_memory` retries them.
 
-        Optuna cannot reopen a finished trial, so a retry is a new trial that replaces the old one.
-        Like a trial whose driver was lost, a retry keeps parameters, seed and checkpoint, and
-        continues with another attempt.
+        The new trial keeps parameters, seed and checkpoint, and begins with another attempt.
         """
         over = set(self._retries().values())
         failed = [
@@ -337,6 +340,21 @@ class StageStudy:
             live.trial.report(objectives[0], epoch)
         else:  # `Trial.report` refuses several objectives
             self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, objectives[0])
+
+    def lost(self, number: int) -> int:
+        """Count a lost worker of the trial; return the number of losses since its last epoch."""
+        live, epoch = self._live(number), self.epochs(number)
+        before = live.attributes.get("losses", {})
+        losses = 1 + (before["losses"] if before.get("epoch") == epoch else 0)
+        live.note(losses={"epoch": epoch, "losses": losses})
+        return losses
+
+    def killed_for_memory(self, number: int) -> bool:
+        """Record that Ray killed the trial's worker for memory; return True from the second on."""
+        live = self._live(number)
+        again: bool = live.attributes.get("killed_for_memory", False)
+        live.note(killed_for_memory=True)
+        return again
 
     def should_prune(self, number: int) -> bool:
         if len(self.optuna_study.directions) > 1:

@@ -46,6 +46,8 @@ class Watcher:
     def trial_started(self, attempt: TrialAttempt) -> None:
         self._see(f"{attempt.stage} {attempt.number} started")
 
+    def trial_begun(self, stage: Stage, report: Report) -> None: ...
+
     def trial_epoch(self, stage: Stage, report: Report) -> None:
         self._see(f"{stage} {report.number} epoch {report.epoch}")
 
