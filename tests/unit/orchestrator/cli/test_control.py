@@ -280,7 +280,7 @@ def test_extend_refuses_to_shorten_a_sweep(
     ended = aae("extend", "tiny", *arguments)
     assert (ended.code, ended.out) == (2, "")
     assert "3 trials, hours unlimited; --trials and --hours say" in ended.err
-    assert study.state.extended is None
+    assert study.state.extended == {}
 
 
 def test_extend_adds_to_earlier_extensions(

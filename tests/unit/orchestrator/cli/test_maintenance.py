@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator.cli.maintenance import _size
 from orchestrator.results.reader import run_key
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
@@ -189,10 +188,3 @@ def test_gc_changes_no_output_of_show_and_best(aae: Command, abandoned: str) -> 
             del trial["seconds"]
     assert after == before
     assert aae("show", "tiny", "0").code == 0
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(0, "0 bytes"), (999_400, "999 kB"), (999_999, "1 MB"), (12e12, "12 TB")]
-)
-def test_sizes_are_printed_in_readable_units(size: float, words: str) -> None:
-    assert _size(size) == words

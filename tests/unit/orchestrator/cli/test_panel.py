@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli import panel
-from orchestrator.cli.common import duration, number, setting
+from orchestrator.cli.common import setting
 from orchestrator.cli.panel import Lines, Panel, StageProgress, sparkline, watching
 from orchestrator.execution.worker import Report
 from orchestrator.records import RunRecord, Stage
@@ -252,38 +252,6 @@ def test_watching_without_a_terminal_prints_lines(
         assert type(observer) is Lines
         observer.note("hello")
     assert capsys.readouterr() == ("", "hello\n")
-
-
-@pytest.mark.parametrize(
-    ("value", "error", "shown"),
-    [
-        (None, None, "–"),
-        (312.4321, None, "312.43"),
-        (312.4321, 1.94, "312.4 ± 1.9"),
-        (312.4321, 19.4, "312 ± 19"),
-        (-0.012341, 0.00067, "-0.01234 ± 0.00067"),
-        (5.0, 0.0, "5"),
-    ],
-)
-def test_numbers_are_rounded_to_their_error(
-    value: float | None, error: float | None, shown: str
-) -> None:
-    assert number(value, error) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (None, "–"),
-        (0.04, "0.0 s"),
-        (59.97, "1 min 00 s"),
-        (61, "1 min 01 s"),
-        (3599.9, "1 h 00 min"),
-        (7320, "2 h 02 min"),
-    ],
-)
-def test_durations_are_printed_in_readable_units(seconds: float | None, shown: str) -> None:
-    assert duration(seconds) == shown
 
 
 def test_settings_are_printed_in_short_form() -> None:

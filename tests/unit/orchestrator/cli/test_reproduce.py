@@ -315,7 +315,7 @@ def test_reproduce_refuses_other_data_before_training(
     refused = reproduce("own/search-0")
     write_images(recorded.images, seed=0)
     assert refused.code == 4
-    assert "the data are not those that own-" in refused.err
+    assert "the data are not those of own-" in refused.err
     assert "epoch" not in refused.err
     assert refused.out == ""
 

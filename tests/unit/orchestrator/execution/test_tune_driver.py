@@ -94,28 +94,28 @@ class Straw:
     def report(
         self,
         trial_id: str,
-        work: Any,
+        task: Any,
         epoch: int,
         value: float = 1.0,
         std: float = 1.0,
         **rest: Any,
     ) -> bool:
-        return self.tell(trial_id, after(work, epoch, value, std, **rest))
+        return self.tell(trial_id, after(task, epoch, value, std, **rest))
 
     def tell(self, trial_id: str, *reports: dict[str, Any]) -> bool:
         return self.driver.should_stop(trial_id, {"reports": json.dumps(reports)})
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the work of a pack's only trial, None or FINISHED."""
+        """Return the task of a pack's only trial, None or FINISHED."""
         suggested = self.suggest_pack(trial_id)
         if not isinstance(suggested, list):
             return suggested
-        [work] = suggested
-        return work
+        [task] = suggested
+        return task
 
     def suggest_pack(self, trial_id: str) -> Any:
         suggested = self.driver.suggest(trial_id)
-        return json.loads(suggested["works"]) if isinstance(suggested, dict) else suggested
+        return json.loads(suggested["tasks"]) if isinstance(suggested, dict) else suggested
 
     def ends(self) -> list[tuple[int, str]]:
         return [(number, state) for what, number, state in self.events if what == "ended"]
@@ -125,14 +125,14 @@ class Straw:
 
 
 def after(
-    work: Any, epoch: int, value: float = 1.0, std: float = 1.0, **rest: Any
+    task: Any, epoch: int, value: float = 1.0, std: float = 1.0, **rest: Any
 ) -> dict[str, Any]:
     """Return the report of one epoch of an attempt."""
     last = {"end": "complete"} if epoch == EPOCHS else {}
-    checkpoint = f"{work['folder']}/epoch-{epoch:06d}"
+    checkpoint = f"{task['folder']}/epoch-{epoch:06d}"
     report = Report(
-        work["number"],
-        work["attempt"],
+        task["number"],
+        task["attempt"],
         "here",
         epoch,
         {"val/recon": value, "val/latent_std": std},
@@ -146,17 +146,17 @@ def straw(tmp_path: Path) -> Straw:
     return Straw(tmp_path)
 
 
-def run_through(straw: Straw, trial_id: str, work: Any, first: int = 1) -> None:
+def run_through(straw: Straw, trial_id: str, task: Any, first: int = 1) -> None:
     for epoch in range(first, EPOCHS + 1):
-        assert straw.report(trial_id, work, epoch) == (epoch == EPOCHS)
-    assert straw.report(trial_id, work, EPOCHS)  # Tune repeats the last report
+        assert straw.report(trial_id, task, epoch) == (epoch == EPOCHS)
+    assert straw.report(trial_id, task, EPOCHS)  # Tune repeats the last report
     straw.driver.tune_ended(trial_id)
 
 
 def test_driver_runs_every_trial_of_a_stage_to_completion(straw: Straw) -> None:
     for trial_id in "abc":
-        work = straw.suggest(trial_id)
-        run_through(straw, trial_id, work)
+        task = straw.suggest(trial_id)
+        run_through(straw, trial_id, task)
     assert straw.suggest("d") == Searcher.FINISHED
     assert straw.ends() == [(n, "complete") for n in range(3)]
     assert [(r.epochs, r.epochs_computed, r.attempts) for r in straw.study.records()] == [
@@ -173,9 +173,9 @@ def test_driver_stages_one_trial_beyond_capacity_and_then_waits(straw: Straw) ->
 
 def test_driver_is_not_finished_while_a_trial_runs(straw: Straw) -> None:
     straw.trials = 1
-    work = straw.suggest("a")
+    task = straw.suggest("a")
     assert straw.suggest("b") is None
-    run_through(straw, "a", work)
+    run_through(straw, "a", task)
     assert straw.suggest("b") == Searcher.FINISHED
 
 
@@ -220,9 +220,9 @@ def test_epochs_trained_after_the_drivers_kill_are_counted(straw: Straw) -> None
 def test_trial_lost_repeatedly_at_the_same_epoch_fails(straw: Straw) -> None:
     straw.trials = 1
     for loss in range(MAX_LOSSES):
-        work: Any = straw.suggest(f"t{loss}")
-        assert work["attempt"] == loss + 1
-        straw.report(f"t{loss}", work, 1)
+        task: Any = straw.suggest(f"t{loss}")
+        assert task["attempt"] == loss + 1
+        straw.report(f"t{loss}", task, 1)
         straw.driver.tune_ended(f"t{loss}")
     assert straw.suggest("u") == Searcher.FINISHED
     [record] = straw.study.records()
@@ -236,21 +236,21 @@ def test_trial_that_advances_may_lose_any_number_of_workers(straw: Straw) -> Non
     losses = 0
     for epoch in (1, 2):
         for _ in range(MAX_LOSSES - 1):
-            work = straw.suggest(f"t{losses}")
-            straw.report(f"t{losses}", work, epoch)
+            task = straw.suggest(f"t{losses}")
+            straw.report(f"t{losses}", task, epoch)
             straw.driver.tune_ended(f"t{losses}")
             losses += 1
-    work = straw.suggest("last")
-    assert straw.report("last", work, 3)
+    task = straw.suggest("last")
+    assert straw.report("last", task, 3)
     assert straw.states() == ["complete"]
 
 
 def test_worker_killed_for_memory_gets_one_more_attempt(straw: Straw) -> None:
     straw.trials = 1
     for attempt, trial_id in enumerate("ab", start=1):
-        work: Any = straw.suggest(trial_id)
-        assert work["attempt"] == attempt
-        straw.report(trial_id, work, attempt)
+        task: Any = straw.suggest(trial_id)
+        assert task["attempt"] == attempt
+        straw.report(trial_id, task, attempt)
         straw.driver.tune_ended(
             trial_id, out_of_memory="the node was running low on memory: 9 of 9 GB"
         )
@@ -291,9 +291,9 @@ def test_full_disk_stops_the_stage_and_leaves_trials_unfinished(straw: Straw) ->
 def test_interruptions_of_the_driver_count_as_no_losses(straw: Straw) -> None:
     straw.trials = 1
     for restart in range(MAX_LOSSES + 1):
-        work: Any = straw.suggest("a")
-        assert work["attempt"] == restart + 1
-        straw.report("a", work, 1)
+        task: Any = straw.suggest("a")
+        assert task["attempt"] == restart + 1
+        straw.report("a", task, 1)
         straw.draining.set()
         straw.driver.tune_ended("a")
         straw.start()
@@ -338,9 +338,9 @@ def test_pause_stops_trials_at_next_epoch_and_driver_resumes_them(straw: Straw) 
 def test_pauses_of_a_trial_count_as_no_losses(straw: Straw) -> None:
     for n in range(2 * MAX_LOSSES):
         trial_id = f"t{n}"
-        work = straw.suggest(trial_id)
+        task = straw.suggest(trial_id)
         straw.paused.set()
-        assert straw.report(trial_id, work, 1)
+        assert straw.report(trial_id, task, 1)
         straw.driver.tune_ended(trial_id)
         straw.paused.clear()
     assert straw.ends() == []
@@ -348,17 +348,17 @@ def test_pauses_of_a_trial_count_as_no_losses(straw: Straw) -> None:
 
 def test_gpu_hours_count_every_epoch_computed(straw: Straw) -> None:
     for trial_id in ("a", "b"):
-        work = straw.suggest(trial_id)
-        straw.report(trial_id, work, 1, seconds=3600.0)
+        task = straw.suggest(trial_id)
+        straw.report(trial_id, task, 1, seconds=3600.0)
         straw.driver.tune_ended(trial_id)  # lost after its first epoch
     assert straw.study.gpu_hours() == 2 * GPU_SHARE
 
 
 def test_broken_constraint_reaches_the_sampler_and_the_records(straw: Straw) -> None:
     for trial_id, std in (("a", 1.5), ("b", 3.0)):
-        work = straw.suggest(trial_id)
+        task = straw.suggest(trial_id)
         for epoch in range(1, EPOCHS + 1):
-            straw.report(trial_id, work, epoch, std=9.0 if epoch == 1 else std)
+            straw.report(trial_id, task, epoch, std=9.0 if epoch == 1 else std)
         straw.driver.tune_ended(trial_id)
     kept, broken = straw.study.optuna_study.trials[:2]
     assert kept.constraints == {"val/latent_std": -0.5}  # from the last epoch alone
@@ -381,17 +381,17 @@ def test_trial_is_running_from_first_report_and_stops_when_draining(straw: Straw
 
 
 def test_trial_that_completes_during_drain_is_complete(straw: Straw) -> None:
-    work = straw.suggest("a")
+    task = straw.suggest("a")
     straw.draining.set()
-    assert straw.report("a", work, EPOCHS)
+    assert straw.report("a", task, EPOCHS)
     straw.driver.tune_ended("a")
     assert straw.states() == ["complete"]
 
 
 @pytest.mark.parametrize("end", ["diverged", "failed"])
 def test_diverged_or_failed_trial_is_recorded_with_its_reason(end: str, straw: Straw) -> None:
-    work = straw.suggest("a")
-    assert straw.report("a", work, 1, end=end, reason="because")
+    task = straw.suggest("a")
+    assert straw.report("a", task, 1, end=end, reason="because")
     straw.driver.tune_ended("a")
     [record] = straw.study.records()
     assert (record.state, record.reason, record.node) == (end, "because", "here")
@@ -401,8 +401,8 @@ def test_diverged_or_failed_trial_is_recorded_with_its_reason(end: str, straw: S
 
 def test_trial_behind_its_peers_is_pruned_in_search(straw: Straw) -> None:
     run_through(straw, "a", straw.suggest("a"))
-    work = straw.suggest("b")
-    assert straw.report("b", work, 1, value=9.0)
+    task = straw.suggest("b")
+    assert straw.report("b", task, 1, value=9.0)
     straw.driver.tune_ended("b")
     assert straw.states() == ["complete", "pruned"]
     assert straw.study.records()[1].reason == "behind its peers after epoch 1"
@@ -419,10 +419,10 @@ def test_driver_killed_at_any_event_resumes_its_trials(event: str, straw: Straw)
     straw.killed_at = lambda _: False
     straw.start()
     assert list(straw.driver.lost) == [1]
-    work: Any = straw.suggest("c")
-    assert (work["number"], work["attempt"]) == (1, 2)
+    task: Any = straw.suggest("c")
+    assert (task["number"], task["attempt"]) == (1, 2)
     epoch = straw.study.epochs(1)
-    run_through(straw, "c", work, first=min(epoch + 1, EPOCHS))
+    run_through(straw, "c", task, first=min(epoch + 1, EPOCHS))
     assert straw.suggest("d") == Searcher.FINISHED
     assert straw.states() == ["complete", "complete"]
 
@@ -440,8 +440,8 @@ def packing(pack: int, **space: Any) -> SweepSpec:
     return SweepSpec.model_validate_json(json.dumps(document))
 
 
-def numbers(works: list[Any]) -> list[int]:
-    return [work["number"] for work in works]
+def numbers(tasks: list[Any]) -> list[int]:
+    return [task["number"] for task in tasks]
 
 
 def test_driver_runs_every_pack_to_completion(tmp_path: Path) -> None:
@@ -449,9 +449,9 @@ def test_driver_runs_every_pack_to_completion(tmp_path: Path) -> None:
     first, second = straw.suggest_pack("a"), straw.suggest_pack("b")
     assert (numbers(first), numbers(second)) == ([0, 1, 2], [3, 4])
     assert straw.suggest_pack("c") is None
-    for trial_id, works in (("a", first), ("b", second)):
+    for trial_id, tasks in (("a", first), ("b", second)):
         for epoch in range(1, EPOCHS + 1):
-            reports = [after(work, epoch) for work in works]
+            reports = [after(task, epoch) for task in tasks]
             assert straw.tell(trial_id, *reports) == (epoch == EPOCHS)
         straw.driver.tune_ended(trial_id)
     assert straw.suggest_pack("c") == Searcher.FINISHED
@@ -460,9 +460,9 @@ def test_driver_runs_every_pack_to_completion(tmp_path: Path) -> None:
 
 def test_gpu_hours_of_a_pack_are_shared_by_its_trials(tmp_path: Path) -> None:
     straw = Straw(tmp_path, spec=packing(3))
-    works = straw.suggest_pack("a")
+    tasks = straw.suggest_pack("a")
     for epoch in range(1, EPOCHS + 1):
-        straw.tell("a", *[after(work, epoch, seconds=3600.0) for work in works])
+        straw.tell("a", *[after(task, epoch, seconds=3600.0) for task in tasks])
     assert straw.study.gpu_hours() == pytest.approx(EPOCHS * GPU_SHARE)
 
 
@@ -472,45 +472,45 @@ def test_pack_holds_only_trials_of_one_form(tmp_path: Path) -> None:
     straw = Straw(tmp_path, trials=8, spec=spec)
     straw.driver.capacity = lambda: 8  # type: ignore[method-assign]
     packs = []
-    while isinstance(works := straw.suggest_pack(str(len(packs))), list):
-        packs.append(works)
-    assert all(len({w["config"]["model"]["code_dim"] for w in works}) == 1 for works in packs)
-    assert sorted(n for works in packs for n in numbers(works)) == list(range(8))
+    while isinstance(tasks := straw.suggest_pack(str(len(packs))), list):
+        packs.append(tasks)
+    assert all(len({w["config"]["model"]["code_dim"] for w in tasks}) == 1 for tasks in packs)
+    assert sorted(n for tasks in packs for n in numbers(tasks)) == list(range(8))
     assert max(map(len, packs)) == 3
 
 
 def test_pruned_trial_leaves_its_pack_and_other_trials_complete(tmp_path: Path) -> None:
     straw = Straw(tmp_path, trials=4, spec=packing(2))
     for trial_id in "ab":
-        works = straw.suggest_pack(trial_id)
+        tasks = straw.suggest_pack(trial_id)
         for epoch in range(1, EPOCHS + 1):
             values = [1.0, 1.0] if trial_id == "a" else [9.0, 0.5]
-            reports = [after(work, epoch, value) for work, value in zip(works, values, strict=True)]
+            reports = [after(task, epoch, value) for task, value in zip(tasks, values, strict=True)]
             assert straw.tell(trial_id, *reports) == (epoch == EPOCHS)
         straw.driver.tune_ended(trial_id)
     assert straw.states() == ["complete", "complete", "pruned", "complete"]
     assert straw.study.epochs(2) < EPOCHS  # its later reports are ignored
-    assert [(Path(w["folder"]) / LEAVE).exists() for w in works] == [True, False]
+    assert [(Path(w["folder"]) / LEAVE).exists() for w in tasks] == [True, False]
 
 
 def test_trials_lost_with_a_pack_are_attempted_again_alone(tmp_path: Path) -> None:
     straw = Straw(tmp_path, spec=packing(3))
-    works = straw.suggest_pack("a")
-    straw.tell("a", *[after(work, 1) for work in works])
+    tasks = straw.suggest_pack("a")
+    straw.tell("a", *[after(task, 1) for task in tasks])
     straw.driver.tune_ended("a")
     for number, trial_id in enumerate("bcd"):
-        [work] = straw.suggest_pack(trial_id)
-        assert (work["number"], work["attempt"]) == (number, 2)
-        assert work["resume"] == after(works[number], 1)["checkpoint"]
-        run_through(straw, trial_id, work, first=2)
+        [task] = straw.suggest_pack(trial_id)
+        assert (task["number"], task["attempt"]) == (number, 2)
+        assert task["resume"] == after(tasks[number], 1)["checkpoint"]
+        run_through(straw, trial_id, task, first=2)
     assert straw.states() == ["complete"] * 3
 
 
 def test_paused_pack_resumes_as_one_pack(tmp_path: Path) -> None:
     straw = Straw(tmp_path, spec=packing(3))
-    works = straw.suggest_pack("a")
+    tasks = straw.suggest_pack("a")
     straw.paused.set()
-    assert straw.tell("a", *[after(work, 1) for work in works])
+    assert straw.tell("a", *[after(task, 1) for task in tasks])
     straw.driver.tune_ended("a")
     straw.paused.clear()
     assert numbers(straw.suggest_pack("b")) == [0, 1, 2]

@@ -140,7 +140,7 @@ def test_start_configuration_without_balanced_parameter_keeps_the_balance(
 def test_study_with_several_objectives_survives_a_restart(
     sampler: str, new_home: Callable[[str], Settings]
 ) -> None:
-    spec = sweep(sampler, also=["val/recon", "val/latent_mmd"])
+    spec = sweep(sampler, secondary_objectives=["val/recon", "val/latent_mmd"])
 
     def run(settings: Settings, restart_at: int | None) -> list[Any]:
         study = opened(settings, spec)
