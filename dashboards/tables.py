@@ -383,7 +383,11 @@ def number(value: float | None, error: float | None = None) -> str:
 
 
 def samples_label(samples: int) -> str:
-    """Format 10000 as 10K, 2500000 as 2.5M, but 1197 as 1,197."""
+    """Abbreviate a number of samples where no digit is lost.
+
+    >>> samples_label(10_000), samples_label(2_500_000), samples_label(1197)
+    ('10K', '2.5M', '1,197')
+    """
     for size, letter in ((1_000_000, "M"), (1_000, "K")):
         if samples >= size and samples % (size // 100) == 0:
             return f"{samples / size:g}{letter}"

@@ -171,7 +171,7 @@ def _learn(sweep: SweepContext) -> None:
         raise UsageError(
             f"search.warm_start: no finished trial of {other} has a configuration of this space"
         )
-    sweep.note(warm_trials=sweep.search.learn(other, known, sweep.spec))
+    sweep.note(warm_trials=sweep.search.warm_start(other, known, sweep.spec))
     sweep.observer.note(f"search: the sampler knows {len(known)} trials of {other}")
 
 

@@ -85,6 +85,9 @@ def fronts(costs: np.ndarray) -> np.ndarray:
 
     A point dominates another if it is as good in every objective and better in one.  No point
     dominates those of front 0, only points of front 0 dominate those of front 1, and so on.
+
+    >>> fronts(np.array([[1, 4], [3, 2], [3, 5]])).tolist()
+    [0, 0, 1]
     """
     found = np.zeros(len(costs), int)
     left = np.arange(len(costs))
@@ -234,7 +237,11 @@ def unbeaten(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return adjusted p-values (Holm 1979): rejecting all below α has family-wise error α."""
+    """Return adjusted p-values (Holm 1979): rejecting all below α has family-wise error α.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
     order = np.argsort(p)
     stepped = np.sort(p) * np.arange(len(p), 0, -1)
     adjusted = np.empty(len(p))

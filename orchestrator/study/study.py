@@ -11,7 +11,7 @@ cannot reopen a finished trial, so a new trial takes the place of the old one.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,26 +28,21 @@ from optuna.trial import TrialState as OptunaState
 
 from aae_core.config import TrialConfig
 from aae_core.seeding import stream_seed
-from orchestrator.records import OUT_OF_GPU_MEMORY, Direction, RunRecord, Stage, TrialState
+from orchestrator.records import OUT_OF_GPU_MEMORY, RunRecord, Stage
 from orchestrator.settings import Settings
 from orchestrator.study import database
+from orchestrator.study.log import LiveTrial, StudyLog
 from orchestrator.study.repeats import Repeats
 from orchestrator.study.samplers import build_pruner, build_sampler
 from orchestrator.study.state import VERSION, SweepState
+from orchestrator.study.view import NOT_TRAINED, last_value
 from orchestrator.sweepfile import space
 from orchestrator.sweepfile.spec import SweepSpec
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-_ENDS: dict[str, OptunaState] = {
-    "complete": OptunaState.COMPLETE,
-    "pruned": OptunaState.PRUNED,
-    "diverged": OptunaState.FAIL,
-    "failed": OptunaState.FAIL,
-}
 # attributes that a retry does not copy
 _OF_ITS_END = ("end", "reason", "node", "started", "losses", "killed_for_memory")
-_NOT_TRAINED = {"repeats", "taken_from"}  # mark trials that only the sampler uses
 _NOT_ASKED_FOR = {"retry_of", "taken_from"}  # mark trials that no sampler suggested
 
 
@@ -93,33 +88,11 @@ def sweep_ids(storage: BaseStorage) -> list[str]:
     ]
 
 
-class _Live:
-    """An unfinished trial with a cache of its attributes, which only the driver writes."""
-
-    def __init__(self, trial: Trial) -> None:
-        self.trial = trial
-        self.attributes: dict[str, Any] = dict(trial.user_attrs)
-
-    @property
-    def progress(self) -> dict[str, Any]:
-        progress: dict[str, Any] = self.attributes.get("progress", {})
-        return progress
-
-    def note(self, **attributes: Any) -> None:
-        for name, value in attributes.items():
-            if name not in self.attributes or self.attributes[name] != value:
-                self.attributes[name] = value
-                self.trial.set_user_attr(name, value)
-
-
-class StageStudy:
-    """The study of one stage of one sweep."""
+class StageStudy(StudyLog):
+    """The study of one stage: it also suggests trials and retries failed ones."""
 
     def __init__(self, study: optuna.Study, stage: Stage, storage: RDBStorage) -> None:
-        self.optuna_study = study
-        self.stage: Stage = stage
-        self._storage = storage
-        self._open: dict[int, _Live] = {}
+        super().__init__(study, stage, storage)
         self._repeats: Repeats | None = None
 
     @classmethod
@@ -148,18 +121,12 @@ class StageStudy:
             return None
         return cls(study, stage, storage)
 
-    # -- next trials --------------------------------------------------------------------------
-
-    def unfinished(self) -> list[int]:
-        """Return the numbers of trials that earlier drivers started but did not end, in order."""
-        return [t.number for t in self._trials(OptunaState.RUNNING)]
-
     def reconcile(self, spec: SweepSpec) -> None:
         """Reconcile the trials that an earlier driver was suggesting or ending when it died."""
         for trial in self._trials(OptunaState.RUNNING):
             known = trial.user_attrs
             if "end" in known:
-                self.end(trial.number, known["end"], _last_value(trial), known.get("reason"))
+                self.end(trial.number, known["end"], last_value(trial), known.get("reason"))
                 continue
             if "seed" not in known:
                 place = _place(trial.number, self._trials())
@@ -183,7 +150,7 @@ class StageStudy:
         complete = [
             trial
             for trial in complete
-            if not _NOT_TRAINED & trial.user_attrs.keys()
+            if not NOT_TRAINED & trial.user_attrs.keys()
             and all(violation <= 0 for violation in trial.constraints.values())
         ]
         values = [trial.values[0] for trial in complete]
@@ -202,7 +169,7 @@ class StageStudy:
         self._suggest(spec, number, place, self.optuna_study.ask)
         return None if self._end_repeat(number) else self.next_attempt(number, spec)
 
-    def learn(self, other: str, records: Iterable[RunRecord], spec: SweepSpec) -> int:
+    def warm_start(self, other: str, records: Iterable[RunRecord], spec: SweepSpec) -> int:
         """Add another sweep's finished trials, with their parameters in this sweep's space.
 
         Only the sampler uses these trials: they are not counted, ranked or confirmed.  Returns the
@@ -241,7 +208,7 @@ class StageStudy:
         if not self._trials(OptunaState.WAITING):
             return None
         trial = self.optuna_study.ask()
-        self._open[trial.number] = _Live(trial)
+        self._open[trial.number] = LiveTrial(trial)
         return self.next_attempt(trial.number, spec)
 
     def retry(self, *, out_of_gpu_memory: bool = False) -> dict[int, int]:
@@ -289,130 +256,6 @@ class StageStudy:
             known["params"],
         )
 
-    # -- events of a trial --------------------------------------------------------------------
-
-    def started(self, number: int, node: str, resumed_epoch: int | None) -> None:
-        live = self._live(number)
-        resumed = live.attributes.get("resumed_from", [])
-        if resumed_epoch is not None:
-            resumed = [*resumed, resumed_epoch]
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        live.note(node=node, resumed_from=resumed, started=live.attributes.get("started", now))
-
-    def epoch(
-        self,
-        number: int,
-        epoch: int,
-        objectives: Sequence[float] | None,
-        checkpoint: str | None,
-        *,
-        trained: bool,
-        seconds: float = 0.0,
-        gpu_seconds: float = 0.0,
-        violations: Mapping[str, float] | None = None,
-    ) -> None:
-        """Record a finished epoch; a repeated epoch keeps its first values.
-
-        `objectives` are values, the main one first.  They and `violations` are None if the epoch
-        was not validated.
-        """
-        live = self._live(number)
-        before = live.progress
-        progress = {
-            "epochs": max(epoch, before.get("epochs", 0)),
-            "epochs_computed": before.get("epochs_computed", 0) + trained,
-            "checkpoint": checkpoint or before.get("checkpoint"),
-        }
-        if seconds or "seconds" in before:
-            progress["seconds"] = before.get("seconds", 0.0) + seconds
-        if gpu_seconds:
-            progress["gpu_seconds"] = before.get("gpu_seconds", 0.0) + gpu_seconds
-        if violations := before.get("violations") if objectives is None else violations:
-            progress["violations"] = dict(violations)
-        new = objectives is not None and epoch > before.get("epochs", 0)
-        secondary = before.get("secondary") if objectives is None or not new else objectives[1:]
-        if secondary:
-            progress["secondary"] = list(secondary)
-        live.note(progress=progress)
-        if objectives is None or not new:
-            return
-        if len(objectives) == 1:
-            live.trial.report(objectives[0], epoch)
-        else:  # `Trial.report` refuses several objectives
-            self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, objectives[0])
-
-    def lost(self, number: int) -> int:
-        """Count a lost worker of the trial; return the number of losses since its last epoch."""
-        live, epoch = self._live(number), self.epochs(number)
-        before = live.attributes.get("losses", {})
-        losses = 1 + (before["losses"] if before.get("epoch") == epoch else 0)
-        live.note(losses={"epoch": epoch, "losses": losses})
-        return losses
-
-    def killed_for_memory(self, number: int) -> bool:
-        """Record that Ray killed the trial's worker for memory; return True from the second on."""
-        live = self._live(number)
-        again: bool = live.attributes.get("killed_for_memory", False)
-        live.note(killed_for_memory=True)
-        return again
-
-    def should_prune(self, number: int) -> bool:
-        if len(self.optuna_study.directions) > 1:
-            return False
-        return bool(self._live(number).trial.should_prune())  # some pruners return numpy's bool
-
-    def epochs(self, number: int) -> int:
-        """Return the last recorded epoch of any attempt."""
-        return int(self._live(number).progress.get("epochs", 0))
-
-    def end(self, number: int, state: TrialState, value: float | None, reason: str | None) -> None:
-        live = self._live(number)
-        live.note(end=state, reason=reason)
-        self._constrain(live, live.progress.get("violations", {}))
-        values = None
-        if state == "complete" and value is not None:
-            values = [value, *live.progress.get("secondary", [])]
-        self.optuna_study.tell(number, values, _ENDS[state])
-        del self._open[number]
-
-    # -- records ------------------------------------------------------------------------------
-
-    def records(self) -> list[RunRecord]:
-        """Return a record of each trial; its metrics are the objectives' last values.
-
-        A retry stands for the trial that it replaces. Repeats have no record of their own.
-        """
-        objectives, over = list(self.objectives), set(self._retries().values())
-        trials = self.optuna_study.get_trials(deepcopy=False)
-        return [
-            _record(self.stage, t, objectives)
-            for t in trials
-            if t.number not in over and not _NOT_TRAINED & t.user_attrs.keys()
-        ]
-
-    @property
-    def objectives(self) -> dict[str, Direction]:
-        """Direction of each objective, the main one first."""
-        towards: dict[StudyDirection, Direction] = {
-            StudyDirection.MINIMIZE: "minimize",
-            StudyDirection.MAXIMIZE: "maximize",
-        }
-        return {
-            n: towards[d]
-            for n, d in zip(self.state.objectives, self.optuna_study.directions, strict=True)
-        }
-
-    def count_ended(self) -> int:
-        ended = self._trials(*set(_ENDS.values()))
-        others = sum(bool(_NOT_TRAINED & t.user_attrs.keys()) for t in ended)
-        return len(ended) - others - len(self._retries())
-
-    def gpu_hours(self) -> float:
-        """Return the GPU hours of all epochs so far, including repeated epochs."""
-        trials = self.optuna_study.get_trials(deepcopy=False)
-        seconds = (t.user_attrs.get("progress", {}).get("gpu_seconds", 0.0) for t in trials)
-        return float(sum(seconds)) / 3600
-
     @property
     def repeats(self) -> Repeats:
         """The configurations suggested so far."""
@@ -421,11 +264,6 @@ class StageStudy:
             known = [(t.number, t.user_attrs) for t in trials if "retry_of" not in t.user_attrs]
             self._repeats = Repeats((n, a["config_hash"]) for n, a in known if "config_hash" in a)
         return self._repeats
-
-    @property
-    def state(self) -> SweepState:
-        """The sweep's state, read anew."""
-        return SweepState.of(self.optuna_study.user_attrs)
 
     def note(self, **changes: Any) -> None:
         """Write fields of the sweep's state."""
@@ -438,7 +276,7 @@ class StageStudy:
         trial = ask()
         params = space.suggest(trial, spec.search.space)
         self.optuna_study.sampler = RandomSampler(seed=0)  # the grid sampler would raise in `tell`
-        self._open[number] = _Live(trial)
+        self._open[number] = LiveTrial(trial)
         seed = search_seed(spec.seed, place)
         config_hash = spec.trial_config(params, seed).config_hash
         self._open[number].note(params=params, config_hash=config_hash, seed=seed)
@@ -467,13 +305,6 @@ class StageStudy:
         del self._open[number]
         return True
 
-    @staticmethod
-    def _constrain(live: _Live, violations: Mapping[str, float]) -> None:
-        """Set each constraint once: an earlier driver may have died right after setting it."""
-        for name, value in violations.items():
-            if name not in live.trial.constraints:
-                live.trial.set_constraint(name, value)
-
     def _asked_again(self, trial: FrozenTrial) -> Trial:
         """Return a started trial for further suggestions; existing suggestions stay."""
         self.optuna_study.sampler.before_trial(self.optuna_study, trial)
@@ -492,22 +323,6 @@ class StageStudy:
         if fixed and not waiting:
             self.optuna_study.enqueue_trial(fixed)
         return number, place
-
-    def _retries(self) -> dict[int, int]:
-        """Return the number of each retried trial, keyed by its retry's number."""
-        trials = self.optuna_study.get_trials(deepcopy=False)
-        attributes = ((t.number, t.user_attrs.get("retry_of")) for t in trials)
-        return {number: old for number, old in attributes if old is not None}
-
-    def _live(self, number: int) -> "_Live":
-        if number not in self._open:
-            frozen = self.optuna_study.get_trials(deepcopy=False)[number]
-            # Optuna has no public way to continue a trial that another process started.
-            self._open[number] = _Live(Trial(self.optuna_study, frozen._trial_id))
-        return self._open[number]
-
-    def _trials(self, *states: OptunaState) -> list[FrozenTrial]:
-        return self.optuna_study.get_trials(deepcopy=False, states=states or None)
 
 
 def _place(number: int, trials: Sequence[FrozenTrial]) -> int:
@@ -548,46 +363,5 @@ def confirm_seed(seed: int, index: int) -> int:
     return stream_seed(seed, "confirm", index) >> 32 << 1 | 1
 
 
-def _record(stage: Stage, trial: FrozenTrial, objectives: Sequence[str]) -> RunRecord:
-    a = trial.user_attrs
-    progress = a.get("progress", {})
-    running = trial.state == OptunaState.RUNNING and "node" in a
-    last, secondary = _last_value(trial), progress.get("secondary", [])
-    return RunRecord(
-        number=trial.number,
-        stage=stage,
-        state=a.get("end") or ("running" if running else "waiting"),
-        seed=a.get("seed", 0),
-        config_hash=a.get("config_hash", ""),
-        params=a.get("params", {}),
-        reason=a.get("reason"),
-        attempts=a.get("attempts", 0),
-        epochs=progress.get("epochs", 0),
-        epochs_computed=progress.get("epochs_computed", 0),
-        train_seconds=progress.get("seconds", 0.0),
-        resumed_from=a.get("resumed_from", []),
-        metrics={} if last is None else dict(zip(objectives, [last, *secondary], strict=True)),
-        violated=[name for name, value in progress.get("violations", {}).items() if value > 0],
-        checkpoint=progress.get("checkpoint"),
-        node=a.get("node"),
-        started=a.get("started"),
-        seconds=_seconds(trial),
-    )
-
-
 def _ran_out_of_gpu_memory(trial: FrozenTrial) -> bool:
     return str(trial.user_attrs.get("reason")).startswith(OUT_OF_GPU_MEMORY)
-
-
-def _last_value(trial: FrozenTrial) -> float | None:
-    values = trial.intermediate_values
-    return values[max(values)] if values else None
-
-
-def _seconds(trial: FrozenTrial) -> float | None:
-    """Return the seconds from the first worker's start to the trial's end, or to now."""
-    started = trial.user_attrs.get("started")
-    if started is None:
-        return None
-    ended = trial.datetime_complete or datetime.now()
-    return (ended.astimezone(UTC) - datetime.fromisoformat(started)).total_seconds()

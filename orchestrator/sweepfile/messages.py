@@ -57,7 +57,11 @@ def keys(root: Any, prefix: str = "") -> Iterator[str]:
 
 
 def nearest(wrong: str, right: Iterable[str]) -> str:
-    """Return a hint for an unknown name: the closest valid name, else all valid names."""
+    """Return a hint for an unknown name: the closest valid name, else all valid names.
+
+    >>> nearest("epoch", ["epochs", "batch_size"])
+    'did you mean `epochs`?'
+    """
     names = sorted(right)
     close = get_close_matches(wrong, names, n=1)
     return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(names)}"

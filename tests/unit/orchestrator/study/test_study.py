@@ -176,8 +176,8 @@ def test_study_learned_trials_reach_the_sampler_and_no_count(
     known = [replace(r, metrics={metric: float(r.params["model.code_dim"])}) for r in known]
 
     second = opened(new_home("b"), spec)
-    assert second.learn("first", known, spec) == len(known)
-    assert second.learn("first", known, spec) == len(known)  # again, after a killed driver
+    assert second.warm_start("first", known, spec) == len(known)
+    assert second.warm_start("first", known, spec) == len(known)  # again, after a killed driver
     assert [t.value for t in second.optuna_study.trials] == [r.metrics[metric] for r in known]
     assert (second.asked(), second.records(), second.count_ended()) == (0, [], 0)
 
