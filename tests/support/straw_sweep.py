@@ -20,7 +20,7 @@ from orchestrator.execution.cluster import TrialResources
 from orchestrator.execution.tune_driver import StageDriver
 from orchestrator.execution.worker import Report
 from orchestrator.pipeline import context as sweep_module
-from orchestrator.pipeline import scoring, search, stages
+from orchestrator.pipeline import evaluate, scoring, search, stages
 from orchestrator.pipeline.context import Request
 from orchestrator.records import RunRecord, Stage
 from orchestrator.results.reader import SweepReader
@@ -73,11 +73,11 @@ class NoMlflow:
 
 
 def straw_stage(
-    driver: StageDriver, data: TrainingData, share: TrialResources, scratch: Path
+    driver: StageDriver, data: TrainingData, resources: TrialResources, scratch: Path
 ) -> None:
     """Stand in for Tune: train one trial at a time, in this process."""
-    while (work := driver.suggest("t")) != Searcher.FINISHED:
-        if not isinstance(work, dict):
+    while (suggested := driver.suggest("t")) != Searcher.FINISHED:
+        if not isinstance(suggested, dict):
             time.sleep(0.01)  # the driver is paused
             continue
         stopped = [False]
@@ -90,7 +90,7 @@ def straw_stage(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(worker.tune, "report", report)
             try:
-                worker.train(work, data)
+                worker.train(suggested, data)
             except SystemExit:
                 driver.tune_ended("t")
 
@@ -119,6 +119,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(worker, "SAVING_SHARE", math.inf)
     monkeypatch.setattr(worker, "is_drawn", lambda *_: False)  # drawing takes longer than training
+    monkeypatch.setattr(evaluate, "draw_pictures", lambda *_: [])
 
 
 def images(path: Path, *, test: bool) -> Path:

@@ -37,7 +37,8 @@ STEPS = 50
 EPOCHS = {"none": 17, "some": 17, "only": 25}  # epochs of 3 steps, or of 2 with few labels
 DROP, FACTOR = 8, 0.5  # schedule of the learning rates
 NEAR = {"rel": 3e-5, "abs": 1e-6}
-NEAR_MOMENTS = {"rel": 1e-3}  # our distances come from products, which cancel
+# our distances come from products, which cancel; each step of the matcher may grow the difference
+NEAR_MOMENTS, GROWTH = 5e-6, 1.5
 SETTINGS = {  # by phase: the settings of its optimiser
     "reconstruction": "reconstruction",
     "discriminator": "adversarial",
@@ -433,9 +434,11 @@ def compare(
     config = replace(config, training=training)
     got, want = ours(config, monkeypatch), list(Plain(config, step_of_reference).train())
     assert len(got) == len(want) >= STEPS
-    near = NEAR_MOMENTS if config.model.kind == "gmmn_ae" else NEAR
+    near, matched = dict(NEAR), 0
     for step, (losses, plain) in enumerate(zip(got, want, strict=True)):
         assert losses.keys() == plain.keys()
+        if config.model.kind == "gmmn_ae" and "train/gen_z" in losses:
+            near, matched = {"rel": NEAR_MOMENTS * GROWTH**matched}, matched + 1
         for name, loss in losses.items():
             wanted = pytest.approx(plain[name].item(), **near)
             assert loss.item() == wanted, f"{name} of step {step}"

@@ -244,5 +244,5 @@ def test_sweep_refuses_data_changed_since_its_start(settings: Settings, tmp_path
     spec = sweep(path)
     run(settings, spec)
     np.savez(path, x_train=np.zeros((60, 9), np.float32), x_test=np.zeros((5, 9), np.float32))
-    with pytest.raises(EnvironmentUnusable, match="not those that straw-"):
+    with pytest.raises(EnvironmentUnusable, match="not those of straw-"):
         run(settings, spec)
