@@ -58,7 +58,9 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         parts = {name: (folder / name).read_bytes() for name in _PARTS}
         for name, content in parts.items():
             if hashlib.sha256(content).hexdigest() != manifest[name]:
-                raise CheckpointError(f"{folder / name}: damaged, it is not what was written")
+                raise CheckpointError(
+                    f"{folder / name}: damaged: the contents do not match their checksum"
+                )
         return safetensors.torch.load(parts[_PARTS[0]]), json.loads(parts[_PARTS[1]])
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: not a whole checkpoint ({error})") from error
@@ -75,7 +77,7 @@ def load_part(path: Path) -> dict[str, Tensor]:
     """Read and verify a file of `save_part`.  Raises CheckpointError for a damaged file."""
     content = path.read_bytes()
     if hashlib.sha256(content[32:]).digest() != content[:32]:
-        raise CheckpointError(f"{path}: damaged, it is not what was written")
+        raise CheckpointError(f"{path}: damaged: the contents do not match their checksum")
     return safetensors.torch.load(content[32:])
 
 

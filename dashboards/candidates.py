@@ -91,7 +91,7 @@ def hero(found: ComparedCandidates) -> str:
             f" The best is the best by {found.document['best_by']}: the test set chooses nothing."
         )
     other_data = len(set(found.document["data_sha256"].values())) > 1
-    warning = "These sweeps saw different data: more than their configurations differs."
+    warning = "These sweeps used different data, so more than their configurations differs."
     return (
         f'<p class="verdict"><strong>{page.text(label)}</strong> '
         + page.unbroken(

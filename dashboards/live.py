@@ -67,7 +67,7 @@ class Pages:
         if path == "/":
             return build.overview([reader.status(sweep) for sweep in reader.sweeps()], address)
         if not path.startswith("/sweep/"):
-            raise UsageError(f"there is nothing at {path}; begin at /")
+            raise UsageError(f"no page is at {path}; start at /")
         sweep = reader.resolve(unquote(path.removeprefix("/sweep/")))
         return build.live_report(reader.view(sweep))
 

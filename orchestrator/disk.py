@@ -33,7 +33,7 @@ def described(path: Path, error: BaseException) -> str:
     mount = next(folder for folder in (there, *there.parents) if folder.is_mount())
     usage = shutil.disk_usage(there)
     return (
-        f"the disk at {mount} on {os.uname().nodename} takes no more ({first}): "
+        f"the disk at {mount} on {os.uname().nodename} is full ({first}): "
         f"{usage.free / 1e6:,.1f} of {usage.total / 1e6:,.0f} MB are free"
     )
 

@@ -59,7 +59,9 @@ def _path() -> Path:
     try:
         files = distribution("scikit-learn")
     except PackageNotFoundError:
-        raise DataError("digits: they come with scikit-learn; install it") from None
+        raise DataError(
+            "digits: scikit-learn ships this data set and is not installed; install it"
+        ) from None
     return Path(str(files.locate_file("sklearn/datasets/data/digits.csv.gz")))
 
 

@@ -43,7 +43,9 @@ def _tell_version(asked: bool) -> None:
 def _about(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print it and exit."),
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Honest, unstoppable hyper-parameter sweeps over adversarial autoencoders."""

@@ -144,7 +144,7 @@ def checkpoint_of(name: str) -> Path:
     if (Path(name) / "manifest.json").exists():
         return Path(name).resolve()
     if "/" in name:
-        raise UsageError(f"{name} is no checkpoint folder (it has no manifest.json)")
+        raise UsageError(f"{name} is not a checkpoint folder: it has no manifest.json")
     results = reader()
     best = results.best(results.resolve(name))
     if best is None or best["checkpoints"][0] is None:

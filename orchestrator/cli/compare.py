@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 def compare(
     sweeps: Annotated[list[str], typer.Argument(help="One sweep or several.")] = ["latest"],  # noqa: B006
     metric: Annotated[
-        str | None, typer.Option("--metric", help="By default what the sweeps were searched for.")
+        str | None,
+        typer.Option(
+            "--metric", help="The metric to compare by; by default the sweeps' objective."
+        ),
     ] = None,
     margin: Annotated[
         float | None,
@@ -31,7 +34,7 @@ def compare(
             "the sweeps' own (confirm.margin) where they agree.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="An HTML page of it, too.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write an HTML page.")] = None,
     json: AsJson = False,
 ) -> None:
     """Compare confirmed candidates with the best one, seed by seed where they share seeds.
@@ -44,7 +47,7 @@ def compare(
     names = list(dict.fromkeys(map(reader.resolve, sweeps)))
     document = _document(reader, names, metric, margin)
     if len(set(document["data_sha256"].values())) > 1:
-        say("these sweeps saw different data: more than their configurations differs")
+        say("these sweeps used different data, so more than their configurations differs")
     if out is not None:
         from dashboards import build
 

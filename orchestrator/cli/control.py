@@ -10,6 +10,7 @@ from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, SweepName, say
 from orchestrator.cli.run import stored
 from orchestrator.errors import SweepLocked, UsageError
+from orchestrator.text import count
 
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
@@ -24,10 +25,10 @@ _LAST_WORDS_SECONDS = 2.0  # a driver prints its summary after releasing the loc
 def stop(
     sweep: SweepName = "latest",
     now: Annotated[
-        bool, typer.Option("--now", help="Give trials up at their last checkpoints.")
+        bool, typer.Option("--now", help="Exit at once; trials resume from their last checkpoints.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for the driver to let go.")
+        float, typer.Option(min=0, help="Seconds to wait for the driver to exit.")
     ] = 300,
     json: AsJson = False,
 ) -> None:
@@ -42,7 +43,7 @@ def stop(
     if is_held(reader.settings, name):
         _stop(reader.settings, name, "now" if now else "drain", timeout)
     else:
-        say(f"nobody runs {name}; nothing to stop")
+        say(f"no driver runs {name}; there is nothing to stop")
     status = reader.status(name)
     if json:
         common.emit(status)
@@ -68,7 +69,7 @@ def resume(sweep: SweepName = "latest", json: AsJson = False) -> None:
 def retry(
     sweep: SweepName = "latest",
     out_of_memory: Annotated[
-        bool, typer.Option("--out-of-memory", help="Those that ran out of GPU memory, too.")
+        bool, typer.Option("--out-of-memory", help="Also retry trials that ran out of GPU memory.")
     ] = False,
     json: AsJson = False,
 ) -> None:
@@ -102,7 +103,7 @@ def retry(
         print("{stage}-{trial} is queued again, as {stage}-{retried_as}".format(**trial))
     left = common.reader().status(name)["trials"]["failed"]
     if left:
-        print(f"{left} that ran out of GPU memory stay; with --out-of-memory they are taken, too")
+        print(f"not queued: {count(left, 'trial')} out of GPU memory; to queue: --out-of-memory")
     elif not queued:
         print(f"no trial of {name} has failed")
     if queued:
@@ -112,10 +113,10 @@ def retry(
 def extend(
     sweep: SweepName = "latest",
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Of the search, in all.", show_default=False)
+        int | None, typer.Option(min=1, help="Trials of the search, in total.", show_default=False)
     ] = None,
     hours: Annotated[
-        float | None, typer.Option(min=0, help="Of the sweep, in all.", show_default=False)
+        float | None, typer.Option(min=0, help="Hours of the search, in total.", show_default=False)
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -144,7 +145,7 @@ def extend(
     if json:
         common.emit({"sweep": name, **numbers, "running": running, "resume": resume})
     elif running and searching:
-        print(f"{name}: {search.span}; it is running, and goes on to them")
+        print(f"{name}: {search.span}; the running driver continues to these limits")
     else:
         once = "once it has ended, " if running else ""
         print(f"{name}: {search.span}; {once}resume with: {resume}")
@@ -153,7 +154,7 @@ def extend(
 def logs(
     sweep: SweepName = "latest",
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Until the driver lets go.")
+        bool, typer.Option("--follow", "-f", help="Follow the log until the driver exits.")
     ] = False,
     json: AsJson = False,
 ) -> None:
@@ -164,7 +165,9 @@ def logs(
     name = reader.resolve(sweep)
     path = reader.settings.driver_log(name)
     if not path.exists():
-        raise UsageError(f"{name} has no log: it was never left to run by `aae-sweep run FILE -d`")
+        raise UsageError(
+            f"{name} has no log: only a driver in the background writes one (aae-sweep run FILE -d)"
+        )
     with path.open(encoding="utf-8", errors="replace") as log:
         if json:
             common.emit({"sweep": name, "log": str(path), "lines": log.read().splitlines()})
@@ -188,12 +191,12 @@ def _send_request(sweep: str, request: "ControlRequest | None", *, json: bool) -
     name = reader.resolve(sweep)
     if not is_held(reader.settings, name):
         again = reader.status(name)["resume"]
-        raise UsageError(f"nobody runs {name}. Resume with: {again}")
+        raise UsageError(f"no driver runs {name}. Resume with: {again}")
     _search(reader.settings, name).note(request=request)
     if json:
         common.emit(reader.status(name))
     elif request is None:
-        print(f"asked {name} to go on")
+        print(f"asked {name} to resume")
     else:
         print(f"asked {name} to pause: {CONTROL_REQUESTS[request]}")
         print(f"Resume with: aae-sweep resume {name}")
@@ -209,8 +212,9 @@ def _stop(settings: "Settings", sweep: str, request: "ControlRequest", timeout: 
     while is_held(settings, sweep):
         if time.monotonic() > deadline:
             raise SweepLocked(
-                f"{sweep} has not let go after {timeout:g} s; it will once its epochs have ended. "
-                f"See: aae-sweep status {sweep}, or give these up: aae-sweep stop {sweep} --now"
+                f"{sweep} still runs after {timeout:g} s; it ends once its epochs have ended. "
+                f"See: aae-sweep status {sweep}. "
+                f"To exit without these epochs: aae-sweep stop {sweep} --now"
             )
         if study.state.request is None:  # a starting driver has cleared the request
             study.note(request=request)
@@ -240,7 +244,6 @@ def _longer(spec: "SweepSpec", trials: int, hours: float) -> "SearchSpec":
     idle_hours = hours and after.budget == before.budget
     if idle_trials or idle_hours or not (trials or hours):
         raise UsageError(
-            f"{spec.sweep_id}: {before.span}; --trials and --hours say how many more there "
-            "shall be in all"
+            f"{spec.sweep_id}: {before.span}; --trials and --hours are totals; give larger ones"
         )
     return after

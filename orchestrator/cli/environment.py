@@ -67,7 +67,7 @@ def list_(json: AsJson = False) -> None:
 def fetch(
     name: DataName,
     extra: Annotated[
-        bool, typer.Option("--extra", help="SVHN's 531,131 extra images as well.")
+        bool, typer.Option("--extra", help="Also fetch SVHN's 531,131 extra images.")
     ] = False,
 ) -> None:
     """Download a data set's files where they are missing."""
@@ -159,8 +159,8 @@ def _home() -> str:
         probe.unlink()
     except OSError as error:
         raise EnvironmentUnusable(
-            f"{settings.home} cannot be written ({error.strerror}); set AAE_HOME to a folder of "
-            "yours"
+            f"{settings.home} cannot be written ({error.strerror}); set AAE_HOME to a "
+            "folder that you can write"
         ) from error
     free = os.statvfs(settings.home)
     return f"{settings.home}, {free.f_bavail * free.f_frsize / 1e9:.0f} GB free"
@@ -216,7 +216,7 @@ def _ask_nodes(found: "list[Node]") -> str:
     with cluster.connected(settings):
         found += doctor.examine(settings)
     if not found:
-        raise EnvironmentUnusable("none has CPUs to train with; start workers")
+        raise EnvironmentUnusable("no node has CPUs for training; start workers")
     return ", ".join(node.name for node in found)
 
 
@@ -284,8 +284,8 @@ def _token(nodes: "list[Node]") -> str:
     assert address is not None
     if admits_strangers(address):
         raise EnvironmentUnusable(
-            f"Ray at {address} obeys whoever reaches it; start all of it with RAY_AUTH_MODE=token "
-            "and RAY_AUTH_TOKEN_PATH naming a file with the same secret"
+            f"Ray at {address} takes commands from any host that reaches it; start every node "
+            "with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH naming a file with the same secret"
         )
     return "ours is accepted; without one Ray refuses"
 

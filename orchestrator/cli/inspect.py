@@ -235,7 +235,9 @@ def dashboard(
     host: Annotated[
         str, typer.Option(help="Beyond loopback it asks for a token, printed or of your choice.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8050,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free port.")
+    ] = 8050,
 ) -> None:
     """Serve live pages of this home's sweeps, refreshed while a sweep runs.
 

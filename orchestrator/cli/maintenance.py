@@ -33,14 +33,14 @@ def sync(sweep: SweepOrAll = None, json: AsJson = False) -> None:
         common.emit({"sweep": name, "killed": killed, "sent": sent})
         return
     if killed:
-        say(f"killed with their driver: {in_words({'runs': killed})}")
-    print(f"sent to MLflow: {in_words(sent)}" if any(sent.values()) else "nothing waited")
+        say(f"marked as killed with their driver: {in_words({'runs': killed})}")
+    print(f"sent to MLflow: {in_words(sent)}" if any(sent.values()) else "nothing to send")
 
 
 def gc(
     sweep: SweepOrAll = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
     ] = False,
     json: AsJson = False,
 ) -> None:

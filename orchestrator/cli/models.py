@@ -28,7 +28,10 @@ _CHUNK = 10_000  # images at a time
 def evaluate(
     sweep: SweepName = "latest",
     parzen_samples: Annotated[
-        int | None, typer.Option("--parzen-samples", min=1, help="Of every confirmed model.")
+        int | None,
+        typer.Option(
+            "--parzen-samples", min=1, help="Number of samples for every confirmed model."
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -69,9 +72,10 @@ def parzen(
         float | None, typer.Option("--sigma", help="The kernel's width, instead of --valid.")
     ] = None,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="How many a model draws; 10,000 by default.")
+        int | None,
+        typer.Option("-n", min=1, help="Number of samples a model draws; 10,000 by default."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of a model's draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a model's samples.")] = 0,
     actors: Annotated[
         int | None, typer.Option("--actors", min=1, help="Processes; one per CPU by default.")
     ] = None,
@@ -83,7 +87,7 @@ def parzen(
     """Score images by the Parzen log-likelihood of any samples (Goodfellow et al. 2014).
 
     Float arrays are taken as they are, uint8 is divided by 255. The figures are the same, bit for
-    bit, for any number of actors. The same command carries on after an interruption, and costs
+    bit, for any number of actors. The same command resumes after an interruption, and costs
     nothing when it is done.
     """
     import numpy as np
@@ -105,7 +109,7 @@ def parzen(
     drawn = _samples(samples, n, seed)
     result, known = _score(drawn, x_valid, x_test, sigma, actors)
     if known:
-        say("scored before: these are the figures of that time")
+        say("these samples were scored before; the figures are the stored ones")
     if per_point is not None:
         np.save(per_point, result.per_point.numpy())
     if result.sigma_at_edge:
@@ -131,7 +135,7 @@ def parzen(
 def sample(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", help="The .npy to write, (n, D) float32.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10_000,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Draw images from a model, pixels in [0, 1].

@@ -21,7 +21,7 @@ def reproduce(
         ),
     ],
     data_path: Annotated[
-        Path | None, typer.Option("--data-path", help="Where the recorded data.path is now.")
+        Path | None, typer.Option("--data-path", help="Present path of the recorded data.path.")
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -103,15 +103,16 @@ def _print(document: dict[str, Any]) -> None:
     if ends["recorded"] != ends["here"]:
         print(f"{name} {_ending(ends['recorded'])} when recorded, here it {_ending(ends['here'])}")
     if document["not_compared"]:
-        print(f"not compared, for training does not make it: {', '.join(document['not_compared'])}")
+        missing = ", ".join(document["not_compared"])
+        print(f"not compared, because training does not produce them: {missing}")
     if conditions:
-        print("\nwhat is not as it was recorded" + (", to no effect" * document["identical"]))
+        print("\ndiffers from the recorded training" + (", without effect" * document["identical"]))
         common.table(
             ("", "recorded", "here"),
             ((c["what"], c["recorded"] or "not recorded", c["here"]) for c in conditions),
         )
     elif not document["identical"]:
-        print("\nversions, code, CPU, threads, data and configuration are as they were recorded")
+        print("\nversions, code, CPU, threads, data and configuration match the record")
 
 
 def _exactly(value: float | None) -> str:

@@ -32,7 +32,10 @@ FileOrSweep = Annotated[
     typer.Argument(help="The sweep file, YAML; or a sweep as it was run.", show_default=False),
 ]
 Smoke = Annotated[
-    bool, typer.Option("--smoke", help="Make it tiny, under a name of its own: does all of it run?")
+    bool,
+    typer.Option(
+        "--smoke", help="Run a tiny version under another name, to see that everything works."
+    ),
 ]
 
 
@@ -41,7 +44,7 @@ def run(
     set_: Overrides = [],  # noqa: B006
     smoke: Smoke = False,
     detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Leave it to run on its own, with a log.")
+        bool, typer.Option("--detach", "-d", help="Run in the background, with a log.")
     ] = False,
     json: AsJson = False,
 ) -> None:
@@ -117,7 +120,7 @@ def plan(
 
 def train(
     file: SweepFile,
-    seed: Annotated[int, typer.Option(min=0, help="Of this one run.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of this trial.")] = 0,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Open the test split at the end.")
     ] = False,
@@ -169,7 +172,7 @@ def stored(sweep: str) -> "SweepSpec":
     spec = SweepSpec.model_validate_json(dumps(common.reader().spec(sweep)))
     if spec.sweep_id != sweep:
         raise UsageError(
-            f"{sweep} was begun by another version of aae-sweep; carry it on with that"
+            f"{sweep} was started by another version of aae-sweep; resume it with that version"
         )
     return spec
 
@@ -204,7 +207,7 @@ def _as_extended(spec: "SweepSpec", reader: "SweepReader") -> "SweepSpec":
     assert search is not None
     extended = spec.extended(**search.state.extended)
     if extended != spec and extended.search:
-        say(f"note: {spec.sweep_id} goes on as it was extended: {extended.search.span}")
+        say(f"note: {spec.sweep_id} keeps its extended limits: {extended.search.span}")
     return extended
 
 
@@ -234,7 +237,7 @@ def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
         common.emit({"sweep": sweep, "pid": driver.pid, "log": str(log)})
         return
     print(
-        f"{sweep} runs on its own, as process {driver.pid}\n"
+        f"{sweep} runs in the background as process {driver.pid}\n"
         f"  log     {log}\n"
         f"  watch   aae-sweep logs {sweep} -f  (or: aae-sweep status {sweep})\n"
         f"  stop    aae-sweep stop {sweep}"

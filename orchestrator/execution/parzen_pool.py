@@ -204,7 +204,7 @@ def score_once(
             return result, known is not None
     except Timeout:
         raise SweepLocked(
-            "another process scores the same samples and images; wait for it"
+            "another process scores the same samples and images; wait until it ends"
         ) from None
 
 

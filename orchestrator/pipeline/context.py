@@ -169,8 +169,8 @@ def tracked(sweep: SweepContext) -> Iterator[None]:
     finally:
         if not writer.stop(timeout=30):
             sweep.observer.note(
-                f"MLflow has not everything yet ({writer.error or 'it is slow'}); "
-                "nothing is lost, the next run sends the rest"
+                f"MLflow has not received everything yet ({writer.error or 'it is slow'}); "
+                "nothing is lost: the next run sends what is missing"
             )
 
 

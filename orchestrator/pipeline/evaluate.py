@@ -66,8 +66,8 @@ def _test_data(sweep: SweepContext, data: TrainingData) -> TestData:
         require_known_classes(sweep.spec, data, test)
     except DataError as error:
         raise EnvironmentUnusable(
-            f"{error}\nsearch and confirm are done and kept; "
-            f"once the test files are there: {sweep.request.resume}"
+            f"{error}\nsearch and confirm are complete and kept; "
+            f"once the test files are there, resume with: {sweep.request.resume}"
         ) from error
     return test
 

@@ -128,7 +128,7 @@ def recorded(settings: Settings, run_id: str) -> Recorded:
     except Exception as error:
         if isinstance(error, MlflowException) and error.error_code in _UNKNOWN:
             raise UsageError(
-                f"MLflow knows no run `{run_id}`; give its run id, or its sweep and trial as in "
+                f"MLflow has no run `{run_id}`; give its run id, or its sweep and trial as in "
                 "digits/search-3: aae-sweep show"
             ) from error
         raise EnvironmentUnusable(
@@ -147,7 +147,7 @@ def reproduce(
     """
     if not run.epochs and run.divergence is None:
         reason = run.tags.get("aae.reason") or "it may not have begun"
-        raise UsageError(f"{run.name} has no epoch to compare with ({reason})")
+        raise UsageError(f"{run.name} has no recorded epoch to compare with ({reason})")
     config = _with_data_at(run.config, data_path)
     data = load_training_data(config.data, settings.data)
     require_same_data(data, run.tags.get(DATA), run.name, "set AAE_DATA or --data-path to them")

@@ -134,7 +134,7 @@ def _unbeaten(
         per=confirm.per,
         looks=len(confirm.heats) - 1,
     )
-    sweep.observer.note(f"confirm: {len(left)} of {len(racing)} go on to more seeds")
+    sweep.observer.note(f"confirm: {len(left)} of {len(racing)} get more seeds")
     return [candidate.params for candidate in left]
 
 

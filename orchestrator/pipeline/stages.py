@@ -172,7 +172,7 @@ def _learn(sweep: SweepContext) -> None:
             f"search.warm_start: no finished trial of {other} has a configuration of this space"
         )
     sweep.note(warm_trials=sweep.search.warm_start(other, known, sweep.spec))
-    sweep.observer.note(f"search: the sampler knows {len(known)} trials of {other}")
+    sweep.observer.note(f"search: the sampler has {len(known)} trials of {other}")
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def _obeying_requests(sweep: SweepContext) -> Iterator[None]:
             seen.append(request)
             if request is None:
                 sweep.paused.clear()
-                sweep.observer.note("asked to go on")
+                sweep.observer.note("asked to resume")
                 continue
             leaving = sweep.paused if request == "pause" else sweep.draining
             leaving.set()

@@ -57,7 +57,7 @@ def register(reader: SweepReader, sweep: str, name: str | None = None) -> Regist
     best, status = reader.best(sweep), reader.status(sweep)
     if best is None or not best["confirmed"] or status["stage"] != "done":
         raise UsageError(
-            f"{sweep} has no confirmed winner to register, it stands at {status['stage']}; "
+            f"{sweep} has no confirmed winner to register yet (stage {status['stage']}); "
             f"first: {status['resume']}"
         )
     name = name or status["sweep"]
@@ -71,7 +71,7 @@ def register(reader: SweepReader, sweep: str, name: str | None = None) -> Regist
         return _register(reader.settings.tracking_uri, name, status["sweep"], best, model)
     except Exception as error:
         raise EnvironmentUnusable(
-            f"MLflow did not take the model ({described(error)}); the same command tries again"
+            f"MLflow did not accept the model ({described(error)}); run the same command again"
         ) from error
 
 

@@ -43,7 +43,7 @@ def url_of(settings: Settings) -> URL:
         return make_url(settings.study_uri)
     except (sqlalchemy.exc.ArgumentError, ValueError):  # the message may quote the password
         raise EnvironmentUnusable(
-            "AAE_STUDY_URI is no database address; write it as "
+            "AAE_STUDY_URI is not a database address; write it as "
             "postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE, the password URL-encoded"
         ) from None
 

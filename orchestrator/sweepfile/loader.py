@@ -122,7 +122,7 @@ class _Draft:
         path = folder / name
         if _place(path) in above:
             circle = " → ".join(each.name for each in (*above, path))
-            raise _UnreadableError(line, f"{_EXTENDS}: goes in a circle: {circle}")
+            raise _UnreadableError(line, f"{_EXTENDS}: refers to itself: {circle}")
         try:
             base = _Draft.read(_read(path), path.parent, (*above, _place(path)))
         except _UnreadableError as error:
@@ -171,7 +171,7 @@ class _Draft:
                 self.origins[path] = f"--set {text}"
             group = group[key]
             if not isinstance(group, dict):
-                raise _UnreadableError(None, f"`{path}` is no mapping; set it whole")
+                raise _UnreadableError(None, f"`{path}` is not a mapping; set it as a whole")
         group[keys[-1]] = value
 
     def anchor_data_path(self, folder: Path) -> None:
@@ -260,12 +260,14 @@ def _compose(yaml: YAML, text: str) -> Node | None:
         mark = error.problem_mark or error.context_mark
         hint = "; indent with spaces, not tabs" if "\\t" in (error.problem or "") else ""
         said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise _UnreadableError(mark.line + 1 if mark else None, f"no YAML: {said}{hint}") from error
+        raise _UnreadableError(
+            mark.line + 1 if mark else None, f"not YAML: {said}{hint}"
+        ) from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _UnreadableError(line, "no YAML: holds a control character") from error
+        raise _UnreadableError(line, "not YAML: it holds a control character") from error
     except YAMLError as error:
-        raise _UnreadableError(None, f"no YAML: {error}") from error
+        raise _UnreadableError(None, f"not YAML: {error}") from error
     except RecursionError as error:
         raise _UnreadableError(None, f"nested deeper than {_MAX_DEPTH} levels") from error
     return root
@@ -278,7 +280,9 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise _UnreadableError(None, f"cannot be read: {error.strerror}") from error
     if len(raw) > _MAX_BYTES:
-        raise _UnreadableError(None, f"larger than {_MAX_BYTES // 1024} KiB; this is no sweep file")
+        raise _UnreadableError(
+            None, f"larger than {_MAX_BYTES // 1024} KiB; this is not a sweep file"
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

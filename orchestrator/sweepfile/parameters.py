@@ -77,7 +77,7 @@ class Choice(_Parameter):
     def _no_repeats(self) -> Self:
         for i, choice in enumerate(self.choices):
             if _is_one_of(choice, self.choices[:i]):
-                raise ValueError(f"the choice {shown(choice)} is there twice")
+                raise ValueError(f"the choice {shown(choice)} is given twice")
         return self
 
 
@@ -356,7 +356,7 @@ def _circle(space: Mapping[str, Parameter]) -> dict[str, str]:
     except CycleError as error:
         circle = error.args[1]
         where = f"search.space.{circle[0]}.when"
-        return {where: f"goes in a circle: {' → '.join(circle)}"}
+        return {where: f"refers to itself: {' → '.join(circle)}"}
     return {}
 
 

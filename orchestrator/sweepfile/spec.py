@@ -123,8 +123,8 @@ def _objective_name(name: str) -> str:
             f"`{name}` is a diagnostic, not an objective; choose {' or '.join(_OBJECTIVES)}"
         )
     raise ValueError(
-        f"`{name}` is no validation metric: search sees no test data, and the training loss "
-        f"rewards memory; choose {' or '.join(_OBJECTIVES)}"
+        f"`{name}` is not a validation metric: search has no test data, and the training loss "
+        f"rewards memorisation; choose {' or '.join(_OBJECTIVES)}"
     )
 
 

@@ -93,7 +93,7 @@ class MlflowWriter:
     def sync_once(self) -> int:
         """Send pending items; return the number of runs, metrics and artifacts sent.
 
-        Raises EnvironmentUnusable if MLflow did not take everything; unsent items stay pending.
+        Raises EnvironmentUnusable if MLflow did not accept everything; unsent items stay pending.
         """
         before = self.sent.total()
         try:
@@ -101,8 +101,8 @@ class MlflowWriter:
         except Exception as error:
             waiting = in_words(self._outbox.waiting(self._sweep_id))
             raise EnvironmentUnusable(
-                f"MLflow at {self._store} did not take everything: {described(error)}; "
-                f"what is missing ({waiting}) waits in {self._outbox.path} for `aae-sweep sync`"
+                f"MLflow at {self._store} did not accept everything: {described(error)}; "
+                f"the rest ({waiting}) is in {self._outbox.path}; send it with: aae-sweep sync"
             ) from error
         return self.sent.total() - before
 

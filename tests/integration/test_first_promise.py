@@ -44,7 +44,7 @@ def test_sweep_needs_its_test_set_only_for_evaluation(bench: Bench) -> None:
     without = bench.run()
     assert without.returncode == 4
     assert "no member x_test" in without.stderr
-    assert "search and confirm are done and kept" in without.stderr
+    assert "search and confirm are complete and kept" in without.stderr
     assert f"aae-sweep run {bench.file}" in without.stderr
     status = bench.ask("status", "own")
     assert (status["state"], status["stage"]) == ("failed", "evaluate")

@@ -109,7 +109,9 @@ def status(bench: Steered, _given_up: None) -> Any:
     """Return the status at the end; the sweep was extended meanwhile."""
     bench.leave_running()
     extended = bench.tell("extend", "steered", "--trials", 3)
-    assert "3 trials, hours unlimited; it is running, and goes on to them" in extended.stdout
+    assert (
+        "3 trials, hours unlimited; the running driver continues to these limits" in extended.stdout
+    )
     log = bench.tell("logs", "steered", "-f").stdout
     assert "search: extended, now 3 trials" in log
     assert "done after" in log

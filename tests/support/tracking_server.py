@@ -91,7 +91,7 @@ class TrackedBench(Bench):
 
 
 def runs_by_key(client: MlflowClient, bench: Bench) -> dict[str, Run]:
-    """Return MLflow's runs of the sweep by run key; fail if a run is there twice."""
+    """Return MLflow's runs of the sweep by run key; fail if a run is given twice."""
     experiment = client.get_experiment_by_name(bench.sweep.rpartition("-")[0])
     assert experiment is not None
     runs = list(client.search_runs([experiment.experiment_id]))

@@ -79,7 +79,7 @@ def test_comparison_notes_choice_by_another_metric_and_different_data(view: Swee
     other = {"best_by": "val/recon", "data_sha256": {"a": "0", "b": "1"}}
     output = candidates.hero(compared(view, **other))
     assert "the best by val/recon" in output
-    assert "saw different data" in output
+    assert "used different data" in output
 
 
 def test_comparison_page_shows_hostile_names_as_text(view: SweepView) -> None:

@@ -149,7 +149,7 @@ def test_poisoned_test_split_is_opened_only_after_the_winner_is_fixed(
         return test(self)
 
     monkeypatch.setattr(Arrays, "test", spy)
-    with pytest.raises(EnvironmentUnusable, match="search and confirm are done and kept"):
+    with pytest.raises(EnvironmentUnusable, match="search and confirm are complete and kept"):
         run(settings, spec, watcher)
     best = SweepReader(settings).best(spec.sweep_id)
     assert best is not None

@@ -253,7 +253,7 @@ def test_compare_warns_of_sweeps_on_different_data(aae: Callable[..., Any]) -> N
     confirm("other", {1.0: HARD}, data="f" * 64)
     ended = aae("compare", "one", "other", "--json")
     assert ended.code == 0
-    assert ended.err.startswith("these sweeps saw different data")
+    assert ended.err.startswith("these sweeps used different data")
     assert set(ended.document["data_sha256"].values()) == {"0" * 64, "f" * 64}
 
 

@@ -91,7 +91,7 @@ def test_stop_without_a_driver_returns_at_once(
 ) -> None:
     ended = aae("stop", "tiny", "--json")
     assert (ended.code, ended.document["state"]) == (0, "interrupted")
-    assert ended.err == f"nobody runs {spec.sweep_id}; nothing to stop\n"
+    assert ended.err == f"no driver runs {spec.sweep_id}; nothing to stop\n"
     assert study.state.request is None
     assert aae("stop").out == f"{spec.sweep_id} is interrupted. Resume with: {RESUME}\n"
 
@@ -142,7 +142,7 @@ def test_pause_and_resume_send_requests_to_the_driver(
         assert study.state.request == control
         output = aae(command).out
     assert output.startswith(
-        f"asked {spec.sweep_id} to {'pause: finishing' if control else 'go on'}"
+        f"asked {spec.sweep_id} to {'pause: it finishes' if control else 'resume'}"
     )
     assert ("aae-sweep resume" in output) is (control is not None)
 
@@ -153,7 +153,7 @@ def test_pause_and_resume_without_a_driver_are_refused(
 ) -> None:
     asked = aae(command, "tiny")
     assert asked.code == 2
-    assert f"nobody runs {spec.sweep_id}. Resume with: {RESUME}" in asked.err
+    assert f"no driver runs {spec.sweep_id}. Resume with: {RESUME}" in asked.err
     assert study.state.request is None
 
 
@@ -259,7 +259,7 @@ def test_run_resumes_an_extended_sweep_by_name_and_by_file(
     for named in (sweep_file, "tiny", spec.sweep_id, "latest"):
         ended = aae("run", named)
         assert ended.err == (
-            f"note: {spec.sweep_id} goes on as it was extended: 5 trials, hours unlimited\n"
+            f"note: {spec.sweep_id} keeps its extended limits: 5 trials, hours unlimited\n"
         )
     by_file, *by_name = [(found.resolved(), *rest) for found, *rest in carried_out]
     longer = spec.extended(trials=5).resolved()
@@ -298,7 +298,7 @@ def test_extend_adds_to_earlier_extensions(
 @pytest.mark.parametrize(
     ("stage", "words"),
     [
-        ("search", "it is running, and goes on to them"),
+        ("search", "the running driver continues to these limits"),
         ("confirm", "once it has ended, resume with: aae-sweep run"),
     ],
 )

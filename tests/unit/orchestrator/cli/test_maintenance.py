@@ -80,7 +80,7 @@ def test_sync_sends_the_outbox_and_ends_killed_runs(
     assert statuses(settings, abandoned) == ["KILLED", "FINISHED", "KILLED"]
     assert aae("sync", "--json").document == {"sweep": None, "killed": 0, "sent": NOTHING}
     again = aae("sync")
-    assert (again.code, again.out) == (0, "nothing waited\n")
+    assert (again.code, again.out) == (0, "nothing to send\n")
 
 
 def test_sync_leaves_runs_of_a_live_driver_running(
@@ -91,7 +91,7 @@ def test_sync_leaves_runs_of_a_live_driver_running(
     assert statuses(settings, abandoned) == ["RUNNING", "FINISHED", "RUNNING"]
     done = aae("sync")
     assert (done.code, done.out) == (0, "sent to MLflow: 2 runs\n")
-    assert done.err == "killed with their driver: 2 runs\n"
+    assert done.err == "marked as killed with their driver: 2 runs\n"
     assert statuses(settings, abandoned) == ["KILLED", "FINISHED", "KILLED"]
 
 
@@ -117,7 +117,7 @@ def test_sync_without_mlflow_reports_what_waits(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     done = aae("sync", "--json")
     assert (done.code, done.out) == (4, "")
-    assert f"MLflow at {NOWHERE} did not take everything" in done.err
+    assert f"MLflow at {NOWHERE} did not accept everything" in done.err
     assert "(3 runs, 12 metrics, 2 artifacts) waits in" in done.err
 
 
@@ -131,7 +131,7 @@ def test_sync_and_gc_refuse_an_unknown_sweep(
 
 
 @pytest.mark.parametrize(
-    ("command", "output"), [("sync", "nothing waited\n"), ("gc", "nothing to remove\n")]
+    ("command", "output"), [("sync", "nothing to send\n"), ("gc", "nothing to remove\n")]
 )
 def test_sync_and_gc_before_the_first_sweep_do_nothing(
     aae: Command, home: Path, command: str, output: str

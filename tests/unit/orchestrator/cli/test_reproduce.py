@@ -196,7 +196,7 @@ def test_reproduce_does_not_compare_metrics_of_evaluate(
     recorded.client.log_metric(recorded.run_id("tiny/search-1"), "test/recon", 1.0, step=2)
     ended = reproduce("tiny/search-1")
     assert ended.code == 0, ended.err
-    assert "not compared, for training does not make it: test/recon" in ended.out
+    assert "not compared, because training does not produce them: test/recon" in ended.out
 
 
 def test_reproduce_of_a_diverged_trial_diverges_again(
@@ -288,7 +288,7 @@ def test_reproduce_finds_one_value_that_differs(
     assert found["largest"] == pytest.approx(1.5)
     assert ended.err.count("identical") == EPOCHS - 1
     assert "epoch 2  differs in val/recon" in ended.err
-    assert "are as they were recorded" in result.out
+    assert "match the record" in result.out
 
 
 def test_reproduce_counts_a_gap_in_the_record_as_difference(
@@ -342,12 +342,12 @@ def test_reproduce_reads_moved_data_from_the_given_path(
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
-        ("0" * 32, 2, "MLflow knows no run `000"),
-        ("nonsense", 2, "MLflow knows no run `nonsense`"),
+        ("0" * 32, 2, "MLflow has no run `000"),
+        ("nonsense", 2, "MLflow has no run `nonsense`"),
         ("tiny/search-9", 2, "no trial `search-9`"),
         ("tiny/nonsense", 2, "no trial `nonsense`"),
         ("tinny/search-0", 2, "names no sweep"),
-        ("tiny/search-2", 2, "search-0002 has no epoch to compare with"),
+        ("tiny/search-2", 2, "search-0002 has no recorded epoch to compare with"),
         ("own/search-1", 4, "send it: aae-sweep sync"),
     ],
 )

@@ -227,7 +227,7 @@ def test_race_gives_beaten_candidates_no_more_seeds(settings: Settings, tmp_path
     watcher = Watcher()
     reader = run(settings, race, watcher)
     assert seeds_by_rate(reader, race) == {1e-2: 10, 1e-7: 8}
-    assert "confirm: 2 of 4 go on to more seeds" in watcher.seen
+    assert "confirm: 2 of 4 get more seeds" in watcher.seen
     assert reader.status(race.sweep_id)["planned"]["confirm"] == 18
     run(settings, fair)
     assert seeds_by_rate(reader, fair) == {1e-2: 10, 1e-7: 10}
@@ -362,7 +362,7 @@ def test_sweep_learns_from_another_sweep_where_spaces_agree(
         {"model.prior.std": r.params["model.prior.std"]} for r in fits
     ]
     assert [t.value for t in known] == [r.metrics["val/recon"] for r in fits]
-    output = f"search: the sampler knows {len(fits)} trials of {first.sweep_id}"
+    output = f"search: the sampler has {len(fits)} trials of {first.sweep_id}"
     assert watcher.seen.count(output) == 1
     assert reader.status(second.sweep_id)["trials"]["complete"] == 3 + 2
     again = Watcher()

@@ -35,7 +35,7 @@ def test_search_and_confirm_are_the_same_without_a_test_split(
     with_test = sweep(images(tmp_path / "with.npz", test=True))
     without = sweep(images(tmp_path / "without.npz", test=False))
     reader = run(settings, with_test)
-    with pytest.raises(EnvironmentUnusable, match="search and confirm are done and kept"):
+    with pytest.raises(EnvironmentUnusable, match="search and confirm are complete and kept"):
         run(settings, without)
     assert numbers(reader, with_test) == numbers(reader, without)
     assert reader.status(without.sweep_id)["stage"] == "evaluate"
@@ -147,7 +147,7 @@ def test_sweep_paused_and_resumed_ends_the_same(
         search.note(request=None)
 
     def act(what: str) -> None:
-        if what.startswith(moment) and "asked to go on" not in watcher.seen:
+        if what.startswith(moment) and "asked to resume" not in watcher.seen:
             search.note(request="pause")
             while not any(seen.startswith("asked to pause: ") for seen in watcher.seen):
                 time.sleep(0.01)
@@ -156,7 +156,7 @@ def test_sweep_paused_and_resumed_ends_the_same(
     watcher.act = act
     reader = run(settings, spec, watcher)
     assert seen_while_paused == []
-    assert "asked to go on" in watcher.seen
+    assert "asked to resume" in watcher.seen
     assert numbers(reader, spec) == undisturbed
     assert reader.status(spec.sweep_id)["state"] == "done"
 

@@ -175,5 +175,5 @@ def test_register_refuses_an_unfinished_sweep(home: Home) -> None:
 
 def test_register_without_server_raises_environment_unusable(home: Home) -> None:
     away = Home(replace(home.settings, tracking_uri=NOWHERE), home.spec)
-    with pytest.raises(EnvironmentUnusable, match="did not take everything"):
+    with pytest.raises(EnvironmentUnusable, match="did not accept everything"):
         away.register()

@@ -137,10 +137,10 @@ def test_override_wins_over_an_extended_file(write) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a": "extends: a.yaml\n"}, "extends: goes in a circle: a.yaml → a.yaml"),
+        ({"a": "extends: a.yaml\n"}, "extends: refers to itself: a.yaml → a.yaml"),
         (
             {"a": "name: a\nextends: b.yaml\n", "b": "extends: a.yaml\n"},
-            "extends: b.yaml:1: extends: goes in a circle: a.yaml → b.yaml → a.yaml",
+            "extends: b.yaml:1: extends: refers to itself: a.yaml → b.yaml → a.yaml",
         ),
         ({"a": "extends: c.yaml\n"}, "extends: c.yaml: cannot be read: No such file or directory"),
         ({"a": "extends: [base.yaml]\n"}, "extends: must name one sweep file"),

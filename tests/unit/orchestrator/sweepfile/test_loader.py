@@ -127,7 +127,7 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("int: [2, 8]", "int: [0, 8]", "search.space.model.encoder.noise_dim", 17, "must be at least 1, not 0"),
     ("int: [2, 8]", "float: [2, 8]", "search.space.model.encoder.noise_dim", 17, "must be a whole number, not 2.0; must be a whole number, not 8.0"),
     ("int: [2, 8]", "int: [2, 8], log: true, step: 2", "search.space.model.encoder.noise_dim", 17, "`log` and `step` exclude each other; drop one"),
-    ("[deterministic, universal]", "[universal, universal]", "search.space.model.encoder.kind", 16, "the choice 'universal' is there twice"),
+    ("[deterministic, universal]", "[universal, universal]", "search.space.model.encoder.kind", 16, "the choice 'universal' is given twice"),
     ("[deterministic, universal]", "[universal, foo]", "search.space.model.encoder.kind", 16, "must be 'deterministic', 'gaussian' or 'universal', not 'foo'"),
     ("[deterministic, universal]", "[]", "search.space.model.encoder.kind", 16, "must have 1 entries or more"),
     ("model.prior.std:", "model.prior.sdt:", "search.space.model.prior.sdt", 18, "no setting of a trial; did you mean `model.prior.std`?"),
@@ -137,7 +137,7 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("when: {model.encoder.kind: universal}", "when: {model.encoder.kind: []}", "search.space.model.encoder.noise_dim.when.model.encoder.kind", 17, "names no value: it can never hold"),
     ("when: {model.encoder.kind: universal}", "when: {model.code_dim: 4}", "search.space.model.encoder.noise_dim.when.model.code_dim", 17, "is not in the space, so it never varies"),
     ("when: {model.encoder.kind: universal}", "when: {model.prior.std: 1}", "search.space.model.encoder.noise_dim.when.model.prior.std", 17, "is a float range, which hits no single value; use `choice` or `int`"),
-    ("when: {model.encoder.kind: universal}", "when: {model.encoder.noise_dim: 2}", "search.space.model.encoder.noise_dim.when", 17, "goes in a circle: model.encoder.noise_dim → model.encoder.noise_dim"),
+    ("when: {model.encoder.kind: universal}", "when: {model.encoder.noise_dim: 2}", "search.space.model.encoder.noise_dim.when", 17, "refers to itself: model.encoder.noise_dim → model.encoder.noise_dim"),
     ("when: {model.encoder.kind: universal}", "when: universal", "search.space.model.encoder.noise_dim.when", 17, "must be a mapping of `key: value`, not 'universal'"),
     # references to parameters
     ("{kind: tpe}", "{kind: tpe}\n  secondary_objectives: [val/latent_std]", "search.secondary_objectives", 14, "`val/latent_std` is a diagnostic, not an objective"),
@@ -343,7 +343,7 @@ search:
 """
     problem = only(text)
     assert problem.line in (5, 6)
-    assert problem.message.startswith("goes in a circle: ")
+    assert problem.message.startswith("refers to itself: ")
 
 
 def test_grid_sampler_needs_values_to_enumerate() -> None:
