@@ -310,7 +310,7 @@ def _score(
                 folder=folder,
             )
 
-    return score_once(settings.home, content, score)
+    return score_once(settings.parzen_folder, content, score)
 
 
 def _new_array(path: Path, shape: tuple[int, int]) -> "np.memmap[Any, Any]":

@@ -9,7 +9,6 @@ resumes from the finished blocks. Results are passed on in block order, so the f
 import hashlib
 import heapq
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +17,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import ray
-from filelock import FileLock, Timeout
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
 from aae_core import checkpoint
-from aae_core.config import digest
 from aae_core.errors import AAEError, CheckpointError, DataError
 from aae_core.evaluation.controls import centroids
 from aae_core.evaluation.parzen import (
@@ -39,8 +36,9 @@ from aae_core.evaluation.parzen import (
     one_thread,
     run_protocol,
 )
-from orchestrator.errors import EnvironmentUnusable, SweepError, SweepLocked
+from orchestrator.errors import SweepError
 from orchestrator.execution import cluster
+from orchestrator.execution.once import Result, once
 
 Progress = Callable[[int, int], None]  # blocks done, blocks in all
 
@@ -178,46 +176,16 @@ def score_samples(
 
 
 def score_once(
-    home: Path, content: Mapping[str, Any], score: Callable[[Path], ParzenResult]
+    folder: Path, content: Mapping[str, Any], score: Callable[[Path], ParzenResult]
 ) -> tuple[ParzenResult, bool]:
-    """Return `score(folder)` and False, or the stored result for this `content` and True.
+    """Return the result for `content`, and whether it was stored before; see `once`."""
 
-    `content` is everything that the figures depend on. Unfinished work stays in the folder.
+    def compute(unfinished: Path) -> Result:
+        result = score(unfinished)
+        return {"per_point": result.per_point}, result.to_dict()
 
-    Raises SweepLocked while another process scores the same content.
-    """
-    key = digest({**content, "protocol": PROTOCOL})
-    path, unfinished = home / "parzen" / key, home / "parzen" / f"{key}.unfinished"
-    try:
-        unfinished.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentUnusable(
-            f"{home} cannot be written to ({error.strerror}); set AAE_HOME to a folder that can be"
-        ) from error
-    try:
-        with FileLock(f"{path}.lock", timeout=0):
-            known = _known(path)
-            result = known or score(unfinished)
-            if known is None:
-                checkpoint.save(path, {"per_point": result.per_point}, result.to_dict())
-            shutil.rmtree(unfinished)
-            return result, known is not None
-    except Timeout:
-        raise SweepLocked(
-            "another process scores the same samples and images; wait until it ends"
-        ) from None
-
-
-def _known(path: Path) -> ParzenResult | None:
-    if not path.exists():
-        return None
-    try:
-        tensors, document = checkpoint.load(path)
-    except CheckpointError as error:
-        _log.warning("Parzen: %s; it is scored again", error)
-        shutil.rmtree(path)
-        return None
-    return ParzenResult.from_dict(document, tensors["per_point"])
+    (tensors, document), known = once(folder, {**content, "protocol": PROTOCOL}, compute)
+    return ParzenResult.from_dict(document, tensors["per_point"]), known
 
 
 class Unfinished:

@@ -4,9 +4,7 @@ Results are cached by the content that they depend on, so scoring twice costs no
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,6 @@ import torch
 
 import aae_core
 from aae_core.architectures import ARCHITECTURES
-from aae_core.config import digest
 from aae_core.data import TestData, TrainingData
 from aae_core.data.resident import Images
 from aae_core.evaluation.controls import (
@@ -30,6 +27,7 @@ from aae_core.evaluation.scores import test_metrics
 from aae_core.files import replacing
 from aae_core.seeding import stream_seed
 from orchestrator.documents import Control, TestScores
+from orchestrator.execution.once import once
 from orchestrator.execution.parzen_pool import (
     CentroidSamples,
     CheckpointSamples,
@@ -132,15 +130,8 @@ class ModelScorer:
         self, content: dict[str, Any], compute: Callable[[Path], dict[str, Any]]
     ) -> dict[str, Any]:
         data = {"data": self.data.sha256, "test": self.test.sha256, "protocol": PROTOCOL}
-        path = self.folder / f"{digest({**content, **data})}.json"
-        with suppress(FileNotFoundError, json.JSONDecodeError):  # a power cut may truncate the file
-            known: dict[str, Any] = json.loads(path.read_text())
-            return known
-        unfinished = path.with_suffix(".unfinished")
-        document = compute(unfinished)
-        write_json(path, document)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        return document
+        (_, document), _ = once(self.folder, {**content, **data}, lambda path: ({}, compute(path)))
+        return dict(document)
 
 
 _CPU = torch.device("cpu")

@@ -91,7 +91,7 @@ def test_stop_without_a_driver_returns_at_once(
 ) -> None:
     ended = aae("stop", "tiny", "--json")
     assert (ended.code, ended.document["state"]) == (0, "interrupted")
-    assert ended.err == f"no driver runs {spec.sweep_id}; nothing to stop\n"
+    assert ended.err == f"no driver runs {spec.sweep_id}; there is nothing to stop\n"
     assert study.state.request is None
     assert aae("stop").out == f"{spec.sweep_id} is interrupted. Resume with: {RESUME}\n"
 
@@ -163,7 +163,7 @@ def test_stop_reports_a_driver_that_exceeds_the_timeout(
     with driven(settings, spec):
         ended = aae("stop", "tiny", "--timeout", "0.3")
     assert (ended.code, ended.out) == (4, "")
-    assert f"{spec.sweep_id} has not let go after 0.3 s" in ended.err
+    assert f"{spec.sweep_id} still runs after 0.3 s" in ended.err
     assert f"aae-sweep stop {spec.sweep_id} --now" in ended.err
     assert study.state.request == "drain"
 
@@ -279,7 +279,7 @@ def test_extend_refuses_to_shorten_a_sweep(
 ) -> None:
     ended = aae("extend", "tiny", *arguments)
     assert (ended.code, ended.out) == (2, "")
-    assert "3 trials, hours unlimited; --trials and --hours say" in ended.err
+    assert "3 trials, hours unlimited; --trials and --hours are totals" in ended.err
     assert study.state.extended == {}
 
 

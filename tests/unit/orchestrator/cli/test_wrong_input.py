@@ -21,7 +21,7 @@ WRONG = {
         12,
         "is not in the space",
     ),
-    "no YAML": (("search:", "search: ["), "", 10, "no YAML"),
+    "not YAML": (("search:", "search: ["), "", 10, "not YAML"),
     "duplicate key": (("name: tiny", "name: tiny\nname: other"), "name", 2, "first is on line 1"),
     "no trials": (("trials: 3", "trials: 0"), "search.trials", 9, "at least 1"),
     "a name with a slash": (("name: tiny", "name: a/b"), "name", 1, "a-z, 0-9"),
@@ -77,9 +77,9 @@ def test_commands_report_all_problems_together(
     [
         ("training.epochs", "write key.path=value"),
         ("training.epoch=3", "did you mean `epochs`?"),
-        ("training.epochs=[", "no YAML"),
+        ("training.epochs=[", "not YAML"),
         ("training.epochs=soon", "not 'soon'"),
-        ("name.deeper=3", "is no mapping"),
+        ("name.deeper=3", "is not a mapping"),
     ],
 )
 def test_commands_name_a_wrong_override(

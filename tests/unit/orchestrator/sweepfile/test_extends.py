@@ -144,7 +144,7 @@ def test_override_wins_over_an_extended_file(write) -> None:
         ),
         ({"a": "extends: c.yaml\n"}, "extends: c.yaml: cannot be read: No such file or directory"),
         ({"a": "extends: [base.yaml]\n"}, "extends: must name one sweep file"),
-        ({"a": "extends: b.yaml\n", "b": "name: b\n\t- x\n"}, "extends: b.yaml:2: no YAML"),
+        ({"a": "extends: b.yaml\n", "b": "name: b\n\t- x\n"}, "extends: b.yaml:2: not YAML"),
     ],
 )
 def test_extends_refuses_a_file_that_it_cannot_follow(
