@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dashboards import curves, figures, page, style, tables
-from dashboards.sections import standing
+from dashboards.confirmed_sections import standing
 from dashboards.tables import number, records
 from dashboards.verdict import unit
 from orchestrator.documents import Compared, ComparisonDocument, ScoredModel
@@ -196,7 +196,7 @@ def _curves(found: ComparedCandidates) -> str:
                 tables.curves_frame(gathered, drawn, found.metric),
                 f"{found.objective.title} after quarters of the epochs that each trial ran.",
                 right=["trial"],
-                page_size=15,
+                page_size=page.ROWS,
             )
         ),
     )

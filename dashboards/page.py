@@ -24,6 +24,7 @@ from dashboards.tables import columns, number, records
 from orchestrator.text import MISSING
 
 LONG = 36  # characters in a cell before it wraps
+ROWS = 15  # rows per page of a long table
 STATIC = files("dashboards") / "static"
 
 
