@@ -10,7 +10,7 @@ from aae_core.files import replacing
 from dashboards import candidates, page
 from dashboards.sections import hero, sections
 from dashboards.sweep import Sweep
-from dashboards.verdict import leader, verdict
+from dashboards.verdict import best_trial, verdict
 from orchestrator.documents import ComparisonDocument, Status
 from orchestrator.text import duration
 
@@ -43,7 +43,7 @@ def overview(statuses: Sequence[Status], address: Callable[[str], str]) -> str:
             status["state"],
             status["stage"],
             f"{sum(status['trials'].values())} of {sum(status['planned'].values())}",
-            leader(status["best"]),
+            best_trial(status["best"]),
             duration(status["elapsed_seconds"]),
         )
         for status in reversed(statuses)

@@ -51,7 +51,7 @@ def score(summary: Summary) -> str:
     return number(summary["mean"], summary["se"])
 
 
-def leader(best: BestTrial | None) -> str:
+def best_trial(best: BestTrial | None) -> str:
     """Describe the best candidate of a status briefly."""
     if best is None:
         return MISSING

@@ -37,7 +37,7 @@ def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
     print(
         f"{document['id']}  {state}\n"
         f"  trials    {counts or 'none yet'}\n"
-        f"  best      {_leader(document['best'])}\n"
+        f"  best      {_best_trial(document['best'])}\n"
         f"  time      {time}\n"
         f"  report    {document['report'] or f'aae-sweep report {sweep}'}\n"
         f"  {'again   ' if done else 'resume  '}  {document['resume']}"
@@ -65,7 +65,7 @@ def ls(json: AsJson = False) -> None:
                 d["state"],
                 d["stage"],
                 f"{_ended(d['trials'])}/{sum(d['planned'].values())}",
-                _leader(d["best"]),
+                _best_trial(d["best"]),
                 duration(d["elapsed_seconds"]),
             )
             for d in documents
@@ -286,7 +286,7 @@ def _register(reader: "SweepReader", sweep: str, name: str | None) -> dict[str, 
     return {**asdict(register(reader, sweep, name)), "alias": CHAMPION}
 
 
-def _leader(best: "BestTrial | None") -> str:
+def _best_trial(best: "BestTrial | None") -> str:
     if best is None:
         return "none yet"
     whose = "confirmed" if best["confirmed"] else f"trial {best['trial']}, one seed"

@@ -35,13 +35,13 @@ class StageProgress:
 
     metric: str
     direction: Direction
-    baseline: str | None = None  # hash of the control's configuration; never the leader
+    baseline: str | None = None  # hash of the control's configuration; never the best candidate
     stage: str = ""
     planned: int = 0
     ended: dict[int, RunRecord] = field(default_factory=dict)
     live: dict[int, tuple[TrialAttempt, Report | None]] = field(default_factory=dict)
     curves: dict[int, list[float]] = field(default_factory=dict)  # live trials, validated epochs
-    leader: Candidate | None = None  # best in `ranking`, by the mean over seeds
+    best_candidate: Candidate | None = None  # best in `ranking`, by the mean over seeds
     began: float = 0.0
     paced: tuple[float, float] | None = None  # time of the first epoch, and work by then
 
@@ -108,18 +108,18 @@ class StageProgress:
 
     @property
     def best(self) -> str:
-        """The leader's value, with its error over seeds if there are several."""
-        if self.leader is None:
+        """The best candidate's value, with its error over seeds if there are several."""
+        if self.best_candidate is None:
             return "none yet"
-        figures = ranking.summarise(list(self.leader.values(self.metric).values()))
-        seeds = len(self.leader.runs)
-        whose = f"trial {self.leader.runs[0].number}" if seeds == 1 else f"{seeds} seeds"
+        figures = ranking.summarise(list(self.best_candidate.values(self.metric).values()))
+        seeds = len(self.best_candidate.runs)
+        whose = f"trial {self.best_candidate.runs[0].number}" if seeds == 1 else f"{seeds} seeds"
         return f"{number(figures['mean'], figures['se'])} ({whose})"
 
     def _rank(self) -> None:
         found, _ = ranking.apart(ranking.candidates(self.ended.values()), self.baseline)
         ranked = ranking.rank(found, self.metric, self.direction)
-        self.leader = ranked[0] if ranked else None
+        self.best_candidate = ranked[0] if ranked else None
 
 
 class Lines:
@@ -174,7 +174,9 @@ class Lines:
         )
 
     def _style(self, record: RunRecord) -> str:
-        leads = self.standing.leader is not None and record in self.standing.leader.runs
+        leads = (
+            self.standing.best_candidate is not None and record in self.standing.best_candidate.runs
+        )
         return {"complete": "bold" if leads else "", "pruned": "dim"}.get(record.state, "red")
 
     def _print(self, line: str, style: str = "") -> None:
@@ -243,7 +245,7 @@ class Panel(Lines):
         head = self._bar(standing.work, standing.planned, f"{done}/{standing.planned} trials")
         head.add_row(
             standing.metric,
-            Text(f"best {standing.best}", style="bold" if standing.leader else "dim"),
+            Text(f"best {standing.best}", style="bold" if standing.best_candidate else "dim"),
             ", ".join(f"{n} {state}" for state, n in counts.items()),
         )
         head.add_row("time", f"{duration(gone)}, left {_about(standing.left)}", "")

@@ -141,10 +141,10 @@ def disk_bytes(spec: SweepSpec, searched: int, at_once: int, checkpoint: int) ->
         within = 1e9 * spec.resources.disk_gb / max(1, checkpoint)
         copies = min(copies, math.ceil(within) + KEPT_CHECKPOINTS * late)
     candidates = math.ceil(confirmed / spec.confirm.seeds) - spec.confirm.baseline
-    contenders = candidates if spec.search else 0  # the control is no trial of the search
+    chosen = candidates if spec.search else 0  # the control is no trial of the search
     return {
         "peak": checkpoint * (copies + confirmed),
-        "kept": checkpoint * (contenders + 2 * confirmed),
+        "kept": checkpoint * (chosen + 2 * confirmed),
     }
 
 

@@ -107,7 +107,7 @@ def _clean(
 ) -> list[Removed]:
     trials = settings.trials_folder(sweep)
     searched, confirmed = search.records(), confirm.records() if confirm else []
-    winners = [*_contenders(search, searched), *(r for r in confirmed if r.state == "complete")]
+    winners = [*_best_trials(search, searched), *(r for r in confirmed if r.state == "complete")]
     ended = [r for r in (*searched, *confirmed) if r.state in over]
     unfinished = [r for r in (*searched, *confirmed) if r.state not in over]
     needed = {_here(trials, r.checkpoint) for r in winners if r.checkpoint}
@@ -127,12 +127,12 @@ def _clean(
     return removed
 
 
-def _contenders(search: StageStudy, records: Sequence[RunRecord]) -> list[RunRecord]:
+def _best_trials(search: StageStudy, records: Sequence[RunRecord]) -> list[RunRecord]:
     """Return the search's candidates, which are confirmed or, until then, shown as the best."""
     if not records:
         return []
     confirm = search.state.spec["confirm"]
-    return ranking.contenders(records, search.objectives, top=confirm["top"], per=confirm["per"])
+    return ranking.best_trials(records, search.objectives, top=confirm["top"], per=confirm["per"])
 
 
 def _to_go_on(trials: Path, record: RunRecord) -> Iterator[Path]:

@@ -85,7 +85,7 @@ def confirm(sweep: SweepContext, data: TrainingData, resources: cluster.TrialRes
     """
     spec = sweep.spec
     seeds = [confirm_seed(spec.seed, index) for index in range(spec.confirm.seeds)]
-    chosen = [record.params for record in _contenders(sweep)] if spec.search else [{}]
+    chosen = [record.params for record in _best_trials(sweep)] if spec.search else [{}]
     if not chosen:
         raise SweepError(
             "no trial of the search has a result to confirm; the reasons: "
@@ -95,7 +95,7 @@ def confirm(sweep: SweepContext, data: TrainingData, resources: cluster.TrialRes
     control = _control(spec, chosen)
     for before, now in pairwise([0, *spec.confirm.heats]):
         if before:
-            chosen = _unbeaten(sweep, chosen, seeds[:before])
+            chosen = _left_in_race(sweep, chosen, seeds[:before])
         for trained in (chosen, control):
             sweep.confirm.enqueue({"params": p, "seed": s} for s in seeds[:now] for p in trained)
         planned = len(sweep.confirm.records())
@@ -118,7 +118,7 @@ def _control(spec: SweepSpec, chosen: list[dict[str, Any]]) -> list[dict[str, An
     return [next(own, {})]
 
 
-def _unbeaten(
+def _left_in_race(
     sweep: SweepContext, racing: list[dict[str, Any]], seeds: list[int]
 ) -> list[dict[str, Any]]:
     """Return the parameters of the candidates that enter the next heat.
@@ -127,7 +127,7 @@ def _unbeaten(
     """
     objective, confirm = sweep.spec.objective, sweep.spec.confirm
     records = (r for r in sweep.confirm.records() if r.seed in seeds and r.params in racing)
-    left = ranking.unbeaten(
+    left = ranking.left_in_race(
         ranking.candidates(records),
         objective.metric,
         objective.direction,
@@ -138,8 +138,8 @@ def _unbeaten(
     return [candidate.params for candidate in left]
 
 
-def _contenders(sweep: SweepContext) -> list[RunRecord]:
-    return ranking.contenders(
+def _best_trials(sweep: SweepContext) -> list[RunRecord]:
+    return ranking.best_trials(
         sweep.search.records(),
         sweep.spec.objectives,
         top=sweep.spec.confirm.top,

@@ -48,7 +48,7 @@ class Candidate:
         return {run.seed: run.metrics[metric] for run in self.runs if metric in run.metrics}
 
 
-def contenders(
+def best_trials(
     records: Iterable[RunRecord], objectives: Mapping[str, Direction], *, top: int, per: str | None
 ) -> list[RunRecord]:
     """Return the search's best `top` trials, for each value of `per` if given.
@@ -217,7 +217,7 @@ def tied_with_best(ranked: Sequence[Candidate], metric: str) -> list[Candidate]:
     return [candidate for candidate, comparison in compared if comparison.tied]
 
 
-def unbeaten(
+def left_in_race(
     found: Iterable[Candidate], metric: str, direction: Direction, *, per: str | None, looks: int
 ) -> list[Candidate]:
     """Return the candidates that stay in a race: for each value of `per`, the best and its ties.

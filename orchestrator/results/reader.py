@@ -168,8 +168,9 @@ class SweepReader:
         ranked = ranking.rank(found, metric, direction, seeds=confirm["seeds"])
         confirmed = bool(ranked)
         if not ranked:
-            leader = ranking.contenders(self.trials(sweep, "search"), objectives, top=1, per=None)
-            ranked = [Candidate(r.config_hash, r.params, (r,)) for r in leader]
+            searched = self.trials(sweep, "search")
+            best = ranking.best_trials(searched, objectives, top=1, per=None)
+            ranked = [Candidate(r.config_hash, r.params, (r,)) for r in best]
         if not ranked:
             return None
         winner = ranked[0]
@@ -270,7 +271,7 @@ class SweepReader:
         search, hashes = self._search(sweep), {c.config_hash for c in confirmed}
         known = [record for record in search.records() if record.config_hash in hashes]
         metric = next(iter(search.objectives))
-        ranked = ranking.contenders(known, search.objectives, top=len(known), per=None)
+        ranked = ranking.best_trials(known, search.objectives, top=len(known), per=None)
         return {record.config_hash: record.metrics[metric] for record in ranked}
 
     def _best_trial(self, sweep: str) -> documents.BestTrial | None:

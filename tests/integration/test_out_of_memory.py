@@ -5,7 +5,7 @@ from pathlib import Path
 from sweep_command import Bench
 
 SWEEP = """
-name: hungry
+name: out_of_memory
 data: {name: digits}
 model: {hidden: [20], code_dim: 2}
 training: {epochs: 1000}

@@ -41,7 +41,7 @@ def make_view(folder: Path, n_search: int = 24, epochs: int = 30) -> SweepView:
     rng = random.Random(0)
     curves: dict[tuple[str, int], list[dict[str, float]]] = {}
     search = [_trial("search", n, _suggest(n, rng), epochs, curves, rng) for n in range(n_search)]
-    winners = [_leader(search, encoder).params for encoder in ENCODERS]
+    winners = [_best_trial(search, encoder).params for encoder in ENCODERS]
     confirm = [
         _trial("confirm", 3 * i + seed, params, epochs, curves, rng)
         for i, params in enumerate(winners)
@@ -327,7 +327,7 @@ def _trial(
     )
 
 
-def _leader(search: list[RunRecord], encoder: str) -> RunRecord:
+def _best_trial(search: list[RunRecord], encoder: str) -> RunRecord:
     members = [
         trial
         for trial in search

@@ -13,15 +13,15 @@ from orchestrator.records import RunRecord
 from orchestrator.results.ranking import (
     Candidate,
     Comparison,
+    best_trials,
     candidates,
     compare,
-    contenders,
     fronts,
     holm,
+    left_in_race,
     rank,
     summarise,
     tied_with_best,
-    unbeaten,
     versus_best,
 )
 
@@ -152,7 +152,7 @@ def test_bootstrap_depends_only_on_the_values(values: list[float], random: Any) 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", [2, 0]), ("minimize", [1, 0])])
 def test_search_candidates_are_the_best_trials(direction: Any, best: list[int]) -> None:
     records = [trial(0, 5.0), trial(1, 1.0), trial(2, 9.0)]
-    found = contenders(records, {LL: direction}, top=2, per=None)
+    found = best_trials(records, {LL: direction}, top=2, per=None)
     assert [r.number for r in found] == best
 
 
@@ -164,9 +164,9 @@ def test_search_candidates_exclude_trials_without_a_result() -> None:
         trial(3, None),
         trial(4, 1.0),
     ]
-    found = contenders(records, {LL: "maximize"}, top=5, per=None)
+    found = best_trials(records, {LL: "maximize"}, top=5, per=None)
     assert [r.number for r in found] == [4]
-    assert contenders(records[:4], {LL: "maximize"}, top=5, per=None) == []
+    assert best_trials(records[:4], {LL: "maximize"}, top=5, per=None) == []
 
 
 def test_search_candidates_put_pruned_trials_after_complete_ones() -> None:
@@ -175,7 +175,7 @@ def test_search_candidates_put_pruned_trials_after_complete_ones() -> None:
         trial(1, 8.0, state="pruned", epochs=5),
         trial(2, 1.0),
     ]
-    found = contenders(records, {LL: "maximize"}, top=3, per=None)
+    found = best_trials(records, {LL: "maximize"}, top=3, per=None)
     assert [r.number for r in found] == [2, 1, 0]
 
 
@@ -185,12 +185,12 @@ def test_search_candidates_put_constraint_violations_last() -> None:
         trial(1, 1.0),
         trial(2, 2.0, state="pruned", epochs=5),
     ]
-    found = contenders(records, {LL: "maximize"}, top=3, per=None)
+    found = best_trials(records, {LL: "maximize"}, top=3, per=None)
     assert [r.number for r in found] == [1, 2, 0]
 
 
 def test_search_candidates_prefer_a_better_trial_of_fewer_epochs() -> None:
-    found = contenders(
+    found = best_trials(
         [trial(0, 1.0, epochs=20), trial(1, 2.0, epochs=10)], {LL: "maximize"}, top=1, per=None
     )
     assert [r.number for r in found] == [1]
@@ -199,7 +199,7 @@ def test_search_candidates_prefer_a_better_trial_of_fewer_epochs() -> None:
 def test_search_candidates_of_several_objectives_follow_pareto_fronts() -> None:
     values = [(5.0, 1.0), (9.0, 3.0), (7.0, 4.0), (8.0, 2.0), (4.0, 4.0)]  # (LL, recon)
     records = [trial(n, ll, recon=recon) for n, (ll, recon) in enumerate(values)]
-    found = contenders(records, {LL: "maximize", "val/recon": "minimize"}, top=9, per=None)
+    found = best_trials(records, {LL: "maximize", "val/recon": "minimize"}, top=9, per=None)
     assert [r.number for r in found] == [1, 3, 0, 2, 4]
 
 
@@ -226,15 +226,15 @@ def test_fronts_put_nan_on_the_last_front() -> None:
 def test_search_candidates_are_chosen_for_every_group() -> None:
     kinds = ["gaussian", "universal"]
     records = [trial(n, float(n), params={"kind": kinds[n >= 3]}) for n in range(5)]
-    found = contenders(records, {LL: "maximize"}, top=2, per="kind")
+    found = best_trials(records, {LL: "maximize"}, top=2, per="kind")
     assert sorted(r.number for r in found) == [1, 2, 3, 4]
-    top = contenders(records, {LL: "maximize"}, top=1, per="kind")
+    top = best_trials(records, {LL: "maximize"}, top=1, per="kind")
     assert {r.params["kind"]: r.number for r in top} == {"gaussian": 2, "universal": 4}
 
 
 def test_search_candidates_hold_a_configuration_once() -> None:
     records = [trial(n, float(n), config_hash="same") for n in range(3)] + [trial(3, 0.5)]
-    found = contenders(records, {LL: "maximize"}, top=2, per=None)
+    found = best_trials(records, {LL: "maximize"}, top=2, per=None)
     assert [r.number for r in found] == [2, 3]
 
 
@@ -366,7 +366,7 @@ def test_race_keeps_candidates_not_distinguishable_from_the_group_best() -> None
     def left(per: str | None, looks: int) -> list[str]:
         return [
             c.config_hash + c.params["kind"]
-            for c in unbeaten(found, LL, "maximize", per=per, looks=looks)
+            for c in left_in_race(found, LL, "maximize", per=per, looks=looks)
         ]
 
     assert left("kind", 1) == ["besta", "closea", "bestb", "closeb"]

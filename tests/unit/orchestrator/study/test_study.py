@@ -690,3 +690,30 @@ def test_attempt_is_synced_to_disk_before_a_worker_receives_it(
     again = opened(after_a_power_cut, spec)
     assert again.unfinished() == [attempt.number]
     assert again.next_attempt(attempt.number, spec).attempt == attempt.attempt + 1
+
+
+def test_lost_workers_are_counted_since_the_last_epoch_across_drivers(settings: Settings) -> None:
+    spec = sweep()
+    driver = opened(settings, spec)
+    number = driver.ask(spec).number
+    assert [driver.lost(number), opened(settings, spec).lost(number)] == [1, 2]
+    again = opened(settings, spec)
+    again.epoch(number, 1, [0.5], None, trained=True)
+    assert [again.lost(number), again.lost(number)] == [1, 2]
+
+
+def test_kills_for_memory_are_known_to_the_next_driver(settings: Settings) -> None:
+    spec = sweep()
+    number = opened(settings, spec).ask(spec).number
+    assert not opened(settings, spec).killed_for_memory(number)
+    assert opened(settings, spec).killed_for_memory(number)
+
+
+def test_retry_begins_without_losses(settings: Settings) -> None:
+    spec = sweep()
+    study = opened(settings, spec)
+    number = study.ask(spec).number
+    assert [study.lost(number), study.lost(number)] == [1, 2]
+    study.end(number, "failed", None, "lost")
+    [retry] = study.retry().values()
+    assert opened(settings, spec).lost(retry) == 1

@@ -140,6 +140,9 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("when: {model.encoder.kind: universal}", "when: {model.encoder.noise_dim: 2}", "search.space.model.encoder.noise_dim.when", 17, "refers to itself: model.encoder.noise_dim → model.encoder.noise_dim"),
     ("when: {model.encoder.kind: universal}", "when: universal", "search.space.model.encoder.noise_dim.when", 17, "must be a mapping of `key: value`, not 'universal'"),
     # references to parameters
+    ("{kind: tpe}", "{kind: tpe}\n  also: [val/recon]", "search.also", 14, "unknown key `also`; its name is `secondary_objectives` now"),
+    ("{kind: tpe}", "{kind: tpe}\n  start: [{}]", "search.start", 14, "its name is `initial_trials` now"),
+    ("{kind: tpe}", "{kind: tpe}\n  learn_from: other", "search.learn_from", 14, "its name is `warm_start` now"),
     ("{kind: tpe}", "{kind: tpe}\n  secondary_objectives: [val/latent_std]", "search.secondary_objectives", 14, "`val/latent_std` is a diagnostic, not an objective"),
     ("{kind: tpe}", "{kind: tpe}\n  secondary_objectives: [val/error]", "search.secondary_objectives", 14, "`val/error` is not measured on all its models; choose one of val/"),
     ("{kind: tpe}", "{kind: tpe}\n  secondary_objectives: [val/recon, val/recon]", "search.secondary_objectives", 14, "names an objective twice"),
