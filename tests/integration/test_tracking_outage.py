@@ -52,7 +52,7 @@ def ended(killed: TrackedBench) -> TrackedBench:
     """Return the same sweep at its end, with the server still or again away."""
     done = killed.run()
     assert done.returncode == 0, done.stderr
-    assert "MLflow has not everything yet" in done.stderr
+    assert "MLflow has not received everything yet" in done.stderr
     return killed
 
 
