@@ -1,4 +1,4 @@
-"""Write the tables of docs/experiments.md and the README's figures from `results/`.
+"""Write the tables of docs/experiments.md and docs/faults.md and the README's, from `results/`.
 
     make experiments
 
@@ -21,7 +21,7 @@ from orchestrator.sweepfile.spec import SweepSpec
 
 ROOT = Path(__file__).parents[1]
 SWEEPS, RESULTS = ROOT / "sweeps", ROOT / "results"
-PAGES = (ROOT / "docs" / "experiments.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "experiments.md", ROOT / "docs" / "faults.md", ROOT / "README.md")
 TWO_CORES = "_two_cores"  # ends the names of the sweeps in sweeps/two_cores
 _PART = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -279,11 +279,38 @@ def readme() -> str:
     return "\n".join(lines) + "\n"
 
 
+def interruptions() -> str:
+    """List how often each finished sweep was interrupted, and what that cost."""
+    found = [result for rows in PARTS.values() for row in rows for result in results(row.sweep)]
+    if not found:
+        return "No sweep has been run to its end yet.\n"
+    lines = [
+        "| sweep | hours of driver time | drivers | resumed trials | epochs | of these repeated |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in found:
+        stages = list(result.record["stages"].values())
+        epochs, repeated, resumed = (
+            sum(stage[name] for stage in stages)
+            for name in ("epochs", "epochs_repeated", "resumed")
+        )
+        lines.append(
+            f"| `{result.spec.name}` | {result.record['elapsed_hours']:.1f} "
+            f"| {result.record['drivers']} | {resumed} | {epochs:,} | {repeated} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def parts() -> dict[str, Callable[[], str]]:
     made: dict[str, Callable[[], str]] = {
         name: (lambda rows=rows: table(rows)) for name, rows in PARTS.items()
     }
-    return {**made, "runs": lambda: "\n".join(runs()), "readme": readme}
+    return {
+        **made,
+        "runs": lambda: "\n".join(runs()),
+        "interruptions": interruptions,
+        "readme": readme,
+    }
 
 
 def rewritten(text: str) -> str:

@@ -46,6 +46,7 @@ def result(experiments: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "code": ["abc"],
             "versions": {"torch": ["2"]},
             "drivers": 4,
+            "elapsed_hours": 2.5,
             "stages": {"search": {**stage, "trials": 0, "train_hours": 0.0}, "confirm": stage},
         },
         "evaluation": {"models": [{}]},
@@ -73,10 +74,12 @@ def test_changed_result_changes_the_documentation_pages(
     experiments: ModuleType, result: Path
 ) -> None:
     page = "<!-- results: readme -->\n<!-- end -->\n<!-- results: runs -->\n<!-- end -->\n"
+    page += "<!-- results: interruptions -->\n<!-- end -->\n"
     text = experiments.rewritten(page)
     assert "**1.50 ± 0.25**; 2 seeds, 50 epochs, 1.2 h of training; some processor" in text
     assert "1.50 ± 0.25 (2, 1)" in text
     assert "4 drivers, 6 resumed trials, 2 epochs repeated" in text
+    assert "| `semi_supervised_mnist_100` | 2.5 | 4 | 6 | 200 | 2 |" in text
     assert experiments.rewritten(text) == text
     best = json.loads((result / "best.json").read_text())
     best["metrics"]["test/error"] = figures(3.0, 1.0)
