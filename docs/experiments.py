@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from dashboards.paper import method, published
+from orchestrator.records import METRICS
 from orchestrator.sweepfile.loader import load_sweep
 from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.text import count
 
 ROOT = Path(__file__).parents[1]
 SWEEPS, RESULTS = ROOT / "sweeps", ROOT / "results"
@@ -91,7 +93,8 @@ def ours(result: Result) -> str:
     metrics = result.best["metrics"]
     names = test_metrics(result.spec.objective.metric)
     shown = [mean(metrics[f"test/{name}"]) for name in names if f"test/{name}" in metrics]
-    figures = f"**{shown[0]}**" + "".join(f" (strict grid {rest})" for rest in shown[1:])
+    unit = " %" if METRICS[result.spec.objective.metric].unit == "%" else ""
+    figures = f"**{shown[0]}**{unit}" + "".join(f" (strict grid {rest})" for rest in shown[1:])
     for point in result.models[0].get("curve", []):
         if point["n_samples"] > 10_000:
             strict = point.get("log_likelihood_grid")
@@ -99,7 +102,7 @@ def ours(result: Result) -> str:
             figures += "" if strict is None else f" (strict {strict:.1f})"
     seeds = len(result.best["seeds"])
     return (
-        f"{figures}; {seeds} seed{'s' if seeds > 1 else ''}, {result.epochs} epochs, "
+        f"{figures}; {count(seeds, 'seed')}, {result.epochs} epochs, "
         f"{result.hours:.1f} h of training; {', '.join(result.record['machine'])}"
     )
 

@@ -76,7 +76,7 @@ def test_changed_result_changes_the_documentation_pages(
     page = "<!-- results: readme -->\n<!-- end -->\n<!-- results: runs -->\n<!-- end -->\n"
     page += "<!-- results: interruptions -->\n<!-- end -->\n"
     text = experiments.rewritten(page)
-    assert "**1.50 ± 0.25**; 2 seeds, 50 epochs, 1.2 h of training; some processor" in text
+    assert "**1.50 ± 0.25** %; 2 seeds, 50 epochs, 1.2 h of training; some processor" in text
     assert "1.50 ± 0.25 (2, 1)" in text
     assert "4 drivers, 6 resumed trials, 2 epochs repeated" in text
     assert "| `semi_supervised_mnist_100` | 2.5 | 4 | 6 | 200 | 2 |" in text
@@ -84,7 +84,7 @@ def test_changed_result_changes_the_documentation_pages(
     best = json.loads((result / "best.json").read_text())
     best["metrics"]["test/error"] = figures(3.0, 1.0)
     (result / "best.json").write_text(json.dumps(best))
-    assert "**2.00 ± 0.25**" in experiments.rewritten(text)
+    assert "**2.00 ± 0.25** %" in experiments.rewritten(text)
 
 
 @pytest.mark.parametrize(
