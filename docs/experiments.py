@@ -255,7 +255,8 @@ def _run(result: Result) -> Iterator[str]:
     yield (
         f"`{record['command']}`: {stages['search']['trials']} trials searched, "
         f"{stages['confirm']['trials']} confirmed over {result.epochs} epochs, "
-        f"{result.hours:.1f} h of training; {record['drivers']} drivers, {resumed} resumed trials, "
+        f"{result.hours:.1f} h of training; {count(record['drivers'], 'driver')}, "
+        f"{count(resumed, 'resumed trial')}, "
         f"{repeated} epochs repeated. Code {', '.join(record['code'])} with torch "
         f"{', '.join(record['versions']['torch'])}. Data `{result.folder.relative_to(ROOT)}/`.\n"
     )
