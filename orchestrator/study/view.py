@@ -24,7 +24,7 @@ class StudyView:
 
     @property
     def state(self) -> SweepState:
-        """The sweep's state, read anew."""
+        """The sweep's state, read again at each use."""
         return SweepState.of(self.optuna_study.user_attrs)
 
     @property

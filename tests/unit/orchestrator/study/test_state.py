@@ -29,7 +29,7 @@ def test_state_accepts_every_control_request(request_: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"wish": "pause"}, KeyError),
+        ({"requests": "pause"}, KeyError),
         ({"request": "hurry"}, ValidationError),
         ({"drivers": "2"}, ValidationError),
         ({"planned": {"search": 1.5}}, ValidationError),
