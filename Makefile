@@ -20,12 +20,11 @@ PYTEST := $(MEMORY) $(BIN)/python -m pytest
 BOTH := -n 2 --dist loadfile
 
 # The unit tests, and the core for real: one sweep whose worker and driver are killed, Parzen actors,
-# the report in a browser.
+# the report in a browser. The core begins: its sweep takes longer than any other file.
 CORE := tests/integration/test_faults.py tests/e2e/browser/test_report_in_a_browser.py
 
 test: setup
-	$(PYTEST) $(BOTH) tests/unit
-	$(PYTEST) $(BOTH) $(CORE)
+	$(PYTEST) $(BOTH) $(CORE) tests/unit
 	@echo "Left out: further faults, databases, containers, chaos, MLflow's pages. Run: make test-all"
 
 test-all: test test-rest
