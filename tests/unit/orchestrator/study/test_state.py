@@ -1,4 +1,4 @@
-"""What a sweep keeps in its study outside the trials."""
+"""Tests of the state that a sweep keeps in its study, outside the trials."""
 
 from typing import Any
 
