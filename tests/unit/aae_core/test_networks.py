@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from aae_core import networks
 from aae_core.config import EncoderConfig, LayersConfig, ModelConfig, NetworkConfig
 from aae_core.errors import ConfigError
 from aae_core.networks import MLP, Blueprint, Convolutions, Deconvolutions, drop
@@ -226,3 +227,22 @@ def test_convolutions_reject_images_that_cannot_be_halved(
         with pytest.raises(ConfigError, match=message) as caught:
             build(plan(shape, channels=(2, 2, 2)))
         assert list(caught.value.problems) == ["model.channels"]
+
+
+def test_bfloat16_products_agree_on_processors_with_and_without_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def values_and_gradients(*, multiplies_bfloat16: bool) -> list[Tensor]:
+        monkeypatch.setattr(networks, "_CPU_MULTIPLIES_BFLOAT16", multiplies_bfloat16)
+        mlp = MLP([40, 30, 20], constant, low_precision=True)
+        x = torch.rand(16, 40, generator=stream(1)).requires_grad_()
+        y = mlp(x)
+        y.square().sum().backward()
+        return [y.detach(), *(p.grad for p in (x, *mlp.parameters()) if p.grad is not None)]
+
+    with_, without = (values_and_gradients(multiplies_bfloat16=have) for have in (True, False))
+    assert len(with_) == len(without) == 6
+    for expected, found in zip(with_, without, strict=True):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, found.bfloat16().float()), "not rounded to bfloat16"
+        assert (found - expected).norm() <= 1e-3 * expected.norm()
