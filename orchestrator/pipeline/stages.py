@@ -197,12 +197,12 @@ def _obeying_requests(sweep: SweepContext) -> Iterator[None]:
             seen.append(request)
             if request is None:
                 sweep.paused.clear()
-                sweep.observer.note("asked to resume")
+                sweep.observer.note("resume requested")
                 continue
             leaving = sweep.paused if request == "pause" else sweep.draining
             leaving.set()
             verb = "pause" if request == "pause" else "stop"
-            sweep.observer.note(f"asked to {verb}: {CONTROL_REQUESTS[request]}")
+            sweep.observer.note(f"{verb} requested: {CONTROL_REQUESTS[request]}")
             if request == "now":
                 signal.pthread_kill(main_thread, signal.SIGINT)  # like a second Ctrl-C
 

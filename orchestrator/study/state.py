@@ -13,9 +13,9 @@ ControlRequest = Literal["pause", "drain", "now"]
 VERSION = 1  # of the layout below; a later layout gets a larger number
 
 CONTROL_REQUESTS: dict[ControlRequest, str] = {  # what the driver does on each request
-    "pause": "it finishes the current epochs and waits",
-    "drain": "it finishes the current epochs and exits",
-    "now": "it exits at once",
+    "pause": "the driver finishes the current epochs and waits",
+    "drain": "the driver finishes the current epochs and exits",
+    "now": "the driver exits at once",
 }
 
 

@@ -42,7 +42,7 @@ from orchestrator.sweepfile.spec import SweepSpec
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 # attributes that a retry does not copy
-_OF_ITS_END = ("end", "reason", "node", "started", "losses", "killed_for_memory")
+_OF_ITS_END = ("end", "reason", "node", "started", "losses", "lost", "killed_for_memory")
 _NOT_ASKED_FOR = {"retry_of", "taken_from"}  # mark trials that no sampler suggested
 
 
@@ -166,8 +166,8 @@ class StageStudy(StudyLog):
         file's seed and the trial's number, and for samplers that learn also on finished trials.
         """
         number, place = self._next(spec)
-        self._suggest(spec, number, place, self.optuna_study.ask)
-        return None if self._end_repeat(number) else self.next_attempt(number, spec)
+        config = self._suggest(spec, number, place, self.optuna_study.ask)
+        return None if self._end_repeat(number) else self._attempt(number, config)
 
     def warm_start(self, other: str, records: Iterable[RunRecord], spec: SweepSpec) -> int:
         """Add another sweep's finished trials, with their parameters in this sweep's space.
@@ -240,9 +240,12 @@ class StageStudy(StudyLog):
         return {old: new for new, old in self._retries().items() if old not in over}
 
     def next_attempt(self, number: int, spec: SweepSpec) -> TrialAttempt:
+        known = self._live(number).attributes
+        return self._attempt(number, spec.stage_config(self.stage, known["params"], known["seed"]))
+
+    def _attempt(self, number: int, config: TrialConfig) -> TrialAttempt:
         live = self._live(number)
         known = live.attributes
-        config = spec.stage_config(self.stage, known["params"], known["seed"])
         live.note(attempts=known.get("attempts", 0) + 1, config_hash=config.config_hash)
         # even after a power cut, no later attempt may get this attempt's folder
         database.make_durable(self._storage.engine)
@@ -270,7 +273,9 @@ class StageStudy(StudyLog):
         for name, value in SweepState.checked(changes).items():
             self.optuna_study.set_user_attr(name, value)
 
-    def _suggest(self, spec: SweepSpec, number: int, place: int, ask: Callable[[], Trial]) -> None:
+    def _suggest(
+        self, spec: SweepSpec, number: int, place: int, ask: Callable[[], Trial]
+    ) -> TrialConfig:
         assert spec.search is not None
         self.optuna_study.sampler = build_sampler(spec, place)
         trial = ask()
@@ -278,8 +283,9 @@ class StageStudy(StudyLog):
         self.optuna_study.sampler = RandomSampler(seed=0)  # the grid sampler would raise in `tell`
         self._open[number] = LiveTrial(trial)
         seed = search_seed(spec.seed, place)
-        config_hash = spec.trial_config(params, seed).config_hash
-        self._open[number].note(params=params, config_hash=config_hash, seed=seed)
+        config = spec.trial_config(params, seed)
+        self._open[number].note(params=params, config_hash=config.config_hash, seed=seed)
+        return config
 
     def _end_repeat(self, number: int) -> bool:
         """End a trial that repeats a configuration; return False if the configuration is new.

@@ -385,7 +385,7 @@ def _no_grid(
         if isinstance(parameter, FloatRange) or (isinstance(parameter, IntRange) and parameter.log):
             found[f"search.space.{path}"] = "a grid needs `choice`, or `int` without `log`"
         if parameter.when:
-            found[f"search.space.{path}.when"] = "a grid knows no `when`: it would repeat trials"
+            found[f"search.space.{path}.when"] = "a grid cannot have `when`: it would repeat trials"
     if balance:
         found["search.balance"] = "a grid is balanced already; drop this"
     return found

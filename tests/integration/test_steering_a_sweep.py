@@ -89,7 +89,7 @@ def _stopped(bench: Steered) -> None:
     assert json.loads(stopped.stdout)["state"] == "stopped"
     assert "RUNNING" not in bench.mlflow_states().values()
     log = bench.tell("logs", "steered", "-f").stdout
-    assert "asked to stop: it finishes the current epochs" in log
+    assert "stop requested: the driver finishes the current epochs" in log
     assert f"was stopped. Resume with: aae-sweep run {bench.file}" in log
 
 

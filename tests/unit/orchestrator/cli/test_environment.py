@@ -92,7 +92,7 @@ def test_run_refuses_more_than_the_machine_before_ray_starts(
 ) -> None:
     ended = aae("run", sweep_file, "--set", f"resources.{unit}={wanted}")
     assert (ended.code, ended.out) == (4, "")
-    assert f"a trial asks for {wanted} {unit.upper()}s" in ended.err
+    assert f"a trial needs {wanted} {unit.upper()}s" in ended.err
     assert f"lower resources.{unit}" in ended.err
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
     assert not home.exists()

@@ -122,7 +122,7 @@ def test_sweep_resumed_after_stop_request_ends_the_same(
     watcher.act = act
     with pytest.raises(Interrupted, match=r"was stopped\. Resume with: aae-sweep run"):
         run(settings, spec, watcher, draining)
-    assert any(what.startswith("asked to stop: ") for what in watcher.seen)
+    assert any(what.startswith("stop requested: ") for what in watcher.seen)
     reader = SweepReader(settings)
     assert reader.status(spec.sweep_id)["state"] == "stopped"
     assert search_of(settings, spec).state.request is None
@@ -147,16 +147,16 @@ def test_sweep_paused_and_resumed_ends_the_same(
         search.note(request=None)
 
     def act(what: str) -> None:
-        if what.startswith(moment) and "asked to resume" not in watcher.seen:
+        if what.startswith(moment) and "resume requested" not in watcher.seen:
             search.note(request="pause")
-            while not any(seen.startswith("asked to pause: ") for seen in watcher.seen):
+            while not any(seen.startswith("pause requested: ") for seen in watcher.seen):
                 time.sleep(0.01)
             threading.Thread(target=resume).start()
 
     watcher.act = act
     reader = run(settings, spec, watcher)
     assert seen_while_paused == []
-    assert "asked to resume" in watcher.seen
+    assert "resume requested" in watcher.seen
     assert numbers(reader, spec) == undisturbed
     assert reader.status(spec.sweep_id)["state"] == "done"
 

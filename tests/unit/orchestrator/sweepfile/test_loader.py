@@ -355,7 +355,7 @@ def test_grid_sampler_needs_values_to_enumerate() -> None:
         ("search.space.model.prior.std", "a grid needs `choice`, or `int` without `log`"),
         (
             "search.space.model.encoder.noise_dim.when",
-            "a grid knows no `when`: it would repeat trials",
+            "a grid cannot have `when`: it would repeat trials",
         ),
         ("search.balance", "a grid is balanced already; drop this"),
     }
