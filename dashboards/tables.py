@@ -48,6 +48,7 @@ def trials_frame(
             "epochs": [t.epochs for t in trials],
             "seed": [str(t.seed) for t in trials],  # text, since 63 bits do not fit in a float
             "attempts": [t.attempts for t in trials],
+            "lost": pd.Series([t.lost for t in trials], dtype=object),
             "resumed_from": pd.Series([t.resumed_from for t in trials], dtype=object),
             "node": [t.node or "" for t in trials],
             "seconds": numbers(t.seconds for t in trials),

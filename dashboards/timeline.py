@@ -100,6 +100,7 @@ def faults(timed: pd.DataFrame) -> pd.DataFrame:
             found["lane"].append(row["lane"])
             found["text"].append(
                 f"{row['stage']} {row['number']}: attempt {i + 2} from epoch {epoch}"
+                + (f"<br>{safe(row['lost'][str(i + 1)])}" if str(i + 1) in row["lost"] else "")
             )
     return pd.DataFrame(found, columns=["moment", "lane", "text"])
 

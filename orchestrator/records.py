@@ -11,6 +11,8 @@ from typing import Any, Literal
 Direction = Literal["minimize", "maximize"]
 Stage = Literal["search", "confirm"]
 SweepRunState = Literal["running", "done", "failed", "interrupted", "stopped"]
+Event = Literal["done", "failed", "interrupted", "budget"]  # of a sweep, for notifications
+EVENTS: tuple[Event, ...] = ("done", "failed", "interrupted", "budget")
 TrialState = Literal["complete", "pruned", "diverged", "failed", "stopped", "running", "waiting"]
 
 TRIAL_STATES: tuple[TrialState, ...] = (
@@ -177,6 +179,7 @@ class RunRecord:
     params: dict[str, Any]  # suggested by the search, by path
     reason: str | None = None  # why the trial ended, unless complete
     attempts: int = 0
+    lost: dict[str, str] = field(default_factory=dict)  # cause of each loss, by attempt
     epochs: int = 0  # the last epoch reported
     epochs_computed: int = 0  # all trained epochs, including repeated ones
     train_seconds: float = 0.0  # of these epochs, with validation; packed trials share the time

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import EnvironmentUnusable
@@ -16,6 +16,10 @@ class Settings:
     tracking_uri: str  # MLFLOW_TRACKING_URI
     ray_address: str | None  # RAY_ADDRESS; None starts Ray on this machine
     mlflow_ui: str | None  # AAE_MLFLOW_UI: address of MLflow for browsers, if different
+    # receivers of a sweep's events
+    notify_command: str | None = None  # AAE_NOTIFY_COMMAND, with the event on its standard input
+    notify_url: str | None = field(default=None, repr=False)  # AAE_NOTIFY_URL, may be a secret
+    notify_secret: str | None = field(default=None, repr=False)  # AAE_NOTIFY_SECRET: signs the POST
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -30,6 +34,9 @@ class Settings:
             tracking_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
             ray_address=environ.get("RAY_ADDRESS") or None,
             mlflow_ui=environ.get("AAE_MLFLOW_UI") or None,
+            notify_command=environ.get("AAE_NOTIFY_COMMAND") or None,
+            notify_url=environ.get("AAE_NOTIFY_URL") or None,
+            notify_secret=environ.get("AAE_NOTIFY_SECRET") or None,
         )
 
     @property
@@ -66,6 +73,12 @@ class Settings:
     def attempt_folder(self, sweep_id: str, stage: str, number: int, attempt: int) -> Path:
         return self.trial_folder(sweep_id, stage, number) / str(attempt)
 
+    def attempt_logs(self, sweep_id: str, stage: str, number: int) -> list[Path]:
+        """Return the existing logs of a trial's attempts, the first attempt's first."""
+        attempts = self.trial_folder(sweep_id, stage, number).glob("[0-9]*")
+        found = (attempt_log(folder) for folder in sorted(attempts, key=lambda a: int(a.name)))
+        return [log for log in found if log.exists()]
+
     def pictures_folder(self, sweep_id: str) -> Path:
         """Pictures of the winner."""
         return self.sweep_folder(sweep_id) / "pictures"
@@ -86,6 +99,10 @@ class Settings:
 
     def driver_log(self, sweep_id: str) -> Path:
         return self.sweep_folder(sweep_id) / "driver.log"
+
+
+def attempt_log(attempt_folder: Path) -> Path:
+    return attempt_folder / f"attempt-{attempt_folder.name}.log"
 
 
 def _folder(name: str, place: str) -> Path:

@@ -8,11 +8,13 @@ import typer
 
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, SweepName, say
+from orchestrator.cli.inspect import pick
 from orchestrator.cli.run import stored
 from orchestrator.errors import SweepLocked, UsageError
 from orchestrator.text import count
 
 if TYPE_CHECKING:
+    from orchestrator.results.reader import SweepReader
     from orchestrator.settings import Settings
     from orchestrator.study.state import ControlRequest
     from orchestrator.study.study import StageStudy
@@ -153,16 +155,25 @@ def extend(
 
 def logs(
     sweep: SweepName = "latest",
+    trial: Annotated[
+        str | None,
+        typer.Argument(help="One trial: 7 of the search, or confirm-7. Prints what it printed."),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the log until the driver exits.")
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Print the log of a detached sweep (`run -d`)."""
+    """Print the log of a detached sweep (`run -d`), or the logs of a trial's attempts."""
     from orchestrator.study.lock import is_held
 
     reader = common.reader()
     name = reader.resolve(sweep)
+    if trial is not None:
+        if follow:
+            raise UsageError("--follow is for the driver's log: leave out the trial")
+        _print_trial_logs(reader, name, trial, json=json)
+        return
     path = reader.settings.driver_log(name)
     if not path.exists():
         raise UsageError(
@@ -177,6 +188,22 @@ def logs(
             follow = is_held(reader.settings, name)
             time.sleep(_LOOKING_SECONDS if follow else _LAST_WORDS_SECONDS)
             print(log.read(), end="", flush=True)
+
+
+def _print_trial_logs(reader: "SweepReader", sweep: str, trial: str, *, json: bool) -> None:
+    record = pick(reader.trials(sweep), trial)
+    logs = reader.settings.attempt_logs(sweep, record.stage, record.number)
+    texts = {int(log.parent.name): log.read_text(errors="replace") for log in logs}
+    if json:
+        attempts = [{"attempt": n, "lines": text.splitlines()} for n, text in texts.items()]
+        common.emit({"sweep": sweep, "trial": trial, "attempts": attempts})
+        return
+    if not texts:
+        raise UsageError(f"no worker of {record.stage}-{record.number} printed anything here")
+    for attempt, text in texts.items():
+        loss = record.lost.get(str(attempt))
+        print(f"attempt {attempt}" + (f", lost: {loss}" if loss else ""))
+        print(text, end="" if text.endswith("\n") else "\n")
 
 
 COMMANDS = (stop, pause, resume, retry, extend, logs)
@@ -196,9 +223,9 @@ def _send_request(sweep: str, request: "ControlRequest | None", *, json: bool) -
     if json:
         common.emit(reader.status(name))
     elif request is None:
-        print(f"asked {name} to resume")
+        print(f"resume of {name} requested")
     else:
-        print(f"asked {name} to pause: {CONTROL_REQUESTS[request]}")
+        print(f"pause of {name} requested: {CONTROL_REQUESTS[request]}")
         print(f"Resume with: aae-sweep resume {name}")
 
 
@@ -208,7 +235,7 @@ def _stop(settings: "Settings", sweep: str, request: "ControlRequest", timeout: 
 
     study, deadline = _search(settings, sweep), time.monotonic() + timeout
     study.note(request=request)
-    say(f"asked {sweep} to stop: {CONTROL_REQUESTS[request]}")
+    say(f"stop of {sweep} requested: {CONTROL_REQUESTS[request]}")
     while is_held(settings, sweep):
         if time.monotonic() > deadline:
             raise SweepLocked(

@@ -116,6 +116,7 @@ def show(
                         (
                             BASELINE if is_baseline(r, searched=searched) else "",
                             r.reason,
+                            *(f"attempt {n} lost: {cause}" for n, cause in r.lost.items()),
                             *conditions(r.metrics),
                         ),
                     )
@@ -318,9 +319,10 @@ def _figure(figures: "Summary | None") -> str:
 
 
 def _print_trial(record: dict[str, Any], curve: list[Any]) -> None:
-    params = record.pop("params")
+    params, lost = record.pop("params"), record.pop("lost")
     del record["metrics"]  # the last row of the curve has them
-    facts = {**record, **params}
+    losses = {f"attempt {attempt} lost": cause for attempt, cause in lost.items()}
+    facts = {**record, **losses, **params}
     common.table(("", ""), ((k, v) for k, v in facts.items() if v not in (None, [])))
     columns = sorted({key for row in curve for key in row} - {"epoch"})
     print()

@@ -4,6 +4,7 @@ import math
 import os
 import secrets
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -136,7 +137,7 @@ def _wanted(resources: ResourcesSpec, has: dict[str, float]) -> TrialResources:
 
 def _require_room(wanted: TrialResources, room: dict[str, float], but: str) -> None:
     problems = [
-        f"a trial asks for {want:g} {unit} and {but} {room[name]:g}: "
+        f"a trial needs {want:g} {unit} and {but} {room[name]:g}: "
         f"lower resources.{name}, or use a larger cluster (RAY_ADDRESS)"
         for name, unit, want in (("cpu", "CPUs", wanted.cpu), ("gpu", "GPUs", wanted.gpu))
         if want > room[name]
@@ -171,6 +172,22 @@ def capacity() -> dict[str, float]:
     import ray
 
     return _cpu_gpu(ray.cluster_resources())
+
+
+def kill_worker(node: str, pid: int) -> None:
+    """Kill a worker that does not answer, by a task on its node; do not wait for the task."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    task: Any = ray.remote(_kill_worker)
+    task.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(pid)
+
+
+def _kill_worker(pid: int) -> None:
+    named = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, check=False)
+    if named.stdout.startswith(b"ray::"):  # else the worker ended, and the pid may be another's
+        os.kill(pid, signal.SIGKILL)
 
 
 def _biggest_node() -> dict[str, float]:

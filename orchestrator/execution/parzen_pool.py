@@ -9,9 +9,10 @@ resumes from the finished blocks. Results are passed on in block order, so the f
 import hashlib
 import heapq
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -38,12 +39,14 @@ from aae_core.evaluation.parzen import (
 )
 from orchestrator.errors import SweepError
 from orchestrator.execution import cluster
+from orchestrator.execution.hangs import Watch
 from orchestrator.execution.once import Result, once
 
 Progress = Callable[[int, int], None]  # blocks done, blocks in all
 
 _AHEAD = 4  # blocks per actor that may wait in the driver for an earlier one
 _EVERY = 20  # blocks after which the finished ones are merged into one file
+_POLL_SECONDS = 1.0  # between two looks for actors that hang
 _LOSSES = 3  # actors lost in a row until their block is taken for the cause
 
 _log = logging.getLogger(__name__)
@@ -290,6 +293,15 @@ class _Actor:
 _RemoteActor = ray.remote(num_cpus=1)(_Actor)
 
 
+@dataclass
+class _Job:
+    """An actor's current job: one block, or its own start."""
+
+    actor: Any
+    block: int | None
+    watch: Watch = field(default_factory=Watch)
+
+
 class ParzenPool:
     """Actors that score one set of samples after another, until the end of the `with`.
 
@@ -301,7 +313,8 @@ class ParzenPool:
         self._size = actors
         self._actors: list[Any] = []
         self._idle: list[Any] = []
-        self._busy: dict[Any, tuple[Any, int | None]] = {}  # by ref; no block: starting
+        self._busy: dict[Any, _Job] = {}  # by ref
+        self._longest: float | None = None  # seconds of a block, so far
         self._losses: Counter[int | None] = Counter()
 
     def __enter__(self) -> Self:
@@ -360,16 +373,24 @@ class ParzenPool:
     def _start_actor(self) -> None:
         actor: Any = _RemoteActor.remote()
         self._actors.append(actor)
-        self._busy[actor.ready.remote()] = (actor, None)
+        self._busy[actor.ready.remote()] = _Job(actor, None)
 
     def _hand_out(self, block: int, decade: _Decade) -> None:
         actor = self._idle.pop()
-        self._busy[actor.score.remote(decade, block)] = (actor, block)
+        self._busy[actor.score.remote(decade, block)] = _Job(
+            actor, block, Watch(longest=self._longest)
+        )
 
     def _collect(self, finished: dict[int, Sums], waiting: list[int], kept: Unfinished) -> None:
         """Wait for one event: a block's sums, a ready actor, or a lost actor."""
-        [ref], _ = ray.wait(list(self._busy))
-        actor, block = self._busy.pop(ref)
+        ready: list[Any] = []
+        while not ready:
+            began = time.monotonic()
+            ready, _ = ray.wait(list(self._busy), timeout=_POLL_SECONDS)
+            self._kill_hung(time.monotonic() - began)
+        [ref] = ready
+        job = self._busy.pop(ref)
+        actor, block = job.actor, job.block
         try:
             answer = ray.get(ref)
         except (RayActorError, ObjectLostError, OutOfMemoryError) as error:
@@ -384,8 +405,17 @@ class ParzenPool:
             self._losses[block] = 0
             self._idle.append(actor)
             if block is not None:
+                job.watch.answered()
+                self._longest = job.watch.longest
                 kept.keep_block(block, answer)
                 finished[block] = answer
+
+    def _kill_hung(self, seconds: float) -> None:
+        """Kill actors that hang in a block, which is then lost; `seconds` have passed."""
+        for job in self._busy.values():
+            job.watch.wait(seconds)
+            if job.block is not None and job.watch.hangs(earlier=self._losses[job.block]):
+                ray.kill(job.actor)
 
     def _replace(self, actor: Any, block: int | None, error: Exception) -> None:
         self._actors.remove(actor)

@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,10 +26,12 @@ from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
 from aae_core.training.pack import form
 from orchestrator.execution import cluster
+from orchestrator.execution.hangs import Watch
 from orchestrator.execution.worker import LEAVE, Report, TrialTask, train
 from orchestrator.records import Stage, TrialState
 from orchestrator.study.study import StageStudy, TrialAttempt
 from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.text import duration
 
 MAX_LOSSES = 4  # losses of a trial's worker at one epoch until the trial is taken for the cause
 _CAPACITY_SECONDS = 5.0  # between two reads of the cluster's resources
@@ -47,6 +49,17 @@ class Listener(Protocol):
     def trial_ended(
         self, stage: Stage, number: int, state: TrialState, reason: str | None
     ) -> None: ...
+
+
+@dataclass
+class PackWatch(Watch):
+    process: tuple[str, int] | None = None  # node and pid; None before the first report
+    hang: str | None = None  # description of the hang for which the worker was killed
+
+    def on_report(self, report: Report) -> None:
+        if report.metrics:
+            self.answered()
+        self.silence = 0.0  # the time to start is no measure of an epoch
 
 
 @dataclass
@@ -77,6 +90,8 @@ class StageDriver:
         self.lost: deque[int] = deque(study.unfinished())
         self._aside: deque[TrialAttempt] = deque()  # attempts that wait for others of their form
         self._alone: set[int] = set()  # trials whose pack was lost
+        self._watches: dict[str, PackWatch] = {}  # by Tune's trial
+        self._hangs: Counter[int] = Counter()  # by trial
         self._folder_of = folder_of
         self._resources = resources
         self._listener = listener
@@ -109,6 +124,7 @@ class StageDriver:
         if not pack:
             return None if self.live else Searcher.FINISHED
         self.live[trial_id] = {attempt.number: Live(attempt) for attempt in pack}
+        self._watches[trial_id] = PackWatch()
         for attempt in pack:
             self._listener.trial_started(attempt)
         return {"tasks": json.dumps([asdict(self._task(attempt)) for attempt in pack])}
@@ -160,14 +176,18 @@ class StageDriver:
     def should_stop(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Process each report of a pack once; return True if the whole pack ends here."""
         members = self.live.get(trial_id)
+        if members is not None and "process" in result:
+            self._watches[trial_id].process = tuple(result["process"])
+            return False
         if members is None or "reports" not in result:
             return True  # ended already: Tune repeats the last report of a function that returns
         reports = [Report(**fields) for fields in json.loads(result["reports"])]
+        self._watches[trial_id].on_report(reports[0])
         for report in reports:
             if report.number in members:  # else ended, though its worker still trains
                 self._on_report(members, report, len(reports))
         if not members:
-            del self.live[trial_id]
+            del self.live[trial_id], self._watches[trial_id]
             return True
         return self._is_stopping or self._paused.is_set()
 
@@ -210,34 +230,57 @@ class StageDriver:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LEAVE).touch()
 
+    def watch(self, seconds: float) -> None:
+        """Kill each worker that hangs; `seconds` have passed since the last call.
+
+        Tune then reports the worker's death, as that of any other worker.
+        """
+        timeout = self.spec.resources.trial_timeout
+        limit = None if timeout == "auto" else timeout
+        for trial_id, watch in self._watches.items():
+            watch.wait(seconds)
+            earlier = max(self._hangs[number] for number in self.live[trial_id])
+            if watch.process is not None and watch.hangs(limit, earlier):
+                watch.hang = f"it hung: no report for {duration(watch.silence)}"
+                self._hangs.update([*self.live[trial_id]])
+                cluster.kill_worker(*watch.process)
+                watch.silence = 0.0
+
     def tune_ended(self, trial_id: str, *, out_of_memory: str | None = None) -> None:
         """Handle a pack that Tune has ended. A trial that has not ended was lost or drained.
 
         `out_of_memory`: the message of Ray's memory monitor if the monitor killed the worker. A
         second kill fails the trial.
         """
-        members = self.live.pop(trial_id, None)
+        members, watch = self.live.pop(trial_id, None), self._watches.pop(trial_id, PackWatch())
         if members is None or self._is_stopping:
             return
-        if self._paused.is_set():
+        hang = watch.hang
+        if self._paused.is_set() and hang is None:
             self.lost.extend(members)
-        elif len(members) > 1:  # the cause is unknown: each trial's next attempt is alone
+            return
+        for number in members:
+            self.study.explain_loss(number, hang or out_of_memory or "its worker's process ended")
+        if len(members) > 1:  # the trial to blame is unknown: each trial's next attempt is alone
             self._alone.update(members)
             self.lost.extend(members)
         else:
             for number in list(members):
-                self._on_loss(members, number, out_of_memory)
+                self._on_loss(members, number, out_of_memory, hang)
 
-    def _on_loss(self, members: dict[int, Live], number: int, out_of_memory: str | None) -> None:
+    def _on_loss(
+        self, members: dict[int, Live], number: int, out_of_memory: str | None, hang: str | None
+    ) -> None:
         if out_of_memory is not None:
             self._on_memory_kill(members, number, out_of_memory)
             return
         if self.study.lost(number) < MAX_LOSSES:
             self.lost.append(number)
         else:
+            often = "often because memory ran out: see Ray's logs"
             reason = (
                 f"its worker was lost {MAX_LOSSES} times after epoch {self.study.epochs(number)}, "
-                "often for want of memory: see Ray's logs"
+                f"{often if hang is None else f'the last time because {hang}'}"
             )
             self._end(members, number, "failed", None, reason)
 
@@ -344,7 +387,7 @@ class _Stopper(tune.Stopper):
 
 
 class _Reconcile(tune.Callback):
-    """Callback that reconciles the trials that Tune has ended.
+    """Callback that reconciles the trials that Tune has ended, and watches those that train.
 
     Tune writes the error that ended a trial to a text file. Tune reports no error of an actor that
     dies during its reset for another trial.
@@ -352,6 +395,7 @@ class _Reconcile(tune.Callback):
 
     def __init__(self, driver: StageDriver) -> None:
         self._driver = driver
+        self._last_step = time.monotonic()
 
     @_past_tune()
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -360,6 +404,9 @@ class _Reconcile(tune.Callback):
 
     @_past_tune()
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        now = time.monotonic()
+        self._driver.watch(now - self._last_step)
+        self._last_step = now
         for trial in trials:
             if trial.trial_id in self._driver.live and trial.status in ("TERMINATED", "ERROR"):
                 self._driver.tune_ended(trial.trial_id)

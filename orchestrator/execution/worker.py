@@ -10,11 +10,13 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -23,6 +25,7 @@ from aae_core.data import TrainingData
 from aae_core.errors import CheckpointError, TrialDiverged
 from aae_core.training import EpochMetrics, TrainState, fit_pack
 from orchestrator import disk
+from orchestrator.execution.attempt_log import AttemptLog, printing_to
 from orchestrator.execution.system_metrics import system_metrics
 from orchestrator.records import OUT_OF_GPU_MEMORY
 from orchestrator.results.figures import draw_epoch, is_drawn
@@ -76,7 +79,20 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
     In a reused actor, each call starts clean.  Works and reports are JSON, so that Tune neither
     flattens nor interprets them.
     """
+    # first: the driver kills this process if it hangs
+    tune.report({"process": [ray.get_runtime_context().get_node_id(), os.getpid()]})
     tasks = [TrialTask(**task) for task in json.loads(config["tasks"])]
+    with ExitStack() as stack:
+        log = None
+        with suppress(OSError):  # a full disk ends the attempt at its first checkpoint, in words
+            log = stack.enter_context(printing_to([Path(task.folder) for task in tasks]))
+        train_pack(tasks, data, log)
+
+
+def train_pack(
+    tasks: Sequence[TrialTask], data: TrainingData, log: AttemptLog | None = None
+) -> None:
+    """Train attempts as one pack, and report to Tune."""
     gpu = tasks[0].gpu
     torch.set_num_threads(tasks[0].threads)
     if gpu:  # the trial before may have filled the GPU's memory in this process
@@ -89,6 +105,8 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
         for report in reports:
             if report.end is not None:
                 del attempts[report.number]
+        if log is not None:
+            log.trim()
 
     try:
         for attempt in list(attempts.values()):
@@ -105,7 +123,7 @@ def train(config: Mapping[str, Any], data: TrainingData) -> None:
     except Exception as error:  # any error ends this trial only
         if len(attempts) > 1 and not disk.is_full(error):
             raise  # the next attempt of each trial is alone
-        traceback.print_exc()
+        _print_traceback()
         tell([attempt.failed(error) for attempt in attempts.values()])
 
 
@@ -210,6 +228,11 @@ class Checkpoints:
         return saved
 
 
+def _print_traceback() -> None:
+    with suppress(OSError):  # the log's disk may be full
+        traceback.print_exc()
+
+
 def _out_of_memory(error: torch.OutOfMemoryError) -> str:
     message = str(error).partition(" If reserved but unallocated memory")[0]  # cut developer advice
     return f"{OUT_OF_GPU_MEMORY}: {' '.join(message.split())}"
@@ -228,7 +251,7 @@ def begin(task: TrialTask, data: TrainingData) -> TrainState:
         try:
             state = TrainState.load(folder, device)
         except CheckpointError:
-            traceback.print_exc()
+            _print_traceback()
         else:
             if state.config == config:
                 return state

@@ -17,6 +17,7 @@ from orchestrator.errors import DiskFull, Interrupted, StudyLost
 from orchestrator.execution.tune_driver import Listener
 from orchestrator.execution.worker import Report
 from orchestrator.pipeline import gc
+from orchestrator.pipeline.notify import Notifier
 from orchestrator.records import RunRecord, Stage, TrialState, conditions
 from orchestrator.results.figures import dated
 from orchestrator.results.reader import DEPARTURES, run_key
@@ -57,6 +58,7 @@ class SweepContext:
     settings: Settings
     observer: Observer
     draining: threading.Event  # trials finish their epochs, then the driver exits
+    notifier: Notifier
     search: StageStudy
     confirm: StageStudy
     outbox: Outbox
@@ -93,13 +95,20 @@ class SweepContext:
 
 @contextmanager
 def opened(
-    request: Request, settings: Settings, observer: Observer, draining: threading.Event
+    request: Request,
+    settings: Settings,
+    observer: Observer,
+    draining: threading.Event,
+    notifier: Notifier | None = None,
 ) -> Iterator[SweepContext]:
     storage = open_storage(settings)
     search = StageStudy.create(storage, request.spec, "search")
     confirm = StageStudy.create(storage, request.spec, "confirm")
     with Outbox(settings.outbox) as outbox:
-        sweep = SweepContext(request, settings, observer, draining, search, confirm, outbox)
+        notifier = notifier or Notifier(request.spec, settings, observer.note)
+        sweep = SweepContext(
+            request, settings, observer, draining, notifier, search, confirm, outbox
+        )
         sweep.elapsed_before = search.state.elapsed
         yield sweep
 
@@ -247,6 +256,9 @@ class Recorder:
         unsound = "; ".join(conditions(sweep.outbox.last(key)))
         tags = {"aae.state": state, "aae.reason": reason or "", "aae.conditions": unsound}
         sweep.outbox.set_tags(key, tags)
+        if state == "failed":
+            for log in sweep.settings.attempt_logs(sweep.id, stage, number):
+                sweep.outbox.attach(key, log, "logs")
         sweep.outbox.close_run(key, _MLFLOW_STATUS.get(state, "FAILED"))  # type: ignore[arg-type]
         sweep.note_time()
         sweep.observer.trial_ended(stage, number, state, reason)

@@ -41,6 +41,8 @@ def search(sweep: SweepContext, data: TrainingData, resources: cluster.TrialReso
     _train(sweep, "search", sweep.spec.search.planned, data, resources, next_trial)
     asked = sweep.search.asked()
     if asked < sweep.spec.search.planned:
+        if _used_up(sweep):
+            sweep.notifier.send("budget")
         _plan(sweep, asked)
         sweep.observer.note(f"search: ended after {asked} trials: {_enough(sweep)}")
 
@@ -50,16 +52,23 @@ def _enough(sweep: SweepContext) -> str | None:
     search = sweep.spec.search
     assert search is not None
     if sweep.search.asked() >= search.planned:
-        return f"all {search.planned} have been asked for"
-    budget = search.budget
-    if budget and budget.hours and sweep.elapsed >= 3600 * budget.hours:
-        return f"its {budget.hours:g} h are over"
-    if budget and budget.gpu_hours and sweep.search.gpu_hours() >= budget.gpu_hours:
-        return f"its {budget.gpu_hours:g} GPU-hours are used up"
+        return f"all {search.planned} trials have been suggested"
+    if used_up := _used_up(sweep):
+        return used_up
     if search.patience is not None and sweep.search.since_best() >= search.patience:
         return f"the best has not moved for {search.patience} trials"
     if sweep.search.repeats.in_a_row >= MAX_IN_A_ROW:
         return f"the last {MAX_IN_A_ROW} suggestions had all been tried before"
+    return None
+
+
+def _used_up(sweep: SweepContext) -> str | None:
+    """Return which budget of the search is used up, else None."""
+    budget = sweep.spec.search.budget if sweep.spec.search else None
+    if budget and budget.hours and sweep.elapsed >= 3600 * budget.hours:
+        return f"its {budget.hours:g} h are over"
+    if budget and budget.gpu_hours and sweep.search.gpu_hours() >= budget.gpu_hours:
+        return f"its {budget.gpu_hours:g} GPU-hours are used up"
     return None
 
 

@@ -31,6 +31,7 @@ from orchestrator.pipeline.context import (
     opened,
     tracked,
 )
+from orchestrator.pipeline.notify import Notifier
 from orchestrator.results.reader import SweepReader, summary
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
@@ -63,19 +64,23 @@ def run(
     cluster.preflight(settings, spec.resources)
     data = _training_data(settings, spec)
     require_compatible(spec, data)
-    while True:
-        try:
-            return _drive(request, settings, observer, draining, write_report, data)
-        except StudyLost as lost:
-            observer.note(f"{lost}; the sweep resumes from its last checkpoints once it answers")
-            _await_study(request, settings, draining)
-        except DiskFull as full:
-            if not _made_room(settings, spec.sweep_id):
-                raise DiskFull(
-                    f"{full}\nNothing is lost. Free at least 1 MB there, then run `aae-sweep gc`. "
-                    f"Resume with: {request.resume}"
-                ) from full
-            observer.note(f"{full}; removed the checkpoints that nothing needs, and resumed")
+    notifier = Notifier(spec, settings, observer.note)
+    with notifier.sending_the_end():
+        while True:
+            try:
+                return _drive(request, settings, observer, draining, write_report, data, notifier)
+            except StudyLost as lost:
+                observer.note(
+                    f"{lost}; the sweep resumes from its last checkpoints once it answers"
+                )
+                _await_study(request, settings, draining)
+            except DiskFull as full:
+                if not _made_room(settings, spec.sweep_id):
+                    raise DiskFull(
+                        f"{full}\nNothing is lost. Free at least 1 MB there, then run "
+                        f"`aae-sweep gc`. Resume with: {request.resume}"
+                    ) from full
+                observer.note(f"{full}; removed the checkpoints that nothing needs, and resumed")
 
 
 def _drive(
@@ -85,16 +90,18 @@ def _drive(
     draining: threading.Event,
     write_report: Callable[[str], Path],
     data: TrainingData,
+    notifier: Notifier,
 ) -> None:
     spec = request.spec
     with (
         disk.explaining(settings.home),
         held(settings, spec.sweep_id) as lock,
-        opened(request, settings, observer, draining) as sweep,
+        opened(request, settings, observer, draining, notifier) as sweep,
     ):
         _require_same_data(sweep, data)
         _learn(sweep)
         describe(sweep, data)
+        notifier.began = True
         with (
             _obeying_requests(sweep),
             tracked(sweep),

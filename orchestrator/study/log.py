@@ -97,6 +97,12 @@ class StudyLog(StudyView):
         else:  # `Trial.report` refuses several objectives
             self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, objectives[0])
 
+    def explain_loss(self, number: int, cause: str) -> None:
+        """Record why the trial's current attempt was lost."""
+        live = self._live(number)
+        attempt = str(live.attributes["attempts"])
+        live.note(lost=live.attributes.get("lost", {}) | {attempt: cause})
+
     def lost(self, number: int) -> int:
         """Count a lost worker of the trial; return the number of losses since its last epoch."""
         live, epoch = self._live(number), self.epochs(number)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 
 import optuna
 from optuna.study import StudyDirection
@@ -27,7 +28,7 @@ class StudyView:
         """The sweep's state, read again at each use."""
         return SweepState.of(self.optuna_study.user_attrs)
 
-    @property
+    @cached_property
     def objectives(self) -> dict[str, Direction]:
         """Direction of each objective, the main one first."""
         towards: dict[StudyDirection, Direction] = {
@@ -91,6 +92,7 @@ def _record(stage: Stage, trial: FrozenTrial, objectives: Sequence[str]) -> RunR
         params=a.get("params", {}),
         reason=a.get("reason"),
         attempts=a.get("attempts", 0),
+        lost=a.get("lost", {}),
         epochs=progress.get("epochs", 0),
         epochs_computed=progress.get("epochs_computed", 0),
         train_seconds=progress.get("seconds", 0.0),

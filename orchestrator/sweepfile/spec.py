@@ -8,13 +8,14 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from aae_core.architectures import ARCHITECTURES, Kind
 from aae_core.config import TrialConfig, digest, without_younger
 from aae_core.errors import ConfigError
-from orchestrator.records import METRICS, Bounds, Direction, Stage, violation
+from orchestrator.records import EVENTS, METRICS, Bounds, Direction, Event, Stage, violation
 from orchestrator.sweepfile.messages import nearest, problems
 from orchestrator.sweepfile.parameters import (
     SETTINGS,
@@ -241,7 +242,19 @@ class EvaluateSpec(Spec):
     parzen: ParzenSpec = ParzenSpec()
 
 
+def _public_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an address, like https://host/path")
+    if parts.username or parts.password:
+        raise ValueError(
+            "must not have a password, which every record would show; set it as AAE_NOTIFY_URL"
+        )
+    return url
+
+
 _Auto = Annotated[Literal["auto"], Tag("auto")]
+_Seconds = Annotated[float, Field(gt=0), Tag("number")]
 _AutoOrNumber = Discriminator(lambda value: "auto" if isinstance(value, str) else "number")
 
 
@@ -250,12 +263,26 @@ class ResourcesSpec(Spec):
 
     `pack`: how many trials of the same form may share the resources, trained as one model. `auto`:
     as many as gain speed and still let the sampler learn between trials.
+
+    `trial_timeout`: seconds without a report after which a worker counts as hung and its attempt as
+    lost. `auto`: ten times the attempt's longest epoch so far, and at least a minute.
     """
 
     cpu: float = Field(default=1.0, gt=0)
     gpu: Annotated[Annotated[float, Field(ge=0), Tag("number")] | _Auto, _AutoOrNumber] = "auto"
     pack: Annotated[Annotated[int, Field(ge=1), Tag("number")] | _Auto, _AutoOrNumber] = 1
     disk_gb: float | None = Field(default=None, ge=0)
+    trial_timeout: Annotated[_Seconds | _Auto, _AutoOrNumber] = "auto"
+
+
+class NotifySpec(Spec):
+    """Where the driver posts the `events` of the sweep, as JSON.
+
+    A command comes from AAE_NOTIFY_COMMAND alone: a file from somebody else must run nothing.
+    """
+
+    url: Annotated[str, AfterValidator(_public_address)]
+    events: tuple[Event, ...] = EVENTS
 
 
 def _sound_name(name: str) -> str:
@@ -272,6 +299,7 @@ class SweepSpec(TrialSpec):
     confirm: ConfirmSpec = ConfirmSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     resources: ResourcesSpec = ResourcesSpec()
+    notify: NotifySpec | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

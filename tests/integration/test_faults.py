@@ -1,4 +1,4 @@
-"""Kill a sweep's worker, interrupt the sweep, kill its driver: the metrics stay the same."""
+"""Stop and kill a sweep's workers, interrupt the sweep, kill its driver: equal metrics."""
 
 import json
 import os
@@ -38,6 +38,7 @@ search:
     model.encoder.kind: {{choice: [deterministic, gaussian, universal]}}
 confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
+resources: {{trial_timeout: 10}}
 """
 
 
@@ -58,9 +59,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture(scope="module")
 def _killed_worker_then_interrupted(bench: Bench) -> None:
     with bench.started() as process:
-        bench.wait_for(process, under_way)
-        os.kill(workers_of(process)[0], signal.SIGKILL)
-        bench.wait_for(process, lambda records: resumptions(records) == 1)
+        for strikes, strike in enumerate((signal.SIGSTOP, signal.SIGKILL), start=1):
+            bench.wait_for(process, under_way)
+            os.kill(workers_of(process)[0], strike)
+            bench.wait_for(process, lambda records, n=strikes: resumptions(records) >= n)
         bench.wait_for(process, under_way)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get the signal too
         _, err = process.communicate(timeout=PATIENCE)
@@ -121,6 +123,11 @@ def test_lost_trials_resume_from_their_checkpoints(records: list[RunRecord]) -> 
         repeated = record.epochs_computed - EPOCHS
         assert 0 <= repeated < EPOCHS
     assert any(r.resumed_from for r in resumed)
+
+
+def test_stopped_worker_is_recorded_as_hung(records: list[RunRecord]) -> None:
+    causes = [cause for record in records for cause in record.lost.values()]
+    assert any(cause.startswith("it hung: no report for 1") for cause in causes), causes
 
 
 @pytest.fixture

@@ -33,6 +33,12 @@ def kill_worker(victim: Victim, draw: Random) -> int:
     return 1
 
 
+def stop_worker(victim: Victim, draw: Random) -> int:
+    """Stop a worker without killing it; the driver kills the worker after `trial_timeout`."""
+    os.kill(draw.choice(_workers(victim)), signal.SIGSTOP)
+    return 1
+
+
 def kill_driver(victim: Victim, draw: Random) -> int:
     """Kill the driver; its Ray and the trials there outlive the driver for a moment."""
     lost = len(_workers(victim))
@@ -100,6 +106,7 @@ def fill_disk(victim: Victim, draw: Random) -> int:
 
 FAULTS: dict[str, Fault] = {
     "worker": kill_worker,
+    "hang": stop_worker,
     "driver": kill_driver,
     "raylet": kill_raylet,
     "sigterm": terminate_driver,

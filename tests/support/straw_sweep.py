@@ -1,5 +1,6 @@
 """Sweeps of small trials with a stand-in for Tune: one trial at a time, in the test's process."""
 
+import json
 import math
 import threading
 import time
@@ -18,7 +19,7 @@ from aae_core.evaluation.parzen import ArraySource
 from orchestrator.execution import worker
 from orchestrator.execution.cluster import TrialResources
 from orchestrator.execution.tune_driver import StageDriver
-from orchestrator.execution.worker import Report
+from orchestrator.execution.worker import Report, TrialTask
 from orchestrator.pipeline import context as sweep_module
 from orchestrator.pipeline import evaluate, scoring, search, stages
 from orchestrator.pipeline.context import Request
@@ -80,6 +81,7 @@ def straw_stage(
         if not isinstance(suggested, dict):
             time.sleep(0.01)  # the driver is paused
             continue
+        tasks = [TrialTask(**task) for task in json.loads(suggested["tasks"])]
         stopped = [False]
 
         def report(result: dict[str, Any], stopped: list[bool] = stopped) -> None:
@@ -90,7 +92,7 @@ def straw_stage(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(worker.tune, "report", report)
             try:
-                worker.train(suggested, data)
+                worker.train_pack(tasks, data)
             except SystemExit:
                 driver.tune_ended("t")
 

@@ -50,6 +50,7 @@ search:
     model.encoder.kind: {{choice: [deterministic, gaussian, universal]}}
 confirm: {{seeds: 1, baseline: false}}
 evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
+resources: {{trial_timeout: 15}}
 """
 
 

@@ -142,7 +142,7 @@ def test_pause_and_resume_send_requests_to_the_driver(
         assert study.state.request == control
         output = aae(command).out
     assert output.startswith(
-        f"asked {spec.sweep_id} to {'pause: it finishes' if control else 'resume'}"
+        f"{command} of {spec.sweep_id} requested{': the driver finishes' if control else ''}"
     )
     assert ("aae-sweep resume" in output) is (control is not None)
 
@@ -407,3 +407,27 @@ def test_logs_of_a_sweep_never_detached_are_refused(
     ended = aae("logs")
     assert ended.code == 2
     assert f"{spec.sweep_id} has no log" in ended.err
+
+
+def test_logs_of_a_trial_show_each_attempt_with_the_cause_of_its_loss(
+    aae: Callable[..., Any], settings: Settings, study: StageStudy, spec: SweepSpec
+) -> None:
+    attempt = study.ask(spec)
+    assert attempt is not None
+    ended = aae("logs", "tiny", "0")
+    assert (ended.code, "no worker of search-0 printed anything" in ended.err) == (2, True)
+    study.explain_loss(0, "it hung: no report for 1 min 00 s")
+    for number, text in ((1, "one\n"), (2, "two"), (10, "ten\n")):
+        folder = settings.attempt_folder(spec.sweep_id, "search", 0, number)
+        folder.mkdir(parents=True)
+        (folder / f"attempt-{number}.log").write_text(text)
+    assert aae("logs", "tiny", "search-0").out == (
+        "attempt 1, lost: it hung: no report for 1 min 00 s\none\nattempt 2\ntwo\nattempt 10\nten\n"
+    )
+    assert aae("logs", "tiny", "0", "--json").document["attempts"][2] == {
+        "attempt": 10,
+        "lines": ["ten"],
+    }
+    assert aae("logs", "tiny", "0", "-f").code == 2
+    assert "attempt 1 lost" in aae("show", "tiny").out
+    assert "it hung" in aae("show", "tiny", "0").out

@@ -27,6 +27,7 @@ from aae_core.evaluation.parzen import (
     run_protocol,
 )
 from orchestrator.errors import EnvironmentUnusable, SweepError, SweepLocked
+from orchestrator.execution import hangs
 from orchestrator.execution.parzen_pool import (
     ArrayFile,
     CentroidSamples,
@@ -71,11 +72,12 @@ def in_process_result(samples: ArrayFile) -> ParzenResult:
 
 @dataclass
 class Deadly:
-    """A source that kills the process requesting block 2, `lives` times."""
+    """A source that kills or stops the process requesting block 2, `lives` times."""
 
     source: SampleSource
     folder: Path
     lives: int
+    by: int = signal.SIGKILL
 
     @property
     def n_samples(self) -> int:
@@ -88,7 +90,7 @@ class Deadly:
         dead = len(list(self.folder.iterdir()))
         if index == 2 and dead < self.lives:
             (self.folder / str(dead)).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.by)
         return self.source.block(index)
 
 
@@ -117,10 +119,16 @@ def test_parzen_same_bits_for_any_actor_count(
     assert seen == [(done, 5) for done in range(1, 6)]
 
 
-def test_parzen_killed_actor_costs_one_block(
-    tmp_path: Path, samples: ArrayFile, in_process_result: ParzenResult
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
+def test_parzen_killed_or_stopped_actor_costs_one_block(
+    by: int,
+    tmp_path: Path,
+    samples: ArrayFile,
+    in_process_result: ParzenResult,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    deadly = Deadly(samples.open(), tmp_path, lives=1)
+    monkeypatch.setattr(hangs, "LEAST_PATIENCE", 3.0)
+    deadly = Deadly(samples.open(), tmp_path, lives=1, by=by)
     result = score_samples(deadly, VALID, TEST, actors=2, curve=[BLOCK])
     assert result.blocks_repeated == 1
     assert same_figures(result, in_process_result)

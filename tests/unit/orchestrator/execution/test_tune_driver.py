@@ -14,13 +14,16 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
+from orchestrator.execution import cluster
 from orchestrator.execution.cluster import TrialResources
+from orchestrator.execution.hangs import HUNG_AFTER, LEAST_PATIENCE
 from orchestrator.execution.tune_driver import MAX_LOSSES, StageDriver, see_memory_kills
 from orchestrator.execution.worker import LEAVE, Report
 from orchestrator.records import Stage, TrialState
 from orchestrator.settings import Settings
 from orchestrator.study.study import StageStudy, TrialAttempt, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.text import duration
 
 EPOCHS = 3
 GPU_SHARE = 0.5
@@ -260,6 +263,87 @@ def test_worker_killed_for_memory_gets_one_more_attempt(straw: Straw) -> None:
     assert record.reason is not None
     assert record.reason.startswith("out of host memory, twice")
     assert record.reason.endswith("9 of 9 GB")
+
+
+def begin(straw: Straw, trial_id: str, task: Any) -> None:
+    assert not straw.driver.should_stop(trial_id, {"process": ["node", 7]})
+    straw.tell(trial_id, asdict(Report(task["number"], task["attempt"], "here", 0, {})))
+
+
+def pass_time(straw: Straw, seconds: float) -> None:
+    for _ in range(round(seconds)):
+        straw.driver.watch(1.0)
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the list of workers that the driver kills from now on."""
+    workers: list[Any] = []
+    monkeypatch.setattr(cluster, "kill_worker", lambda *worker: workers.append(worker))
+    return workers
+
+
+@pytest.mark.parametrize("epoch_seconds", [1, 20])
+def test_worker_silent_for_ten_of_its_epochs_is_killed_and_its_attempt_lost(
+    epoch_seconds: int, straw: Straw, killed: list[Any]
+) -> None:
+    straw.trials = 1
+    patience = max(LEAST_PATIENCE, HUNG_AFTER * epoch_seconds)
+    for hangs in range(2):  # the second time, the driver waits twice as long
+        task = straw.suggest(f"t{hangs}")
+        begin(straw, f"t{hangs}", task)
+        pass_time(straw, epoch_seconds)
+        straw.report(f"t{hangs}", task, 1 + hangs)
+        pass_time(straw, patience * 2**hangs)
+        assert len(killed) == hangs
+        pass_time(straw, 1)
+        assert killed[hangs:] == [("node", 7)]
+        straw.driver.tune_ended(f"t{hangs}")
+    task = straw.suggest("last")
+    assert (task["attempt"], task["resume"]) == (3, f"{task['folder'][:-1]}2/epoch-000002")
+    [record] = straw.study.records()
+    assert record.lost["1"] == f"it hung: no report for {duration(patience + 1)}"
+    assert record.lost.keys() == {"1", "2"}
+
+
+def test_worker_without_an_epoch_is_watched_only_with_an_explicit_timeout(
+    tmp_path: Path, killed: list[Any]
+) -> None:
+    for timeout in ("auto", 5.0):
+        spec = SweepSpec.of({**SWEEP, "resources": {"trial_timeout": timeout}})
+        straw = Straw(tmp_path / str(timeout), spec=spec)
+        begin(straw, "a", straw.suggest("a"))
+        pass_time(straw, 1000 if timeout == "auto" else 5)
+        assert not killed
+    pass_time(straw, 1)
+    assert killed == [("node", 7)]
+
+
+def test_time_in_which_the_driver_sleeps_is_no_silence_of_its_workers(
+    straw: Straw, killed: list[Any]
+) -> None:
+    task = straw.suggest("a")
+    begin(straw, "a", task)
+    straw.report("a", task, 1)
+    straw.driver.watch(86_400.0)  # a laptop's lid, or a study server that was away
+    assert not killed
+
+
+def test_trial_whose_workers_always_hang_fails_with_that_reason(
+    tmp_path: Path, killed: list[Any]
+) -> None:
+    spec = SweepSpec.of({**SWEEP, "resources": {"trial_timeout": 5}})
+    straw = Straw(tmp_path, trials=1, spec=spec)
+    for loss in range(MAX_LOSSES):
+        begin(straw, f"t{loss}", straw.suggest(f"t{loss}"))
+        pass_time(straw, 6)
+        straw.driver.tune_ended(f"t{loss}")
+    [record] = straw.study.records()
+    assert record.state == "failed"
+    assert record.reason == (
+        "its worker was lost 4 times after epoch 0, "
+        "the last time because it hung: no report for 6.0 s"
+    )
 
 
 def test_actor_killed_for_memory_reaches_tune_as_actor_error() -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from aae_core.config import ModelConfig, OptimizerConfig, TrainConfig, TrialConf
 from aae_core.data import TrainingData
 from aae_core.training import TrainState, fit
 from orchestrator.execution import worker
-from orchestrator.execution.worker import LEAVE, Checkpoints, Report, TrialTask, begin, train
+from orchestrator.execution.worker import LEAVE, Checkpoints, Report, TrialTask, begin, train_pack
 
 EPOCHS = 5
 CONFIG = TrialConfig(
@@ -85,7 +85,7 @@ def pack_reports_of(
             on_report(reports[-1])
 
     monkeypatch.setattr(worker.tune, "report", report)
-    train({"tasks": json.dumps([asdict(job) for job in jobs])}, data)
+    train_pack(jobs, data)
     return reports
 
 
