@@ -15,6 +15,7 @@ from straw_sweep import Watcher, images, run, sweep, without_ray
 
 from orchestrator.errors import Interrupted
 from orchestrator.pipeline import notify
+from orchestrator.pipeline.context import SweepContext
 from orchestrator.pipeline.notify import SIGNATURE
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.spec import SweepSpec
@@ -102,7 +103,7 @@ def test_interrupted_and_failed_sweeps_post_after_their_state_is_recorded(
     watcher = Watcher()
 
     def fail(what: str) -> None:
-        if "epoch 1" in what:
+        if what.startswith("search of"):
             raise RuntimeError("a fault of the driver")
 
     watcher.act = fail
@@ -113,10 +114,18 @@ def test_interrupted_and_failed_sweeps_post_after_their_state_is_recorded(
 
 
 def test_used_up_budget_is_an_event_of_its_own(
-    tmp_path: Path, settings: Settings, receiver: Receiver
+    tmp_path: Path, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hours, watcher = [0.0], Watcher()
+    monkeypatch.setattr(SweepContext, "elapsed", property(lambda _: 3600 * hours[0]))
+
+    def let_time_pass(what: str) -> None:
+        if what == "search 0 complete":
+            hours[0] = 2.0
+
+    watcher.act = let_time_pass
     path = images(tmp_path / "images.npz", test=True)
-    run(settings, sweep(path, search={"budget": {"hours": 1e-9}}, confirm={"seeds": 1}))
+    run(settings, sweep(path, search={"budget": {"hours": 1}}), watcher)
     assert receiver.events == ["budget", "done"]
 
 
