@@ -116,7 +116,7 @@ def _place(address: str) -> tuple[str, int] | None:
     if address == "auto":
         from ray._private import services
 
-        address = services.canonicalize_bootstrap_address(address)
+        address = services.canonicalize_bootstrap_address(address) or "local"
     if address == "local":
         return None
     parts = urlsplit(address if "://" in address else f"ray://{address}")
