@@ -42,6 +42,7 @@ from publishing import publish
 from aae_core.config import DataConfig
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState, fit
+from orchestrator.settings import sqlite_address
 from orchestrator.study.samplers import build_sampler
 from orchestrator.sweepfile import space
 from orchestrator.sweepfile.loader import load_sweep
@@ -164,7 +165,7 @@ def _stock(folder: Path, trials: int) -> None:
             verbose=0,
             callbacks=[
                 MLflowLoggerCallback(
-                    tracking_uri=f"sqlite:///{folder}/mlflow.db",
+                    tracking_uri=sqlite_address(folder / "mlflow.db"),
                     experiment_name="stock",
                     save_artifact=True,
                 )

@@ -48,6 +48,7 @@ from aae_core.data import TrainingData
 from aae_core.training import TrainState, fit
 from aae_core.training.batches import BatchSource
 from aae_core.training.pack import Pack
+from orchestrator.settings import sqlite_address
 
 SIDE, CODE, CLASSES = 28, 8, 10
 PIXELS = SIDE**2
@@ -379,7 +380,7 @@ def trials(n: int) -> float:
         )
         file = folder / "at_once.yaml"
         file.write_text(_SWEEP.format(epochs=EPOCHS, trials=n))
-        store = f"sqlite:///{folder}/mlflow.db"
+        store = sqlite_address(folder / "mlflow.db")
         command = [Path(sys.executable).with_name("aae-sweep"), "run", file, "--json"]
         environment = os.environ | {"AAE_HOME": name, "MLFLOW_TRACKING_URI": store}
         subprocess.run(command, env=environment, cwd=name, stdout=subprocess.DEVNULL, check=True)

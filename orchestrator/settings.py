@@ -4,8 +4,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import parse_qs, quote
 
 from orchestrator.errors import EnvironmentUnusable
+
+# the options of a SQLite address that SQLAlchemy passes on; it ignores all others
+_SQLITE_OPTIONS = {
+    "cache", "cached_statements", "check_same_thread", "detect_types", "immutable",
+    "isolation_level", "mode", "nolock", "timeout", "uri", "vfs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,15 +30,16 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Read the settings; raise EnvironmentUnusable if AAE_HOME or AAE_DATA is a URL."""
+        """Read the settings; raise EnvironmentUnusable for values that cannot be meant."""
         home = _folder("AAE_HOME", environ.get("AAE_HOME") or "aae-home")
         cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         data = _folder("AAE_DATA", environ.get("AAE_DATA") or str(cache / "aae-sweep"))
         return cls(
             home=home,
             data=data,
-            study_uri=environ.get("AAE_STUDY_URI") or f"sqlite:///{home / 'studies.db'}",
-            tracking_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            study_uri=_database("AAE_STUDY_URI", environ) or sqlite_address(home / "studies.db"),
+            tracking_uri=_database("MLFLOW_TRACKING_URI", environ)
+            or sqlite_address(home / "mlflow.db"),
             ray_address=environ.get("RAY_ADDRESS") or None,
             mlflow_ui=environ.get("AAE_MLFLOW_UI") or None,
             notify_command=environ.get("AAE_NOTIFY_COMMAND") or None,
@@ -105,10 +113,37 @@ def attempt_log(attempt_folder: Path) -> Path:
     return attempt_folder / f"attempt-{attempt_folder.name}.log"
 
 
+def sqlite_address(file: Path) -> str:
+    """Return the address of a SQLite database, with the characters quoted that addresses reserve.
+
+    MLflow creates the folder that it reads after `sqlite:///`, without undoing the quotes. A quoted
+    address names SQLAlchemy's driver, too, and MLflow then creates no folder.
+    """
+    quoted = quote(str(file))
+    return f"sqlite:///{file}" if quoted == str(file) else f"sqlite+pysqlite:///{quoted}"
+
+
+def _database(name: str, environ: Mapping[str, str]) -> str | None:
+    """Return a database's address, if the user gives one.
+
+    Refuse a SQLite address in which a part of the path reads as an option, which SQLAlchemy would
+    ignore: several paths would then be one file.
+    """
+    address = environ.get(name) or None
+    path, _, options = (address or "").partition("?")
+    unknown = parse_qs(options, keep_blank_values=True).keys() - _SQLITE_OPTIONS
+    if path.startswith("sqlite") and (unknown or "/" in options):
+        raise EnvironmentUnusable(
+            f"{name}: a database's path ends at the first `?`, and `{options}` is no option of "
+            f"SQLite\nwrite %3F for a question mark that belongs to the path, and %25 for a %"
+        )
+    return address
+
+
 def _folder(name: str, place: str) -> Path:
     """Return an absolute path. Refuse a URL: as a path, s3://… would be a local folder `s3:`."""
     scheme, is_address, _ = place.partition("://")
-    if is_address:
+    if is_address and "/" not in scheme:
         raise EnvironmentUnusable(
             f"{name} is an address ({scheme}://…) and must be a folder: files are locked and "
             "renamed there\n"
@@ -116,4 +151,27 @@ def _folder(name: str, place: str) -> Path:
             "artifacts alone may lie in an object store: start MLflow's server with "
             "--artifacts-destination s3://… and set MLFLOW_TRACKING_URI to it"
         )
-    return Path(place).expanduser().resolve()
+    try:
+        folder = Path(place).expanduser().resolve()
+        str(folder).encode()
+        _require_readable(folder)
+    except FileNotFoundError:  # the first command that writes creates the folder
+        return folder
+    except UnicodeEncodeError:
+        problem = "its name is not UTF-8, and the databases and MLflow keep names as text"
+    except OSError as error:
+        problem = str(error.strerror)
+    except RuntimeError as error:  # Python's error for a loop of links
+        problem = str(error)
+    else:
+        return folder
+    raise EnvironmentUnusable(
+        f"{name}={place} cannot be used: {problem}\n"
+        f"set {name} to a folder that you can read and write"
+    )
+
+
+def _require_readable(folder: Path) -> None:
+    """Raise an OSError if this process cannot read the folder."""
+    with os.scandir(folder):
+        pass

@@ -3,8 +3,10 @@
 Data goes to stdout, messages to stderr. Slow imports are inside the commands.
 """
 
+import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +15,6 @@ from aae_core.errors import AAEError, ConfigError
 from orchestrator import disk
 from orchestrator.cli import (
     cluster,
-    common,
     compare,
     control,
     environment,
@@ -24,7 +25,7 @@ from orchestrator.cli import (
     reproduce,
     run,
 )
-from orchestrator.errors import SweepError
+from orchestrator.errors import SweepError, UsageError
 
 app = typer.Typer(
     name="aae-sweep",
@@ -68,7 +69,8 @@ app.add_typer(environment.data, name="data", rich_help_panel="Cluster and data")
 def main() -> None:
     """Run the command line. The README lists the exit codes."""
     try:
-        with disk.explaining(common.settings().home):
+        _require_text(sys.argv)
+        with disk.explaining(Path(os.environ.get("AAE_HOME") or "aae-home")):
             app()
     except SweepError as error:
         _leave(str(error), error.exit_code)
@@ -81,6 +83,20 @@ def main() -> None:
     except BrokenPipeError:  # the reader of stdout has closed the pipe
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        refused = disk.refusal(error)
+        if refused is None:
+            raise
+        _leave(f"{refused}\nsee that you can read and write there, or set AAE_HOME", 4)
+
+
+def _require_text(words: list[str]) -> None:
+    """Refuse names that are not UTF-8: the databases, MLflow and the documents keep text."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{word!a} is not UTF-8; rename the file or folder") from None
 
 
 def _leave(message: str, code: int) -> None:

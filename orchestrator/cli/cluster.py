@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from aae_core.files import replacing
 from orchestrator.errors import EnvironmentUnusable
 
 _FOLDER = Path(__file__).resolve().parents[2] / "docker"
@@ -112,9 +113,9 @@ def _make_secrets(folder: Path, user: int, *, s3: bool) -> None:
         )
     for name, text in _SECRETS.items():
         if not (folder / name).exists():
-            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text.format(secrets.token_urlsafe(32)))
+            with replacing(folder / name) as part:  # an empty secret would stay for ever
+                part.touch(mode=0o600)
+                part.write_text(text.format(secrets.token_urlsafe(32)))
     for path in folder.iterdir():
         path.chmod(0o600)
         if os.getuid() == 0:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator import disk
 from orchestrator.errors import SweepError, UsageError
 from orchestrator.settings import Settings
 from orchestrator.text import count, number
@@ -58,6 +59,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, n
 
 def settings() -> Settings:
     return Settings.from_environment()
+
+
+def writable() -> Settings:
+    """Return the settings for a command that writes to the home, once a file can be written there.
+
+    The check comes before any work whose result would be lost.
+    """
+    found = settings()
+    disk.require_writable(found.home)
+    return found
 
 
 def reader() -> "SweepReader":

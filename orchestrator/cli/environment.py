@@ -1,16 +1,21 @@
 """Commands data, ui and doctor: data sets, MLflow's UI and checks of the machines."""
 
 import os
-import sys
+import signal
+import socket
+import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator import disk
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, say
 from orchestrator.errors import EnvironmentUnusable, UsageError
+from orchestrator.text import masked
 
 if TYPE_CHECKING:
     from aae_core.data import DataSet
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 
 _LEAST_FREE_GB = 1.0
 _MOST_SKEW_SECONDS = 2.0
+_LOOKING_SECONDS = 0.2  # between two looks at a server that starts
 
 data = typer.Typer(help="List, fetch or verify the data sets.", no_args_is_help=True)
 DataName = Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, svhn or tfd.")]
@@ -92,17 +98,32 @@ def verify(name: DataName, json: AsJson = False) -> None:
 
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Open the MLflow UI on this home's sweeps; it listens on this machine alone."""
-    from orchestrator.tracking.mlflow_writer import ui_command, ui_url
+    from orchestrator.execution.doctor import unreachable
+    from orchestrator.tracking.mlflow_writer import make_store, ui_command, ui_url
 
     settings = common.settings()
     if settings.tracking_uri.startswith("http"):
+        if problem := unreachable(settings.tracking_uri):
+            raise EnvironmentUnusable(
+                f"MLflow at {masked(settings.tracking_uri)} does not answer ({problem})\n"
+                "start it, or set MLFLOW_TRACKING_URI to a server that runs"
+            )
         print(ui_url(settings, port))
         return
-    settings.home.mkdir(parents=True, exist_ok=True)
+    _require_free(port)
     command, environment = ui_command(settings, port)
-    say(f"MLflow on {ui_url(settings, port)}; Ctrl-C ends it")
-    sys.stdout.flush()
-    os.execvpe(command[0], command, os.environ | environment)
+    environment = os.environ | environment
+    make_store(common.writable().tracking_uri)
+    with subprocess.Popen(command, env=environment) as server:
+        before = signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+        try:
+            while server.poll() is None and unreachable(ui_url(settings, port)):
+                time.sleep(_LOOKING_SECONDS)
+            if server.poll() is None:
+                say(f"MLflow on {ui_url(settings, port)}; Ctrl-C ends it")
+            raise typer.Exit(server.wait())
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def doctor(json: AsJson = False) -> None:
@@ -143,6 +164,18 @@ def _open(name: str, *, extra: bool = False) -> "DataSet":
     return open_data_set(DataConfig(name, extra=extra), root)  # type: ignore[arg-type]
 
 
+def _require_free(port: int) -> None:
+    """Raise UsageError if another process listens on the port, on which MLflow shall listen."""
+    from orchestrator.tracking.mlflow_writer import UI_HOST
+
+    try:
+        socket.create_server((UI_HOST, port)).close()
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {UI_HOST}:{port} ({error.strerror}); try another --port"
+        ) from error
+
+
 def _versions() -> str:
     from importlib.metadata import version
 
@@ -152,16 +185,8 @@ def _versions() -> str:
 
 def _home() -> str:
     settings = common.settings()
-    try:
-        settings.home.mkdir(parents=True, exist_ok=True)
-        probe = settings.home / f".doctor-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise EnvironmentUnusable(
-            f"{settings.home} cannot be written ({error.strerror}); set AAE_HOME to a "
-            "folder that you can write"
-        ) from error
+    disk.require_writable(settings.home)
+    settings.home.mkdir(parents=True, exist_ok=True)
     free = os.statvfs(settings.home)
     return f"{settings.home}, {free.f_bavail * free.f_frsize / 1e9:.0f} GB free"
 

@@ -7,11 +7,13 @@ import typer
 
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, say
+from orchestrator.errors import UsageError
 from orchestrator.text import count, size
 
 if TYPE_CHECKING:
     from orchestrator.pipeline.gc import Removed
     from orchestrator.settings import Settings
+    from orchestrator.tracking.mlflow_writer import MlflowWriter
     from orchestrator.tracking.outbox import Outbox
 
 SweepOrAll = Annotated[
@@ -20,15 +22,24 @@ SweepOrAll = Annotated[
 ]
 
 
-def sync(sweep: SweepOrAll = None, json: AsJson = False) -> None:
+def sync(
+    sweep: SweepOrAll = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Fill a new store, in place of MLflow's database.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
     """Send MLflow every metric and artifact that it missed.
 
-    Runs that a killed driver left as RUNNING end as KILLED.
+    Runs that a killed driver left as RUNNING end as KILLED. With --rebuild everything is sent again
+    to a new database; the former one is set aside.
     """
     from orchestrator.tracking.mlflow_writer import in_words
 
+    if rebuild and sweep is not None:
+        raise UsageError(f"--rebuild sends every sweep to a new store; drop {sweep}")
     name = common.reader().resolve(sweep) if sweep is not None else None
-    killed, sent = _send(common.settings(), name)
+    killed, sent = _send(common.settings(), name, rebuild=rebuild)
     if json:
         common.emit({"sweep": name, "killed": killed, "sent": sent})
         return
@@ -80,7 +91,7 @@ def gc(
 COMMANDS = (sync, gc)
 
 
-def _send(settings: "Settings", sweep: str | None) -> tuple[int, dict[str, int]]:
+def _send(settings: "Settings", sweep: str | None, *, rebuild: bool) -> tuple[int, dict[str, int]]:
     """Close abandoned runs and send the outbox. Return the number closed and the numbers sent."""
     from orchestrator.tracking.mlflow_writer import MlflowWriter
     from orchestrator.tracking.outbox import Outbox
@@ -91,8 +102,29 @@ def _send(settings: "Settings", sweep: str | None) -> tuple[int, dict[str, int]]
     with Outbox(settings.outbox) as outbox:
         killed = _close_abandoned(outbox, settings, sweep)
         writer = MlflowWriter(outbox, settings.tracking_uri, settings.mlflow_artifacts, sweep)
+        if rebuild:
+            _start_over(writer, outbox, settings)
         writer.sync_once()
     return killed, nothing | writer.sent
+
+
+def _start_over(writer: "MlflowWriter", outbox: "Outbox", settings: "Settings") -> None:
+    """Have the next pass fill a new store. Raises SweepLocked while a driver sends to the old."""
+    from orchestrator.errors import SweepLocked
+    from orchestrator.study.lock import is_held
+
+    running = [run.key for run in outbox.runs() if run.parent is None]
+    running = [sweep for sweep in running if is_held(settings, sweep)]
+    if running:
+        raise SweepLocked(
+            f"{running[0]} runs and sends to MLflow; first: aae-sweep stop {running[0]}"
+        )
+    aside = writer.start_over()
+    if aside is not None:
+        say(
+            f"the former database is {aside}: registered models, and whatever else did not come "
+            "from sweeps of this home, are only there"
+        )
 
 
 def _close_abandoned(outbox: "Outbox", settings: "Settings", sweep: str | None) -> int:

@@ -53,7 +53,7 @@ def evaluate(
             update={"samples": parzen_samples, "screen_samples": parzen_samples}
         )
     with watching(spec) as observer:
-        document = stages.evaluate_again(common.settings(), name, parzen, resume, observer)
+        document = stages.evaluate_again(common.writable(), name, parzen, resume, observer)
     if json:
         common.emit(document)
         return
@@ -285,7 +285,7 @@ def _score(
     from orchestrator.execution import cluster
     from orchestrator.execution.parzen_pool import score_once, score_samples
 
-    settings, size = common.settings(), samples.n_samples
+    settings, size = common.writable(), samples.n_samples
     images = [fingerprint(x) for x in (test, valid) if x is not None]
     content = {**samples.content, "images": images, "sigma": sigma}
     if actors is not None:

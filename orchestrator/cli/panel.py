@@ -98,6 +98,13 @@ class StageProgress:
         return len(self.ended) + sum(under_way)
 
     @property
+    def under_way(self) -> str | None:
+        """Name what a drain finishes; None before the first trial, and between stages."""
+        if self.stage == "evaluate":
+            return "the current scores"
+        return "the current epochs" if self.live else None
+
+    @property
     def left(self) -> float | None:
         """Seconds to the end of the stage, at the pace since the first epoch."""
         if self.paced is None or self.work <= self.paced[1]:

@@ -1,13 +1,15 @@
 """Commands run, validate, plan and train."""
 
+import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.results.reader import SweepReader
     from orchestrator.sweepfile.spec import SweepSpec
 
-_LEAVING = "\nfinishing the current epochs; once more to exit at once"
+_NATIVE_SECONDS = 2.0  # for the main thread to leave native code after a signal
 _DRIVER = (sys.executable, "-P", "-c", "from orchestrator.cli import main; main()")
 FileOrSweep = Annotated[
     Path,
@@ -140,7 +142,7 @@ def train(
     from orchestrator.pipeline import local
 
     spec = _load(file, set_, smoke)
-    settings = common.settings()
+    settings = common.writable()
     events = local.train(spec, seed, settings, threads or usable_cpus(), evaluate=evaluate)
     for event in events:
         if json:
@@ -160,7 +162,7 @@ def _load(file: Path, overrides: list[str], small: bool) -> "SweepSpec":
     from orchestrator.sweepfile import smoke
 
     say(f"note: {smoke.NOTE}")
-    return smoke.smoke(spec, common.settings())
+    return smoke.smoke(spec, common.writable())
 
 
 def stored(sweep: str) -> "SweepSpec":
@@ -215,7 +217,7 @@ def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
     """Start the driver in its own session, and wait until it holds the sweep's lock."""
     from orchestrator.study.lock import held, is_held
 
-    settings, sweep = common.settings(), spec.sweep_id
+    settings, sweep = common.writable(), spec.sweep_id
     with held(settings, sweep):  # raises SweepLocked if another driver holds it
         log = settings.driver_log(sweep)
     words = shlex.split(resume)[1:]
@@ -247,36 +249,77 @@ def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
 def _carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
     from orchestrator.execution import cluster
 
-    settings = common.settings()
+    settings = common.writable()
     cluster.prepare(settings)  # before anything imports Ray
+    cluster.require_answer(settings)
     from orchestrator.cli.panel import watching
     from orchestrator.cli.report import build_report
     from orchestrator.pipeline import stages
     from orchestrator.pipeline.context import Request
 
     request = Request(spec, text, resume)
-    with _draining() as draining, watching(spec) as observer:
+    with watching(spec) as observer, _draining(lambda: observer.standing.under_way) as draining:
         stages.run(request, settings, observer, draining, lambda sweep: build_report([sweep], None))
 
 
 @contextmanager
-def _draining() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGINT or SIGTERM sets. The second exits at once."""
-    draining = threading.Event()
+def _draining(under_way: Callable[[], str | None]) -> Iterator[threading.Event]:
+    """Yield an event that the first SIGINT or SIGTERM sets. The second exits at once.
+
+    So does the first one while nothing is under way that a drain would finish.
+    """
+    draining, handled = threading.Event(), threading.Event()
+
+    def is_last() -> bool:
+        return draining.is_set() or under_way() is None
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if draining.is_set():
+        handled.set()
+        if is_last():
             raise KeyboardInterrupt
         draining.set()
+        message = f"\nfinishing {under_way()}; once more to exit at once"
         # in a thread, since the signal may interrupt a write to the same stream
-        threading.Thread(target=say, args=(_LEAVING,)).start()
+        threading.Thread(target=say, args=(message,)).start()
 
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield draining
+        with _leaving_native_code(handled, is_last):
+            yield draining
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _leaving_native_code(handled: threading.Event, is_last: Callable[[], bool]) -> Iterator[None]:
+    """End the process after a last signal that the main thread does not handle in time.
+
+    Python runs a signal's handler in the main thread, once that thread leaves native code. Python
+    also writes each signal's number to a socket, at once.
+    """
+    received, sent = socket.socketpair()
+    sent.setblocking(False)
+    before = signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while numbers := received.recv(64):
+            if not {signal.SIGINT, signal.SIGTERM} & set(numbers):
+                continue
+            if not handled.wait(_NATIVE_SECONDS) and is_last():
+                say("interrupted")
+                os._exit(130)
+            handled.clear()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        sent.close()
+        watcher.join()
+        received.close()
 
 
 def _summarise(status: "Status", best: "Best | None", evaluation: "Evaluation | None") -> None:

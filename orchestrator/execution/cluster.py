@@ -1,9 +1,11 @@
 """The Ray cluster: its address, its resources, and the check that the resources suffice."""
 
+import errno
 import math
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -30,6 +33,12 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the driver reports the errors
     "TUNE_MAX_PENDING_TRIALS_PG": "8",
 }
+
+
+_ANOTHER_ADDRESS = "set RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
+_ANSWER_SECONDS = 4.0  # for a server to answer
+_SETTINGS = b"\x04"  # type of the frame that every HTTP/2 server, hence gRPC, sends first
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ def connected(settings: Settings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    require_answer(settings)
     options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
     if settings.ray_address is None:
         options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
@@ -75,14 +85,72 @@ def connected(settings: Settings) -> Iterator[None]:
     except Exception as error:  # Ray raises a bare one if a node starts too slowly
         where = f"the Ray cluster at {settings.ray_address}" if settings.ray_address else "Ray"
         raise EnvironmentUnusable(
-            f"{where} cannot be used: {error}\n"
-            "set RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
+            f"{where} cannot be used: {error}\n{_remedy(settings, error)}"
         ) from error
     try:
         yield
     finally:
         with _sigterm_left_alone():
             ray.shutdown()
+
+
+def require_answer(settings: Settings) -> None:
+    """Raise EnvironmentUnusable unless a server of Ray's kind answers at RAY_ADDRESS.
+
+    Ray itself would wait for minutes, in native code, during which no signal is handled.
+    """
+    address = settings.ray_address
+    if address is None:
+        return
+    try:
+        place = _place(address)
+        if place is not None:
+            _greet(place)
+    except (OSError, ValueError) as error:
+        raise EnvironmentUnusable(
+            f"the Ray cluster at {address} does not answer: {error}\n{_ANOTHER_ADDRESS}"
+        ) from error
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """Return host and port of the cluster; None for an address that only Ray understands."""
+    if address == "auto":
+        from ray._private import services
+
+        address = services.canonicalize_bootstrap_address(address) or "local"
+    if address == "local":
+        return None
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    if parts.scheme != "ray":
+        return None
+    if parts.hostname is None or parts.port is None:
+        raise ValueError("write it as HOST:PORT")
+    return parts.hostname, parts.port
+
+
+def _greet(place: tuple[str, int]) -> None:
+    """Raise an OSError unless a gRPC server answers in time."""
+    with socket.create_connection(place, _ANSWER_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+            return  # the server answers only with certificates
+        connection.sendall(_HELLO)
+        with connection.makefile("rb") as answer:
+            if answer.read(9)[3:4] != _SETTINGS:
+                raise OSError("what listens there is not Ray")
+
+
+def _remedy(settings: Settings, error: Exception) -> str:
+    """Return what to do about an error of Ray's start."""
+    if settings.ray_address is not None:
+        return _ANOTHER_ADDRESS
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit of open files: ulimit -n 65536"
+    if isinstance(error, OSError | UnicodeError):
+        folder = f"/tmp/ray-{os.getuid()}"
+        return f"give Ray a folder of your own with a short path: export RAY_TMPDIR={folder}"
+    from ray._common.utils import get_default_ray_temp_dir
+
+    return f"see Ray's logs in {get_default_ray_temp_dir()}/session_latest/logs"
 
 
 @contextmanager
@@ -114,8 +182,9 @@ def usable_cpus() -> int:
 def preflight(settings: Settings, resources: ResourcesSpec) -> None:
     """Reject resources that this machine cannot hold, if Ray will run here, before anything starts.
 
-    Raises EnvironmentUnusable.
+    Also reject a cluster that does not answer. Raises EnvironmentUnusable.
     """
+    require_answer(settings)
     if settings.ray_address is None:
         here = {"cpu": float(usable_cpus()), "gpu": float(torch.cuda.device_count())}
         _require_room(_wanted(resources, here), here, "this machine has no more than")

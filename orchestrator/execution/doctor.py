@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from uuid import uuid4
 
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings
+from orchestrator.text import masked
 
 PACKAGES = ("aae-sweep", "torch", "ray", "numpy")
 _PATIENCE = 60.0  # seconds for a node to answer
@@ -85,19 +87,19 @@ def _look_around(probe: str, tracking_uri: str) -> dict[str, Any]:
         "mark": name,
         "versions": versions(),
         "storage_problem": storage_problem,
-        "tracking_problem": _unreachable(tracking_uri),
+        "tracking_problem": unreachable(tracking_uri),
         "free_gb": free_gb,
         "clock": clock,
     }
 
 
-def _unreachable(uri: str) -> str | None:
+def unreachable(uri: str) -> str | None:
     """Return why `uri` gives no HTTP answer, else None; a password request is an answer."""
     try:
-        urllib.request.urlopen(uri, timeout=10).close()
+        urllib.request.urlopen(masked(uri), timeout=5).close()
     except urllib.error.HTTPError:
         return None
-    except OSError as error:
+    except (OSError, HTTPException, ValueError) as error:  # no server, no HTTP, no address
         return str(error)
     return None
 

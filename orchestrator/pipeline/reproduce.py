@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sqlalchemy import make_url
 
 from aae_core.config import TrialConfig
 from aae_core.data import load_training_data
@@ -22,6 +23,7 @@ from orchestrator.errors import EnvironmentUnusable, SweepError, UsageError
 from orchestrator.pipeline import local
 from orchestrator.records import SYSTEM
 from orchestrator.settings import Settings
+from orchestrator.study.database import sqlite_file
 from orchestrator.sweepfile.checks import require_same_data
 from orchestrator.tracking.mlflow_writer import described, prepare_client
 from orchestrator.tracking.provenance import DATA, DEVICE, THREADS, flat, latest, provenance
@@ -236,8 +238,8 @@ def _curve(client: "MlflowClient", run: "Run") -> dict[int, dict[str, float]]:
 
 def _require_database(store: str) -> None:
     """Refuse a missing SQLite file: MLflow would create an empty one."""
-    path = store.partition("?")[0].removeprefix("sqlite:///")
-    if store.startswith("sqlite:") and not Path(path).exists():
+    path = sqlite_file(make_url(store)) if store.startswith("sqlite") else None
+    if path is not None and not path.exists():
         raise EnvironmentUnusable(
             f"no MLflow database at {path}; "
             "set AAE_HOME or MLFLOW_TRACKING_URI to where the run was recorded"

@@ -3,6 +3,8 @@
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import sqlalchemy
 from sqlalchemy.engine import URL, Engine, make_url
@@ -49,8 +51,13 @@ def url_of(settings: Settings) -> URL:
 
 
 def sqlite_file(url: URL) -> Path | None:
-    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
-    return Path(str(url.database)) if is_file else None
+    """Return the path of a SQLite database; None for a server, and for a database in memory."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    file = url.database or ""
+    if "uri" in url.query and file.startswith("file:"):
+        file = url2pathname(urlsplit(file).path)
+    return Path(file) if file not in ("", ":memory:") else None
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
     absent = read_only and file is not None and not file.exists()
     arguments["connect_args"] = database.connect_arguments(url)
     try:
-        storage = RDBStorage("sqlite://" if absent else settings.study_uri, arguments)
+        address = "sqlite://" if absent else url.render_as_string(hide_password=False)
+        storage = RDBStorage(address, arguments)
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ImportError) as error:
         raise database.unusable(url, error) from error
     if file is not None:

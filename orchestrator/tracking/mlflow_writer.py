@@ -6,18 +6,25 @@ their first timestamp (part of MLflow's primary key), and tags and artifacts are
 
 import logging
 import os
+import sqlite3
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from datetime import datetime
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock
+from sqlalchemy import make_url
 
+from aae_core.files import replacing
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, sqlite_address
+from orchestrator.study.database import sqlite_file
 from orchestrator.text import masked
 from orchestrator.tracking.outbox import Outbox, OutboxArtifact, OutboxMetric, OutboxRun
 
@@ -44,6 +51,10 @@ _CLIENT_ENVIRONMENT = {
     "MLFLOW_UV_AUTO_DETECT": "false",  # a model copies no file from the working folder
 }
 
+_TABLES = (  # without those that MLflow fills before its store is finished
+    "SELECT name FROM sqlite_master WHERE type = 'table'"
+    " AND name NOT IN ('alembic_version', 'workspaces')"
+)
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item", OutboxRun, OutboxArtifact)
 
@@ -106,6 +117,23 @@ class MlflowWriter:
             ) from error
         return self.sent.total() - before
 
+    def start_over(self) -> Path | None:
+        """Mark everything as unsent, so that the next pass fills an empty store.
+
+        A bare database is set aside: return its new path. A server keeps its runs, which the next
+        pass completes.
+        """
+        with self._sending:
+            self._outbox.forget(self._sweep_id)
+            self._client = None
+            file = store_file(self._uri)
+            if file is None or not file.exists():
+                return None
+            aside = file.with_name(f"{file.name}.{datetime.now():%Y%m%d-%H%M%S}")
+            for part in _parts(file):
+                part.rename(part.with_name(part.name.replace(file.name, aside.name, 1)))
+            return aside
+
     def _in_agreement(self) -> bool:
         return self._outbox.unsynced(self._sweep_id) == 0
 
@@ -150,6 +178,7 @@ class MlflowWriter:
         from mlflow.tracking import MlflowClient
 
         if self._client is None:
+            make_store(self._uri)
             client = MlflowClient(self._uri)
             self._outbox.forget(self._sweep_id, keep=self._store)  # sent only to another server
             self._client = client
@@ -266,6 +295,55 @@ class MlflowWriter:
         else:
             _log.warning("%s is gone; MLflow goes without it", artifact.path)
         self._outbox.note_artifact(artifact)
+
+
+def make_store(tracking_uri: str) -> None:
+    """Create the tables of a bare database: all or none, whenever this process is killed.
+
+    MLflow creates the tables in many transactions, and fails for ever in a database that holds
+    some of them. Nothing is lost with such a database: no run was recorded in it.
+    """
+    file = store_file(tracking_uri)
+    if file is None or not _is_empty(file):
+        return
+    prepare_client()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if not _is_empty(file):  # another process has created the tables meanwhile
+            return
+        for part in file.parent.glob(f".{escape(file.name)}.*"):
+            part.unlink()
+        with replacing(file) as part:
+            artifacts = (file.absolute().parent / "mlartifacts").as_uri()
+            store = SqlAlchemyStore(sqlite_address(part), artifacts)  # type: ignore[no-untyped-call]
+            store.engine.dispose()
+            for left in _parts(file):  # SQLite would apply an old journal to the new file
+                left.unlink()
+
+
+def store_file(tracking_uri: str) -> Path | None:
+    """Return the file of a SQLite store; None for a server."""
+    return sqlite_file(make_url(tracking_uri)) if tracking_uri.startswith("sqlite") else None
+
+
+def _parts(file: Path) -> list[Path]:
+    """Return the existing files of a SQLite database."""
+    named = [file.with_name(file.name + suffix) for suffix in ("-journal", "-wal", "-shm", "")]
+    return [part for part in named if part.exists()]
+
+
+def _is_empty(file: Path) -> bool:
+    """Return True if no table of the database has a row, apart from those of MLflow's own state.
+
+    A finished store always has a row: MLflow's default experiment.
+    """
+    if not file.exists():
+        return True
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True)) as db:
+        tables = [name for (name,) in db.execute(_TABLES)]
+        return not any(db.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for name in tables)
 
 
 def prepare_client() -> None:

@@ -1,6 +1,10 @@
 """A full disk, a real tmpfs of a few megabytes, under everything that writes to a home."""
 
+import errno
 import json
+import os
+import re
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +14,7 @@ import torch
 
 from aae_core import checkpoint
 from orchestrator import disk
-from orchestrator.errors import DiskFull
+from orchestrator.errors import DiskFull, EnvironmentUnusable
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
 from orchestrator.study.study import StageStudy, open_storage
@@ -87,3 +91,32 @@ def test_writers_to_a_full_disk_raise_and_lose_nothing(home: Path) -> None:
 def test_error_other_than_full_disk_is_not_translated(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), disk.explaining(tmp_path):
         (tmp_path / "nowhere" / "file").write_text("")
+
+
+def test_home_that_is_missing_is_not_created_by_the_check(tmp_path: Path) -> None:
+    disk.require_writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO, errno.ENAMETOOLONG])
+def test_home_that_refuses_files_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(disk, "TemporaryFile", refuse)
+    words = re.escape(f"{tmp_path} cannot be written ({os.strerror(number)}); set AAE_HOME")
+    with pytest.raises(EnvironmentUnusable, match=words):
+        disk.require_writable(tmp_path)
+
+
+def test_refusal_names_file_and_reason_of_the_first_cause() -> None:
+    error = RuntimeError("while saving")
+    error.__cause__ = OSError(errno.EIO, "Input/output error", "/q/epoch-1")
+    assert disk.refusal(error) == "/q/epoch-1 cannot be used: Input/output error"
+    assert disk.refusal(sqlite3.OperationalError("disk I/O error")) == (
+        "a database of AAE_HOME cannot be used: disk I/O error"
+    )
+    assert disk.refusal(RuntimeError("a bug")) is None
+    assert disk.refusal(OSError("no file is named")) is None

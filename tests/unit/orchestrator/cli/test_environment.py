@@ -1,8 +1,9 @@
 """Unusable environments: a message with the remedy, exit code 4, and nothing started."""
 
 import gzip
-import os
 import re
+import signal
+import socket
 import struct
 import sys
 from collections.abc import Callable
@@ -16,7 +17,11 @@ from aae_core.data import fetch
 from aae_core.data.mnist import MNIST
 from orchestrator.cli import environment
 from orchestrator.errors import EnvironmentUnusable
+from orchestrator.execution import doctor
 from orchestrator.execution.doctor import Node, versions
+from orchestrator.settings import Settings
+from orchestrator.tracking import mlflow_writer
+from orchestrator.tracking.mlflow_writer import ui_command
 
 IMAGES = "train-images-idx3-ubyte"
 
@@ -189,15 +194,9 @@ def test_data_fetch_needs_no_network_for_present_data(aae: Callable[..., Any]) -
     assert "digits, mnist, fashion_mnist" in ended.err
 
 
-def test_ui_serves_the_home_on_localhost_only(
-    aae: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    called: list[Any] = []
-    monkeypatch.setattr(os, "execvpe", lambda *call: called.append(call))
-    ended = aae("ui", "--port", "5123")
-    assert (ended.code, ended.out) == (0, "")
-    assert "http://127.0.0.1:5123" in ended.err
-    ((program, command, environment),) = called
+def test_ui_server_has_the_home_on_localhost_only(home: Path) -> None:
+    settings = Settings.from_environment({"AAE_HOME": str(home)})
+    (program, *command), environment = ui_command(settings, 5123)
     assert program == sys.executable
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "5123"
@@ -205,11 +204,51 @@ def test_ui_serves_the_home_on_localhost_only(
     assert not any("sqlite" in argument for argument in command)
 
 
-def test_ui_of_a_tracking_server_prints_its_address(
+SERVER = """
+import http.server, sys, time
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.BaseHTTPRequestHandler)
+server.handle_request()
+time.sleep(2)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "announced"), [(SERVER, 7, True), ("raise SystemExit(5)", 5, False)]
+)
+def test_ui_announces_only_a_server_that_answers(
+    aae: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    code: int,
+    announced: bool,
+) -> None:
+    def command(_: Settings, port: int) -> tuple[list[str], dict[str, str]]:
+        return [sys.executable, "-c", program, str(port)], {}
+
+    monkeypatch.setattr(mlflow_writer, "ui_command", command)
+    monkeypatch.setattr(mlflow_writer, "make_store", lambda _: None)
+    before = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+        taken = aae("ui", "--port", port)
+    ended = aae("ui", "--port", port)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert (taken.code, taken.out) == (2, "")
+    assert "try another --port" in taken.err
+    assert (ended.code, ended.out) == (code, "")
+    assert (f"http://127.0.0.1:{port}" in ended.err) == announced
+
+
+def test_ui_of_a_tracking_server_prints_its_address_if_it_answers(
     aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@mlflow:5000")
-    assert aae("ui").out == "http://mlflow:5000\n"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
+    ended = aae("ui")
+    assert (ended.code, ended.out) == (4, "")
+    assert "MLflow at http://127.0.0.1:9 does not answer" in ended.err
+    monkeypatch.setattr(doctor, "unreachable", lambda _: None)
+    assert aae("ui").out == "http://127.0.0.1:9\n"
 
 
 def test_unexpected_error_keeps_its_traceback(

@@ -188,3 +188,22 @@ def test_gc_changes_no_output_of_show_and_best(aae: Command, abandoned: str) -> 
             del trial["seconds"]
     assert after == before
     assert aae("show", "tiny", "0").code == 0
+
+
+def test_sync_rebuild_fills_a_new_store_from_the_outbox(
+    aae: Command, home: Path, settings: Settings, abandoned: str
+) -> None:
+    store = home / "mlflow.db"
+    store.write_bytes(b"damaged, not a database")
+    assert aae("sync").code == 4
+    with held(settings, abandoned):
+        done = aae("sync", "--rebuild")
+        assert (done.code, done.out) == (4, "")
+        assert f"first: aae-sweep stop {abandoned}" in done.err
+    assert aae("sync", "tiny", "--rebuild").code == 2
+    done = aae("sync", "--rebuild", "--json")
+    assert done.document["sent"] == {"runs": 3, "metrics": 12, "artifacts": 2}
+    (aside,) = home.glob("mlflow.db.2*")
+    assert aside.read_bytes() == b"damaged, not a database"
+    assert f"the former database is {aside}: registered models" in done.err
+    assert statuses(settings, abandoned) == ["KILLED", "FINISHED", "KILLED"]

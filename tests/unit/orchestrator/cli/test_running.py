@@ -1,6 +1,7 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -30,7 +31,7 @@ def test_sigterm_in_the_middle_of_a_line_starts_a_drain(
 ) -> None:
     stream = Interrupted()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(stream)))
-    with _draining() as draining:
+    with _draining(lambda: "the current epochs") as draining:
         print("search: 3 trials", file=sys.stderr, flush=True)
         assert draining.is_set()
         deadline = time.monotonic() + 20
@@ -38,3 +39,40 @@ def test_sigterm_in_the_middle_of_a_line_starts_a_drain(
             time.sleep(0.01)
     assert b"once more to exit" in stream.written
     assert stream.written.startswith(b"search: 3 trials\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_before_trials_run_exits_at_once(number: int) -> None:
+    def run() -> None:
+        with _draining(lambda: None):
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+# a mutex is locked twice: unlike a sleep or a read, no signal ends the second call
+BLOCKED = """
+import ctypes
+from orchestrator.cli.run import _draining
+
+mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+libc.pthread_mutex_lock(mutex)
+with _draining(lambda: None):
+    print("blocked", flush=True)
+    libc.pthread_mutex_lock(mutex)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_while_native_code_blocks_exits(number: int) -> None:
+    command = [sys.executable, "-c", BLOCKED]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "blocked\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "interrupted\n")

@@ -1,8 +1,19 @@
-"""SIGTERM during Ray's start and end reaches the handler of the connecting process."""
+"""Ray's start: signals during it, a cluster that does not answer, and the remedy for each cause."""
 
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import EnvironmentUnusable
+from orchestrator.execution import cluster
+from orchestrator.settings import Settings
 
 # Run in a separate process: the signal stack of a test runner's fault handler is too small for a
 # storm of signals on a processor with large registers.
@@ -41,3 +52,79 @@ def test_sigterm_during_and_after_ray_start_reaches_own_handler(
     command = [sys.executable, "-c", STORM, str(tmp_path / "home")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stdout) == (0, "alive\n"), ended.stderr
+
+
+SETTINGS_FRAME = bytes(3) + b"\x04" + bytes(5)
+
+
+@contextmanager
+def listener(answer: bytes) -> Iterator[int]:
+    """Yield the port of a server that sends `answer` to one client, and then waits."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(answer)
+                connection.recv(64)
+                connection.recv(64)  # until the client leaves
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+def require_answer(address: str) -> None:
+    cluster.require_answer(Settings.from_environment({"RAY_ADDRESS": address}))
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_cluster_that_greets_as_grpc_is_accepted(scheme: str) -> None:
+    with listener(SETTINGS_FRAME) as port:
+        require_answer(f"{scheme}127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_address_without_a_cluster_is_named_in_time(
+    scheme: str, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.2)
+    began = time.monotonic()
+    with listener(answer) as port:
+        address = f"{scheme}127.0.0.1:{port}"
+        with pytest.raises(EnvironmentUnusable, match=f"{address} does not answer: .*") as caught:
+            require_answer(address)
+    assert "set RAY_ADDRESS to a running cluster" in str(caught.value)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1", "[::1]:9", "127.0.0.1:port"])
+def test_address_at_which_no_process_listens_is_named(address: str) -> None:
+    with pytest.raises(EnvironmentUnusable) as caught:
+        require_answer(address)
+    assert f"at {address} does not answer: " in str(caught.value)
+
+
+@pytest.mark.parametrize("address", [None, "local", "module://cluster"])
+def test_address_that_only_ray_understands_is_left_to_ray(address: str | None) -> None:
+    cluster.require_answer(Settings.from_environment({"RAY_ADDRESS": address or ""}))
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError("AF_UNIX path length cannot exceed 107 bytes: /tmp/…"), "export RAY_TMPDIR=/tmp/"),
+        (PermissionError(13, "Permission denied", "/tmp/ray"), "export RAY_TMPDIR=/tmp/"),
+        (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates"), "export RAY_TMPDIR=/tmp/"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (RuntimeError("the node timed out"), "session_latest/logs"),
+    ],
+)
+def test_error_of_a_local_ray_comes_with_the_remedy_of_its_cause(
+    error: Exception, remedy: str
+) -> None:
+    assert remedy in cluster._remedy(Settings.from_environment({}), error)
+    elsewhere = Settings.from_environment({"RAY_ADDRESS": "head:6379"})
+    assert "set RAY_ADDRESS" in cluster._remedy(elsewhere, error)

@@ -5,12 +5,13 @@ import math
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,14 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.settings import Settings
-from orchestrator.tracking.mlflow_writer import RUN_KEY_TAG, MlflowWriter, ui_command, ui_url
+from orchestrator.settings import Settings, sqlite_address
+from orchestrator.tracking.mlflow_writer import (
+    RUN_KEY_TAG,
+    MlflowWriter,
+    make_store,
+    ui_command,
+    ui_url,
+)
 from orchestrator.tracking.outbox import Outbox
 
 # MLflow raises this warning with SQLAlchemy 2.1.
@@ -415,3 +422,72 @@ def test_ui_url_of_a_tracking_server_is_its_own(settings: Settings) -> None:
     known = {**remote, "AAE_MLFLOW_UI": "http://127.0.0.1:5002"}
     assert ui_url(Settings.from_environment(known)) == "http://127.0.0.1:5002"
     assert ui_url(settings, 5001) == "http://127.0.0.1:5001"
+
+
+def half_made(file: Path) -> None:
+    """Write what a process leaves that is killed while MLflow creates its tables."""
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript(
+            "CREATE TABLE experiments (experiment_id INTEGER NOT NULL, name TEXT);"
+            "CREATE TABLE alembic_version (version_num TEXT);"
+            "INSERT INTO alembic_version VALUES ('451aebb31d03');"
+        )
+    file.with_name(f"{file.name}-journal").write_bytes(b"of the killed process")
+    file.with_name(f".{file.name}.1.tmp").touch()
+
+
+def test_writer_makes_a_half_made_store_anew(
+    outbox: Outbox, settings: Settings, tmp_path: Path
+) -> None:
+    open_sweep(outbox)
+    log_epochs(outbox, 1, 3)
+    home = tmp_path / "why?x=1"
+    home.mkdir()
+    half_made(home / "mlflow.db")
+    uri = sqlite_address(home / "mlflow.db")
+    MlflowWriter(outbox, uri, home / "mlartifacts").sync_once()
+    assert_same(MlflowClient(uri), outbox)
+    assert {path.name for path in home.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [home.name]
+
+
+def test_store_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(uri: str, _: str) -> None:
+        half_made(Path(uri.removeprefix("sqlite:///")))
+        crash()
+
+    monkeypatch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", die)
+    file = tmp_path / "mlflow.db"
+    with pytest.raises(KeyboardInterrupt):
+        make_store(sqlite_address(file))
+    assert not file.exists()
+
+
+def test_store_with_any_row_is_never_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript("CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('mine');")
+    before = file.read_bytes()
+    make_store(sqlite_address(file))
+    assert file.read_bytes() == before
+    file.write_bytes(b"no database at all")
+    with pytest.raises(sqlite3.DatabaseError):
+        make_store(sqlite_address(file))
+    assert file.read_bytes() == b"no database at all"
+
+
+def test_writer_starts_over_with_everything_unsent(
+    outbox: Outbox, settings: Settings, writer: MlflowWriter, tmp_path: Path
+) -> None:
+    open_sweep(outbox)
+    log_epochs(outbox, 1, 3)
+    everything = outbox.waiting()
+    writer.sync_once()
+    file = tmp_path / "mlflow.db"
+    file.write_bytes(b"former")
+    aside = new_writer(outbox, settings, sqlite_address(file)).start_over()
+    assert aside is not None
+    assert aside.read_bytes() == b"former"
+    assert not file.exists()
+    assert outbox.waiting() == everything
+    assert new_writer(outbox, settings, NOWHERE).start_over() is None
