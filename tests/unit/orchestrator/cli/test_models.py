@@ -15,6 +15,8 @@ from aae_core.config import DataConfig
 from aae_core.data import load_test_data, load_training_data, unit_interval
 from aae_core.evaluation.parzen import ModelSource
 from aae_core.models import Samples
+from aae_core.training import TrainState
+from orchestrator.sweepfile.loader import parse_sweep
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -391,3 +393,97 @@ def test_parzen_of_drawn_samples_agrees_with_training(
     assert scored["sigmas"].count(output["test/parzen_sigma"]) == 1
     error = math.hypot(scored["standard_error"], output["test/parzen_se"])
     assert abs(scored["log_likelihood_grid"] - output["test/parzen_ll"]) < 3 * error
+
+
+# -- outputs that are inputs -------------------------------------------------------------------
+
+NAMES: dict[str, Callable[[Path], Path]] = {  # names of one file
+    "itself": lambda path: path,
+    "relative": lambda path: Path(path.name),
+    "dotted": lambda path: path.parent / "." / ".." / path.parent.name / path.name,
+    "link": lambda path: _named(path, Path.symlink_to),
+    "hard link": lambda path: _named(path, Path.hardlink_to),
+}
+
+
+def _named(path: Path, link: Callable[[Path, Path], None]) -> Path:
+    other = path.with_name("other.npy")
+    link(other, path)
+    return other
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of an untrained model of digits."""
+    spec = parse_sweep("name: x\nmodel: {hidden: [8], code_dim: 2}", "x.yaml")
+    config = spec.trial_config({}, 0)
+    folder = tmp_path_factory.mktemp("trained") / "epoch-000000"
+    TrainState.create(config, load_training_data(config.data, folder)).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_by_any_name_of_an_input_is_refused_and_the_input_intact(
+    aae: Callable[..., Any],
+    arrays: Callable[..., Path],
+    trained: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = arrays("f", np.full((3, 64), 0.5))
+    good = arrays("g", np.full((3, 64), 0.5))
+    monkeypatch.chdir(data.parent)
+    out, before = NAMES[name](data), data.read_bytes()
+    scored = ("--sigma", 1, "--actors", 1, "--per-point", out)
+    for arguments in (
+        ("encode", trained, "--data", data, "--out", out),
+        ("parzen", data, "--test", good, *scored),
+        ("parzen", good, "--test", data, *scored),
+        ("parzen", good, "--test", good, "--valid", data, *scored[2:]),
+    ):
+        ended = aae(*arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == f"{out} would overwrite the input {data}; name another output\n"
+        assert data.read_bytes() == before
+
+
+def test_outputs_in_a_checkpoint_that_is_read_are_refused(
+    aae: Callable[..., Any], arrays: Callable[..., Path], trained: Path
+) -> None:
+    data, before = arrays("f", np.full((3, 64), 0.5)), sorted(trained.iterdir())
+    for arguments in (
+        ("sample", trained, "--out", trained / "x.npy"),
+        ("encode", trained, "--data", data, "--out", trained / "x.npy"),
+        ("figures", trained, "--out", trained / "pictures"),
+    ):
+        ended = aae(*arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"would overwrite the input {trained}" in ended.err
+        assert sorted(trained.iterdir()) == before
+
+
+def test_output_that_is_no_input_replaces_the_target_of_its_link(
+    aae: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    real, link = tmp_path / "real.npy", tmp_path / "link.npy"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    assert aae("sample", trained, "-n", 3, "--out", link).code == 0
+    assert link.is_symlink()
+    assert np.load(real).shape == (3, 64)
+    assert sorted(path.name for path in tmp_path.glob("*.npy")) == ["link.npy", "real.npy"]
+
+
+def test_sample_interrupted_halfway_leaves_the_old_output_intact(
+    aae: Callable[..., Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "x.npy"
+    out.write_bytes(b"old")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aae_core.models.AAE.sample", interrupted)
+    assert aae("sample", trained, "-n", 3, "--out", out).code == 130
+    assert out.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
