@@ -48,7 +48,7 @@ _PUBLIC: dict[str, Callable[[DataConfig, Path], DataSet]] = {
 def open_data_set(config: DataConfig, root: Path) -> DataSet:
     """Return the data set of a configuration, to describe, fetch, verify or load."""
     if config.path is not None:
-        return Arrays(Path(config.path))
+        return Arrays(Path(config.path), config.range, config.axes)
     return _PUBLIC[config.name](config, root)
 
 

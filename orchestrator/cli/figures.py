@@ -34,6 +34,8 @@ def figures(
         raise UsageError(f"{out} is no folder; name one with --out")
     state = TrainState.load(checkpoint)
     data = load_training_data(state.config.data, common.settings().data)
+    for note in data.notes:
+        common.say(f"note: {note}")
     require_same_data(data, state.data_sha256, str(checkpoint), "set AAE_DATA to their folder")
     paths = draw_figures(state.model.eval(), data, seed, folder)
     if not paths:
