@@ -1,4 +1,4 @@
-"""Reader of the user's own images: one untrusted .npz file.
+"""Reader of the user's own images: one untrusted .npz file, or a .npy of pixels.
 
 Members: x_train, images as (n, D) or (n, H, W[, C]), uint8 or float in [0, 1]; optional y_train
 (n,), whole numbers, −1 for unlabelled images; optional x_valid, y_valid; optional x_test, y_test.
@@ -124,6 +124,30 @@ class Arrays:
     def _opened(self) -> "Iterator[_Npz]":
         with _opened(self.path) as (archive, infos):
             yield _Npz(self.path, archive, infos, self.range, self.axes)
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Open a .npy of pixels (n, D), memory-mapped and never unpickled.
+
+    Pixels are uint8, or floats of any size and byte order; their values are not checked here.
+    Raises DataError if the file is missing, damaged or something else.
+    """
+    try:
+        array = npy.open_memmap(path, mode="r")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # numpy's parser can raise any exception on hostile text
+        raise DataError(
+            f"{path}: no .npy of numbers, or a damaged one; numpy.save an array (n, D) of uint8 "
+            "or floats"
+        ) from error
+    if array.ndim != 2 or not array.size:
+        raise DataError(
+            f"{path}: shape {array.shape}; give a .npy that holds one array (n, D), neither zero"
+        )
+    if not holds_pixels(array.dtype):
+        raise DataError(f"{path}: type {array.dtype}; give uint8, or floats of any size")
+    return array
 
 
 @dataclass(frozen=True)

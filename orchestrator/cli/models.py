@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ModelName = Annotated[str, typer.Argument(help="A sweep (its winner) or a checkpoint folder.")]
 _CHUNK = 10_000  # images at a time
+_DIM_BYTE = 128  # brightest pixel below which bytes look as if another value were white
 
 
 def evaluate(
@@ -97,7 +98,7 @@ def parzen(
     from orchestrator.execution import cluster
 
     cluster.prepare(common.settings())  # before anything imports Ray
-    from orchestrator.execution.parzen_pool import open_array
+    from aae_core.data import open_array
 
     if (valid is None) == (sigma is None):
         raise UsageError("give either --valid, to choose sigma, or --sigma")
@@ -171,13 +172,15 @@ def encode(
     ] = None,
 ) -> None:
     """Encode images, float in [0, 1] or uint8."""
+    import numpy as np
     import torch
 
     import aae_core
-    from aae_core.data import unit_interval
+    from aae_core.data import open_array, unit_interval
+    from aae_core.data.sets import range_problem
+    from aae_core.errors import DataError
     from aae_core.models import Autoencoder
     from aae_core.streams import generator
-    from orchestrator.execution.parzen_pool import open_array
 
     checkpoint = common.checkpoint_of(model)
     path = _npy(out, checkpoint, data)
@@ -187,13 +190,14 @@ def encode(
     images = open_array(data)
     if images.shape[1] != net.dim:
         raise UsageError(f"{data}: {images.shape[1]} pixels an image, the model has {net.dim}")
+    if images.dtype != np.uint8 and (problem := range_problem(images)):
+        raise DataError(f"{data}: {problem}; scale them, or give uint8")
+    _note_range(str(data), images)
     stream = None if seed is None else generator(seed, "encode")
     with torch.no_grad(), _new_array(path, (len(images), net.code_dim)) as codes:
         for start in range(0, len(images), _CHUNK):
-            pixels = torch.tensor(images[start : start + _CHUNK])
-            codes[start : start + _CHUNK] = net.encode(
-                unit_interval(pixels), generator=stream
-            ).numpy()
+            pixels = torch.from_numpy(unit_interval(np.array(images[start : start + _CHUNK])))
+            codes[start : start + _CHUNK] = net.encode(pixels, generator=stream).numpy()
     print(out)
 
 
@@ -241,7 +245,8 @@ def _print_scores(models: "list[ScoredModel]") -> None:
 
 
 def _samples(name: str, n: int | None, seed: int) -> "ArrayFile | CheckpointSamples":
-    from orchestrator.execution.parzen_pool import ArrayFile, CheckpointSamples, open_array
+    from aae_core.data import open_array
+    from orchestrator.execution.parzen_pool import ArrayFile, CheckpointSamples
 
     path = Path(name).resolve()
     if path.suffix == ".npy" or path.is_file():
@@ -265,11 +270,14 @@ def _sampler(checkpoint: Path, name: str) -> "Samples":
 
 
 def _note_range(what: str, images: "np.ndarray | None") -> None:
-    """Print a note if pixels are outside [0, 1]. Such images are scored unchanged."""
-    if images is None or images.dtype.kind != "f" or not images.size:
+    """Print a note if pixels are outside [0, 1], or bytes far from white."""
+    if images is None:
         return
     least, most = float(images.min()), float(images.max())
-    if least < 0 or most > 1:
+    if images.dtype == "uint8":
+        if most < _DIM_BYTE:
+            say(f"note: {what}: uint8 from {least:g} to {most:g}; assumed that 255 is white")
+    elif least < 0 or most > 1:
         say(f"note: {what}: from {least:.4g} to {most:.4g}, not in [0, 1]; scored as they are")
 
 

@@ -7,16 +7,19 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aae_core.config import DataConfig
-from aae_core.data import load_test_data, load_training_data
+from aae_core.data import load_test_data, load_training_data, open_array
 from aae_core.data.arrays import Arrays
 from aae_core.errors import DataError
+from aae_core.evaluation.parzen import to_float64
 
 Save = Callable[..., Path]
 X = np.linspace(0, 1, 40 * 6).reshape(40, 6)
@@ -418,3 +421,66 @@ def test_floats_far_from_white_are_noted(save_npz: Save) -> None:
     assert "assumed that 1 is white, so the brightest pixel is 0.0039" in note
     [note] = Arrays(save_npz(x_train=GREY), range=(0, 255)).training().notes
     assert "with data.range the brightest pixel is 0.00391 of 1" in note
+
+
+# -- a .npy of pixels --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", ">f4", "float64", ">f8", "longdouble"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_array_of_any_float_type_has_the_same_values(
+    dtype: str, order: Literal["C", "F"], tmp_path: Path
+) -> None:
+    values = np.arange(24).reshape(6, 4) / 32  # exact in every type
+    np.save(tmp_path / "x.npy", np.array(values, dtype, order=order))
+    array = open_array(tmp_path / "x.npy")
+    assert (array == values).all()
+    doubles = to_float64(array, "x")
+    assert doubles.dtype == torch.float64
+    assert (doubles.numpy() == values).all()
+
+
+def test_bytes_of_an_array_are_scaled_in_double_precision(tmp_path: Path) -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(2, 128)
+    np.save(tmp_path / "x.npy", values)
+    doubles = to_float64(open_array(tmp_path / "x.npy"), "x")
+    assert (doubles.numpy() == values / 255).all()
+
+
+NO_PIXELS: dict[str, tuple[Any, str]] = {
+    "integers": (np.zeros((3, 2), np.int64), "type int64; give uint8, or floats"),
+    "truth values": (np.zeros((3, 2), bool), "type bool; give uint8, or floats"),
+    "complex": (np.zeros((3, 2), complex), "type complex128; give uint8, or floats"),
+    "words": (np.array([["a", "b"]]), "type <U1; give uint8, or floats"),
+    "records": (np.zeros((3, 2), [("a", "f4")]), "type .*give uint8, or floats"),
+    "objects": (np.array([[Trap()]]), "no .npy of numbers"),
+    "no axis": (np.array(0.5), r"shape \(\); give a .npy that holds one array \(n, D\)"),
+    "one axis": (np.zeros(3), r"shape \(3,\); give"),
+    "three axes": (np.zeros((3, 2, 1)), r"shape \(3, 2, 1\); give"),
+    "no images": (np.zeros((0, 2)), r"shape \(0, 2\); give"),
+    "no pixels": (np.zeros((3, 0)), r"shape \(3, 0\); give"),
+}
+
+
+@pytest.mark.parametrize("case", NO_PIXELS)
+def test_open_array_names_file_and_form_of_what_is_no_array_of_pixels(
+    case: str, tmp_path: Path
+) -> None:
+    array, complaint = NO_PIXELS[case]
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    with pytest.raises(DataError, match=rf"x\.npy: {complaint}"):
+        open_array(tmp_path / "x.npy")
+    assert not Path("sprung").exists()
+
+
+def test_open_array_names_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "short.npy").write_bytes(_npy(X)[:-8])
+    (tmp_path / "odd.npy").write_bytes(_npy(X).replace(b"'shape': (40, 6)", b"'shape': (40,((("))
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "folder.npy").mkdir()
+    np.savez(tmp_path / "many.npz", x=np.zeros((3, 2)))
+    for name in ("missing", "torn", "short", "odd", "empty", "folder", "many"):
+        path = next(tmp_path.glob(f"{name}.*"), tmp_path / f"{name}.npy")
+        with pytest.raises(DataError, match=rf"{path.name}: (cannot be read|no \.npy of numbers)"):
+            open_array(path)

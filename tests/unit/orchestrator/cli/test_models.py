@@ -327,9 +327,9 @@ def test_parzen_scales_bytes_to_unit_interval(
         ("good", "narrow", 1, 4, "6 pixels an image where others have 5"),
         ("good", "nan", 1, 4, "test images: some pixels are not finite"),
         ("nan", "good", 1, 4, "samples: some pixels are not finite"),
-        ("good", "empty", 1, 4, "test images: shape (0, 6)"),
+        ("good", "empty", 1, 4, "empty.npy: shape (0, 6)"),
         ("good", "flat", 1, 4, "holds one array (n, D)"),
-        ("good", "integers", 1, 4, "give uint8, float32 or float64"),
+        ("good", "integers", 1, 4, "give uint8, or floats"),
         ("good", "pickled", 1, 4, "no .npy of numbers"),
         ("pickled", "good", 1, 4, "no .npy of numbers"),
         ("good", "missing", 1, 4, "missing.npy: cannot be read: No such file"),
@@ -487,3 +487,52 @@ def test_sample_interrupted_halfway_leaves_the_old_output_intact(
     assert aae("sample", trained, "-n", 3, "--out", out).code == 130
     assert out.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+# -- arrays of any form ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", "float64", "longdouble"])
+def test_encode_gives_the_same_codes_for_any_float_type(
+    aae: Callable[..., Any], arrays: Callable[..., Path], trained: Path, tmp_path: Path, dtype: str
+) -> None:
+    values = np.arange(3 * 64).reshape(3, 64) / 256
+    for name, images in (("plain", values.astype(np.float32)), ("other", values.astype(dtype))):
+        data = arrays(name, np.asfortranarray(images))
+        assert aae("encode", trained, "--data", data, "--out", tmp_path / f"z-{name}.npy").code == 0
+    assert (np.load(tmp_path / "z-plain.npy") == np.load(tmp_path / "z-other.npy")).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.full((3, 64), np.nan), "not numbers in [0, 1]: 192 are not finite; scale them"),
+        (np.full((3, 64), np.inf), "192 are not finite"),
+        (np.linspace(0, 255, 192).reshape(3, 64), "they are 0 to 255; scale them, or give uint8"),
+        (np.linspace(-1, 1, 192).reshape(3, 64), "they are -1 to 1; scale them"),
+        (np.zeros((3, 64), np.int64), "type int64; give uint8, or floats"),
+        (np.zeros((3, 64), bool), "type bool; give uint8, or floats"),
+        (np.zeros((3, 8, 8)), "shape (3, 8, 8); give a .npy"),
+    ],
+)
+def test_encode_refuses_what_is_no_pixel_and_writes_nothing(
+    aae: Callable[..., Any],
+    arrays: Callable[..., Path],
+    trained: Path,
+    tmp_path: Path,
+    images: np.ndarray,
+    words: str,
+) -> None:
+    ended = aae("encode", trained, "--data", arrays("x", images), "--out", tmp_path / "z.npy")
+    assert (ended.code, ended.out) == (4, "")
+    assert f"{tmp_path / 'x.npy'}: " in ended.err
+    assert words in ended.err
+    assert [path.name for path in tmp_path.glob("*")] == ["x.npy"]
+
+
+def test_bytes_far_from_white_are_noted(
+    aae: Callable[..., Any], arrays: Callable[..., Path], trained: Path, tmp_path: Path
+) -> None:
+    data = arrays("x", np.eye(3, 64, dtype=np.uint8))
+    ended = aae("encode", trained, "--data", data, "--out", tmp_path / "z.npy")
+    assert ended.err == f"note: {data}: uint8 from 0 to 1; assumed that 255 is white\n"
