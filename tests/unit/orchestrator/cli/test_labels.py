@@ -157,3 +157,13 @@ def test_train_says_what_the_test_images_lack_before_the_first_epoch(
     assert ended.code == code
     assert words in ended.err
     assert bool(ended.out) == (code == 0)
+
+
+def test_train_without_enough_memory_names_memory_and_remedy(
+    aae: Callable[..., Any], file: Path
+) -> None:
+    ended = aae("train", file, "--set", "model.hidden=[100000000000]")
+    assert (ended.code, ended.out) == (4, "")
+    reason, remedy = ended.err.splitlines()
+    assert reason.startswith("out of host memory: can't allocate memory: you tried to allocate ")
+    assert remedy.startswith("take a smaller network")
