@@ -67,7 +67,7 @@ class Arrays:
             found: dict[str, Any] = {
                 "labels": labels.values if labels.renamed else (),
                 "label_problem": labels.problem,
-                "notes": (*layout.notes, *npz.dim(x), *labels.notes),
+                "notes": (*layout.notes, *npz.darkness(x), *labels.notes),
                 "missing": tuple(m for m in ("x_test", "y_test") if m not in npz.infos),
             }
         y, y_valid = labels.of("train"), labels.of("valid")
@@ -248,7 +248,7 @@ class _Npz:
             image_shape = (max(image_shape),)
         return _Layout(axes, image_shape, tuple(notes))
 
-    def dim(self, x: np.ndarray) -> list[str]:
+    def darkness(self, x: np.ndarray) -> list[str]:
         """Return a note if the brightest pixel of x is far from white."""
         most = int(x.max()) / _BYTE[1] if x.dtype == np.uint8 else float(x.max())
         if most >= _DIM:
