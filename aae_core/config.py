@@ -28,13 +28,18 @@ class DataConfig:
     colour: bool = True  # svhn: True 32·32·3, False 32·32 grey
     extra: bool = False  # svhn: also train on the 531,131 extra images
     fold: int = 0  # tfd: index of one of the five published folds
+    range: tuple[float, float] | None = None  # arrays: black and white; None: 0, and 255 or 1
+    axes: str | None = None  # arrays: a letter an axis of n, h, w, c, d; None: nd, nhw or nhwc
 
     def __post_init__(self) -> None:
         given = {
             "colour": (not self.colour, "svhn"),
             "extra": (self.extra, "svhn"),
             "fold": (self.fold != 0, "tfd"),
+            "range": (self.range is not None, "arrays"),
+            "axes": (self.axes is not None, "arrays"),
         }
+        low, high = self.range or (0.0, 1.0)
         _check(
             path=(
                 (self.path is not None) == (self.name == "arrays"),
@@ -42,6 +47,14 @@ class DataConfig:
             ),
             labels=(self.labels is None or self.labels >= 0, "must not be negative"),
             fold=(0 <= self.fold < 5, "must be one of 0, 1, 2, 3, 4"),
+            range=(
+                math.isfinite(high - low) and low < high,
+                "give the values of black and white, as [0, 255]; black is the smaller one",
+            ),
+            axes=(
+                self.axes is None or "".join(sorted(self.axes)) in ("dn", "hnw", "chnw"),
+                "give one letter for each axis of x: nd, nhw or nhwc, in the order of the file",
+            ),
         )
         _check(
             **{
@@ -486,7 +499,8 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
         "matcher": asdict(MatcherConfig()),
         "autoencoder": asdict(AutoencoderConfig()),
     }
-    return _without(document, {"training": training, "model": networks})
+    data = {"range": None, "axes": None}
+    return _without(document, {"data": data, "training": training, "model": networks})
 
 
 def _without(document: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -220,6 +220,7 @@ class Started(TypedDict):
     labelled_indices: list[int] | None
     config_hash: str
     data_sha256: str
+    notes: list[str]  # on the data
 
 
 class EpochEnded(TypedDict):

@@ -26,7 +26,10 @@ TRIAL_STATES: tuple[TrialState, ...] = (
 
 
 Bounds = tuple[float | None, float | None]  # low and high; None: unbounded
-OUT_OF_GPU_MEMORY = "out of GPU memory"  # prefix of such a failure's reason
+OUT_OF_GPU_MEMORY = "out of GPU memory: "  # prefix of such a failure's reason
+OUT_OF_HOST_MEMORY = "out of host memory: "
+_ADVICE = " If reserved but unallocated memory"  # where torch's advice to developers begins
+_CPU_ALLOCATOR = "DefaultCPUAllocator: "
 BASELINE = "control (no search)"  # label of the control in every result
 SYSTEM = "system/"  # prefix of metrics of the machine, not of the model
 
@@ -200,3 +203,18 @@ def is_baseline(record: RunRecord, *, searched: bool) -> bool:
     (`searched` false) has no control: its own configuration is its only candidate.
     """
     return searched and record.stage == "confirm" and not record.params
+
+
+def failed_allocation(error: BaseException) -> str | None:
+    """Return the reason, one line, if the error is an allocation that failed; None for others.
+
+    On the host, Python and numpy raise MemoryError, and torch a RuntimeError. The class for GPUs is
+    known by its name, since this module does not import torch.
+    """
+    text = " ".join(str(error).partition(_ADVICE)[0].split())
+    _, host, refused = text.partition(_CPU_ALLOCATOR)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and host):
+        return OUT_OF_HOST_MEMORY + (refused or text or "an allocation failed")
+    if isinstance(error, RuntimeError) and type(error).__name__ == "OutOfMemoryError":
+        return OUT_OF_GPU_MEMORY + text
+    return None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aae_core.config import DataConfig
-from aae_core.data.arrays import Arrays
+from aae_core.data.arrays import Arrays, open_array
 from aae_core.data.digits import Digits
 from aae_core.data.mnist import FASHION_MNIST, MNIST, IdxSet
 from aae_core.data.sets import (
@@ -32,6 +32,7 @@ __all__ = [
     "catalogue",
     "load_test_data",
     "load_training_data",
+    "open_array",
     "open_data_set",
     "unit_interval",
 ]
@@ -48,7 +49,7 @@ _PUBLIC: dict[str, Callable[[DataConfig, Path], DataSet]] = {
 def open_data_set(config: DataConfig, root: Path) -> DataSet:
     """Return the data set of a configuration, to describe, fetch, verify or load."""
     if config.path is not None:
-        return Arrays(Path(config.path))
+        return Arrays(Path(config.path), config.range, config.axes)
     return _PUBLIC[config.name](config, root)
 
 

@@ -1,9 +1,10 @@
-"""Reader of the user's own images: one untrusted .npz file.
+"""Reader of the user's own images: one untrusted .npz file, or a .npy of pixels.
 
-Members: x_train (n, D) or (n, H, W[, C]), uint8 or float in [0, 1]; optional y_train (n,), whole
-numbers from 0, or −1 for unlabelled images; optional x_valid, y_valid; optional x_test, y_test.
+Members: x_train, images as (n, D) or (n, H, W[, C]), uint8 or float in [0, 1]; optional y_train
+(n,), whole numbers, −1 for unlabelled images; optional x_valid, y_valid; optional x_test, y_test.
 Without x_valid, the last tenth of a seeded permutation of the training images is the validation
-set.
+set. Other axes and other values of black and white are settings of the reader; what looks like
+them is noted. The labels in the file, whichever they are, become the classes 0 … K−1 in order.
 
 The reader never unpickles. Before allocating memory, the reader checks that a member's header
 agrees to the byte with the member's size in the archive, and that the size fits this machine.
@@ -14,16 +15,25 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from aae_core.data.memory import physical_memory
-from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
+from aae_core.data.sets import (
+    DataFile,
+    Description,
+    FileCheck,
+    Split,
+    TestData,
+    TrainingData,
+    holds_pixels,
+    range_problem,
+)
 from aae_core.data.splits import last_tenth
 from aae_core.errors import DataError
 
@@ -31,29 +41,55 @@ _FEWEST = {"train": 2, "valid": 2, "test": 1}  # images of a split; a standard d
 _FEWEST_TO_SPLIT = 4  # two of them for validation
 _MEMBERS = tuple(f"{axis}_{split}" for split in _FEWEST for axis in "xy")
 _DAMAGED = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile)
+_AXES = {2: "nd", 3: "nhw", 4: "nhwc"}  # by number of axes, where nothing speaks against them
+_OTHER_AXES = ("nchw", "hwcn")  # of images with channels
+_CHANNELS = (1, 3)
+_DIM = 0.5  # brightest pixel below which the values of black and white look wrong
+_BYTE = (0, 255)
+_UNLABELLED = -1
+_LISTED = 5  # labels in a message
+_TURNED = "; if the last axis of x counts the images, set data.axes (nd is images first)"
 
 
 @dataclass(frozen=True)
 class Arrays:
+    """A file, and what its arrays mean where that is not the usual."""
+
     path: Path
+    range: tuple[float, float] | None = None  # values of black and white; None: 0, and 255 or 1
+    axes: str | None = None  # a letter for each axis of x: n images, then h, w, c, or d pixels
 
     def training(self) -> TrainingData:
-        with _opened(self.path) as npz:
-            x, y = npz.split("train")
-            image_shape = npz.image_header("train").shape[1:]
-            if npz.has("valid"):
-                return TrainingData.of("arrays", image_shape, (x, y), npz.split("valid"))
-        kept, held_out = last_tenth(len(x))
-        train, valid = (
-            (x[indices], None if y is None else y[indices]) for indices in (kept, held_out)
+        with self._opened() as npz:
+            x, layout = npz.images("train"), npz.layout()
+            valid = npz.images("valid") if npz.has("valid") else None
+            labels = npz.labels("train", *(["valid"] if npz.has("valid") else []))
+            found: dict[str, Any] = {
+                "labels": labels.values if labels.renamed else (),
+                "label_problem": labels.problem,
+                "notes": (*layout.notes, *npz.darkness(x), *labels.notes),
+                "missing": tuple(m for m in ("x_test", "y_test") if m not in npz.infos),
+            }
+        y, y_valid = labels.of("train"), labels.of("valid")
+        if valid is not None:
+            return TrainingData.of("arrays", layout.image_shape, (x, y), (valid, y_valid), **found)
+        kept, held_out = (
+            (x[indices], None if y is None else y[indices]) for indices in last_tenth(len(x))
         )
-        return TrainingData.of("arrays", image_shape, train, valid)
+        return TrainingData.of("arrays", layout.image_shape, kept, held_out, **found)
 
     def test(self) -> TestData:
-        with _opened(self.path) as npz:
+        with self._opened() as npz:
             if not npz.has("test"):
                 raise DataError(f"{self.path}: has no member x_test to evaluate on; add it")
-            return TestData.of(*npz.split("test"))
+            trained = npz.labels("train", *(["valid"] if npz.has("valid") else []))
+            labels = trained if trained.problem else npz.labels("test", known=trained.values)
+            return TestData.of(
+                npz.images("test"),
+                labels.of("test"),
+                labels=labels.values if labels.renamed else (),
+                label_problem=labels.problem,
+            )
 
     def describe(self) -> Description:
         return Description(
@@ -69,20 +105,49 @@ class Arrays:
 
     def verify(self) -> list[FileCheck]:
         try:
-            self.training()
+            problem = self.training().label_problem
             if "test" in self._sizes():
-                self.test()
+                problem = problem or self.test().label_problem
         except DataError as error:
-            return [FileCheck(self.path, str(error))]
-        return [FileCheck(self.path, None)]
+            problem = str(error)
+        return [FileCheck(self.path, problem)]
 
     def _sizes(self) -> dict[str, int]:
-        with _opened(self.path) as npz:
-            sizes = {split: npz.image_header(split).shape[0] for split in _FEWEST if npz.has(split)}
+        with self._opened() as npz:
+            sizes = {split: npz.size(split) for split in _FEWEST if npz.has(split)}
         if "valid" not in sizes:
             kept, held_out = last_tenth(sizes["train"])
             sizes |= {"train": len(kept), "valid": len(held_out)}
         return {split: sizes[split] for split in _FEWEST if split in sizes}
+
+    @contextmanager
+    def _opened(self) -> "Iterator[_Npz]":
+        with _opened(self.path) as (archive, infos):
+            yield _Npz(self.path, archive, infos, self.range, self.axes)
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Open a .npy of pixels (n, D), memory-mapped and never unpickled.
+
+    Pixels are uint8, or floats of any size and byte order; their values are not checked here.
+    Raises DataError if the file is missing, damaged or something else.
+    """
+    try:
+        array = npy.open_memmap(path, mode="r")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # numpy's parser can raise any exception on hostile text
+        raise DataError(
+            f"{path}: no .npy of numbers, or a damaged one; numpy.save an array (n, D) of uint8 "
+            "or floats"
+        ) from error
+    if array.ndim != 2 or not array.size:
+        raise DataError(
+            f"{path}: shape {array.shape}; give a .npy that holds one array (n, D), neither zero"
+        )
+    if not holds_pixels(array.dtype):
+        raise DataError(f"{path}: type {array.dtype}; give uint8, or floats of any size")
+    return array
 
 
 @dataclass(frozen=True)
@@ -98,66 +163,200 @@ class _Header:
 
 
 @dataclass(frozen=True)
+class _Layout:
+    """Meaning of the axes of x, the same for every split."""
+
+    axes: str
+    image_shape: tuple[int, ...]  # (H, W), (H, W, C) or (D,)
+    notes: tuple[str, ...]
+
+    @property
+    def images_axis(self) -> int:
+        return self.axes.index("n")
+
+    @property
+    def order(self) -> list[int]:
+        """The axes of x as n, h, w, c or n, d."""
+        return [self.axes.index(letter) for letter in "nhwcd" if letter in self.axes]
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Labels of some splits as classes 0 … K−1; −1 is unlabelled."""
+
+    classes: dict[str, np.ndarray]  # by split, int64
+    values: tuple[int, ...] = ()  # the file's label of each class
+    notes: tuple[str, ...] = ()
+    problem: str | None = None
+
+    @property
+    def renamed(self) -> bool:
+        return self.values != tuple(range(len(self.values)))
+
+    def of(self, split: str) -> np.ndarray | None:
+        return self.classes.get(split)
+
+
+@dataclass(frozen=True)
 class _Npz:
     """An open file whose members have valid names but unchecked contents."""
 
     path: Path
     archive: zipfile.ZipFile
     infos: dict[str, zipfile.ZipInfo]
+    range: tuple[float, float] | None
+    axes: str | None
 
     def has(self, split: str) -> bool:
         return f"x_{split}" in self.infos
 
-    def split(self, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read a split: (n, D) uint8 or float32 in [0, 1]; (n,) int64 or None."""
-        header = self.image_header(split)
-        self._check_like_train(split, header)
-        pixels = self._array(f"x_{split}")
-        # Comparisons with NaN are False, so this condition also rejects NaN.
-        if header.dtype.kind == "f" and not (pixels.min() >= 0 and pixels.max() <= 1):
-            raise self._wrong(f"x_{split}", "has values that are not numbers in [0, 1]; scale them")
-        flat = pixels.reshape(len(pixels), -1)
-        dtype = np.uint8 if header.dtype == np.uint8 else np.float32
-        return np.ascontiguousarray(flat, dtype), self._labels(split, len(pixels))
+    def images(self, split: str) -> np.ndarray:
+        """Read the images of a split: (n, D), uint8 or float32 in [0, 1]."""
+        name, layout = f"x_{split}", self.layout()
+        self._check_like_train(split)
+        raw = self._array(name).transpose(layout.order)
+        flat = raw.reshape(len(raw), -1)
+        if raw.dtype == np.uint8 and self.range in (None, _BYTE):
+            return np.ascontiguousarray(flat)
+        low, high = self.range or (0, 1)
+        problem = range_problem(flat, low, high)
+        if problem:
+            raise self._wrong(name, f"{problem}; {self._remedy(flat)}")
+        if self.range is None:
+            return np.ascontiguousarray(flat, np.float32)
+        pixels = flat.astype(np.result_type(flat.dtype, np.float32))
+        pixels -= low
+        pixels /= high - low
+        return np.ascontiguousarray(pixels.clip(0, 1), np.float32)  # rounding may exceed 1
 
-    def image_header(self, split: str) -> _Header:
+    def layout(self) -> _Layout:
+        """Return the meaning of the axes: as the settings give it, or as the shape suggests."""
+        shape = self._image_header("train").shape
+        axes = self.axes or _likely_axes(shape)
+        if len(axes) != len(shape):
+            raise self._wrong(
+                "x_train", f"has the shape {shape}; give data.axes {len(shape)} letters"
+            )
+        image_shape = tuple(shape[axes.index(letter)] for letter in "hwcd" if letter in axes)
+        notes = [] if self.axes else _odd_axes(shape, axes)
+        if len(image_shape) > 1 and math.prod(image_shape) == max(image_shape):
+            if self.axes is None:
+                notes = [
+                    f"x_train has the shape {shape}; assumed images of {max(image_shape):,} "
+                    "pixels in one row"
+                ]
+            image_shape = (max(image_shape),)
+        return _Layout(axes, image_shape, tuple(notes))
+
+    def darkness(self, x: np.ndarray) -> list[str]:
+        """Return a note if the brightest pixel of x is far from white."""
+        most = int(x.max()) / _BYTE[1] if x.dtype == np.uint8 else float(x.max())
+        if most >= _DIM:
+            return []
+        if self.range is not None:
+            return [f"x_train: with data.range the brightest pixel is {most:.3g} of 1"]
+        found, white, other = "float", "1", "set data.range to [black, white]"
+        if x.dtype == np.uint8:
+            found, white = f"uint8 from {x.min()} to {x.max()}", "255"
+            other = f"as {x.max()}, set data.range: [0, {x.max()}]"
+        return [
+            f"x_train is {found}; assumed that {white} is white, so the brightest pixel is "
+            f"{most:.3g}; if white is another value, {other}"
+        ]
+
+    def size(self, split: str) -> int:
+        return self._image_header(split).shape[self.layout().images_axis]
+
+    def labels(self, *splits: str, known: tuple[int, ...] = ()) -> _Labels:
+        """Read the labels of splits as classes, those in `known` first.
+
+        Labels that cannot be used are a problem for models that read labels; others ignore it.
+        """
+        try:
+            raw = {s: y for s in splits if (y := self._whole_labels(s)) is not None}
+        except DataError as error:
+            return _Labels({}, known, problem=str(error))
+        found = {value for y in raw.values() for value in np.unique(y).tolist()} - {_UNLABELLED}
+        labels = _Labels({}, (*known, *sorted(found.difference(known))))
+        classes = {label: index for index, label in enumerate(labels.values)}
+        for split, y in raw.items():
+            values, places = np.unique(y, return_inverse=True)
+            numbers = [classes.get(value, _UNLABELLED) for value in values.tolist()]
+            labels.classes[split] = np.array(numbers, np.int64)[places]
+        if not labels.renamed:
+            return labels
+        note = f"labels {_listed(labels.values)} are the classes 0 to {len(labels.values) - 1}"
+        return replace(labels, notes=(note,))
+
+    def _image_header(self, split: str) -> _Header:
         name = f"x_{split}"
         header = self._header(name)
-        if header.dtype != np.uint8 and header.dtype.kind != "f":
+        if not holds_pixels(header.dtype):
             raise self._wrong(name, f"is {header.dtype}; give uint8, or float in [0, 1]")
         if not 2 <= len(header.shape) <= 4:
             raise self._wrong(name, f"has the shape {header.shape}; give (n, D) or (n, H, W[, C])")
-        holds_out = split == "train" and not self.has("valid")
-        fewest = _FEWEST_TO_SPLIT if holds_out else _FEWEST[split]
-        if header.shape[0] < fewest:
-            raise self._wrong(name, f"has {header.shape[0]} images; give at least {fewest}")
         return header
 
-    def _check_like_train(self, split: str, header: _Header) -> None:
-        images, expected = header.shape[1:], self.image_header("train").shape[1:]
-        if images != expected:
-            raise self._wrong(f"x_{split}", f"has images of {images}, those of x_train {expected}")
+    def _check_like_train(self, split: str) -> None:
+        """Raise DataError unless the split has enough images, and images like those of x_train."""
+        name, at = f"x_{split}", self.layout().images_axis
+        shape, expected = (self._image_header(each).shape for each in (split, "train"))
+        if [*shape[:at], *shape[at + 1 :]] != [*expected[:at], *expected[at + 1 :]]:
+            turned = shape[-1] != expected[-1] and shape[:-1] == expected[:-1]
+            problem = f"has images of {shape[1:]}, those of x_train {expected[1:]}"
+            raise self._wrong(name, problem + (_TURNED if turned else ""))
+        holds_out = split == "train" and not self.has("valid")
+        fewest = _FEWEST_TO_SPLIT if holds_out else _FEWEST[split]
+        if shape[at] < fewest:
+            raise self._wrong(name, f"has {shape[at]} images; give at least {fewest}")
 
-    def _labels(self, split: str, n: int) -> np.ndarray | None:
+    def _remedy(self, x: np.ndarray) -> str:
+        least, most = float(x.min()), float(x.max())
+        if not math.isfinite(least + most):
+            return "replace them"
+        if self.range is not None:
+            return "set data.range to the values of black and white"
+        usual = next((r for r in (_BYTE, (-1, 1)) if r[0] <= least and most <= r[1]), None)
+        black, white = usual or (math.floor(least), math.ceil(most))
+        return f"scale them, or set data.range: [{black}, {white}] (the values of black and white)"
+
+    def _whole_labels(self, split: str) -> np.ndarray | None:
+        """Read labels, (n,) int64. Raises DataError unless they are whole numbers from 0, or −1."""
         name = f"y_{split}"
         if name not in self.infos:
             return None
-        header = self._header(name)
-        if header.dtype.kind not in "iu" or header.shape != (n,):
-            raise self._wrong(
-                name, f"is {header.dtype} of shape {header.shape}; give whole numbers, ({n},)"
-            )
-        labels = self._array(name).astype(np.int64)
+        header, n = self._header(name), self.size(split)
+        raw = self._array(name)
+        wrong = f"is {header.dtype} of shape {header.shape}, values {_listed(np.unique(raw))}"
+        if raw.ndim == 2 and raw.shape[1] > 1 and set(np.unique(raw).tolist()) == {0, 1}:
+            raise self._wrong(name, f"{wrong}: one-hot; save y.argmax(axis=1)")
+        if header.dtype.kind in "SU":
+            remedy = "save numpy.unique(y, return_inverse=True)[1]"
+            raise self._wrong(name, f"{wrong}; give whole numbers: {remedy}")
+        if header.dtype.kind not in "biuf" or header.shape not in ((n,), (n, 1)):
+            turned = header.shape == self._image_header(split).shape[-1:]
+            remedy = f"; give whole numbers, ({n},)" + (_TURNED if turned else "")
+            raise self._wrong(name, wrong + remedy)
+        with np.errstate(invalid="ignore"):
+            labels = raw.reshape(-1).astype(np.int64)
+        if not np.array_equal(labels, raw.reshape(-1)):
+            raise self._wrong(name, f"{wrong}; give whole numbers below 2^63")
+        self._check_unlabelled(split, labels)
+        return labels
+
+    def _check_unlabelled(self, split: str, labels: np.ndarray) -> None:
+        name, found = f"y_{split}", _listed(np.unique(labels))
         if split == "train" and self.has("valid"):
-            if labels.min() < -1:
-                raise self._wrong(name, "has labels below −1; −1 is unlabelled, classes are from 0")
+            if labels.min() < _UNLABELLED:
+                raise self._wrong(
+                    name, f"has labels below −1: {found}; −1 is unlabelled, give classes from 0"
+                )
         elif labels.min() < 0:
             raise self._wrong(
                 name,
-                "has negative labels; count classes from 0. Images without a label (−1) go into "
-                "x_train, beside an x_valid",
+                f"has negative labels: {found}; give classes from 0. Images without a label (−1) "
+                "go into x_train, beside an x_valid",
             )
-        return labels
 
     def _header(self, name: str) -> _Header:
         """Read a member's header.
@@ -198,7 +397,7 @@ class _Npz:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Npz]:
+def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     try:
         archive = zipfile.ZipFile(path)
     except _DAMAGED as error:
@@ -208,7 +407,7 @@ def _opened(path: Path) -> Iterator[_Npz]:
     with archive:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         _check_members(path, infos)
-        yield _Npz(path, archive, infos)
+        yield archive, infos
 
 
 def _check_members(path: Path, names: Collection[str]) -> None:
@@ -247,3 +446,42 @@ def _parse_header(stream: IO[bytes]) -> _Header:
     if not all(0 < length < 2**63 for length in shape):
         raise ValueError("empty, or larger than anything")
     return _Header(shape, dtype)
+
+
+def _likely_axes(shape: tuple[int, ...]) -> str:
+    """Return the usual axes, or others if only those make a number of channels."""
+    usual = _AXES[len(shape)]
+    if len(shape) < 4 or shape[usual.index("c")] in _CHANNELS:
+        return usual
+    first, last = _OTHER_AXES
+    if shape[first.index("c")] in _CHANNELS:
+        return first
+    square = shape[last.index("h")] == shape[last.index("w")]
+    return last if square and shape[last.index("c")] in _CHANNELS else usual
+
+
+def _odd_axes(shape: tuple[int, ...], axes: str) -> list[str]:
+    """Return a note if the axes are not the usual ones, or others are as likely."""
+    found = f"x_train has the shape {shape}"
+    read = f"assumed ({', '.join(axes.upper()).replace('N', 'n')})"
+    if axes != _AXES[len(shape)]:
+        return [f"{found}; {read}; if the axes mean something else, set data.axes"]
+    turned = {
+        2: _is_image_size(shape[0]) and not _is_image_size(shape[-1]) and shape[0] < shape[-1],
+        3: shape[0] == shape[1] != shape[-1],
+    }
+    if not turned.get(len(shape)):
+        return []
+    other = axes[1:] + axes[0]
+    return [f"{found}; {read}; if the last axis counts the images, set data.axes: {other}"]
+
+
+def _is_image_size(pixels: int) -> bool:
+    """Return True for the size of a square image, grey or in colour."""
+    return any(math.isqrt(pixels // c) ** 2 * c == pixels and pixels >= 16 for c in _CHANNELS)
+
+
+def _listed(labels: Collection[Any]) -> str:
+    """List the first labels, and how many there are."""
+    first = ", ".join(str(label) for label in list(labels)[:_LISTED])
+    return first if len(labels) <= _LISTED else f"{first}, … ({len(labels):,} in all)"

@@ -8,7 +8,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, overload
 
 import numpy as np
 
@@ -30,6 +30,10 @@ class TrainingData:
     x_valid: np.ndarray
     y_valid: np.ndarray | None
     sha256: str  # of the four arrays; identifies the data in every result
+    labels: tuple[int, ...] = ()  # the file's label of each class; empty: 0 … K−1
+    notes: tuple[str, ...] = ()  # what the reader found odd, and what it assumed
+    label_problem: str | None = None  # why the file's labels are not used, and the remedy
+    missing: tuple[str, ...] = ()  # members of the test split that the file does not have
 
     @classmethod
     def of(
@@ -38,9 +42,10 @@ class TrainingData:
         image_shape: tuple[int, ...],
         train: tuple[np.ndarray, np.ndarray | None],
         valid: tuple[np.ndarray, np.ndarray | None],
+        **found: Any,
     ) -> "TrainingData":
-        """Build from (x, y) of both splits and compute the checksum."""
-        return cls(name, image_shape, *train, *valid, sha256=fingerprint(*train, *valid))
+        """Build from (x, y) of both splits and compute the checksum; `found`: further fields."""
+        return cls(name, image_shape, *train, *valid, fingerprint(*train, *valid), **found)
 
     @property
     def dim(self) -> int:
@@ -52,6 +57,12 @@ class TrainingData:
         labels = [y for y in (self.y_train, self.y_valid) if y is not None]
         return 1 + max((int(y.max()) for y in labels), default=-1)
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """The class labels and the notes, as JSON; empty for data without them."""
+        found = {"labels": list(self.labels), "notes": list(self.notes)}
+        return {name: values for name, values in found.items() if values}
+
 
 @dataclass(frozen=True, eq=False)
 class TestData:
@@ -62,10 +73,12 @@ class TestData:
     x: np.ndarray  # (n, D)
     y: np.ndarray | None  # (n,) int64
     sha256: str
+    labels: tuple[int, ...] = ()  # as in TrainingData, then those of no training image
+    label_problem: str | None = None
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray | None) -> "TestData":
-        return cls(x, y, fingerprint(x, y))
+    def of(cls, x: np.ndarray, y: np.ndarray | None, **found: Any) -> "TestData":
+        return cls(x, y, fingerprint(x, y), **found)
 
 
 def fingerprint(*arrays: np.ndarray | None) -> str:
@@ -95,6 +108,21 @@ def unit_interval(x: "np.ndarray | Tensor", dtype: FloatType = "float32") -> "np
         return pixels / 255 if x.dtype == np.uint8 else pixels
     tensor = x.float() if dtype == "float32" else x.double()
     return tensor if x.is_floating_point() else tensor / 255
+
+
+def holds_pixels(dtype: np.dtype) -> bool:
+    """Return True for uint8 and for floats of any size and byte order."""
+    return dtype == np.uint8 or dtype.kind == "f"
+
+
+def range_problem(x: np.ndarray, low: float = 0, high: float = 1) -> str | None:
+    """Describe the values of floats that are not numbers in [low, high]; None if all are."""
+    least, most = float(x.min()), float(x.max())  # NaN if any value is NaN
+    if low <= least and most <= high:
+        return None
+    infinite = x.size - int(np.isfinite(x).sum())
+    found = f"{infinite:,} are not finite" if infinite else f"they are {least:.4g} to {most:.4g}"
+    return f"has values that are not numbers in [{low:g}, {high:g}]: {found}"
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def knn_error(z: Tensor, y: Tensor, k: int = 10) -> float:
 
     Leave-one-out. Among equally frequent classes, the class of the nearest code wins.
     """
+    y = y.unique(return_inverse=True)[1]  # only classes that occur here get votes
     neighbours = _neighbours(z, min(k, len(z) - 1))
     ranks = torch.arange(neighbours.shape[1], device=z.device)
     weights = 1 + 0.5 ** (1 + ranks.double())  # the parts above 1 add up to less than one vote

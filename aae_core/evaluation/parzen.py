@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from aae_core import streams
+from aae_core.data.sets import holds_pixels, unit_interval
 from aae_core.errors import DataError
 from aae_core.evaluation.kernel_sums import (
     Cloud,
@@ -97,15 +98,17 @@ class ModelSource:
 def to_float64(pixels: Pixels, name: str) -> Tensor:
     """Convert to float64 in the same shape; uint8 is scaled by 1/255.
 
-    Raises DataError, naming `name`, for other types than uint8, float32 and float64.
+    Raises DataError, naming `name`, for other types than uint8 and floats.
     """
-    # Copy, since memory-mapped or shared arrays may be read-only.
-    tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))
-    if tensor.dtype == torch.uint8:
-        return tensor.double() / 255
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise DataError(f"{name}: type {tensor.dtype}; give uint8, float32 or float64")
-    return tensor.double()
+    if isinstance(pixels, np.ndarray):
+        if not holds_pixels(pixels.dtype):
+            raise DataError(f"{name}: type {pixels.dtype}; give uint8, or floats of any size")
+        # Copy, since memory-mapped or shared arrays may be read-only.
+        doubles = torch.from_numpy(np.array(pixels, np.float64))
+        return doubles / 255 if pixels.dtype == np.uint8 else doubles
+    if not (pixels.dtype == torch.uint8 or pixels.is_floating_point()):
+        raise DataError(f"{name}: type {pixels.dtype}; give uint8, or floats of any size")
+    return unit_interval(pixels, "float64")
 
 
 def block_count(n_samples: int) -> int:

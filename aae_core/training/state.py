@@ -35,6 +35,7 @@ class TrainState:
     model: Model
     optimizers: dict[str, Optimizer]
     streams: dict[str, torch.Generator]
+    data_record: dict[str, Any] = field(default_factory=dict)  # of a class's label, and notes
     epoch: int = 0  # number of finished epochs
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry per finished epoch
 
@@ -45,6 +46,7 @@ class TrainState:
         """Build the initial state.  Raises ConfigError if the data do not fit the model."""
         state = cls._fresh(config, data.image_shape, data.classes, data.sha256, device)
         state.model.pixels.measure(data.x_train)
+        state.data_record = data.record
         return state
 
     @classmethod
@@ -94,6 +96,7 @@ class TrainState:
             "image_shape": self.image_shape,
             "classes": self.classes,
             "data_sha256": self.data_sha256,
+            "data": self.data_record,
             "device": self.device.type,
             "epoch": self.epoch,
             "history": self.history,
@@ -108,6 +111,7 @@ class TrainState:
         """
         with _as_written(folder) as (tensors, document):
             state = cls._empty(document, device)
+            state.data_record = document.get("data", {})
             state.epoch = document["epoch"]
             state.history = document["history"]
             state._restore(tensors, same_device=document.get("device", "cpu") == state.device.type)

@@ -26,6 +26,9 @@ from orchestrator.cli import (
     run,
 )
 from orchestrator.errors import SweepError, UsageError
+from orchestrator.records import failed_allocation
+
+_LESS_MEMORY = "take a smaller network, batch or data set, or a machine with more memory"
 
 app = typer.Typer(
     name="aae-sweep",
@@ -78,6 +81,11 @@ def main() -> None:
         _leave(str(error), 2)
     except AAEError as error:
         _leave(str(error), 4)
+    except (MemoryError, RuntimeError) as error:
+        reason = failed_allocation(error)
+        if reason is None:
+            raise
+        _leave(f"{reason}\n{_LESS_MEMORY}", 4)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
     except BrokenPipeError:  # the reader of stdout has closed the pipe

@@ -163,5 +163,26 @@ def checkpoint_of(name: str) -> Path:
     return Path(best["checkpoints"][0])
 
 
+def output(path: Path, *inputs: Path | None) -> Path:
+    """Return the absolute path of an output, links followed.
+
+    Raises UsageError if the output is one of the inputs, by any name, or is in an input folder.
+    """
+    resolved = path.resolve()
+    for source in filter(None, inputs):
+        same = resolved.exists() and source.exists() and resolved.samefile(source)
+        if same or source.resolve() in resolved.parents:
+            raise UsageError(f"{path} would overwrite the input {source}; name another output")
+    return resolved
+
+
+def page(path: Path) -> Path:
+    """Return the absolute path of an HTML page to write. Raises UsageError for other files."""
+    resolved = path.resolve()
+    if resolved.is_dir() or (resolved.exists() and resolved.suffix not in (".html", ".htm")):
+        raise UsageError(f"{path} exists and is no HTML page; name another file with --out")
+    return resolved
+
+
 def _text(cell: Any) -> str:
     return number(cell) if isinstance(cell, float) else str(cell)

@@ -43,16 +43,17 @@ def compare(
     """
     if margin is not None and not 0 < margin < math.inf:
         raise UsageError(f"--margin {margin:g}: must be a number above 0")
+    path = None if out is None else common.page(out)
     reader = common.reader()
     names = list(dict.fromkeys(map(reader.resolve, sweeps)))
     document = _document(reader, names, metric, margin)
     if len(set(document["data_sha256"].values())) > 1:
         say("these sweeps used different data, so more than their configurations differs")
-    if out is not None:
+    if path is not None:
         from dashboards import build
 
         views = {name: reader.view(name) for name in names}
-        say(f"page  {build.write_page(build.comparison_page(document, views), out.resolve())}")
+        say(f"page  {build.write_page(build.comparison_page(document, views), path)}")
     if json:
         common.emit(document)
         return

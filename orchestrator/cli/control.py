@@ -71,7 +71,7 @@ def resume(sweep: SweepName = "latest", json: AsJson = False) -> None:
 def retry(
     sweep: SweepName = "latest",
     out_of_memory: Annotated[
-        bool, typer.Option("--out-of-memory", help="Also retry trials that ran out of GPU memory.")
+        bool, typer.Option("--out-of-memory", help="Also retry trials that ran out of memory.")
     ] = False,
     json: AsJson = False,
 ) -> None:
@@ -90,7 +90,7 @@ def retry(
     with held(settings, name):
         for stage in ("search", "confirm"):
             study = StageStudy.read(storage, name, stage)
-            again = study.retry(out_of_gpu_memory=out_of_memory) if study else {}
+            again = study.retry(out_of_memory=out_of_memory) if study else {}
             waiting |= bool(study and study.unfinished())  # also after a killed retry
             queued += [
                 {"stage": stage, "trial": old, "retried_as": new} for old, new in again.items()
@@ -105,7 +105,7 @@ def retry(
         print("{stage}-{trial} is queued again, as {stage}-{retried_as}".format(**trial))
     left = common.reader().status(name)["trials"]["failed"]
     if left:
-        print(f"not queued: {count(left, 'trial')} out of GPU memory; to queue: --out-of-memory")
+        print(f"not queued: {count(left, 'trial')} out of memory; to queue: --out-of-memory")
     elif not queued:
         print(f"no trial of {name} has failed")
     if queued:

@@ -29,17 +29,20 @@ def figures(
     from orchestrator.sweepfile.checks import require_same_data
 
     checkpoint = common.checkpoint_of(model)
-    if out.exists() and not out.is_dir():
+    folder = common.output(out, checkpoint)
+    if folder.exists() and not folder.is_dir():
         raise UsageError(f"{out} is no folder; name one with --out")
     state = TrainState.load(checkpoint)
     data = load_training_data(state.config.data, common.settings().data)
+    for note in data.notes:
+        common.say(f"note: {note}")
     require_same_data(data, state.data_sha256, str(checkpoint), "set AAE_DATA to their folder")
-    paths = draw_figures(state.model.eval(), data, seed, out.resolve())
+    paths = draw_figures(state.model.eval(), data, seed, folder)
     if not paths:
         raise UsageError(f"{model}: a {state.model.kind} has no figures")
     if json:
         files = [path.name for path in paths]
-        common.emit({"checkpoint": str(checkpoint), "folder": str(out.resolve()), "files": files})
+        common.emit({"checkpoint": str(checkpoint), "folder": str(folder), "files": files})
     else:
         print("\n".join(map(str, paths)))
 

@@ -271,13 +271,17 @@ def _build(names: list[str], out: Path | None) -> Path:
 
 
 def _export(reader: "SweepReader", sweep: str, folder: Path, figures_only: bool) -> list[str]:
+    from aae_core.files import replacing
     from orchestrator.results.export import export
 
     if folder.exists():
         raise UsageError(f"{folder} exists; name a new folder with --out")
-    files = export(reader, sweep, folder, figures_only=figures_only)
-    if not figures_only:
-        shutil.copy(_build([sweep], None), folder / "report.html")
+    best = reader.best(sweep)
+    common.output(folder, *(Path(path) for path in (best["checkpoints"] if best else []) if path))
+    with replacing(folder.resolve(), durable=False) as part:
+        files = export(reader, sweep, part, figures_only=figures_only)
+        if not figures_only:
+            shutil.copy(_build([sweep], None), part / "report.html")
     return files
 
 

@@ -1,7 +1,8 @@
 """Commands for trained models, or any samples: evaluate, parzen, sample and encode."""
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 ModelName = Annotated[str, typer.Argument(help="A sweep (its winner) or a checkpoint folder.")]
 _CHUNK = 10_000  # images at a time
+_DIM_BYTE = 128  # brightest pixel below which bytes look as if another value were white
 
 
 def evaluate(
@@ -92,17 +94,19 @@ def parzen(
     """
     import numpy as np
 
+    from aae_core.files import replacing
     from orchestrator.execution import cluster
 
     cluster.prepare(common.settings())  # before anything imports Ray
-    from orchestrator.execution.parzen_pool import open_array
+    from aae_core.data import open_array
 
     if (valid is None) == (sigma is None):
         raise UsageError("give either --valid, to choose sigma, or --sigma")
     if sigma is not None and not 0 < sigma < math.inf:
         raise UsageError(f"--sigma {sigma:g}: give a positive, finite number")
+    points = None
     if per_point is not None:
-        _require_npy(per_point)
+        points = _npy(per_point, Path(samples), test, valid)
     x_test, x_valid = open_array(test), None if valid is None else open_array(valid)
     for name, images in (("test", x_test), ("validation", x_valid)):
         _note_range(f"{name} images", images)
@@ -110,8 +114,9 @@ def parzen(
     result, known = _score(drawn, x_valid, x_test, sigma, actors)
     if known:
         say("these samples were scored before; the figures are the stored ones")
-    if per_point is not None:
-        np.save(per_point, result.per_point.numpy())
+    if points is not None:
+        with replacing(points) as part, part.open("wb") as file:
+            np.save(file, result.per_point.numpy())
     if result.sigma_at_edge:
         say(
             f"note: the best sigma, {result.sigma_grid:.3g}, is at the edge of the grid; "
@@ -146,14 +151,14 @@ def sample(
 
     from aae_core.streams import generator
 
-    net = _sampler(common.checkpoint_of(model), model)
-    images = _new_array(out, (n, net.dim))
+    checkpoint = common.checkpoint_of(model)
+    path = _npy(out, checkpoint)
+    net = _sampler(checkpoint, model)
     stream = generator(seed, "sample")
-    with torch.no_grad():
+    with torch.no_grad(), _new_array(path, (n, net.dim)) as images:
         for start in range(0, n, _CHUNK):
             chunk = images[start : start + _CHUNK]
             chunk[:] = net.sample(_CHUNK, generator=stream)[: len(chunk)].numpy()
-    images.flush()
     print(out)
 
 
@@ -167,29 +172,32 @@ def encode(
     ] = None,
 ) -> None:
     """Encode images, float in [0, 1] or uint8."""
+    import numpy as np
     import torch
 
     import aae_core
-    from aae_core.data import unit_interval
+    from aae_core.data import open_array, unit_interval
+    from aae_core.data.sets import range_problem
+    from aae_core.errors import DataError
     from aae_core.models import Autoencoder
     from aae_core.streams import generator
-    from orchestrator.execution.parzen_pool import open_array
 
-    net = aae_core.load(common.checkpoint_of(model))
+    checkpoint = common.checkpoint_of(model)
+    path = _npy(out, checkpoint, data)
+    net = aae_core.load(checkpoint)
     if not isinstance(net, Autoencoder):
         raise UsageError(f"{model}: a {net.kind} has no encoder")
     images = open_array(data)
     if images.shape[1] != net.dim:
         raise UsageError(f"{data}: {images.shape[1]} pixels an image, the model has {net.dim}")
-    codes = _new_array(out, (len(images), net.code_dim))
+    if images.dtype != np.uint8 and (problem := range_problem(images)):
+        raise DataError(f"{data}: {problem}; scale them, or give uint8")
+    _note_range(str(data), images)
     stream = None if seed is None else generator(seed, "encode")
-    with torch.no_grad():
+    with torch.no_grad(), _new_array(path, (len(images), net.code_dim)) as codes:
         for start in range(0, len(images), _CHUNK):
-            pixels = torch.tensor(images[start : start + _CHUNK])
-            codes[start : start + _CHUNK] = net.encode(
-                unit_interval(pixels), generator=stream
-            ).numpy()
-    codes.flush()
+            pixels = torch.from_numpy(unit_interval(np.array(images[start : start + _CHUNK])))
+            codes[start : start + _CHUNK] = net.encode(pixels, generator=stream).numpy()
     print(out)
 
 
@@ -237,7 +245,8 @@ def _print_scores(models: "list[ScoredModel]") -> None:
 
 
 def _samples(name: str, n: int | None, seed: int) -> "ArrayFile | CheckpointSamples":
-    from orchestrator.execution.parzen_pool import ArrayFile, CheckpointSamples, open_array
+    from aae_core.data import open_array
+    from orchestrator.execution.parzen_pool import ArrayFile, CheckpointSamples
 
     path = Path(name).resolve()
     if path.suffix == ".npy" or path.is_file():
@@ -261,11 +270,14 @@ def _sampler(checkpoint: Path, name: str) -> "Samples":
 
 
 def _note_range(what: str, images: "np.ndarray | None") -> None:
-    """Print a note if pixels are outside [0, 1]. Such images are scored unchanged."""
-    if images is None or images.dtype.kind != "f" or not images.size:
+    """Print a note if pixels are outside [0, 1], or bytes far from white."""
+    if images is None:
         return
     least, most = float(images.min()), float(images.max())
-    if least < 0 or most > 1:
+    if images.dtype == "uint8":
+        if most < _DIM_BYTE:
+            say(f"note: {what}: uint8 from {least:g} to {most:g}; assumed that 255 is white")
+    elif least < 0 or most > 1:
         say(f"note: {what}: from {least:.4g} to {most:.4g}, not in [0, 1]; scored as they are")
 
 
@@ -313,14 +325,21 @@ def _score(
     return score_once(settings.parzen_folder, content, score)
 
 
-def _new_array(path: Path, shape: tuple[int, int]) -> "np.memmap[Any, Any]":
+@contextmanager
+def _new_array(path: Path, shape: tuple[int, int]) -> "Iterator[np.memmap[Any, Any]]":
+    """Yield an array on disk, which replaces the file `path` when it is complete."""
     from numpy.lib.format import open_memmap
 
-    _require_npy(path)
-    array: np.memmap[Any, Any] = open_memmap(path, mode="w+", dtype="float32", shape=shape)
-    return array
+    from aae_core.files import replacing
+
+    with replacing(path) as part:
+        array: np.memmap[Any, Any] = open_memmap(part, mode="w+", dtype="float32", shape=shape)
+        yield array
+        array.flush()
 
 
-def _require_npy(path: Path) -> None:
-    if path.suffix != ".npy" or not path.parent.is_dir():
+def _npy(path: Path, *inputs: Path | None) -> Path:
+    """Return the absolute path of a .npy to write. Raises UsageError, also if it is an input."""
+    if path.suffix != ".npy" or path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"{path}: give a .npy file in a folder that exists")
+    return common.output(path, *inputs)

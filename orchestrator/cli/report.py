@@ -11,5 +11,5 @@ def build_report(sweeps: list[str], out: Path | None) -> Path:
 
     reader = common.reader()
     views = [reader.view(sweep) for sweep in sweeps]
-    path = out or reader.settings.report(sweeps[0])
+    path = reader.settings.report(sweeps[0]) if out is None else common.page(out)
     return write_report(views, path.resolve())

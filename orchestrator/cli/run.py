@@ -87,8 +87,7 @@ def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> Non
             common.emit({"ok": False, "errors": problems})
             raise typer.Exit(2) from error
         raise
-    for note in spec.notes:
-        say(f"note: {note}")
+    _say_notes(spec.notes)
     if json:
         common.emit({"ok": True, "errors": [], "notes": spec.notes, "id": spec.sweep_id})
     else:
@@ -124,7 +123,7 @@ def train(
     file: SweepFile,
     seed: Annotated[int, typer.Option(min=0, help="Seed of this trial.")] = 0,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Open the test split at the end.")
+        bool, typer.Option("--evaluate", help="Also score the model on the test split, at the end.")
     ] = False,
     threads: Annotated[
         int | None,
@@ -145,6 +144,8 @@ def train(
     settings = common.writable()
     events = local.train(spec, seed, settings, threads or usable_cpus(), evaluate=evaluate)
     for event in events:
+        if event["event"] == "start":
+            _say_notes(event["notes"])
         if json:
             common.emit(event)
         else:
@@ -155,14 +156,18 @@ def _load(file: Path, overrides: list[str], small: bool) -> "SweepSpec":
     from orchestrator.sweepfile.loader import load_sweep
 
     spec = load_sweep(file, overrides)
-    for note in spec.notes:
-        say(f"note: {note}")
+    _say_notes(spec.notes)
     if not small:
         return spec
     from orchestrator.sweepfile import smoke
 
     say(f"note: {smoke.NOTE}")
     return smoke.smoke(spec, common.writable())
+
+
+def _say_notes(notes: list[str]) -> None:
+    for note in notes:
+        say(f"note: {note}")
 
 
 def stored(sweep: str) -> "SweepSpec":

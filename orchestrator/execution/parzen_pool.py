@@ -21,7 +21,8 @@ import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
 from aae_core import checkpoint
-from aae_core.errors import AAEError, CheckpointError, DataError
+from aae_core.data import open_array
+from aae_core.errors import AAEError, CheckpointError
 from aae_core.evaluation.controls import centroids
 from aae_core.evaluation.parzen import (
     PROTOCOL,
@@ -132,25 +133,6 @@ class CheckpointSamples:
         model = load(self.path)
         assert isinstance(model, Samples)
         return ModelSource(model, self.seed, self.n_samples)
-
-
-def open_array(path: Path) -> np.ndarray:
-    """Open a .npy of shape (n, D), memory-mapped and never unpickled.
-
-    Raises DataError if the file is missing, damaged or something else.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: no .npy of numbers, or a damaged one; numpy.save an array (n, D) of uint8 "
-            "or floats"
-        ) from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2:
-        raise DataError(f"{path}: give a .npy that holds one array (n, D)")
-    return array
 
 
 def score_samples(

@@ -27,7 +27,7 @@ from aae_core.training import EpochMetrics, TrainState, fit_pack
 from orchestrator import disk
 from orchestrator.execution.attempt_log import AttemptLog, printing_to
 from orchestrator.execution.system_metrics import system_metrics
-from orchestrator.records import OUT_OF_GPU_MEMORY
+from orchestrator.records import failed_allocation
 from orchestrator.results.figures import draw_epoch, is_drawn
 from orchestrator.tracking.provenance import provenance
 
@@ -183,9 +183,7 @@ class AttemptReporter:
         if disk.is_full(error):
             reason = disk.described(Path(self._task.folder), error)
             return self._report(epoch, _last_metrics(state), end="full", reason=reason)
-        if isinstance(error, torch.OutOfMemoryError):
-            return self._report(epoch, {}, end="failed", reason=_out_of_memory(error))
-        reason = f"{type(error).__name__}: {error}"
+        reason = failed_allocation(error) or f"{type(error).__name__}: {error}"
         return self._report(epoch, {}, end="failed", reason=reason)
 
     def _report(self, epoch: int, metrics: dict[str, float], **rest: Any) -> Report:
@@ -231,11 +229,6 @@ class Checkpoints:
 def _print_traceback() -> None:
     with suppress(OSError):  # the log's disk may be full
         traceback.print_exc()
-
-
-def _out_of_memory(error: torch.OutOfMemoryError) -> str:
-    message = str(error).partition(" If reserved but unallocated memory")[0]  # cut developer advice
-    return f"{OUT_OF_GPU_MEMORY}: {' '.join(message.split())}"
 
 
 def _last_metrics(state: TrainState | None) -> dict[str, float]:

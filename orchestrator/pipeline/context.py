@@ -117,8 +117,8 @@ def interrupted(sweep: SweepContext, how: str = "interrupted") -> Interrupted:
     return Interrupted(f"{sweep.id} was {how}. Resume with: {sweep.request.resume}")
 
 
-def describe(sweep: SweepContext, data: TrainingData) -> None:
-    """Record the request in the study, and queue the sweep's run for MLflow."""
+def describe(sweep: SweepContext, data: TrainingData, notes: Iterable[str] = ()) -> None:
+    """Record the request in the study, and queue the sweep's run for MLflow, with data notes."""
     spec = sweep.spec
     planned = {
         "search": spec.search.planned if spec.search else 0,
@@ -147,6 +147,7 @@ def describe(sweep: SweepContext, data: TrainingData) -> None:
             "aae.sweep": sweep.id,
             "aae.resume": sweep.request.resume,
             DATA: data.sha256,
+            "aae.data_notes": "; ".join(notes),
         },
     )
     file = sweep.settings.resolved_file(sweep.id)

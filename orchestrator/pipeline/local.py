@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from aae_core.data import TrainingData, load_test_data, load_training_data, open_data_set
+from aae_core.data import TrainingData, load_test_data, load_training_data
 from aae_core.data.resident import Images
 from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import test_metrics
@@ -15,7 +15,7 @@ from aae_core.training.batches import visible_labels
 from orchestrator.documents import Ended, EpochEnded, TrainEvent
 from orchestrator.results.reader import finite
 from orchestrator.settings import Settings
-from orchestrator.sweepfile.checks import require_compatible, require_known_classes
+from orchestrator.sweepfile.checks import data_notes, require_compatible, require_known_classes
 from orchestrator.sweepfile.spec import SweepSpec
 
 
@@ -28,8 +28,10 @@ def train(
     config = spec.trial_config({}, seed)
     data = load_training_data(config.data, settings.data)
     require_compatible(spec, data)
-    if evaluate:  # missing test files must fail before the training, not after
-        open_data_set(config.data, settings.data).fetch("test")
+    test = None
+    if evaluate:  # unusable test images must fail before the training, not after
+        test = load_test_data(config.data, settings.data)
+        require_known_classes(spec, data, test)
     labelled = visible_labels(config, data) if config.data.labels is not None else None
     state = TrainState.create(config, data, device)
     yield {
@@ -40,6 +42,7 @@ def train(
         "labelled_indices": labelled,
         "config_hash": config.config_hash,
         "data_sha256": data.sha256,
+        "notes": data_notes(spec, data, evaluated=evaluate),
     }
     metrics: dict[str, float] = {}
     for event in epochs(state, data):
@@ -49,9 +52,7 @@ def train(
         metrics = event["metrics"]
     folder = settings.training_folder(f"{spec.name}-{config.config_hash}-seed{seed}")
     checkpoint = _save(state, folder)
-    if evaluate:
-        test = load_test_data(config.data, settings.data)
-        require_known_classes(spec, data, test)
+    if test is not None:
         metrics = metrics | test_metrics(
             state.model,
             Images.of(data.x_valid, data.y_valid, device),

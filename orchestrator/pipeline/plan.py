@@ -43,7 +43,7 @@ from orchestrator.pipeline.search import pack_size
 from orchestrator.records import Stage
 from orchestrator.results.figures import draw_figures
 from orchestrator.settings import Settings
-from orchestrator.sweepfile.checks import require_compatible
+from orchestrator.sweepfile.checks import data_notes, require_compatible
 from orchestrator.sweepfile.spec import SweepSpec
 
 _ENOUGH_SECONDS = 20.0  # of timed epochs, after which no other is timed
@@ -117,7 +117,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
                 "seconds_expected": evaluating,
             },
         },
-        "notes": _notes(spec, searching, confirming, evaluating),
+        "notes": [*data_notes(spec, data), *_notes(spec, searching, confirming, evaluating)],
     }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 
 from aae_core.config import digest
-from aae_core.data import TrainingData, load_training_data
+from aae_core.data import TrainingData, load_training_data, open_data_set
 from aae_core.errors import DataError
 from orchestrator import disk
 from orchestrator.documents import Evaluation
@@ -38,7 +38,7 @@ from orchestrator.study.lock import held
 from orchestrator.study.state import CONTROL_REQUESTS, ControlRequest
 from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile import space
-from orchestrator.sweepfile.checks import require_compatible, require_same_data
+from orchestrator.sweepfile.checks import data_notes, require_compatible, require_same_data
 from orchestrator.sweepfile.spec import EvaluateSpec, ParzenSpec, SweepSpec
 
 _LISTENING_SECONDS = 1.0  # between two reads of the control request
@@ -64,6 +64,8 @@ def run(
     cluster.preflight(settings, spec.resources)
     data = _training_data(settings, spec)
     require_compatible(spec, data)
+    for note in [*data_notes(spec, data), *_unfetched(settings, spec)]:
+        observer.note(note)
     notifier = Notifier(spec, settings, observer.note)
     with notifier.sending_the_end():
         while True:
@@ -100,7 +102,7 @@ def _drive(
     ):
         _require_same_data(sweep, data)
         _learn(sweep)
-        describe(sweep, data)
+        describe(sweep, data, data_notes(spec, data))
         notifier.began = True
         with (
             _obeying_requests(sweep),
@@ -146,6 +148,15 @@ def _training_data(settings: Settings, spec: SweepSpec) -> TrainingData:
         return load_training_data(spec.data, settings.data)
     except DataError as error:
         raise EnvironmentUnusable(str(error)) from error
+
+
+def _unfetched(settings: Settings, spec: SweepSpec) -> list[str]:
+    """Fetch missing test files before hours of search; return a note if that is impossible."""
+    try:
+        open_data_set(spec.data, settings.data).fetch("test")
+    except DataError as error:
+        return [f"{error}\nonly evaluate needs this file; search and confirm start without it"]
+    return []
 
 
 def _require_same_data(sweep: SweepContext, data: TrainingData) -> None:

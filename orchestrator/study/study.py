@@ -28,7 +28,7 @@ from optuna.trial import TrialState as OptunaState
 
 from aae_core.config import TrialConfig
 from aae_core.seeding import stream_seed
-from orchestrator.records import OUT_OF_GPU_MEMORY, RunRecord, Stage
+from orchestrator.records import OUT_OF_GPU_MEMORY, OUT_OF_HOST_MEMORY, RunRecord, Stage
 from orchestrator.settings import Settings
 from orchestrator.study import database
 from orchestrator.study.log import LiveTrial, StudyLog
@@ -212,10 +212,10 @@ class StageStudy(StudyLog):
         self._open[trial.number] = LiveTrial(trial)
         return self.next_attempt(trial.number, spec)
 
-    def retry(self, *, out_of_gpu_memory: bool = False) -> dict[int, int]:
+    def retry(self, *, out_of_memory: bool = False) -> dict[int, int]:
         """Retry every failed trial; return the new trials' numbers, keyed by the old ones.
 
-        Trials that ran out of GPU memory would do so again; only `out_of_gpu_memory` retries them.
+        Trials that ran out of memory would do so again; only `out_of_memory` retries them.
 
         The new trial keeps parameters, seed and checkpoint, and begins with another attempt.
         """
@@ -226,7 +226,7 @@ class StageStudy(StudyLog):
             if trial.user_attrs.get("end") == "failed" and trial.number not in over
         ]
         for trial in failed:
-            if not out_of_gpu_memory and _ran_out_of_gpu_memory(trial):
+            if not out_of_memory and _ran_out_of_memory(trial):
                 continue
             kept = {k: v for k, v in trial.user_attrs.items() if k not in _OF_ITS_END}
             self.optuna_study.add_trial(
@@ -370,5 +370,7 @@ def confirm_seed(seed: int, index: int) -> int:
     return stream_seed(seed, "confirm", index) >> 32 << 1 | 1
 
 
-def _ran_out_of_gpu_memory(trial: FrozenTrial) -> bool:
-    return str(trial.user_attrs.get("reason")).startswith(OUT_OF_GPU_MEMORY)
+def _ran_out_of_memory(trial: FrozenTrial) -> bool:
+    """Return True if an allocation failed; a retry of a worker killed for memory may succeed."""
+    reason = str(trial.user_attrs.get("reason"))
+    return reason.startswith((OUT_OF_GPU_MEMORY, OUT_OF_HOST_MEMORY))

@@ -8,7 +8,7 @@ from aae_core.errors import ConfigError, DataError
 from aae_core.models import build_model
 from aae_core.training.batches import visible_labels
 from orchestrator.errors import EnvironmentUnusable, Problem, SpecError
-from orchestrator.sweepfile.spec import SweepSpec
+from orchestrator.sweepfile.spec import SweepSpec, objectives_of
 
 _OF_LABELS = frozenset(
     f"val/{name}"
@@ -21,13 +21,17 @@ _OF_LABELS = frozenset(
         "knn_error",
     )
 )
+_NEVER = {("test", "knn_error")}  # only of the validation set
 
 
 def require_compatible(spec: SweepSpec, data: TrainingData) -> None:
     """Raise SpecError if the file's own configuration cannot be trained on these data.
 
-    Problems of searched settings are left to the trials.
+    Problems of searched settings are left to the trials. Raises DataError if the sweep needs
+    labels that cannot be used.
     """
+    if data.label_problem and (_reads_labels(spec) or _OF_LABELS.intersection(spec.objectives)):
+        raise DataError(data.label_problem)
     searched = spec.search.space if spec.search else {}
     found = {path: m for path, m in _problems(spec, data).items() if path not in searched}
     if found:
@@ -48,12 +52,44 @@ def require_same_data(data: TrainingData, known: str | None, what: str, remedy: 
 
 def require_known_classes(spec: SweepSpec, data: TrainingData, test: TestData) -> None:
     """Raise DataError if the model reads labels and no training image has a test image's class."""
-    reads_labels = ARCHITECTURES[spec.model.kind].labels != "none"
-    if reads_labels and test.y is not None and test.y.max() >= data.classes:
+    if not _reads_labels(spec):
+        return
+    if test.label_problem:
+        raise DataError(test.label_problem)
+    if test.y is not None and (unknown := int(test.y.max())) >= data.classes:
+        label = test.labels[unknown] if test.labels else unknown
+        known = ", ".join(map(str, data.labels)) or f"0 to {data.classes - 1}"
         raise DataError(
-            f"a test image has the label {test.y.max()}, the training images 0 to "
-            f"{data.classes - 1}; give training images of every class"
+            f"a test image has the label {label}, the training images {known}; give training "
+            "images of every class"
         )
+
+
+def data_notes(spec: SweepSpec, data: TrainingData, *, evaluated: bool = True) -> list[str]:
+    """Say what is odd or missing in the data, what was assumed, and what a sweep then lacks."""
+    notes = list(data.notes)
+    if data.label_problem:
+        notes.append(f"the labels are not used: {data.label_problem}")
+    elif data.y_train is not None and data.y_valid is None:
+        notes += _unmeasured(spec, "val", "y_valid")
+    if evaluated and "x_test" in data.missing:
+        notes.append("there are no test images (x_test); add them before the sweep evaluates")
+    elif evaluated and "y_test" in data.missing:
+        notes += _unmeasured(spec, "test", "y_test")
+    return notes
+
+
+def _unmeasured(spec: SweepSpec, split: str, member: str) -> list[str]:
+    """Return a note on the metrics that a split without labels does not have."""
+    measured = objectives_of(spec.model.kind, spec.data.labels)
+    lost = [name.removeprefix("val/") for name in measured if name in _OF_LABELS]
+    lost += ["recon"] if spec.model.kind == "supervised" else []
+    names = ", ".join(f"{split}/{name}" for name in lost if (split, name) not in _NEVER)
+    return [f"there are no labels {member}, so {names} cannot be computed"] if names else []
+
+
+def _reads_labels(spec: SweepSpec) -> bool:
+    return ARCHITECTURES[spec.model.kind].labels != "none" and spec.data.labels != 0
 
 
 def _problems(spec: SweepSpec, data: TrainingData) -> dict[str, str]:

@@ -48,6 +48,7 @@ def dataset(source: Mapping[str, Any], data: TrainingData) -> dict[str, str]:
         "image_shape": list(data.image_shape),
         "classes": data.classes,
         "sha256": data.sha256,
+        **data.record,
     }
     return {
         "name": data.name,

@@ -7,6 +7,7 @@ import torch
 
 from aae_core import checkpoint
 from aae_core.errors import CheckpointError
+from aae_core.files import replacing
 
 TENSORS = {"a": torch.arange(6).reshape(2, 3), "b": torch.tensor([0.1, float("inf")])}
 DOCUMENT = {"epoch": 3, "history": [{"epoch": 1, "train/recon": 0.1}]}
@@ -50,3 +51,20 @@ def test_checkpoint_save_leaves_no_folder_after_an_error(tmp_path: Path) -> None
     with pytest.raises(TypeError):
         checkpoint.save(tmp_path / "epoch-1", TENSORS, {"no": object()})
     assert not list(tmp_path.iterdir())
+
+
+def test_replacing_writes_a_whole_folder_or_none(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+
+    def write(*, fails: bool) -> None:
+        with replacing(folder, durable=False) as part:
+            part.mkdir()
+            (part / "file").write_text("x")
+            if fails:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(fails=True)
+    assert list(tmp_path.iterdir()) == []
+    write(fails=False)
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "file"]

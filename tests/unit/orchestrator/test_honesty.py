@@ -34,6 +34,7 @@ HARMLESS = {  # names in aae_core.data that only hold, cut or scale given images
     "Images",
     "Pixels",
     "TrainingData",
+    "holds_pixels",
     "labelled",
     "permutation",
     "resident",

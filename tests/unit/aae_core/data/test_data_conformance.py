@@ -155,4 +155,5 @@ def test_data_set_description_agrees_with_its_arrays(case: Case) -> None:
 def test_training_data_class_has_no_test_member() -> None:
     assert {field.name for field in fields(TrainingData)} == {
         "name", "image_shape", "x_train", "y_train", "x_valid", "y_valid", "sha256",
+        "labels", "notes", "label_problem", "missing",  # words on the data, no pixel
     }  # fmt: skip

@@ -283,3 +283,30 @@ def test_compare_in_an_empty_home_creates_nothing(aae: Callable[..., Any], home:
     assert (ended.code, ended.out) == (2, "")
     assert "no sweep has been run" in ended.err
     assert not home.exists()
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_page_replaces_nothing_but_a_page(
+    aae: Callable[..., Any], home: Path, tmp_path: Path, command: str
+) -> None:
+    confirm("one", {1.0: {1: 0.0}})
+    database, link = home / "studies.db", tmp_path / "page.html"
+    link.symlink_to(database)
+    before = database.read_bytes()
+    for out in (database, link, home):
+        ended = aae(command, "one", "--out", out)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == f"{out} exists and is no HTML page; name another file with --out\n"
+        assert database.read_bytes() == before
+
+
+def test_export_into_the_winners_checkpoint_is_refused(
+    aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirm("one", {1.0: {1: 0.0}})
+    checkpoint = Path(aae("best", "one", "--json").document["checkpoints"][0])
+    written: list[object] = []
+    monkeypatch.setattr("orchestrator.results.export.export", lambda *a, **_: written.append(a))
+    ended = aae("export", "one", "--out", checkpoint / "new")
+    assert (ended.code, ended.out, written) == (2, "", [])
+    assert ended.err.endswith(f"would overwrite the input {checkpoint}; name another output\n")

@@ -1,11 +1,14 @@
 """The commands `train`, `plan` and `run` where a trial sees some of the labels."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from aae_core.training import TrainState
 
 SWEEP = """
 name: few_labels
@@ -102,3 +105,65 @@ def test_train_evaluates_on_a_few_test_images(
     *_, end = aae("train", file, *own, *plain, "--evaluate", "--json").lines
     assert "test/parzen_ll" in end["metrics"]
     assert "test/coverage" not in end["metrics"]
+
+
+def _own(path: Path, **members: np.ndarray) -> tuple[object, ...]:
+    np.savez(path, **members)  # type: ignore[arg-type]
+    settings = ("data.name=arrays", f"data.path={path}", "data.labels=null", "training.epochs=1")
+    return tuple(f"--set={setting}" for setting in settings)
+
+
+X = np.random.default_rng(0).random((40, 16), dtype=np.float32)
+
+
+@pytest.mark.usefixtures("threads")
+def test_train_notes_renamed_labels_and_keeps_them_in_the_checkpoint(
+    aae: Callable[..., Any], file: Path, tmp_path: Path
+) -> None:
+    y = np.array([3, 7])[np.arange(40) % 2]
+    own = _own(tmp_path / "own.npz", x_train=X, y_train=y, x_test=X, y_test=y)
+    ended = aae("train", file, *own, "--evaluate", "--json")
+    note = "labels 3, 7 are the classes 0 to 1"
+    assert ended.err == f"note: {note}\n"
+    start, *_, end = ended.lines
+    assert start["notes"] == [note]
+    assert "test/error" in end["metrics"]
+    state = json.loads((Path(end["checkpoint"]) / "state.json").read_text())
+    assert state["data"] == {"labels": [3, 7], "notes": [note]}
+    assert TrainState.load(Path(end["checkpoint"])).data_record == state["data"]
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("members", "code", "words"),
+    [
+        ({}, 4, "has no member x_test to evaluate on; add it"),
+        ({"x_test": X * np.nan}, 4, "x_test has values that are not numbers"),
+        ({"x_test": X, "y_test": np.arange(40)}, 4, "a test image has the label 39"),
+        ({"x_test": X, "y_test": X}, 4, "y_test is float32 of shape"),
+        ({"x_test": X}, 0, "no labels y_test, so test/error cannot be computed"),
+    ],
+)
+def test_train_says_what_the_test_images_lack_before_the_first_epoch(
+    aae: Callable[..., Any],
+    file: Path,
+    tmp_path: Path,
+    members: dict[str, np.ndarray],
+    code: int,
+    words: str,
+) -> None:
+    own = _own(tmp_path / "own.npz", x_train=X, y_train=np.arange(40) % 2, **members)
+    ended = aae("train", file, *own, "--evaluate", "--json")
+    assert ended.code == code
+    assert words in ended.err
+    assert bool(ended.out) == (code == 0)
+
+
+def test_train_without_enough_memory_names_memory_and_remedy(
+    aae: Callable[..., Any], file: Path
+) -> None:
+    ended = aae("train", file, "--set", "model.hidden=[100000000000]")
+    assert (ended.code, ended.out) == (4, "")
+    reason, remedy = ended.err.splitlines()
+    assert reason.startswith("out of host memory: can't allocate memory: you tried to allocate ")
+    assert remedy.startswith("take a smaller network")

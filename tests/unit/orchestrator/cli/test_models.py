@@ -15,6 +15,8 @@ from aae_core.config import DataConfig
 from aae_core.data import load_test_data, load_training_data, unit_interval
 from aae_core.evaluation.parzen import ModelSource
 from aae_core.models import Samples
+from aae_core.training import TrainState
+from orchestrator.sweepfile.loader import parse_sweep
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -325,9 +327,9 @@ def test_parzen_scales_bytes_to_unit_interval(
         ("good", "narrow", 1, 4, "6 pixels an image where others have 5"),
         ("good", "nan", 1, 4, "test images: some pixels are not finite"),
         ("nan", "good", 1, 4, "samples: some pixels are not finite"),
-        ("good", "empty", 1, 4, "test images: shape (0, 6)"),
+        ("good", "empty", 1, 4, "empty.npy: shape (0, 6)"),
         ("good", "flat", 1, 4, "holds one array (n, D)"),
-        ("good", "integers", 1, 4, "give uint8, float32 or float64"),
+        ("good", "integers", 1, 4, "give uint8, or floats"),
         ("good", "pickled", 1, 4, "no .npy of numbers"),
         ("pickled", "good", 1, 4, "no .npy of numbers"),
         ("good", "missing", 1, 4, "missing.npy: cannot be read: No such file"),
@@ -391,3 +393,146 @@ def test_parzen_of_drawn_samples_agrees_with_training(
     assert scored["sigmas"].count(output["test/parzen_sigma"]) == 1
     error = math.hypot(scored["standard_error"], output["test/parzen_se"])
     assert abs(scored["log_likelihood_grid"] - output["test/parzen_ll"]) < 3 * error
+
+
+# -- outputs that are inputs -------------------------------------------------------------------
+
+NAMES: dict[str, Callable[[Path], Path]] = {  # names of one file
+    "itself": lambda path: path,
+    "relative": lambda path: Path(path.name),
+    "dotted": lambda path: path.parent / "." / ".." / path.parent.name / path.name,
+    "link": lambda path: _named(path, Path.symlink_to),
+    "hard link": lambda path: _named(path, Path.hardlink_to),
+}
+
+
+def _named(path: Path, link: Callable[[Path, Path], None]) -> Path:
+    other = path.with_name("other.npy")
+    link(other, path)
+    return other
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of an untrained model of digits."""
+    spec = parse_sweep("name: x\nmodel: {hidden: [8], code_dim: 2}", "x.yaml")
+    config = spec.trial_config({}, 0)
+    folder = tmp_path_factory.mktemp("trained") / "epoch-000000"
+    TrainState.create(config, load_training_data(config.data, folder)).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_by_any_name_of_an_input_is_refused_and_the_input_intact(
+    aae: Callable[..., Any],
+    arrays: Callable[..., Path],
+    trained: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = arrays("f", np.full((3, 64), 0.5))
+    good = arrays("g", np.full((3, 64), 0.5))
+    monkeypatch.chdir(data.parent)
+    out, before = NAMES[name](data), data.read_bytes()
+    scored = ("--sigma", 1, "--actors", 1, "--per-point", out)
+    for arguments in (
+        ("encode", trained, "--data", data, "--out", out),
+        ("parzen", data, "--test", good, *scored),
+        ("parzen", good, "--test", data, *scored),
+        ("parzen", good, "--test", good, "--valid", data, *scored[2:]),
+    ):
+        ended = aae(*arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == f"{out} would overwrite the input {data}; name another output\n"
+        assert data.read_bytes() == before
+
+
+def test_outputs_in_a_checkpoint_that_is_read_are_refused(
+    aae: Callable[..., Any], arrays: Callable[..., Path], trained: Path
+) -> None:
+    data, before = arrays("f", np.full((3, 64), 0.5)), sorted(trained.iterdir())
+    for arguments in (
+        ("sample", trained, "--out", trained / "x.npy"),
+        ("encode", trained, "--data", data, "--out", trained / "x.npy"),
+        ("figures", trained, "--out", trained / "pictures"),
+    ):
+        ended = aae(*arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"would overwrite the input {trained}" in ended.err
+        assert sorted(trained.iterdir()) == before
+
+
+def test_output_that_is_no_input_replaces_the_target_of_its_link(
+    aae: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    real, link = tmp_path / "real.npy", tmp_path / "link.npy"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    assert aae("sample", trained, "-n", 3, "--out", link).code == 0
+    assert link.is_symlink()
+    assert np.load(real).shape == (3, 64)
+    assert sorted(path.name for path in tmp_path.glob("*.npy")) == ["link.npy", "real.npy"]
+
+
+def test_sample_interrupted_halfway_leaves_the_old_output_intact(
+    aae: Callable[..., Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "x.npy"
+    out.write_bytes(b"old")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aae_core.models.AAE.sample", interrupted)
+    assert aae("sample", trained, "-n", 3, "--out", out).code == 130
+    assert out.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+# -- arrays of any form ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", ">f4", "float64", "longdouble"])
+def test_encode_gives_the_same_codes_for_any_float_type(
+    aae: Callable[..., Any], arrays: Callable[..., Path], trained: Path, tmp_path: Path, dtype: str
+) -> None:
+    values = np.arange(3 * 64).reshape(3, 64) / 256
+    for name, images in (("plain", values.astype(np.float32)), ("other", values.astype(dtype))):
+        data = arrays(name, np.asfortranarray(images))
+        assert aae("encode", trained, "--data", data, "--out", tmp_path / f"z-{name}.npy").code == 0
+    assert (np.load(tmp_path / "z-plain.npy") == np.load(tmp_path / "z-other.npy")).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.full((3, 64), np.nan), "not numbers in [0, 1]: 192 are not finite; scale them"),
+        (np.full((3, 64), np.inf), "192 are not finite"),
+        (np.linspace(0, 255, 192).reshape(3, 64), "they are 0 to 255; scale them, or give uint8"),
+        (np.linspace(-1, 1, 192).reshape(3, 64), "they are -1 to 1; scale them"),
+        (np.zeros((3, 64), np.int64), "type int64; give uint8, or floats"),
+        (np.zeros((3, 64), bool), "type bool; give uint8, or floats"),
+        (np.zeros((3, 8, 8)), "shape (3, 8, 8); give a .npy"),
+    ],
+)
+def test_encode_refuses_what_is_no_pixel_and_writes_nothing(
+    aae: Callable[..., Any],
+    arrays: Callable[..., Path],
+    trained: Path,
+    tmp_path: Path,
+    images: np.ndarray,
+    words: str,
+) -> None:
+    ended = aae("encode", trained, "--data", arrays("x", images), "--out", tmp_path / "z.npy")
+    assert (ended.code, ended.out) == (4, "")
+    assert f"{tmp_path / 'x.npy'}: " in ended.err
+    assert words in ended.err
+    assert [path.name for path in tmp_path.glob("*")] == ["x.npy"]
+
+
+def test_bytes_far_from_white_are_noted(
+    aae: Callable[..., Any], arrays: Callable[..., Path], trained: Path, tmp_path: Path
+) -> None:
+    data = arrays("x", np.eye(3, 64, dtype=np.uint8))
+    ended = aae("encode", trained, "--data", data, "--out", tmp_path / "z.npy")
+    assert ended.err == f"note: {data}: uint8 from 0 to 1; assumed that 255 is white\n"

@@ -33,7 +33,6 @@ from orchestrator.execution.parzen_pool import (
     CentroidSamples,
     CheckpointSamples,
     SharedArray,
-    open_array,
     score_once,
     score_samples,
 )
@@ -306,16 +305,6 @@ def test_parzen_errors_of_samples_reach_the_driver(tmp_path: Path) -> None:
     np.save(tmp_path / "narrow.npy", np.zeros((5, DIM - 1)))
     with pytest.raises(DataError, match="samples: 2 pixels an image"):
         score_samples(ArrayFile(tmp_path / "narrow.npy"), VALID, TEST, actors=1)
-
-
-def test_open_array_names_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
-    (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
-    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
-    np.save(tmp_path / "flat.npy", np.zeros(3))
-    np.savez(tmp_path / "many.npz", x=np.zeros((3, 2)))
-    for name in ["missing.npy", "torn.npy", "pickled.npy", "flat.npy", "many.npz"]:
-        with pytest.raises(DataError, match=name):
-            open_array(tmp_path / name)
 
 
 def test_sample_sources_pickle_to_under_1000_bytes(samples: ArrayFile) -> None:

@@ -341,6 +341,24 @@ def test_trial_out_of_gpu_memory_has_its_own_reason(
     )
 
 
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: torch.empty(1 << 48), lambda: np.empty(1 << 48), lambda: bytearray(1 << 48)],
+)
+def test_trial_out_of_host_memory_has_its_own_reason(
+    tmp_path: Path,
+    data: TrainingData,
+    monkeypatch: pytest.MonkeyPatch,
+    allocate: Callable[[], object],
+) -> None:
+    monkeypatch.setattr(TrainState, "create", lambda *_: allocate())
+    [report] = all_reports_of(task(tmp_path), data, monkeypatch)
+    assert (report.end, report.epoch) == ("failed", 0)
+    assert report.reason is not None
+    assert report.reason.startswith("out of host memory: ")
+    assert "\n" not in report.reason
+
+
 # -- a pack ------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from straw_sweep import (
     sweep,
 )
 
+from aae_core.errors import DataError
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError, UsageError
 from orchestrator.pipeline import stages
 from orchestrator.results.reader import SweepReader
@@ -246,3 +247,41 @@ def test_sweep_refuses_data_changed_since_its_start(settings: Settings, tmp_path
     np.savez(path, x_train=np.zeros((60, 9), np.float32), x_test=np.zeros((5, 9), np.float32))
     with pytest.raises(EnvironmentUnusable, match="not those of straw-"):
         run(settings, spec)
+
+
+def test_notes_on_the_data_come_before_the_search_and_stay_in_the_record(
+    settings: Settings, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    x = random.integers(0, 2, (60, 1, 3, 4), dtype=np.uint8)
+    np.savez(tmp_path / "odd.npz", x_train=x, y_train=np.arange(60) % 2 + 7)
+    spec, watcher = sweep(tmp_path / "odd.npz"), Watcher()
+    with pytest.raises(EnvironmentUnusable, match="has no member x_test"):
+        run(settings, spec, watcher)
+    before = watcher.seen[: watcher.seen.index("search of 3")]
+    for words in ("(n, C, H, W)", "data.range: [0, 1]", "labels 7, 8 are the classes", "x_test"):
+        assert any(words in note for note in before), words
+    with Outbox(settings.outbox) as outbox:
+        parent = outbox.run(spec.sweep_id)
+    assert parent is not None
+    assert parent.tags["aae.data_notes"] == "; ".join(before)
+
+
+def test_unusable_labels_stop_only_a_sweep_that_needs_them(
+    settings: Settings, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    x = random.random((60, 9), dtype=np.float32)
+    words = np.array(["cat", "dog"])[np.arange(60) % 2]
+    np.savez(tmp_path / "words.npz", x_train=x, y_train=words, x_test=x[:9])
+    needing = (
+        {"model": {"kind": "classifier"}, "search": {"objective": None}},
+        {"search": {"objective": {"metric": "val/knn_error"}}},
+    )
+    for changes in needing:
+        with pytest.raises(DataError, match="values cat, dog; give whole numbers"):
+            run(settings, sweep(tmp_path / "words.npz", **changes))
+    assert SweepReader(settings).sweeps() == []
+    spec, watcher = sweep(tmp_path / "words.npz", trials=1, confirm={"seeds": 1}), Watcher()
+    run(settings, spec, watcher)
+    assert "the labels are not used" in watcher.seen[0]

@@ -440,13 +440,14 @@ def test_failed_trial_is_retried_from_its_last_checkpoint(settings: Settings) ->
     assert (again.asked(), again.count_ended(), again.optuna_study.best_trial.number) == (4, 4, 4)
 
 
-def test_trial_out_of_gpu_memory_is_retried_only_on_request(settings: Settings) -> None:
+@pytest.mark.parametrize("reason", ["out of GPU memory: 2 GiB of 1", "out of host memory: 2 TB"])
+def test_trial_out_of_memory_is_retried_only_on_request(settings: Settings, reason: str) -> None:
     spec = sweep()
     study = opened(settings, spec)
-    for reason in ("RuntimeError: no luck", "out of GPU memory: 2 GiB of 1"):
-        study.end(study.ask(spec).number, "failed", None, reason)
-    assert study.retry() == {0: 2}
-    assert study.retry(out_of_gpu_memory=True) == {1: 3}
+    for why in ("RuntimeError: no luck", reason, "out of host memory, twice (…): killed"):
+        study.end(study.ask(spec).number, "failed", None, why)
+    assert study.retry() == {0: 3, 2: 4}
+    assert study.retry(out_of_memory=True) == {1: 5}
 
 
 def test_retry_that_fails_can_be_retried_again(settings: Settings) -> None:
