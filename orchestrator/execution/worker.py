@@ -26,6 +26,7 @@ from orchestrator import disk
 from orchestrator.execution.system_metrics import system_metrics
 from orchestrator.records import OUT_OF_GPU_MEMORY
 from orchestrator.results.figures import draw_epoch, is_drawn
+from orchestrator.text import one_line
 from orchestrator.tracking.provenance import provenance
 
 CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, if epochs are shorter
@@ -167,8 +168,7 @@ class AttemptReporter:
             return self._report(epoch, _last_metrics(state), end="full", reason=reason)
         if isinstance(error, torch.OutOfMemoryError):
             return self._report(epoch, {}, end="failed", reason=_out_of_memory(error))
-        reason = f"{type(error).__name__}: {error}"
-        return self._report(epoch, {}, end="failed", reason=reason)
+        return self._report(epoch, {}, end="failed", reason=one_line(error))
 
     def _report(self, epoch: int, metrics: dict[str, float], **rest: Any) -> Report:
         task = self._task

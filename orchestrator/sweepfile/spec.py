@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from aae_core.architectures import ARCHITECTURES, Kind
-from aae_core.config import TrialConfig, digest, without_younger
+from aae_core.config import MOST, TrialConfig, digest, without_younger
 from aae_core.errors import ConfigError
 from orchestrator.records import METRICS, Bounds, Direction, Stage, violation
 from orchestrator.sweepfile.messages import nearest, problems
@@ -28,6 +28,10 @@ from orchestrator.sweepfile.parameters import (
     contradictions,
     refusals,
 )
+
+# Upper limits, within what a database and Optuna hold. The study has a trial for each confirmation.
+_Confirmations = Annotated[Count, Field(le=10_000)]
+_Hours = Annotated[float, Field(ge=0.0001, le=1_000_000)]
 
 
 class TpeSpec(Spec):
@@ -68,13 +72,13 @@ class HalvingSpec(Spec):
 
     kind: Literal["successive_halving"] = "successive_halving"
     grace_epochs: Count = 5  # before a trial may be pruned
-    reduction_factor: int = Field(default=3, ge=2)  # one in so many trials continues
+    reduction_factor: int = Field(default=3, ge=2, le=MOST)  # one in so many trials continues
 
 
 class HyperbandSpec(Spec):
     kind: Literal["hyperband"] = "hyperband"
     grace_epochs: Count = 5
-    reduction_factor: int = Field(default=3, ge=2)
+    reduction_factor: int = Field(default=3, ge=2, le=MOST)
 
 
 class MedianSpec(Spec):
@@ -147,8 +151,8 @@ class ObjectiveSpec(Spec):
 class BudgetSpec(Spec):
     """Limits after which no trial starts. Running trials continue to their ends."""
 
-    hours: float | None = Field(default=None, gt=0)  # wall clock
-    gpu_hours: float | None = Field(default=None, gt=0)  # duration of epochs times `resources.gpu`
+    hours: _Hours | None = None  # wall clock
+    gpu_hours: _Hours | None = None  # duration of epochs times `resources.gpu`
 
     @model_validator(mode="after")
     def _of_something(self) -> Self:
@@ -214,10 +218,10 @@ class SearchSpec(Spec):
 class ConfirmSpec(Spec):
     """Selection of the winners to train again, and the number of seeds."""
 
-    top: Count = 1
+    top: _Confirmations = 1
     per: str | None = None  # `top` winners for every choice of this parameter
-    seeds: Count = 3
-    race: int | None = Field(default=None, ge=2)  # seeds after which losing candidates get no more
+    seeds: _Confirmations = 3
+    race: Annotated[_Confirmations, Field(ge=2)] | None = None  # seeds before losers get no more
     overrides: dict[str, Value] = Field(default={}, alias="set")  # by path; for confirmation only
     baseline: bool = True  # also train the file's configuration by the same seeds (control)
     margin: float | None = Field(default=None, gt=0)  # smaller differences do not matter
@@ -241,6 +245,25 @@ class EvaluateSpec(Spec):
     parzen: ParzenSpec = ParzenSpec()
 
 
+_LEAST_SHARE = 0.0001  # of a CPU or GPU: Ray counts in ten-thousandths
+_MOST_RESOURCES = 100_000  # CPUs or GPUs
+
+
+def _share(amount: float) -> float:
+    if round(amount, 4) != amount:
+        raise ValueError("must have at most 4 decimals: Ray counts in ten-thousandths")
+    return amount
+
+
+def _gpus(amount: float) -> float:
+    if 0 < amount < _LEAST_SHARE:
+        raise ValueError(f"must be 0 or at least {_LEAST_SHARE}")
+    if amount > 1 and not amount.is_integer():
+        raise ValueError("must be a whole number above 1: Ray shares a GPU, but not several")
+    return _share(amount)
+
+
+_Gpus = Annotated[float, Field(ge=0, le=_MOST_RESOURCES), AfterValidator(_gpus), Tag("number")]
 _Auto = Annotated[Literal["auto"], Tag("auto")]
 _AutoOrNumber = Discriminator(lambda value: "auto" if isinstance(value, str) else "number")
 
@@ -252,9 +275,9 @@ class ResourcesSpec(Spec):
     as many as gain speed and still let the sampler learn between trials.
     """
 
-    cpu: float = Field(default=1.0, gt=0)
-    gpu: Annotated[Annotated[float, Field(ge=0), Tag("number")] | _Auto, _AutoOrNumber] = "auto"
-    pack: Annotated[Annotated[int, Field(ge=1), Tag("number")] | _Auto, _AutoOrNumber] = 1
+    cpu: Annotated[float, Field(ge=_LEAST_SHARE, le=_MOST_RESOURCES), AfterValidator(_share)] = 1.0
+    gpu: Annotated[_Gpus | _Auto, _AutoOrNumber] = "auto"
+    pack: Annotated[Annotated[Count, Tag("number")] | _Auto, _AutoOrNumber] = 1
     disk_gb: float | None = Field(default=None, ge=0)
 
 
