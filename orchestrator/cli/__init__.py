@@ -3,7 +3,9 @@
 Data goes to stdout, messages to stderr. Slow imports are inside the commands.
 """
 
+import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated
 
@@ -24,7 +26,7 @@ from orchestrator.cli import (
     reproduce,
     run,
 )
-from orchestrator.errors import SweepError
+from orchestrator.errors import Interrupted, SweepError
 
 app = typer.Typer(
     name="aae-sweep",
@@ -67,22 +69,33 @@ app.add_typer(environment.data, name="data", rich_help_panel="Cluster and data")
 
 def main() -> None:
     """Run the command line. The README lists the exit codes."""
+    with common.standard_streams():
+        try:
+            with disk.explaining(common.settings().home):
+                _run()
+        except SweepError as error:
+            _leave(str(error), error.exit_code)
+        except ConfigError as error:
+            _leave(str(error), 2)
+        except AAEError as error:
+            _leave(str(error), 4)
+        except KeyboardInterrupt:
+            _leave("interrupted", Interrupted.exit_code)
+
+
+def _run() -> None:
     try:
-        with disk.explaining(common.settings().home):
-            app()
-    except SweepError as error:
-        _leave(str(error), error.exit_code)
-    except ConfigError as error:
-        _leave(str(error), 2)
-    except AAEError as error:
-        _leave(str(error), 4)
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
-    except BrokenPipeError:  # the reader of stdout has closed the pipe
-        sys.stderr.close()
-        sys.exit(0)
+        app()
+    except SystemExit:
+        sys.stdout.flush()  # here a failure still becomes the exit status
+        raise
 
 
 def _leave(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    if message:
+        common.say(message)
+    if code == Interrupted.exit_code:  # by Ray, torch and MLflow, Python's own exit takes seconds
+        with suppress(SweepError):
+            sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +27,9 @@ from orchestrator.tracking.mlflow_writer import MlflowWriter
 from orchestrator.tracking.outbox import EndStatus, Outbox
 from orchestrator.tracking.provenance import DATA, dataset, flat, succession
 
+# Seconds for MLflow's last pass, at the end of a sweep and on the way out of an interrupted one.
+# A batch system kills a job some seconds after SIGTERM, and the outbox keeps what is not sent.
+_LAST_PASS_SECONDS, _LEAVING_SECONDS = 30.0, 0.3
 _MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}
 
 
@@ -61,6 +64,7 @@ class SweepContext:
     confirm: StageStudy
     outbox: Outbox
     paused: threading.Event = field(default_factory=threading.Event)  # the driver waits instead
+    is_training: Callable[[], bool] = lambda: False  # epochs are under way, for which a drain waits
     began: float = field(default_factory=time.monotonic)
     elapsed_before: float = 0.0
 
@@ -152,10 +156,25 @@ def tracked(sweep: SweepContext) -> Iterator[None]:
         sweep.outbox, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
     )
     writer.start()
+    patience = _LAST_PASS_SECONDS
     try:
-        yield
+        with recorded(sweep):
+            yield
         sweep.outbox.close_run(sweep.id, "FINISHED")
         sweep.note_time()
+    except (Interrupted, KeyboardInterrupt):
+        patience = _LEAVING_SECONDS
+        raise
+    finally:
+        if not writer.stop(patience):
+            sweep.observer.note(writer.left_behind())
+
+
+@contextmanager
+def recorded(sweep: SweepContext) -> Iterator[None]:
+    """Record an error, or an interruption, that leaves a `with`: the sweep's state and its runs."""
+    try:
+        yield
     except StudyLost:  # another driver may own the study by now: do not write to it
         _close_runs(sweep, "KILLED")
         raise
@@ -166,12 +185,6 @@ def tracked(sweep: SweepContext) -> Iterator[None]:
             _close_runs(sweep, "KILLED" if interrupted else "FAILED")
             sweep.note_time()
         raise
-    finally:
-        if not writer.stop(timeout=30):
-            sweep.observer.note(
-                f"MLflow has not received everything yet ({writer.error or 'it is slow'}); "
-                "nothing is lost: the next run sends what is missing"
-            )
 
 
 @contextmanager

@@ -90,6 +90,13 @@ class MlflowWriter:
         self._thread.join(timeout)
         return self._in_agreement()
 
+    def left_behind(self) -> str:
+        """Return a message about what MLflow lacks after `stop`."""
+        return (
+            f"MLflow has not received everything yet ({self.error or 'it is slow'}); "
+            "nothing is lost: the next run sends what is missing"
+        )
+
     def sync_once(self) -> int:
         """Send pending items; return the number of runs, metrics and artifacts sent.
 
