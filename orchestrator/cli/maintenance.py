@@ -91,7 +91,11 @@ def _send(settings: "Settings", sweep: str | None) -> tuple[int, dict[str, int]]
     with Outbox(settings.outbox) as outbox:
         killed = _close_abandoned(outbox, settings, sweep)
         writer = MlflowWriter(outbox, settings.tracking_uri, settings.mlflow_artifacts, sweep)
-        writer.sync_once()
+        try:
+            writer.sync_once()
+        finally:
+            for restored in writer.restored:
+                say(restored)
     return killed, nothing | writer.sent
 
 

@@ -27,9 +27,7 @@ from orchestrator.tracking.mlflow_writer import MlflowWriter
 from orchestrator.tracking.outbox import EndStatus, Outbox
 from orchestrator.tracking.provenance import DATA, dataset, flat, succession
 
-# Seconds for MLflow's last pass, at the end of a sweep and on the way out of an interrupted one.
-# A batch system kills a job some seconds after SIGTERM, and the outbox keeps what is not sent.
-_LAST_PASS_SECONDS, _LEAVING_SECONDS = 30.0, 0.3
+_LAST_PASS_SECONDS = 30.0  # for MLflow to receive the rest at the end of a sweep
 _MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}
 
 
@@ -156,18 +154,20 @@ def tracked(sweep: SweepContext) -> Iterator[None]:
         sweep.outbox, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
     )
     writer.start()
-    patience = _LAST_PASS_SECONDS
+    hurry = sweep.draining
     try:
         with recorded(sweep):
             yield
         sweep.outbox.close_run(sweep.id, "FINISHED")
         sweep.note_time()
     except (Interrupted, KeyboardInterrupt):
-        patience = _LEAVING_SECONDS
+        hurry = threading.Event()
+        hurry.set()
         raise
     finally:
-        if not writer.stop(patience):
-            sweep.observer.note(writer.left_behind())
+        writer.stop(_LAST_PASS_SECONDS, hurry)
+        for note in writer.notes():
+            sweep.observer.note(note)
 
 
 @contextmanager

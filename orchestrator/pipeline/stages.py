@@ -110,7 +110,12 @@ def _drive(
                 search.confirm(sweep, data, resources)
                 evaluate.evaluate(sweep, data)
             sweep.note(done=digest(sweep.spec.resolved()), state="done")
-            _show(sweep, write_report)
+            try:
+                with _leaving_soon(sweep):
+                    _show(sweep, write_report)
+            except BaseException:
+                sweep.note(done=None)  # the next run writes the report
+                raise
 
 
 def _await_study(request: Request, settings: Settings, draining: threading.Event) -> None:
