@@ -246,3 +246,28 @@ def test_sweep_refuses_data_changed_since_its_start(settings: Settings, tmp_path
     np.savez(path, x_train=np.zeros((60, 9), np.float32), x_test=np.zeros((5, 9), np.float32))
     with pytest.raises(EnvironmentUnusable, match="not those of straw-"):
         run(settings, spec)
+
+
+@pytest.mark.parametrize("step", ["evaluate.evaluate", "_show"])
+def test_drain_without_epochs_interrupts_the_driver_and_the_next_run_repeats_the_step(
+    step: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, draining = sweep(images(tmp_path / "i.npz", test=True)), threading.Event()
+
+    def slow(*_: object) -> None:
+        draining.set()
+        time.sleep(60)  # the drain interrupts this sleep
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"orchestrator.pipeline.stages.{step}", slow)
+        began = time.monotonic()
+        with pytest.raises(Interrupted, match="Resume with: aae-sweep run"):
+            run(settings, spec, draining=draining)
+    assert time.monotonic() - began < 60
+    reader = SweepReader(settings)
+    assert reader.status(spec.sweep_id)["state"] == "interrupted"
+    assert not reader.is_done(spec)
+    assert "RUNNING" not in {run.status for run in Outbox(settings.outbox).runs()}
+    run(settings, spec)
+    assert reader.status(spec.sweep_id)["state"] == "done"
+    assert settings.report(spec.sweep_id).exists()

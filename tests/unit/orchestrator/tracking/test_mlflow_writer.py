@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -531,3 +532,18 @@ def test_only_an_error_that_heals_is_promised_to_heal(
     (note,) = writer.notes()
     assert (remedy or "the next run sends what is missing") in note
     assert ("the next run" in note) == (remedy is None)
+
+
+def test_writer_in_a_hurry_leaves_a_slow_pass_behind(
+    outbox: Outbox, writer: MlflowWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_sweep(outbox)
+    answers, hurry = threading.Event(), threading.Event()
+    monkeypatch.setattr(writer, "_pass", lambda: answers.wait(60))
+    writer.start()
+    hurry.set()
+    began = time.monotonic()
+    assert not writer.stop(30, hurry)
+    assert time.monotonic() - began < 10
+    assert "it is slow" in next(writer.notes())
+    answers.set()
