@@ -16,6 +16,10 @@ from aae_core.errors import ConfigError
 
 Activation = Literal["relu", "sigmoid", "maxout"]
 
+MOST = 2**31 - 1  # of a size or a number of steps: 32-bit numbers in places
+# Training computes in float32. Smaller numbers lose digits or become 0, larger ones infinite.
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**127
+
 _NO_DEFAULT = object()
 
 
@@ -380,6 +384,7 @@ class TrialConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check(**_ranges({name: asdict(getattr(self, name)) for name in _GROUPS}))
         labels, kind = self.data.labels, self.model.kind
         reads_labels = ARCHITECTURES[kind].labels != "none"
         has_discriminator = bool(ARCHITECTURES[kind].adversaries)
@@ -543,6 +548,31 @@ def _build(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple:
         return tuple(_build(get_args(hint)[0], item) for item in value)
     return value
+
+
+_GROUPS = ("data", "model", "training")
+
+
+def _ranges(document: dict[str, Any], prefix: str = "") -> dict[str, tuple[bool, str]]:
+    """Return the rules that every number of a configuration obeys, by dotted path."""
+    found: dict[str, tuple[bool, str]] = {}
+    for name, value in document.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict):
+            found |= _ranges(value, f"{path}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            if found.get(path, (True, ""))[0]:
+                found[path] = _in_range(number)
+    return found
+
+
+def _in_range(value: Any) -> tuple[bool, str]:
+    if isinstance(value, int):
+        return value <= MOST, f"must be at most {MOST:,}"
+    if isinstance(value, float):
+        fits = value == 0 or _SMALLEST <= abs(value) <= _LARGEST
+        return fits, f"must be 0 or from {_SMALLEST:.2g} to {_LARGEST:.2g} in size, as a float32"
+    return True, ""
 
 
 def _check(**rules: tuple[bool, str]) -> None:

@@ -44,6 +44,16 @@ class EnvironmentUnusable(SweepError):
     exit_code = 4
 
 
+class OutputUnusable(EnvironmentUnusable):
+    """Standard output cannot be written. The user sends the output elsewhere."""
+
+
+class OutputUnread(SweepError):
+    """The reader of standard output has gone, as `head` does once it has its lines."""
+
+    exit_code = 0
+
+
 class DiskFull(EnvironmentUnusable):
     """A file could not be written; earlier files are intact. The user frees disk space."""
 

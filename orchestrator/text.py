@@ -4,6 +4,7 @@ import math
 import re
 
 MISSING = "–"
+_LONGEST_LINE = 300  # characters of an error's text
 
 
 def number(value: float | None, error: float | None = None) -> str:
@@ -71,6 +72,17 @@ def size(n_bytes: float) -> str:
             break
         n_bytes, unit = n_bytes / 1000, larger
     return f"{n_bytes:.3g} {unit}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's type and the first line of its text, without the stack that may follow.
+
+    >>> one_line(RuntimeError("no memory\\nframe #0: c10::Error"))
+    'RuntimeError: no memory'
+    """
+    said = next((line for line in map(str.strip, str(error).splitlines()) if line), "")
+    said = said if len(said) <= _LONGEST_LINE else f"{said[:_LONGEST_LINE]}…"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def masked(text: str, *secrets: str | None) -> str:

@@ -5,6 +5,7 @@ Data goes to stdout, messages to stderr. Slow imports are inside the commands.
 
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from aae_core.errors import AAEError, ConfigError
 from orchestrator import disk
 from orchestrator.cli import (
     cluster,
+    common,
     compare,
     control,
     environment,
@@ -25,7 +27,7 @@ from orchestrator.cli import (
     reproduce,
     run,
 )
-from orchestrator.errors import SweepError, UsageError
+from orchestrator.errors import Interrupted, SweepError, UsageError
 from orchestrator.records import failed_allocation
 
 _LESS_MEMORY = "take a smaller network, batch or data set, or a machine with more memory"
@@ -71,31 +73,37 @@ app.add_typer(environment.data, name="data", rich_help_panel="Cluster and data")
 
 def main() -> None:
     """Run the command line. The README lists the exit codes."""
+    with common.standard_streams():
+        try:
+            _require_text(sys.argv)
+            with disk.explaining(Path(os.environ.get("AAE_HOME") or "aae-home")):
+                _run()
+        except SweepError as error:
+            _leave(str(error), error.exit_code)
+        except ConfigError as error:
+            _leave(str(error), 2)
+        except AAEError as error:
+            _leave(str(error), 4)
+        except (MemoryError, RuntimeError) as error:
+            reason = failed_allocation(error)
+            if reason is None:
+                raise
+            _leave(f"{reason}\n{_LESS_MEMORY}", 4)
+        except KeyboardInterrupt:
+            _leave("interrupted", Interrupted.exit_code)
+        except Exception as error:
+            refused = disk.refusal(error)
+            if refused is None:
+                raise
+            _leave(f"{refused}\nsee that you can read and write there, or set AAE_HOME", 4)
+
+
+def _run() -> None:
     try:
-        _require_text(sys.argv)
-        with disk.explaining(Path(os.environ.get("AAE_HOME") or "aae-home")):
-            app()
-    except SweepError as error:
-        _leave(str(error), error.exit_code)
-    except ConfigError as error:
-        _leave(str(error), 2)
-    except AAEError as error:
-        _leave(str(error), 4)
-    except (MemoryError, RuntimeError) as error:
-        reason = failed_allocation(error)
-        if reason is None:
-            raise
-        _leave(f"{reason}\n{_LESS_MEMORY}", 4)
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
-    except BrokenPipeError:  # the reader of stdout has closed the pipe
-        sys.stderr.close()
-        sys.exit(0)
-    except Exception as error:
-        refused = disk.refusal(error)
-        if refused is None:
-            raise
-        _leave(f"{refused}\nsee that you can read and write there, or set AAE_HOME", 4)
+        app()
+    except SystemExit:
+        sys.stdout.flush()  # here a failure still becomes the exit status
+        raise
 
 
 def _require_text(words: list[str]) -> None:
@@ -108,5 +116,10 @@ def _require_text(words: list[str]) -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    if message:
+        common.say(message)
+    if code == Interrupted.exit_code:  # by Ray, torch and MLflow, Python's own exit takes seconds
+        with suppress(SweepError):
+            sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)

@@ -12,7 +12,7 @@ import typer
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, SweepName, say
 from orchestrator.errors import UsageError
-from orchestrator.text import duration, number
+from orchestrator.text import count, duration, number
 
 if TYPE_CHECKING:
     from orchestrator.documents import Best, BestTrial, Compared, Summary
@@ -40,6 +40,7 @@ def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
         f"  best      {_best_trial(document['best'])}\n"
         f"  time      {time}\n"
         f"  report    {document['report'] or f'aae-sweep report {sweep}'}\n"
+        f"{_unsent(document['unsynced'])}"
         f"  {'again   ' if done else 'resume  '}  {document['resume']}"
     )
 
@@ -289,6 +290,13 @@ def _register(reader: "SweepReader", sweep: str, name: str | None) -> dict[str, 
     from orchestrator.results.model_registry import CHAMPION, register
 
     return {**asdict(register(reader, sweep, name)), "alias": CHAMPION}
+
+
+def _unsent(records: int) -> str:
+    """Return a line about what MLflow lacks. Only `sync` can say whether MLflow refuses it."""
+    if not records:
+        return ""
+    return f"  MLflow    lacks {count(records, 'record')}; to send or to see why: aae-sweep sync\n"
 
 
 def _best_trial(best: "BestTrial | None") -> str:

@@ -104,7 +104,11 @@ def _send(settings: "Settings", sweep: str | None, *, rebuild: bool) -> tuple[in
         writer = MlflowWriter(outbox, settings.tracking_uri, settings.mlflow_artifacts, sweep)
         if rebuild:
             _start_over(writer, outbox, settings)
-        writer.sync_once()
+        try:
+            writer.sync_once()
+        finally:
+            for restored in writer.restored:
+                say(restored)
     return killed, nothing | writer.sent
 
 

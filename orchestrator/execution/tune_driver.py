@@ -67,6 +67,7 @@ class Live:
     attempt: TrialAttempt
     last_epoch: int = 0  # of this attempt
     started: bool = False
+    drained: bool = False  # it has reported an epoch since the drain began
 
 
 class StageDriver:
@@ -111,6 +112,13 @@ class StageDriver:
     @property
     def _is_stopping(self) -> bool:
         return self._draining.is_set() or self.full is not None
+
+    @property
+    def is_drained(self) -> bool:
+        """True once a drain waits for no epoch. Workers that still start have none to finish."""
+        packs = list(self.live.values())  # a copy, since other threads read this too
+        members = [live for pack in packs for live in list(pack.values())]
+        return self._draining.is_set() and all(m.drained or not m.started for m in members)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next pack; None for "later"; FINISHED at the end."""
@@ -189,6 +197,8 @@ class StageDriver:
         if not members:
             del self.live[trial_id], self._watches[trial_id]
             return True
+        for live in members.values():
+            live.drained = self._draining.is_set()
         return self._is_stopping or self._paused.is_set()
 
     def _on_report(self, members: dict[int, Live], report: Report, pack: int) -> None:
@@ -343,6 +353,15 @@ class _Passing(BaseException):
         self.error = error
 
 
+class _Drained(BaseException):
+    """Way out of Tune, which would wait seconds for its actors, once a drain waits for no epoch."""
+
+
+def _leave_if_drained(driver: StageDriver) -> None:
+    if driver.is_drained:
+        raise _Drained
+
+
 @contextmanager
 def _past_tune() -> Iterator[None]:
     try:
@@ -380,7 +399,9 @@ class _Stopper(tune.Stopper):
 
     @_past_tune()
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._driver.should_stop(trial_id, result)
+        ends = self._driver.should_stop(trial_id, result)
+        _leave_if_drained(self._driver)
+        return ends
 
     def stop_all(self) -> bool:
         return False
@@ -410,6 +431,7 @@ class _Reconcile(tune.Callback):
         for trial in trials:
             if trial.trial_id in self._driver.live and trial.status in ("TERMINATED", "ERROR"):
                 self._driver.tune_ended(trial.trial_id)
+        _leave_if_drained(self._driver)
 
 
 def _of_memory(text: str) -> str | None:
@@ -458,5 +480,7 @@ def run_stage(
         tuner.fit()
     except _Passing as passing:
         raise passing.error from None
+    except _Drained:
+        pass
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -29,6 +29,7 @@ from orchestrator.execution.attempt_log import AttemptLog, printing_to
 from orchestrator.execution.system_metrics import system_metrics
 from orchestrator.records import failed_allocation
 from orchestrator.results.figures import draw_epoch, is_drawn
+from orchestrator.text import one_line
 from orchestrator.tracking.provenance import provenance
 
 CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, if epochs are shorter
@@ -183,7 +184,7 @@ class AttemptReporter:
         if disk.is_full(error):
             reason = disk.described(Path(self._task.folder), error)
             return self._report(epoch, _last_metrics(state), end="full", reason=reason)
-        reason = failed_allocation(error) or f"{type(error).__name__}: {error}"
+        reason = failed_allocation(error) or one_line(error)
         return self._report(epoch, {}, end="failed", reason=reason)
 
     def _report(self, epoch: int, metrics: dict[str, float], **rest: Any) -> Report:

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from orchestrator.tracking.mlflow_writer import MlflowWriter
 from orchestrator.tracking.outbox import EndStatus, Outbox
 from orchestrator.tracking.provenance import DATA, dataset, flat, succession
 
+_LAST_PASS_SECONDS = 30.0  # for MLflow to receive the rest at the end of a sweep
 _MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}
 
 
@@ -63,6 +64,7 @@ class SweepContext:
     confirm: StageStudy
     outbox: Outbox
     paused: threading.Event = field(default_factory=threading.Event)  # the driver waits instead
+    is_training: Callable[[], bool] = lambda: False  # epochs are under way, for which a drain waits
     began: float = field(default_factory=time.monotonic)
     elapsed_before: float = 0.0
 
@@ -162,10 +164,27 @@ def tracked(sweep: SweepContext) -> Iterator[None]:
         sweep.outbox, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
     )
     writer.start()
+    hurry = sweep.draining
     try:
-        yield
+        with recorded(sweep):
+            yield
         sweep.outbox.close_run(sweep.id, "FINISHED")
         sweep.note_time()
+    except (Interrupted, KeyboardInterrupt):
+        hurry = threading.Event()
+        hurry.set()
+        raise
+    finally:
+        writer.stop(_LAST_PASS_SECONDS, hurry)
+        for note in writer.notes():
+            sweep.observer.note(note)
+
+
+@contextmanager
+def recorded(sweep: SweepContext) -> Iterator[None]:
+    """Record an error, or an interruption, that leaves a `with`: the sweep's state and its runs."""
+    try:
+        yield
     except StudyLost:  # another driver may own the study by now: do not write to it
         _close_runs(sweep, "KILLED")
         raise
@@ -176,12 +195,6 @@ def tracked(sweep: SweepContext) -> Iterator[None]:
             _close_runs(sweep, "KILLED" if interrupted else "FAILED")
             sweep.note_time()
         raise
-    finally:
-        if not writer.stop(timeout=30):
-            sweep.observer.note(
-                f"MLflow has not received everything yet ({writer.error or 'it is slow'}); "
-                "nothing is lost: the next run sends what is missing"
-            )
 
 
 @contextmanager

@@ -182,7 +182,11 @@ def _train(
         sweep.paused,
     )
     scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
-    run_stage(driver, data, resources, scratch)
+    sweep.is_training = lambda: not driver.is_drained
+    try:
+        run_stage(driver, data, resources, scratch)
+    finally:
+        sweep.is_training = lambda: False
     if driver.full is not None:
         raise DiskFull(driver.full)
     if sweep.draining.is_set():

@@ -29,6 +29,7 @@ from orchestrator.pipeline.context import (
     describe,
     interrupted,
     opened,
+    recorded,
     tracked,
 )
 from orchestrator.pipeline.notify import Notifier
@@ -42,6 +43,7 @@ from orchestrator.sweepfile.checks import data_notes, require_compatible, requir
 from orchestrator.sweepfile.spec import EvaluateSpec, ParzenSpec, SweepSpec
 
 _LISTENING_SECONDS = 1.0  # between two reads of the control request
+_WATCH_SECONDS, _IDLE_WATCHES = 0.1, 5  # until a drain without epochs interrupts the driver
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach a study's server
 _STUDY_SECONDS = 3600.0  # longest wait for that server
 
@@ -110,13 +112,19 @@ def _drive(
             disk.explaining(settings.home),
             lock.watched(),
         ):
-            with cluster.connected(settings):
+            # recorded first: Ray's shutdown takes seconds, and a kill may come earlier
+            with cluster.connected(settings), recorded(sweep), _leaving_soon(sweep):
                 resources = cluster.trial_resources(spec.resources)
                 search.search(sweep, data, resources)
                 search.confirm(sweep, data, resources)
                 evaluate.evaluate(sweep, data)
             sweep.note(done=digest(sweep.spec.resolved()), state="done")
-            _show(sweep, write_report)
+            try:
+                with _leaving_soon(sweep):
+                    _show(sweep, write_report)
+            except BaseException:
+                sweep.note(done=None)  # the next run writes the report
+                raise
 
 
 def _await_study(request: Request, settings: Settings, draining: threading.Event) -> None:
@@ -240,6 +248,32 @@ def _obeying_requests(sweep: SweepContext) -> Iterator[None]:
         sweep.note(request=None)
 
 
+@contextmanager
+def _leaving_soon(sweep: SweepContext) -> Iterator[None]:
+    """Interrupt the main thread once a drain has found nothing to wait for during a `with`.
+
+    A drain waits for epochs. What else the driver does may take long and is repeated or resumed.
+    """
+    over, main_thread = threading.Event(), threading.main_thread().ident
+    assert main_thread is not None
+
+    def watch() -> None:
+        idle = 0
+        while not over.wait(_WATCH_SECONDS) and idle < _IDLE_WATCHES:
+            waits = not sweep.draining.is_set() or sweep.is_training()
+            idle = 0 if waits else idle + 1
+        if not over.is_set():
+            signal.pthread_kill(main_thread, signal.SIGINT)  # like a second Ctrl-C
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
 def evaluate_again(
     settings: Settings, sweep: str, parzen: ParzenSpec | None, resume: str, observer: Observer
 ) -> Evaluation:
@@ -259,7 +293,14 @@ def evaluate_again(
         data = _training_data(settings, spec)
         _require_same_data(again, data)
         connected = cluster.connected(settings) if spec.has_parzen else nullcontext()
-        with _obeying_requests(again), tracked(again), lock.watched(), connected:
+        with (
+            _obeying_requests(again),
+            tracked(again),
+            lock.watched(),
+            connected,
+            recorded(again),
+            _leaving_soon(again),
+        ):
             return evaluate.evaluate(again, data)
 
 

@@ -9,8 +9,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from orchestrator.errors import Problem, SpecError
-from orchestrator.sweepfile.messages import problems
+from orchestrator.sweepfile.messages import named, oddity, plain, problems, shown
 from orchestrator.sweepfile.parameters import PARAMETER_KEYS, Parameter, TrialSpec, contradictions
 from orchestrator.sweepfile.spec import SweepSpec
 
 _MAX_BYTES = 256 * 1024
 _MAX_NODES = 20_000  # after expansion of aliases
 _MAX_DEPTH = 20
+_TOO_LARGE = 2**63  # whole numbers have 64 bits in the databases
 _OVERRIDE = r"\s*[^\s.=]+(\.[^\s.=]+)*\s*="
 _EXTENDS = "extends"
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
@@ -68,6 +70,7 @@ def parse_sweep(
     wrong = [draft.problem(path, message) for path, message in messages.items()]
     found = draft.problems + [problem for problem in wrong if problem.path not in unread]
     if spec is None or found:
+        found = [_with_oddity(problem, text) for problem in found]
         raise SpecError(source, sorted(found, key=lambda p: (p.line is None, p.line or 0)))
     return spec
 
@@ -105,6 +108,7 @@ class _Draft:
         if tree.value is None:
             raise _UnreadableError(None, "is empty; a sweep needs at least `name: …`")
         if not isinstance(tree.value, dict):
+            _blame_oddities(text)
             raise _UnreadableError(tree.lines[""], "must be a mapping of `key: value`")
         draft = cls(tree.value, dict(tree.lines), [])
         draft.problems += [Problem(_public(path), line, m) for path, line, m in tree.problems]
@@ -243,12 +247,14 @@ class _Tree:
         tag = str(node.tag)
         if tag in _TEXT_TAGS:
             return node.value
-        try:
-            if tag in _TAGS:
-                return self._constructor.construct_object(node)
-            message = f"the tag {tag} is not understood; write a plain value"
-        except (ValueError, LookupError):
+        message = f"the tag {tag} is not understood; write a plain value"
+        if tag in _TAGS:
             message = f"cannot be read as {tag.rpartition(':')[2]}"
+            with suppress(ValueError, LookupError):
+                value = self._constructor.construct_object(node)
+                if not isinstance(value, int) or abs(value) < _TOO_LARGE:
+                    return value
+                message = f"must be a whole number below 2^63 in size, not {shown(node.value)}"
         self.problems.append((path, node.start_mark.line + 1, message))
         return node.value
 
@@ -257,6 +263,7 @@ def _compose(yaml: YAML, text: str) -> Node | None:
     try:
         root: Node | None = yaml.compose(text)
     except MarkedYAMLError as error:
+        _blame_oddities(text)
         mark = error.problem_mark or error.context_mark
         hint = "; indent with spaces, not tabs" if "\\t" in (error.problem or "") else ""
         said = ", ".join(part for part in (error.context, error.problem) if part)
@@ -265,12 +272,37 @@ def _compose(yaml: YAML, text: str) -> Node | None:
         ) from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _UnreadableError(line, "not YAML: it holds a control character") from error
+        character = text[error.position]
+        raise _UnreadableError(line, f"not YAML: it holds {named(character)}; delete it") from error
     except YAMLError as error:
         raise _UnreadableError(None, f"not YAML: {error}") from error
     except RecursionError as error:
         raise _UnreadableError(None, f"nested deeper than {_MAX_DEPTH} levels") from error
     return root
+
+
+def _blame_oddities(text: str) -> None:
+    """Raise _UnreadableError if only invisible characters or look-alikes keep text from YAML."""
+    odd = {n: said for n, line in enumerate(text.split("\n"), 1) if (said := oddity(line))}
+    if not odd:
+        return
+    try:
+        root = YAML(typ="safe", pure=True).compose(plain(text))
+    except YAMLError:
+        return
+    if isinstance(root, MappingNode):
+        (first, said), *others = odd.items()
+        lines = ", ".join(str(n) for n, _ in others)
+        more = f" (the like on line{'s' if len(others) > 1 else ''} {lines})" if others else ""
+        raise _UnreadableError(first, f"not YAML: {said}{more}")
+
+
+def _with_oddity(problem: Problem, text: str) -> Problem:
+    """Return the problem, with the invisible character or look-alike on its line if any."""
+    lines = text.split("\n")
+    line = lines[problem.line - 1] if problem.line and problem.line <= len(lines) else ""
+    said = oddity(problem.message if problem.line is None else line)
+    return replace(problem, message=f"{problem.message}; the line has {said}") if said else problem
 
 
 def _read(path: Path) -> str:

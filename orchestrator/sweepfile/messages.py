@@ -1,6 +1,8 @@
 """Translate pydantic's errors into messages about the keys of the sweep file."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from difflib import get_close_matches
@@ -13,6 +15,21 @@ from pydantic_core import ErrorDetails
 from aae_core.errors import ConfigError
 
 _LONGEST_VALUE = 40
+_PLAIN = {  # characters that editors and web pages put in place of plain ones
+    **dict.fromkeys("“”„‟", '"'),
+    **dict.fromkeys("‘’‚‛", "'"),
+    **dict.fromkeys("‐‑‒–—―−", "-"),
+    **dict.fromkeys("\u1680\u2800\u3164\u115f\u1160", " "),
+    "\t": "  ",
+    **dict.fromkeys("\x85\u2028\u2029", "\n"),
+}
+_NAMES = {"\t": "tab", "\ufeff": "byte order mark", "\x85": "next-line character"}
+_TYPED = {
+    "": "delete it",
+    " ": "type a plain space there",
+    "  ": "type spaces there",
+    "\n": "end the line there",
+}
 
 _MESSAGES: dict[str, str] = {
     "int_type": "must be a whole number",
@@ -30,6 +47,7 @@ _MESSAGES: dict[str, str] = {
     "greater_than": "must be more than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le:,.0f}",
     "too_short": "must have {min_length} entries or more",
     "too_long": "must have at most {max_length} entries",
 }
@@ -71,6 +89,42 @@ def shown(value: Any) -> str:
     """Return a value as in the file, shortened to 40 characters."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def plain(text: str) -> str:
+    """Return the text with plain ASCII in place of invisible characters and look-alikes."""
+    return "".join(map(_plain, text))
+
+
+def oddity(line: str) -> str | None:
+    """Return a message about the first invisible character or look-alike outside a comment.
+
+    >>> oddity("name:\\u00a0x")
+    'a no-break space (U+00A0) after `name:`; type a plain space there'
+    """
+    for match in re.finditer(r"[^\x00-\x08\n-\x7f]", re.sub(r"(^|[ \t])#.*", "", line)):
+        found = match[0]
+        if (typed := _plain(found)) != found:
+            before = line[: match.start()].split()
+            where = f"after `{before[-1]}`" if before else "at the start of the line"
+            return f"{named(found)} {where}; {_TYPED.get(typed) or f'type a plain {typed} there'}"
+    return None
+
+
+def named(character: str) -> str:
+    """Return the name of a character that may be invisible, with its article and its number."""
+    name = _NAMES.get(character) or unicodedata.name(character, "control character").lower()
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"{article} {name} (U+{ord(character):04X})"
+
+
+def _plain(character: str) -> str:
+    if character.isascii() or character in _PLAIN:
+        return _PLAIN.get(character, character)
+    if unicodedata.category(character) == "Cf":  # zero-width characters and directional marks
+        return ""
+    compatible = unicodedata.normalize("NFKC", character)  # of wide letters and special spaces
+    return compatible if compatible.isascii() else character
 
 
 def _explain(detail: ErrorDetails, root: type[BaseModel]) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ A parameter is a setting that the search varies. Its name is its dotted path: `m
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
@@ -20,10 +21,18 @@ from pydantic import (
     model_validator,
 )
 
-from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig, settings_class
+from aae_core.config import (
+    MOST,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    TrialConfig,
+    settings_class,
+)
 from orchestrator.sweepfile.messages import nearest, problems, shown
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+_MOST_COMBINATIONS = 1_000_000  # of a grid: Optuna lists them all
 Value = Any  # a setting's value: text, number, true or false, or a list of these
 
 
@@ -379,6 +388,15 @@ def _no_grid(
     space: Mapping[str, Parameter], start: Sequence[Mapping[str, Value]], balance: str | None
 ) -> dict[str, str]:
     found = {}
+    enumerated = [p for p in space.values() if not isinstance(p, FloatRange)]
+    combinations = math.prod(
+        len(p.choices if isinstance(p, Choice) else p.values) for p in enumerated
+    )
+    if combinations > _MOST_COMBINATIONS:
+        found["search.space"] = (
+            f"a grid of {combinations:,} combinations, which are all listed before the first "
+            f"trial; at most {_MOST_COMBINATIONS:,}"
+        )
     if start:
         found["search.initial_trials"] = "a grid begins at its own beginning; drop this"
     for path, parameter in space.items():

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from aae_core.architectures import ARCHITECTURES, Kind
-from aae_core.config import TrialConfig, digest, without_younger
+from aae_core.config import MOST, TrialConfig, digest, without_younger
 from aae_core.errors import ConfigError
 from orchestrator.records import EVENTS, METRICS, Bounds, Direction, Event, Stage, violation
 from orchestrator.sweepfile.messages import nearest, problems
@@ -29,6 +29,10 @@ from orchestrator.sweepfile.parameters import (
     contradictions,
     refusals,
 )
+
+# Upper limits, within what a database and Optuna hold. The study has a trial for each confirmation.
+_Confirmations = Annotated[Count, Field(le=10_000)]
+_Hours = Annotated[float, Field(ge=0.0001, le=1_000_000)]
 
 
 class TpeSpec(Spec):
@@ -69,13 +73,13 @@ class HalvingSpec(Spec):
 
     kind: Literal["successive_halving"] = "successive_halving"
     grace_epochs: Count = 5  # before a trial may be pruned
-    reduction_factor: int = Field(default=3, ge=2)  # one in so many trials continues
+    reduction_factor: int = Field(default=3, ge=2, le=MOST)  # one in so many trials continues
 
 
 class HyperbandSpec(Spec):
     kind: Literal["hyperband"] = "hyperband"
     grace_epochs: Count = 5
-    reduction_factor: int = Field(default=3, ge=2)
+    reduction_factor: int = Field(default=3, ge=2, le=MOST)
 
 
 class MedianSpec(Spec):
@@ -148,8 +152,8 @@ class ObjectiveSpec(Spec):
 class BudgetSpec(Spec):
     """Limits after which no trial starts. Running trials continue to their ends."""
 
-    hours: float | None = Field(default=None, gt=0)  # wall clock
-    gpu_hours: float | None = Field(default=None, gt=0)  # duration of epochs times `resources.gpu`
+    hours: _Hours | None = None  # wall clock
+    gpu_hours: _Hours | None = None  # duration of epochs times `resources.gpu`
 
     @model_validator(mode="after")
     def _of_something(self) -> Self:
@@ -215,10 +219,10 @@ class SearchSpec(Spec):
 class ConfirmSpec(Spec):
     """Selection of the winners to train again, and the number of seeds."""
 
-    top: Count = 1
+    top: _Confirmations = 1
     per: str | None = None  # `top` winners for every choice of this parameter
-    seeds: Count = 3
-    race: int | None = Field(default=None, ge=2)  # seeds after which losing candidates get no more
+    seeds: _Confirmations = 3
+    race: Annotated[_Confirmations, Field(ge=2)] | None = None  # seeds before losers get no more
     overrides: dict[str, Value] = Field(default={}, alias="set")  # by path; for confirmation only
     baseline: bool = True  # also train the file's configuration by the same seeds (control)
     margin: float | None = Field(default=None, gt=0)  # smaller differences do not matter
@@ -253,6 +257,25 @@ def _public_address(url: str) -> str:
     return url
 
 
+_LEAST_SHARE = 0.0001  # of a CPU or GPU: Ray counts in ten-thousandths
+_MOST_RESOURCES = 100_000  # CPUs or GPUs
+
+
+def _share(amount: float) -> float:
+    if round(amount, 4) != amount:
+        raise ValueError("must have at most 4 decimals: Ray counts in ten-thousandths")
+    return amount
+
+
+def _gpus(amount: float) -> float:
+    if 0 < amount < _LEAST_SHARE:
+        raise ValueError(f"must be 0 or at least {_LEAST_SHARE}")
+    if amount > 1 and not amount.is_integer():
+        raise ValueError("must be a whole number above 1: Ray shares a GPU, but not several")
+    return _share(amount)
+
+
+_Gpus = Annotated[float, Field(ge=0, le=_MOST_RESOURCES), AfterValidator(_gpus), Tag("number")]
 _Auto = Annotated[Literal["auto"], Tag("auto")]
 _Seconds = Annotated[float, Field(gt=0), Tag("number")]
 _AutoOrNumber = Discriminator(lambda value: "auto" if isinstance(value, str) else "number")
@@ -268,9 +291,9 @@ class ResourcesSpec(Spec):
     lost. `auto`: ten times the attempt's longest epoch so far, and at least a minute.
     """
 
-    cpu: float = Field(default=1.0, gt=0)
-    gpu: Annotated[Annotated[float, Field(ge=0), Tag("number")] | _Auto, _AutoOrNumber] = "auto"
-    pack: Annotated[Annotated[int, Field(ge=1), Tag("number")] | _Auto, _AutoOrNumber] = 1
+    cpu: Annotated[float, Field(ge=_LEAST_SHARE, le=_MOST_RESOURCES), AfterValidator(_share)] = 1.0
+    gpu: Annotated[_Gpus | _Auto, _AutoOrNumber] = "auto"
+    pack: Annotated[Annotated[Count, Tag("number")] | _Auto, _AutoOrNumber] = 1
     disk_gb: float | None = Field(default=None, ge=0)
     trial_timeout: Annotated[_Seconds | _Auto, _AutoOrNumber] = "auto"
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime
 from glob import escape
@@ -25,16 +25,18 @@ from aae_core.files import replacing
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings, sqlite_address
 from orchestrator.study.database import sqlite_file
-from orchestrator.text import masked
+from orchestrator.text import masked, one_line
+from orchestrator.tracking import refusals
 from orchestrator.tracking.outbox import Outbox, OutboxArtifact, OutboxMetric, OutboxRun
 
 if TYPE_CHECKING:  # importing MLflow takes seconds, so the thread does it
-    from mlflow.entities import Metric
+    from mlflow.entities import Experiment, Metric
     from mlflow.tracking import MlflowClient
 
 RUN_KEY_TAG = "aae.run_key"
 OUTBOX_TAG = "aae.outbox"
 
+_MOMENT = 0.15  # seconds
 INTERVAL, LONGEST_INTERVAL = 2.0, 10.0  # seconds between two passes
 LOAD = 0.05  # target share of one CPU for passes: training needs the CPUs
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0  # seconds
@@ -70,6 +72,8 @@ class MlflowWriter:
         self, outbox: Outbox, tracking_uri: str, artifact_root: Path, sweep_id: str | None = None
     ) -> None:
         self.error: str | None = None
+        self.remedy: str | None = None  # for an error that no repetition heals
+        self.restored: list[str] = []  # what had been deleted in MLflow, one message each
         self.sent: Counter[str] = Counter()  # so far: runs, metrics, artifacts
         self._outbox = outbox
         self._uri = tracking_uri
@@ -94,12 +98,30 @@ class MlflowWriter:
         with self._passed:
             return self._passed.wait_for(self._in_agreement, timeout)
 
-    def stop(self, timeout: float) -> bool:
-        """Make a last pass; return True if MLflow has everything. The outbox keeps unsent items."""
+    def stop(self, timeout: float, hurry: threading.Event | None = None) -> bool:
+        """Make a last pass; return True if MLflow has everything. The outbox keeps unsent items.
+
+        Once `hurry` is set, the pass has a moment left: a batch system is about to kill the driver.
+        """
         self._stopping.set()
         self._wake.set()
-        self._thread.join(timeout)
+        deadline = time.monotonic() + timeout
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._thread.join(_MOMENT)
+            if hurry is not None and hurry.is_set():
+                self._thread.join(_MOMENT)
+                break
         return self._in_agreement()
+
+    def notes(self) -> Iterator[str]:
+        """Yield what a user should know after `stop`: what was restored, and what MLflow lacks."""
+        yield from self.restored
+        if not self._in_agreement():
+            remedy = self.remedy or "the next run sends what is missing, or: aae-sweep sync"
+            yield (
+                f"MLflow has not received everything yet ({self.error or 'it is slow'}); "
+                f"nothing is lost: {remedy}"
+            )
 
     def sync_once(self) -> int:
         """Send pending items; return the number of runs, metrics and artifacts sent.
@@ -111,9 +133,11 @@ class MlflowWriter:
             self._pass()
         except Exception as error:
             waiting = in_words(self._outbox.waiting(self._sweep_id))
+            remedy = refusals.remedy(error, self._store)
             raise EnvironmentUnusable(
                 f"MLflow at {self._store} did not accept everything: {described(error)}; "
-                f"the rest ({waiting}) is in {self._outbox.path}; send it with: aae-sweep sync"
+                f"the rest ({waiting}) is in {self._outbox.path}; "
+                f"{remedy or 'once it answers, send it with: aae-sweep sync'}"
             ) from error
         return self.sent.total() - before
 
@@ -145,10 +169,10 @@ class MlflowWriter:
             try:
                 self._pass()
             except Exception as error:  # after any error the outbox is complete
-                self.error = described(error)
+                self.error, self.remedy = described(error), refusals.remedy(error, self._store)
                 pause, backoff = backoff, min(2 * backoff, LONGEST_BACKOFF)
             else:
-                self.error = None
+                self.error = self.remedy = None
                 spent = time.thread_time() - began
                 pause = min(max(INTERVAL, spent / LOAD), LONGEST_INTERVAL)
                 backoff = FIRST_BACKOFF
@@ -186,11 +210,63 @@ class MlflowWriter:
 
     def _send_all(self, client: "MlflowClient") -> None:
         runs = self._outbox.pending_runs(self._sweep_id)
-        problems = _each(runs, lambda run: self._send_run(client, run))
+        refused = self._each(client, runs, lambda run: self._send_run(client, run))
         artifacts = self._outbox.pending_artifacts(self._sweep_id)
-        problems += _each(artifacts, lambda artifact: self._upload(client, artifact))
-        if problems:
-            raise EnvironmentUnusable("; ".join(problems))
+        refused += self._each(client, artifacts, lambda each: self._upload(client, each))
+        if refused:
+            raise refusals.Refused(refused)
+
+    def _each(
+        self, client: "MlflowClient", items: Iterable[_Item], send: Callable[[_Item], None]
+    ) -> list[tuple[str, Exception]]:
+        """Send all items; return the key and error of each that MLflow refuses, and continue."""
+        found: list[tuple[str, Exception]] = []
+        for item in items:
+            try:
+                self._send_restoring(client, item, send)
+            except Exception as error:
+                if not refusals.is_of_one_item(error):
+                    raise
+                found.append((_key(item), error))
+        return found
+
+    def _send_restoring(
+        self, client: "MlflowClient", item: _Item, send: Callable[[_Item], None]
+    ) -> None:
+        """Send an item; if its run was deleted in MLflow's pages, restore the run and send again.
+
+        MLflow keeps deleted runs and experiments, and their names, until `mlflow gc`. Hence a
+        deleted experiment cannot be replaced by a new one of that name.
+        """
+        try:
+            send(item)
+        except Exception as error:
+            key = item.key if isinstance(item, OutboxRun) else item.run
+            if not refusals.is_of_one_item(error) or not self._restore(client, key):
+                raise
+            send(item)
+
+    def _restore(self, client: "MlflowClient", key: str) -> bool:
+        """Restore a deleted run of the outbox and its experiment; return False if none was."""
+        run = self._outbox.run(key)
+        if run is None or run.run_id is None:
+            return False
+        info = client.get_run(run.run_id).info
+        experiment = client.get_experiment(info.experiment_id)
+        if experiment.lifecycle_stage == "deleted":
+            self._restore_experiment(client, experiment)
+        elif info.lifecycle_stage == "deleted":
+            client.restore_run(run.run_id)
+            self.restored.append(f"MLflow: restored the run {run.name}, which had been deleted")
+        else:
+            return False
+        return True
+
+    def _restore_experiment(self, client: "MlflowClient", experiment: "Experiment") -> None:
+        client.restore_experiment(experiment.experiment_id)
+        self.restored.append(
+            f"MLflow: restored the experiment {experiment.name}, which had been deleted"
+        )
 
     def _send_run(self, client: "MlflowClient", run: OutboxRun) -> None:
         run_id = self._run_id(client, run)
@@ -251,13 +327,23 @@ class MlflowWriter:
 
     def _experiment_id(self, client: "MlflowClient", name: str) -> str:
         if name not in self._experiments:
-            found = client.get_experiment_by_name(name)
-            self._experiments[name] = (
-                found.experiment_id
-                if found is not None
-                else client.create_experiment(name, artifact_location=self._artifact_location)
-            )
+            found = client.get_experiment_by_name(name) or self._new_experiment(client, name)
+            if found.lifecycle_stage == "deleted":
+                self._restore_experiment(client, found)
+            self._experiments[name] = found.experiment_id
         return self._experiments[name]
+
+    def _new_experiment(self, client: "MlflowClient", name: str) -> "Experiment":
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.create_experiment(name, artifact_location=self._artifact_location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another driver was faster
+                raise
+        found = client.get_experiment_by_name(name)
+        assert found is not None
+        return found
 
     @property
     def _artifact_location(self) -> str | None:
@@ -384,22 +470,6 @@ def in_words(counts: Mapping[str, int]) -> str:
     )
 
 
-def _each(items: Iterable[_Item], send: Callable[[_Item], None]) -> list[str]:
-    """Send all items; return a message for each that MLflow rejects (4xx) and continue."""
-    from mlflow.exceptions import MlflowException
-
-    problems = []
-    for item in items:
-        try:
-            send(item)
-        except MlflowException as error:
-            status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
-            if status >= 500 or error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                raise
-            problems.append(f"{_key(item)}: {described(error)}")
-    return problems
-
-
 def _key(item: OutboxRun | OutboxArtifact) -> str:
     return item.key if isinstance(item, OutboxRun) else f"{item.run}: {item.path}"
 
@@ -416,5 +486,5 @@ def _is_server(tracking_uri: str) -> bool:
 
 def described(error: Exception) -> str:
     """Return the error in one line, without passwords."""
-    text = masked(str(error).partition("\n")[0])
-    return text if isinstance(error, EnvironmentUnusable) else f"{type(error).__name__}: {text}"
+    said = str(error).partition("\n")[0]
+    return masked(said if isinstance(error, EnvironmentUnusable) else one_line(error))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sweep_command import PATIENCE, Bench, processes_of, wait_until_gone
 
 from orchestrator.cli import main
 
-HUGE = 10**12  # more units than any machine has memory for
+HUGE = 2**31 - 1  # units: more than a machine has memory for
 SWEEP = f"""\
 name: tiny
 data: {{name: digits}}
@@ -35,6 +37,7 @@ confirm: {{seeds: 2, baseline: false}}
 evaluate: {{parzen: {{samples: 2_000, screen_samples: 1_000}}}}
 resources: {{cpu: 1, gpu: 0}}
 """
+LEAVING_SECONDS = 4.0  # from SIGTERM to the end of the driver, on an idle machine
 MAIN = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 
 
@@ -152,6 +155,33 @@ def test_run_after_sigterm_exits_130_with_the_resume_command(home: Path, file: P
         f"Resume with: aae-sweep run {file} --set=training.epochs=1000000"
     )
     assert read(home / "stopped", "status")["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("moment", ["search: 3 trials", "epochs", "evaluate: "])
+def test_driver_is_gone_soon_after_sigterm_where_epochs_are_short(
+    tmp_path: Path, file: Path, moment: str
+) -> None:
+    """Batch systems send SIGKILL a few seconds after SIGTERM."""
+    bench = Bench(tmp_path, file.read_text())
+    sizes = [f"--set=evaluate.parzen.{key}=1_000_000" for key in ("samples", "screen_samples")]
+    epochs = "2" if moment.startswith("evaluate") else "1_000_000"
+    with bench.started(f"--set=training.epochs={epochs}", *sizes) as process:
+        if moment == "epochs":
+            bench.wait_for(process, lambda trials: any(t.epochs > 1 for t in trials))
+        else:
+            assert process.stderr is not None
+            assert any(line.startswith(moment) for line in process.stderr)
+        rays = processes_of(process, "")
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=PATIENCE)
+        seconds = time.monotonic() - began
+    assert process.returncode == 130, err
+    load = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+    assert seconds < LEAVING_SECONDS * max(1.0, load)
+    assert "RUNNING" not in bench.mlflow_states().values()
+    assert bench.ask("status")["state"] == "interrupted"
+    wait_until_gone(rays)
 
 
 # -- read ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from orchestrator.records import RunRecord
 from orchestrator.study.lock import is_held
 
 EPOCHS = 12
-HUGE = 10**12  # more units than any machine has memory for
+HUGE = 2**31 - 1  # units: more than a machine has memory for
 STEERED = f"""
 name: steered
 seed: 5

@@ -63,14 +63,15 @@ class Watcher:
 
 
 class NoMlflow:
-    error = None
-
     def __init__(self, *_: Any) -> None: ...
 
     def start(self) -> None: ...
 
-    def stop(self, timeout: float) -> bool:
+    def stop(self, timeout: float, hurry: threading.Event) -> bool:
         return True
+
+    def notes(self) -> Iterator[str]:
+        yield from ()
 
 
 def straw_stage(

@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def aae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["aae-sweep", *map(str, arguments)])
+        monkeypatch.setattr(os, "_exit", sys.exit)
         try:
             main()
         except SystemExit as end:

@@ -1,21 +1,22 @@
 """Unusable environments: a message with the remedy, exit code 4, and nothing started."""
 
 import gzip
+import os
 import re
 import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
 from aae_core.data import fetch
 from aae_core.data.mnist import MNIST
-from orchestrator.cli import environment
+from orchestrator.cli import common, environment
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.execution import doctor
 from orchestrator.execution.doctor import Node, versions
@@ -302,3 +303,87 @@ def test_doctor_names_the_node_that_fails_a_check(
     judge([_node()])
     with pytest.raises(EnvironmentUnusable, match=f"^worker-1: .*{re.escape(output)}"):
         judge([_node(), _node(**wrong)])
+
+
+# -- standard output and error as failing devices ------------------------------------------------
+
+FULL = Path("/dev/full")  # a device without space
+needs_dev_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+
+
+@pytest.fixture
+def full() -> Iterator[TextIO]:
+    stream = FULL.open("w")
+    yield stream
+    stream.close()
+
+
+@needs_dev_full
+@pytest.mark.parametrize(
+    "command",
+    [("ls", "--json"), ("data", "list"), ("--help",), ("--version",), ("validate", "FILE")],
+)
+def test_full_standard_output_is_named_and_exits_with_4(
+    aae: Callable[..., Any],
+    sweep_file: Path,
+    full: TextIO,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(sys, "stdout", full)
+    ended = aae(*(sweep_file if word == "FILE" else word for word in command))
+    assert ended.code == 4
+    assert ended.err.splitlines()[-1] == (
+        "standard output cannot be written: No space left on device; "
+        "send it to another file or program"
+    )
+    assert "AAE_HOME" not in ended.err
+    assert sys.stdout is full
+
+
+@pytest.mark.parametrize("command", [("data", "list"), ("data", "list", "--json")])
+def test_closed_standard_output_is_named_and_exits_with_4(
+    aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    ended = aae(*command)
+    assert (ended.code, ended.out) == (4, "")
+    assert "standard output cannot be written: it is closed" in ended.err
+
+
+@pytest.mark.parametrize("command", [("data", "list"), ("data", "list", "--json")])
+def test_output_that_nobody_reads_ends_the_command_in_silence(
+    aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        ended = aae(*command)
+        assert ended.code == 0
+        assert "cannot be written" not in ended.err
+
+
+@needs_dev_full
+@pytest.mark.parametrize("broken", ["full", "closed"])
+@pytest.mark.parametrize(("command", "code"), [(("ls",), 0), (("status",), 2), (("nonsense",), 2)])
+def test_failing_standard_error_leaves_the_exit_status(
+    aae: Callable[..., Any],
+    full: TextIO,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    code: int,
+    broken: str,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", full if broken == "full" else None)
+    assert aae(*command).code == code
+
+
+def test_characters_beyond_the_encoding_of_standard_output_are_escaped(
+    aae: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "out").open("w", encoding="ascii") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with common.standard_streams():
+            print("312.4 ± 1.9")
+    assert (tmp_path / "out").read_text() == "312.4 \\xb1 1.9\n"

@@ -119,6 +119,8 @@ def test_sync_without_mlflow_reports_what_waits(
     assert (done.code, done.out) == (4, "")
     assert f"MLflow at {NOWHERE} did not accept everything" in done.err
     assert "the rest (3 runs, 12 metrics, 2 artifacts) is in" in done.err
+    shown = aae("status", abandoned)
+    assert "MLflow    lacks 17 records; to send or to see why: aae-sweep sync" in shown.out
 
 
 @pytest.mark.parametrize("command", ["sync", "gc"])

@@ -598,3 +598,21 @@ def test_paused_pack_resumes_as_one_pack(tmp_path: Path) -> None:
     straw.driver.tune_ended("a")
     straw.paused.clear()
     assert numbers(straw.suggest_pack("b")) == [0, 1, 2]
+
+
+def test_drain_waits_for_trials_within_an_epoch_alone(straw: Straw) -> None:
+    training, starting = straw.suggest("a"), straw.suggest("b")
+    straw.report("a", training, 1)
+    assert not straw.driver.is_drained
+    straw.draining.set()
+    assert not straw.driver.is_drained
+    straw.report("a", training, 2)
+    assert straw.driver.is_drained
+    straw.report("b", starting, 0)
+    assert straw.driver.is_drained
+
+
+def test_drain_before_any_report_waits_for_nothing(straw: Straw) -> None:
+    straw.suggest("a")
+    straw.draining.set()
+    assert straw.driver.is_drained

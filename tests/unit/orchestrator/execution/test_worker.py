@@ -359,6 +359,15 @@ def test_trial_out_of_host_memory_has_its_own_reason(
     assert "\n" not in report.reason
 
 
+def test_reason_of_a_failed_trial_is_one_line(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("\nnumber out of range\nException raised from at:1\nframe #0: c10::Error")
+    monkeypatch.setattr(TrainState, "create", refusing(error))
+    [report] = all_reports_of(task(tmp_path), data, monkeypatch)
+    assert report.reason == "RuntimeError: number out of range"
+
+
 # -- a pack ------------------------------------------------------------------------------------
 
 

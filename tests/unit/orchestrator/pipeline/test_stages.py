@@ -285,3 +285,28 @@ def test_unusable_labels_stop_only_a_sweep_that_needs_them(
     spec, watcher = sweep(tmp_path / "words.npz", trials=1, confirm={"seeds": 1}), Watcher()
     run(settings, spec, watcher)
     assert "the labels are not used" in watcher.seen[0]
+
+
+@pytest.mark.parametrize("step", ["evaluate.evaluate", "_show"])
+def test_drain_without_epochs_interrupts_the_driver_and_the_next_run_repeats_the_step(
+    step: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, draining = sweep(images(tmp_path / "i.npz", test=True)), threading.Event()
+
+    def slow(*_: object) -> None:
+        draining.set()
+        time.sleep(60)  # the drain interrupts this sleep
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"orchestrator.pipeline.stages.{step}", slow)
+        began = time.monotonic()
+        with pytest.raises(Interrupted, match="Resume with: aae-sweep run"):
+            run(settings, spec, draining=draining)
+    assert time.monotonic() - began < 60
+    reader = SweepReader(settings)
+    assert reader.status(spec.sweep_id)["state"] == "interrupted"
+    assert not reader.is_done(spec)
+    assert "RUNNING" not in {run.status for run in Outbox(settings.outbox).runs()}
+    run(settings, spec)
+    assert reader.status(spec.sweep_id)["state"] == "done"
+    assert settings.report(spec.sweep_id).exists()

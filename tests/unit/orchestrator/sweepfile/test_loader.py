@@ -543,3 +543,142 @@ def test_loader_imports_no_heavy_package() -> None:
     code = f"import orchestrator.sweepfile.loader, sys; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "[]\n"
+
+
+# -- numbers beyond their types ----------------------------------------------------------------
+
+NUMBERS: list[tuple[str, str, str]] = [  # key, value, message
+    ("resources.cpu", "1e-9", "must be at least 0.0001"),
+    ("resources.cpu", "0.00015", "must have at most 4 decimals"),
+    ("resources.cpu", "1e400", "must be a finite number"),
+    ("resources.cpu", ".nan", "must be a finite number"),
+    ("resources.cpu", "1e12", "must be at most 100,000,"),
+    ("resources.gpu", "1e-9", "must be 0 or at least 0.0001"),
+    ("resources.gpu", "1.5", "must be a whole number above 1"),
+    ("resources.gpu", "0.33333", "must have at most 4 decimals"),
+    ("resources.gpu", "-.inf", "must be a finite number"),
+    ("resources.pack", "4294967296", "must be at most 2,147,483,647"),
+    ("seed", "9223372036854775808", "must be a whole number below 2^63 in size"),
+    ("seed", f"0x{'f' * 6000}", "must be a whole number below 2^63 in size"),
+    ("seed", "9" * 6000, "cannot be read as int"),
+    ("training.epochs", "2147483648", "must be at most 2,147,483,647"),
+    ("training.reconstruction.lr", "1e-320", "must be 0 or from 1.2e-38 to 1.7e+38"),
+    ("training.input_noise", "1e39", "must be 0 or from 1.2e-38 to 1.7e+38"),
+    ("model.hidden", "[8, 99999999999]", "must be at most 2,147,483,647"),
+    ("search.trials", "2147483648", "must be at most 2,147,483,647"),
+    ("search.budget.hours", "1e-320", "must be at least 0.0001"),
+    ("search.budget.hours", "1e39", "must be at most 1,000,000"),
+    ("confirm.seeds", "2147483647", "must be at most 10,000"),
+    ("evaluate.parzen.samples", "2147483648", "must be at most 2,147,483,647"),
+    ("search.space.model.prior.std", "{float: [1e-320, 1]}", "must be 0 or from 1.2e-38"),
+    ("search.space.model.prior.std", "{float: [1, 1e400]}", "must be a finite number"),
+    ("search.space.model.prior.std", "{float: [0, 1], log: true}", "needs bounds above 0"),
+    ("search.space.model.prior.std", "{choice: [1.0, .inf]}", "must be a finite number"),
+    ("search.space.model.code_dim", "{int: [1, 2147483648]}", "must be at most 2,147,483,647"),
+    ("search.space.model.code_dim", "{int: [1, 99999999999999999999]}", "below 2^63 in size"),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"), NUMBERS, ids=[f"{k}={v[:30]}" for k, v, _ in NUMBERS]
+)
+def test_loader_refuses_numbers_that_a_trial_cannot_hold(
+    key: str, value: str, message: str
+) -> None:
+    problem = only(
+        GOOD.replace("balance: model.encoder.kind", "budget: {gpu_hours: 1}"), f"{key}={value}"
+    )
+    assert problem.path == key
+    assert message in problem.message
+    assert "\n" not in problem.message
+
+
+def test_loader_names_the_line_of_a_bound_beyond_its_type() -> None:
+    problem = only(edited("code_dim: 4", "code_dim: 99999999999999999999"))
+    assert (problem.path, problem.line) == ("model.code_dim", 6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("resources.cpu", "0.0001"),
+        ("resources.cpu", "2.5"),
+        ("resources.gpu", "0"),
+        ("resources.gpu", "0.25"),
+        ("resources.gpu", "2"),
+        ("seed", "9223372036854775807"),
+        ("training.epochs", "2147483647"),
+        ("model.prior.std", "1e-30"),
+    ],
+)
+def test_loader_accepts_numbers_at_the_ends_of_their_types(key: str, value: str) -> None:
+    assert overridden(f"{key}={value}")
+
+
+def test_grid_too_large_to_list_is_refused() -> None:
+    text = (
+        "name: x\nsearch:\n  trials: 3\n  sampler: {kind: grid}\n"
+        "  space: {model.code_dim: {int: [1, 1001]}, training.epochs: {int: [1, 1000]}}\n"
+    )
+    problem = only(text)
+    assert (problem.path, problem.line) == ("search.space", 5)
+    assert problem.message.startswith("a grid of 1,001,000 combinations")
+
+
+# -- invisible characters and look-alikes ------------------------------------------------------
+
+ODD: list[tuple[str, int, str]] = [
+    ("name:\u00a0x\ndata: {name: digits}\n", 1, "a no-break space (U+00A0) after `name:`"),
+    ("name:\u00a0x\ndata:\u00a0{name: digits}\n", 1, "(the like on line 2)"),
+    ("name\uff1a x\nseed: 1\n", 1, "a fullwidth colon (U+FF1A) after `name`; type a plain : there"),
+    ("name: x\nmodel: \u3000{code_dim: 2}\n", 2, "an ideographic space (U+3000) after `model:`"),
+    ("name: x\n\u200e\nseed: 2\n", 2, "a left-to-right mark (U+200E) at the start of the line"),
+    ("name: x\u0085seed: 2\n", 1, "a next-line character (U+0085) after `x`; end the line there"),
+    ("name: x\nmodel:\n\tcode_dim: 2\n", 3, "a tab (U+0009) at the start of the line; type spaces"),
+    ("name: x\nmodel:\n  code_dim:\t2\n", 3, "a tab (U+0009) after `code_dim:`; type spaces there"),
+    ("name: x\nseed: \u0007\n", 2, "it holds a control character (U+0007); delete it"),
+    ("name: \u200bx\n", 1, "has a zero width space (U+200B) after `name:`; delete it"),
+    ("name: x\nmo\u00addel: {}\n", 2, "has a soft hyphen (U+00AD) after `mo`; delete it"),
+    ("name: \u201cx\u201d\n", 1, 'a left double quotation mark (U+201C) after `name:`; type a plain "'),
+    ("name: x\nmodel: {prior: {kind: \u2018gaussian\u2019}}\n", 2, "a left single quotation mark"),
+    ("name: x\nmodel: {code_dim: \u22122}\n", 2, "a minus sign (U+2212) after `{code_dim:`"),
+    ("name: x\nmodel: {code_dim: \uff12}\n", 2, "a fullwidth digit two (U+FF12)"),
+    ("name: x\nsearch:\n\u00a0\u00a0trials: 2\n", 3, "a no-break space (U+00A0) at the start"),
+    ("name: x\u202e\n", 1, "a right-to-left override (U+202E) after `x`; delete it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line", "message"), ODD, ids=[ascii(t)[:40] for t, *_ in ODD])
+def test_loader_names_an_invisible_character_and_its_line(
+    text: str, line: int, message: str
+) -> None:
+    problem = only(text)
+    assert problem.line == line
+    assert message in problem.message
+
+
+def test_two_byte_order_marks_are_named() -> None:
+    missing, unknown = problems("\ufeff\ufeffname: x\n")
+    assert missing.line == unknown.line == 1
+    assert "a byte order mark (U+FEFF) at the start of the line; delete it" in unknown.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: x # a note with\u00a0a no-break space\nmodel: {code_dim: 0}\n",
+        "name: x\nmodel: {prior: {kind: caf\u00e9}}\n",
+        "name: x\ndata: {name: arrays, path: a\u202fb.npz}\nmodel: {code_dim: 2\n",
+    ],
+)
+def test_characters_that_are_not_the_cause_go_unmentioned(text: str) -> None:
+    assert "U+" not in only(text).message
+
+
+def test_quoted_path_may_hold_any_space() -> None:
+    text = "name: x\ndata: {name: arrays, path: '/a\u202fb.npz'}\n"
+    assert parse_sweep(text, "sweep.yaml").data.path == "/a\u202fb.npz"
+
+
+def test_override_with_a_look_alike_is_named() -> None:
+    assert "a minus sign (U+2212)" in only(GOOD, "model.code_dim=\u22124").message

@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +19,13 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    REQUEST_LIMIT_EXCEEDED,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.tracking import MlflowClient
 
 from orchestrator.errors import EnvironmentUnusable
@@ -491,3 +500,125 @@ def test_writer_starts_over_with_everything_unsent(
     assert not file.exists()
     assert outbox.waiting() == everything
     assert new_writer(outbox, settings, NOWHERE).start_over() is None
+
+
+# -- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent_before", [True, False])
+def test_deleted_experiment_is_restored_and_completed(
+    outbox: Outbox, settings: Settings, client: MlflowClient, sent_before: bool
+) -> None:
+    open_sweep(outbox)
+    if sent_before:
+        log_epochs(outbox, 1, 1)
+        new_writer(outbox, settings).sync_once()
+    else:
+        client.create_experiment(f"digits {outbox.id}")
+    experiment = client.get_experiment_by_name(f"digits {outbox.id}")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    log_epochs(outbox, 2, 3)
+    writer = new_writer(outbox, settings)
+    writer.sync_once()
+    assert_same(client, outbox)
+    assert writer.restored == [
+        f"MLflow: restored the experiment digits {outbox.id}, which had been deleted"
+    ]
+
+
+def test_deleted_run_is_restored_and_completed(
+    outbox: Outbox, writer: MlflowWriter, client: MlflowClient
+) -> None:
+    open_sweep(outbox)
+    writer.sync_once()
+    client.delete_run(outbox.run_ids(SWEEP)[TRIAL])
+    log_epochs(outbox, 1, 2)
+    outbox.close_run(TRIAL, "FINISHED")
+    writer.sync_once()
+    assert_same(client, outbox)
+    assert writer.restored == ["MLflow: restored the run search-0003, which had been deleted"]
+
+
+def test_experiment_that_another_driver_creates_meanwhile_is_used(
+    outbox: Outbox, writer: MlflowWriter, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_sweep(outbox)
+    create, look = MlflowClient.create_experiment, MlflowClient.get_experiment_by_name
+
+    def too_late(self: MlflowClient, name: str) -> None:
+        monkeypatch.setattr(MlflowClient, "get_experiment_by_name", look)
+        create(self, name)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", too_late)
+    writer.sync_once()
+    assert_same(client, outbox)
+
+
+def test_database_at_another_schema_revision_gets_the_command_that_upgrades_it(
+    outbox: Outbox, settings: Settings, client: MlflowClient, tmp_path: Path
+) -> None:
+    client.search_experiments()  # creates the database
+    shutil.copy(settings.home / "mlflow.db", tmp_path)
+    settings = Settings.from_environment({"AAE_HOME": str(tmp_path)})
+    with sqlite3.connect(tmp_path / "mlflow.db") as db:
+        db.execute("UPDATE alembic_version SET version_num = '0123456789ab'")
+    db.close()
+    open_sweep(outbox)
+    with pytest.raises(EnvironmentUnusable, match="then: mlflow db upgrade sqlite:///"):
+        new_writer(outbox, settings).sync_once()
+
+
+REPLIES = [
+    (MlflowException("API request failed with exception HTTPConnectionPool"), None),
+    (MlflowException("busy", error_code=TEMPORARILY_UNAVAILABLE), None),
+    (MlflowException("slow down", error_code=REQUEST_LIMIT_EXCEEDED), None),
+    (MlflowException("API request to endpoint /x failed with error code 502 != 200"), None),
+    (sqlite3.OperationalError("database is locked"), None),
+    (MlflowException("no", error_code=PERMISSION_DENIED), "MLFLOW_TRACKING_USERNAME"),
+    (MlflowException("/x failed with error code 401 != 200"), "MLFLOW_TRACKING_PASSWORD"),
+    (MlflowException("/x failed with error code 413 != 200"), "client_max_body_size"),
+    (MlflowException("/x failed with error code 404 != 200"), "set MLFLOW_TRACKING_URI"),
+    (MlflowException("bad", error_code=INVALID_PARAMETER_VALUE), "refuses this for good"),
+]
+
+
+@pytest.mark.parametrize(("error", "remedy"), REPLIES, ids=[str(e)[:40] for e, _ in REPLIES])
+def test_only_an_error_that_heals_is_promised_to_heal(
+    outbox: Outbox,
+    writer: MlflowWriter,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    remedy: str | None,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    open_sweep(outbox)
+    monkeypatch.setattr(MlflowClient, "create_run", refuse)
+    heals = "once it answers, send it with: aae-sweep sync"
+    with pytest.raises(EnvironmentUnusable) as refused:
+        writer.sync_once()
+    assert (remedy or heals) in str(refused.value)
+    assert (heals in str(refused.value)) == (remedy is None)
+    assert "aae-sweep sync" in str(refused.value)
+    writer.start()
+    assert not writer.stop(30)
+    (note,) = writer.notes()
+    assert (remedy or "the next run sends what is missing") in note
+    assert ("the next run" in note) == (remedy is None)
+
+
+def test_writer_in_a_hurry_leaves_a_slow_pass_behind(
+    outbox: Outbox, writer: MlflowWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_sweep(outbox)
+    answers, hurry = threading.Event(), threading.Event()
+    monkeypatch.setattr(writer, "_pass", lambda: answers.wait(60))
+    writer.start()
+    hurry.set()
+    began = time.monotonic()
+    assert not writer.stop(30, hurry)
+    assert time.monotonic() - began < 10
+    assert "it is slow" in next(writer.notes())
+    answers.set()
