@@ -5,12 +5,12 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_command import aae
 
 from aae_core.data import fetch
 from aae_core.data.mnist import MNIST
@@ -57,13 +57,7 @@ DAMAGED = {
 @pytest.mark.parametrize("command", ["train", "run", "plan"])
 @pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED.keys())
 def test_commands_name_a_damaged_data_file(
-    aae: Callable[..., Any],
-    sweep_file: Path,
-    mnist: Path,
-    home: Path,
-    command: str,
-    content: bytes,
-    words: str,
+    sweep_file: Path, mnist: Path, home: Path, command: str, content: bytes, words: str
 ) -> None:
     (mnist / IMAGES).write_bytes(content)
     ended = aae(command, sweep_file, "--set", "data.name=mnist")
@@ -77,7 +71,7 @@ def test_commands_name_a_damaged_data_file(
 @pytest.mark.parametrize("command", ["train", "run", "plan"])
 @pytest.mark.usefixtures("no_network")
 def test_commands_without_data_and_network_name_the_remedies(
-    aae: Callable[..., Any], sweep_file: Path, tmp_path: Path, home: Path, command: str
+    sweep_file: Path, tmp_path: Path, home: Path, command: str
 ) -> None:
     ended = aae(command, sweep_file, "--set", "data.name=mnist")
     assert (ended.code, ended.out) == (4, "")
@@ -88,7 +82,7 @@ def test_commands_without_data_and_network_name_the_remedies(
 
 @pytest.mark.parametrize(("unit", "wanted"), [("cpu", 10_000), ("gpu", 1000)])
 def test_run_refuses_more_than_the_machine_before_ray_starts(
-    aae: Callable[..., Any], sweep_file: Path, home: Path, unit: str, wanted: int
+    sweep_file: Path, home: Path, unit: str, wanted: int
 ) -> None:
     ended = aae("run", sweep_file, "--set", f"resources.{unit}={wanted}")
     assert (ended.code, ended.out) == (4, "")
@@ -101,12 +95,7 @@ def test_run_refuses_more_than_the_machine_before_ray_starts(
 @pytest.mark.parametrize("name", ["AAE_HOME", "AAE_DATA"])
 @pytest.mark.parametrize("command", ["run", "train", "status"])
 def test_object_store_as_folder_is_refused_with_the_remedy(
-    aae: Callable[..., Any],
-    sweep_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    name: str,
+    sweep_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(name, "s3://key:word@bucket/aae")
@@ -120,9 +109,7 @@ def test_object_store_as_folder_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize("command", ["status", "show", "best", "export", "report", "evaluate"])
-def test_commands_in_an_empty_home_name_the_first_command(
-    aae: Callable[..., Any], home: Path, command: str
-) -> None:
+def test_commands_in_an_empty_home_name_the_first_command(home: Path, command: str) -> None:
     ended = aae(command, "--json")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
@@ -131,11 +118,11 @@ def test_commands_in_an_empty_home_name_the_first_command(
     assert not home.exists()
 
 
-def test_version_option_prints_the_version(aae: Callable[..., Any]) -> None:
+def test_version_option_prints_the_version() -> None:
     assert aae("--version").out == f"{version('aae-sweep')}\n"
 
 
-def test_ls_of_an_empty_home_is_empty(aae: Callable[..., Any], home: Path) -> None:
+def test_ls_of_an_empty_home_is_empty(home: Path) -> None:
     assert aae("ls", "--json").document == []
     ended = aae("ls")
     assert (ended.code, ended.out) == (0, "")
@@ -143,7 +130,7 @@ def test_ls_of_an_empty_home_is_empty(aae: Callable[..., Any], home: Path) -> No
     assert not home.exists()
 
 
-def test_data_list_reports_which_data_are_present(aae: Callable[..., Any], mnist: Path) -> None:
+def test_data_list_reports_which_data_are_present(mnist: Path) -> None:
     sets = {described["name"]: described for described in aae("data", "list", "--json").document}
     assert sets["digits"]["present"]
     assert sets["digits"]["sizes"] == {"train": 1197, "valid": 300, "test": 300}
@@ -161,7 +148,7 @@ def test_data_list_reports_which_data_are_present(aae: Callable[..., Any], mnist
     assert listed.err == f"{sets['tfd']['obtain']}\n"
 
 
-def test_data_verify_names_each_file(aae: Callable[..., Any], mnist: Path) -> None:
+def test_data_verify_names_each_file(mnist: Path) -> None:
     assert aae("data", "verify", "digits", "--json").code == 0
     ended = aae("data", "verify", "mnist", "--json")
     assert ended.code == 4
@@ -174,7 +161,7 @@ def test_data_verify_names_each_file(aae: Callable[..., Any], mnist: Path) -> No
 
 
 @pytest.mark.usefixtures("no_network")
-def test_data_fetch_needs_no_network_for_present_data(aae: Callable[..., Any]) -> None:
+def test_data_fetch_needs_no_network_for_present_data() -> None:
     assert aae("data", "fetch", "digits").code == 0
     assert aae("data", "fetch", "fashion_mnist").code == 4
     ended = aae("data", "fetch", "tfd")
@@ -189,9 +176,7 @@ def test_data_fetch_needs_no_network_for_present_data(aae: Callable[..., Any]) -
     assert "digits, mnist, fashion_mnist" in ended.err
 
 
-def test_ui_serves_the_home_on_localhost_only(
-    aae: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ui_serves_the_home_on_localhost_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
     monkeypatch.setattr(os, "execvpe", lambda *call: called.append(call))
     ended = aae("ui", "--port", "5123")
@@ -205,15 +190,13 @@ def test_ui_serves_the_home_on_localhost_only(
     assert not any("sqlite" in argument for argument in command)
 
 
-def test_ui_of_a_tracking_server_prints_its_address(
-    aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ui_of_a_tracking_server_prints_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@mlflow:5000")
     assert aae("ui").out == "http://mlflow:5000\n"
 
 
 def test_unexpected_error_keeps_its_traceback(
-    aae: Callable[..., Any], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+    sweep_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
@@ -224,7 +207,7 @@ def test_unexpected_error_keeps_its_traceback(
 
 
 def test_interrupted_command_exits_with_130(
-    aae: Callable[..., Any], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+    sweep_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
