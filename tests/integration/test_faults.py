@@ -1,6 +1,5 @@
 """Stop and kill a sweep's workers, interrupt the sweep, kill its driver: equal metrics."""
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweep_command import PATIENCE, Bench, wait_until_gone, workers_of
+from sweep_command import PATIENCE, Bench, under_way, wait_until_gone, workers_of
+from sweep_file import make_long_text
 
 from aae_core.config import TrialConfig
 from aae_core.data import load_training_data
@@ -19,32 +19,19 @@ from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.loader import load_sweep
 
 EPOCHS = 14
-FAULTS = f"""
-name: faults
-seed: 5
-data: {{name: digits}}
-model: {{hidden: [500, 500], code_dim: 4, init_std: 0.05}}
-training:
-  epochs: {EPOCHS}
-  batch_size: 25
-  reconstruction: {{optimizer: adam, lr: 1e-3}}
-  adversarial: {{optimizer: sgd, lr: 1e-2}}
-search:
-  sampler: {{kind: random}}
-  objective: {{metric: val/recon}}
-  trials: 4
-  space:
-    model.prior.std: {{float: [0.5, 4], log: true}}
-    model.encoder.kind: {{choice: [deterministic, gaussian, universal]}}
-confirm: {{seeds: 1, baseline: false}}
-evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
-resources: {{trial_timeout: 10}}
-"""
-
-
-def under_way(records: list[RunRecord]) -> bool:
-    """Return whether a trial is in the middle of its training."""
-    return any(r.state == "running" and 2 <= r.epochs < EPOCHS - 4 for r in records)
+FAULTS = make_long_text(
+    "faults",
+    EPOCHS,
+    seed=5,
+    search={
+        "trials": 4,
+        "space": {
+            "model.prior.std": {"float": [0.5, 4], "log": True},
+            "model.encoder.kind": {"choice": ["deterministic", "gaussian", "universal"]},
+        },
+    },
+    resources={"trial_timeout": 10},
+)
 
 
 def resumptions(records: list[RunRecord]) -> int:
@@ -60,10 +47,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def _killed_worker_then_interrupted(bench: Bench) -> None:
     with bench.started() as process:
         for strikes, strike in enumerate((signal.SIGSTOP, signal.SIGKILL), start=1):
-            bench.wait_for(process, under_way)
+            bench.wait_for(process, under_way(EPOCHS))
             os.kill(workers_of(process)[0], strike)
             bench.wait_for(process, lambda records, n=strikes: resumptions(records) >= n)
-        bench.wait_for(process, under_way)
+        bench.wait_for(process, under_way(EPOCHS))
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get the signal too
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
@@ -79,7 +66,7 @@ def _killed_driver(bench: Bench, _killed_worker_then_interrupted: None) -> None:
     before = resumptions(bench.trials())
     with bench.started() as process:
         bench.wait_for(process, lambda records: resumptions(records) > before)
-        bench.wait_for(process, under_way)
+        bench.wait_for(process, under_way(EPOCHS))
         workers = workers_of(process)
         process.kill()
     assert workers
@@ -91,8 +78,8 @@ def _killed_driver(bench: Bench, _killed_worker_then_interrupted: None) -> None:
 def records(bench: Bench, _killed_driver: None) -> list[RunRecord]:
     """Return the trials of the sweep at its end, after three faults."""
     done = bench.run()
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["state"] == "done"
+    assert done.code == 0, done.err
+    assert done.document["state"] == "done"
     return bench.trials()
 
 

@@ -1,33 +1,35 @@
 """Search and confirm need no test split. A failing trial ends alone, with its reason."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sweep_command import Bench
-
-ARRAYS = """
-name: own
-data: {{name: arrays, path: {path}}}
-model: {{hidden: [16], code_dim: 2, init_std: 0.2, output: linear}}
-training: {{epochs: 2, batch_size: 20, reconstruction: {{optimizer: adam}}}}
-search:
-  sampler: {{kind: grid}}
-  objective: {{metric: val/recon}}
-  trials: 50
-  space:
-    training.reconstruction.lr: {{choice: [1e-3, 1e18]}}
-    model.hidden: {{choice: [[16], [100_000_000_000_000_000]]}}
-confirm: {{seeds: 2, baseline: false}}
-evaluate: {{parzen: {{samples: 1_000, screen_samples: 1_000}}}}
-"""
+from sweep_file import make_text
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("own")
-    return Bench(folder, ARRAYS.format(path=folder / "images.npz"))
+    space = {
+        "training.reconstruction.lr": {"choice": [1e-3, 1e18]},
+        "model.hidden": {"choice": [[16], [10**17]]},
+    }
+    sweep = make_text(
+        "own",
+        data={"name": "arrays", "path": str(folder / "images.npz")},
+        model={"output": "linear"},
+        training={"batch_size": 20},
+        search={
+            "trials": 50,
+            "sampler": {"kind": "grid"},
+            "objective": {"metric": "val/recon"},
+            "space": space,
+        },
+        confirm={"baseline": False},
+        evaluate={"parzen": {"samples": 1_000, "screen_samples": 1_000}},
+    )
+    return Bench(folder, sweep)
 
 
 def write_images(path: Path, *, test: bool) -> None:
@@ -42,18 +44,19 @@ def test_sweep_needs_its_test_set_only_for_evaluation(bench: Bench) -> None:
     images = bench.folder / "images.npz"
     write_images(images, test=False)
     without = bench.run()
-    assert without.returncode == 4
-    assert "no member x_test" in without.stderr
-    assert "search and confirm are complete and kept" in without.stderr
-    assert f"aae-sweep run {bench.file}" in without.stderr
+    assert without.code == 4
+    assert "no member x_test" in without.err
+    assert "can't allocate memory" in without.err
+    assert "search and confirm are complete and kept" in without.err
+    assert f"aae-sweep run {bench.file}" in without.err
     status = bench.ask("status", "own")
     assert (status["state"], status["stage"]) == ("failed", "evaluate")
     trials = bench.trials()
 
     write_images(images, test=True)
     done = bench.run()
-    assert done.returncode == 3, done.stderr  # 3 for the trials that failed
-    assert json.loads(done.stdout)["state"] == "done"
+    assert done.code == 3, done.err  # 3 for the trials that failed
+    assert done.document["state"] == "done"
     after = bench.trials()
     assert [(r.stage, r.number, r.params, r.seed, r.attempts) for r in after] == [
         (r.stage, r.number, r.params, r.seed, r.attempts) for r in trials

@@ -3,19 +3,11 @@
 from pathlib import Path
 
 from sweep_command import Bench
+from sweep_file import make_text
 
-SWEEP = """
-name: out_of_memory
-data: {name: digits}
-model: {hidden: [20], code_dim: 2}
-training: {epochs: 1000}
-search:
-  sampler: {kind: random}
-  objective: {metric: val/recon}
-  trials: 1
-  space: {model.prior.std: {float: [0.5, 4]}}
-confirm: {seeds: 1, baseline: false}
-"""
+SWEEP = make_text(
+    "out_of_memory", training={"epochs": 1000}, search={"trials": 1}, confirm={"baseline": False}
+)
 
 
 class Hungry(Bench):
@@ -30,11 +22,10 @@ class Hungry(Bench):
 def test_trial_killed_for_memory_twice_fails_with_its_reason(tmp_path: Path) -> None:
     bench = Hungry(tmp_path, SWEEP)
     done = bench.run()
-    assert done.returncode == 3, done.stderr
-    assert "no trial of the search has a result to confirm" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 3, done.err
+    assert "no trial of the search has a result to confirm" in done.err
+    assert "Traceback" not in done.err
     [record] = bench.trials()
     assert (record.state, record.attempts) == ("failed", 2)
-    assert record.reason is not None
     assert record.reason.startswith("out of host memory, twice")
     assert "running low on memory" in record.reason

@@ -7,25 +7,23 @@ from typing import Any
 
 import pytest
 from sweep_command import PATIENCE, Bench, workers_of
+from sweep_file import make_text
 
 EPOCHS = 12
-SWEEP = f"""
-name: packed
-data: {{name: digits}}
-model: {{hidden: [16], code_dim: 2, init_std: 0.1}}
-training:
-  epochs: {EPOCHS}
-  reconstruction: {{optimizer: adam, lr: 5e-3}}
-  adversarial: {{optimizer: adam, lr: 1e-3}}
-search:
-  sampler: {{kind: random}}
-  trials: 6
-  space:
-    model.code_dim: {{choice: [2, 3]}}
-    model.prior.std: {{float: [0.5, 4], log: true}}
-confirm: {{seeds: 2, baseline: false}}
-evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
-"""
+SWEEP = make_text(
+    "packed",
+    model={"init_std": 0.1},
+    training={"epochs": EPOCHS},
+    search={
+        "trials": 6,
+        "space": {
+            "model.code_dim": {"choice": [2, 3]},
+            "model.prior.std": {"float": [0.5, 4], "log": True},
+        },
+    },
+    confirm={"baseline": False},
+    evaluate={"parzen": {"samples": 10_000, "screen_samples": 10_000}},
+)
 
 
 def found(bench: Bench) -> list[tuple[Any, ...]]:

@@ -1,6 +1,5 @@
 """Studies on a real PostgreSQL server: the lock, a killed driver, a restarted server."""
 
-import json
 import os
 import re
 import signal
@@ -18,7 +17,8 @@ import psycopg
 import pytest
 from optuna.storages import RDBStorage
 from postgresql_server import BINARIES, PASSWORD, Server, serving
-from sweep_command import COMMAND, PATIENCE, Bench
+from sweep_command import COMMAND, PATIENCE, Bench, Outcome, under_way
+from sweep_file import make_long_text
 
 from orchestrator.errors import EnvironmentUnusable, StudyLost, SweepLocked
 from orchestrator.records import RunRecord
@@ -29,25 +29,7 @@ from orchestrator.study.study import StageStudy, open_storage, sweep_ids
 pytestmark = pytest.mark.skipif(not BINARIES, reason="no PostgreSQL server is installed")
 
 EPOCHS = 8
-SWEEP = f"""
-name: served
-seed: 3
-data: {{name: digits}}
-model: {{hidden: [300, 300], code_dim: 4, init_std: 0.05}}
-training:
-  epochs: {EPOCHS}
-  batch_size: 25
-  reconstruction: {{optimizer: adam, lr: 1e-3}}
-  adversarial: {{optimizer: sgd, lr: 1e-2}}
-search:
-  sampler: {{kind: random}}
-  objective: {{metric: val/recon}}
-  trials: 2
-  space:
-    model.prior.std: {{float: [0.5, 4], log: true}}
-confirm: {{seeds: 1, baseline: false}}
-evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
-"""
+SWEEP = make_long_text("served", EPOCHS, model={"hidden": [300, 300]}, search={"trials": 2})
 HOLD = """
 from orchestrator.study.lock import held
 from orchestrator.settings import Settings
@@ -90,7 +72,6 @@ def test_sweep_lock_is_released_when_its_process_is_killed(server: Server, tmp_p
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as holder:
-        assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(SweepLocked, match=f"process {holder.pid} on"), held(there, "a"):
             pass
@@ -144,7 +125,7 @@ def test_study_errors_never_contain_the_password(server: Server, tmp_path: Path)
 # -- sweeps ----------------------------------------------------------------------------------
 
 
-class PyfuncModel(Bench):
+class ServedBench(Bench):
     """A sweep whose study is on the server."""
 
     def __init__(self, folder: Path, server: Server) -> None:
@@ -178,27 +159,20 @@ class PyfuncModel(Bench):
             return [record for study in studies if study for record in study.records()]
 
 
-def under_way(records: list[RunRecord]) -> bool:
-    return any(r.state == "running" and 2 <= r.epochs < EPOCHS - 3 for r in records)
-
-
 @pytest.fixture(scope="module")
-def ended(
-    server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> "tuple[PyfuncModel, subprocess.CompletedProcess[str]]":
+def ended(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[ServedBench, Outcome]:
     """Return a sweep whose first driver was killed and whose server restarted under the second."""
-    bench = PyfuncModel(tmp_path_factory.mktemp("served"), server)
+    bench = ServedBench(tmp_path_factory.mktemp("served"), server)
     with bench.started() as process:
-        bench.wait_for(process, under_way)
+        bench.wait_for(process, under_way(EPOCHS))
         process.kill()
     before = sum(r.attempts for r in bench.trials())
     with bench.started() as process:
         bench.wait_for(process, lambda records: sum(r.attempts for r in records) > before)
-        bench.wait_for(process, under_way)
+        bench.wait_for(process, under_way(EPOCHS))
         elsewhere = bench.environment | {"AAE_HOME": str(bench.folder / "elsewhere")}
-        refused = subprocess.run(
-            [COMMAND, "run", str(bench.file)], env=elsewhere, capture_output=True, text=True
-        )
+        command = [COMMAND, "run", str(bench.file)]
+        refused = subprocess.run(command, env=elsewhere, capture_output=True, text=True)
         assert refused.returncode == 4
         assert f"by process {process.pid} on {socket.gethostname()}, since" in refused.stderr
         assert PASSWORD not in refused.stderr + refused.stdout
@@ -206,17 +180,15 @@ def ended(
         time.sleep(3)
         server.start()
         out, err = process.communicate(timeout=PATIENCE)
-    return bench, subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return bench, Outcome(process.returncode, out, err)
 
 
-def test_sweep_waits_for_a_restarted_server_and_resumes(
-    ended: "tuple[PyfuncModel, subprocess.CompletedProcess[str]]",
-) -> None:
+def test_sweep_waits_for_a_restarted_server_and_resumes(ended: tuple[ServedBench, Outcome]) -> None:
     bench, done = ended
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     said = "has gone away; the sweep resumes from its last checkpoints once it answers"
-    assert said in done.stderr
-    assert json.loads(done.stdout)["state"] == "done"
+    assert said in done.err
+    assert done.document["state"] == "done"
     records = bench.trials()
     assert [(r.state, r.epochs) for r in records] == [("complete", EPOCHS)] * 3
     assert max(r.attempts for r in records) >= 2
@@ -224,16 +196,12 @@ def test_sweep_waits_for_a_restarted_server_and_resumes(
     assert set(bench.mlflow_states().values()) == {"FINISHED"}
 
 
-def test_password_is_in_no_output_and_no_file(
-    ended: "tuple[PyfuncModel, subprocess.CompletedProcess[str]]",
-) -> None:
+def test_password_is_in_no_output_and_no_file(ended: tuple[ServedBench, Outcome]) -> None:
     bench, done = ended
-    assert PASSWORD not in done.stdout + done.stderr
+    assert PASSWORD not in done.out + done.err
     for command in ("status", "show", "best", "doctor"):
-        output = subprocess.run(
-            [COMMAND, command, "--json"], env=bench.environment, capture_output=True, text=True
-        )
-        assert PASSWORD not in output.stdout + output.stderr
+        output = bench.tell(command, "--json")
+        assert PASSWORD not in output.out + output.err
     files = [path for path in bench.settings.home.rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if PASSWORD.encode() in path.read_bytes()] == []

@@ -31,7 +31,6 @@ def test_semi_supervised_sweep_learns_mnist_from_100_labels(
     begun, *_, end = train(spec, 0, settings, 1, evaluate=True)
 
     y = load_training_data(spec.data, settings.data).y_train
-    assert y is not None
     assert np.bincount(y[begun["labelled_indices"]]).tolist() == [10] * 10
     assert end["metrics"]["test/error"] <= ERROR
     assert abs(end["metrics"]["test/error"] - end["metrics"]["val/error"]) < 3

@@ -6,21 +6,18 @@ from typing import Any
 
 import pytest
 from sweep_command import Bench
+from sweep_file import make_text
 
 from orchestrator.records import RunRecord
 
-MNIST = """
-name: promise
-data: {name: mnist}
-model: {code_dim: 2, hidden: [16], init_std: 0.1}
-training: {epochs: 1, batch_size: 1000, reconstruction: {optimizer: adam, lr: 1e-3}}
-search:
-  sampler: {kind: random}
-  trials: 2
-  space: {model.prior.std: {float: [1, 5]}}
-confirm: {seeds: 1, baseline: false}
-evaluate: {parzen: {samples: 1_000, screen_samples: 1_000}}
-"""
+MNIST = make_text(
+    "promise",
+    data={"name": "mnist"},
+    training={"epochs": 1, "batch_size": 1000},
+    search={"trials": 2},
+    confirm={"seeds": 1, "baseline": False},
+    evaluate={"parzen": {"samples": 1_000, "screen_samples": 1_000}},
+)
 
 
 def bench(folder: Path, *patterns: str) -> Bench:
@@ -56,8 +53,8 @@ def test_search_and_confirm_never_read_the_test_files(tmp_path: Path) -> None:
     (tmp_path / "without").mkdir()
     without = bench(tmp_path / "without", "train-*")
     done = without.run()
-    assert done.returncode == 4
-    assert "t10k-images-idx3-ubyte" in done.stderr
+    assert done.code == 4
+    assert "t10k-images-idx3-ubyte" in done.err
     assert len(learned(without)) == 3
 
     (tmp_path / "whole").mkdir()

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -11,29 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sweep_command import free_port
+from sweep_file import make_long_text
+
 DOCKER = Path(__file__).parents[2] / "docker"
 COMMAND = Path(sys.executable).with_name("aae-sweep")
 PATIENCE = 300.0  # seconds, on a busy machine
 EPOCHS = 40
-SWEEP = f"""
-name: cluster
-seed: 3
-data: {{name: digits}}
-model: {{hidden: [500, 500], code_dim: 4, init_std: 0.05}}
-training:
-  epochs: {EPOCHS}
-  batch_size: 25
-  reconstruction: {{optimizer: adam, lr: 1e-3}}
-  adversarial: {{optimizer: sgd, lr: 1e-2}}
-search:
-  sampler: {{kind: random}}
-  objective: {{metric: val/recon}}
-  trials: 3
-  space:
-    model.prior.std: {{float: [0.5, 4], log: true}}
-confirm: {{seeds: 1, baseline: false}}
-evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
-"""
+SWEEP = make_long_text("cluster", EPOCHS, seed=3)
 
 
 class Cluster:
@@ -41,7 +25,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.secrets = folder / "secrets"
-        self.port = _free_port()
+        self.port = free_port()
         self.sweeps = folder / "sweeps"
         self.sweeps.mkdir()
         (self.sweeps / "cluster.yaml").write_text(SWEEP)
@@ -112,10 +96,3 @@ class Cluster:
         )
         assert done.returncode == 0 or not check, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

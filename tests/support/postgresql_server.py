@@ -3,12 +3,13 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from sweep_command import free_port
 
 PASSWORD = "swordfish"
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # where Debian installs them
@@ -54,13 +55,6 @@ def serving() -> Iterator[Server]:
             yield server
         finally:
             server.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _user() -> str | None:

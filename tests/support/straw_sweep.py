@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from ray.tune.search import Searcher
+from sweep_file import make_spec, merged
 
-from aae_core.data import TrainingData
+from aae_core.data import TrainingData, load_training_data
+from aae_core.evaluation import scores
 from aae_core.evaluation.parzen import ArraySource
 from orchestrator.execution import worker
 from orchestrator.execution.cluster import TrialResources
@@ -22,7 +25,7 @@ from orchestrator.execution.tune_driver import StageDriver
 from orchestrator.execution.worker import Report, TrialTask
 from orchestrator.pipeline import context as sweep_module
 from orchestrator.pipeline import evaluate, scoring, search, stages
-from orchestrator.pipeline.context import Request
+from orchestrator.pipeline.context import Request, SweepContext, describe, opened
 from orchestrator.records import RunRecord, Stage
 from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
@@ -123,6 +126,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "SAVING_SHARE", math.inf)
     monkeypatch.setattr(worker, "is_drawn", lambda *_: False)  # drawing takes longer than training
     monkeypatch.setattr(evaluate, "draw_pictures", lambda *_: [])
+    monkeypatch.setattr(scores, "PARZEN_SAMPLES", 2_000)
 
 
 def images(path: Path, *, test: bool) -> Path:
@@ -134,23 +138,16 @@ def images(path: Path, *, test: bool) -> Path:
     return path
 
 
-def sweep(path: Path, **changes: Any) -> SweepSpec:
-    search = {
-        "sampler": {"kind": "random"},
-        "objective": {"metric": "val/recon"},
-        "trials": changes.pop("trials", 3),
-        "space": {"model.prior.std": {"float": [0.5, 4]}},
-    }
-    document: dict[str, Any] = {
-        "name": "straw",
+def sweep(path: Path, trials: int = 3, **changes: Any) -> SweepSpec:
+    sections = {
         "data": {"name": "arrays", "path": str(path)},
-        "model": {"hidden": [4], "code_dim": 2, "init_std": 0.2},
-        "training": {"epochs": 2, "batch_size": 9},
-        "search": search | changes.pop("search", {}),
-        "confirm": {"seeds": 2, "baseline": False},
+        "model": {"hidden": [4]},
+        "training": {"batch_size": 9},
+        "search": {"objective": {"metric": "val/recon"}, "trials": trials},
+        "confirm": {"baseline": False},
         "evaluate": {"parzen": {"samples": 200, "screen_samples": 200}},
     }
-    return SweepSpec.of(document | changes)
+    return make_spec(changes.pop("name", "straw"), **merged(sections, changes))
 
 
 def run(
@@ -174,6 +171,26 @@ def run(
     return SweepReader(settings)
 
 
+@dataclass(frozen=True)
+class StrawHome:
+    """A home, and images with a test split."""
+
+    settings: Settings
+    images: Path
+
+    def sweep(self, trials: int = 3, **changes: Any) -> SweepSpec:
+        return sweep(self.images, trials, **changes)
+
+    def run(self, spec: SweepSpec, *arguments: Any) -> SweepReader:
+        return run(self.settings, spec, *arguments)
+
+    def study(self, spec: SweepSpec, stage: Stage = "search") -> StageStudy:
+        """Return the stage's study as another process reads it."""
+        study = StageStudy.read(open_storage(self.settings), spec.sweep_id, stage)
+        assert study is not None
+        return study
+
+
 def numbers(reader: SweepReader, spec: SweepSpec) -> list[Any]:
     return [
         (r.stage, r.number, r.params, r.seed, reader.curve(spec.sweep_id, r)[0])
@@ -181,24 +198,31 @@ def numbers(reader: SweepReader, spec: SweepSpec) -> list[Any]:
     ]
 
 
-def search_of(settings: Settings, spec: SweepSpec) -> StageStudy:
-    """Return the search study as another process reads it."""
-    study = StageStudy.read(open_storage(settings), spec.sweep_id, "search")
-    assert study is not None
-    return study
-
-
 def digits_with_labels(**changes: Any) -> SweepSpec:
-    document: dict[str, Any] = {
-        "name": "straw",
-        "data": {"name": "digits", "labels": 100},
-        "model": {"kind": "semi_supervised", "hidden": [8], "code_dim": 2, "init_std": 0.2},
+    sections = {
+        "data": {"labels": 100},
+        "model": {"kind": "semi_supervised", "hidden": [8]},
         "training": {"epochs": 1},
-        "search": {
-            "sampler": {"kind": "random"},
-            "trials": 3,
-            "space": {"training.classification.lr": {"float": [1e-3, 0.3], "log": True}},
-        },
-        "confirm": {"seeds": 2, "baseline": False},
+        "search": {"space": {"training.classification.lr": {"float": [1e-3, 0.3], "log": True}}},
+        "confirm": {"baseline": False},
     }
-    return SweepSpec.of(document | changes)
+    return make_spec("straw", **merged(sections, changes))
+
+
+class Nobody:
+    """An observer that ignores every event."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
+
+
+@contextmanager
+def driven(settings: Settings, spec: SweepSpec) -> Iterator[SweepContext]:
+    """Yield the sweep in its driver's hands, described to MLflow, before the first trial."""
+    request = Request(spec, f"name: {spec.name}", f"aae-sweep run {spec.name}.yaml")
+    with opened(request, settings, Nobody(), threading.Event()) as sweep:
+        settings.sweep_folder(sweep.id).mkdir(parents=True, exist_ok=True)
+        data = load_training_data(spec.data, settings.data)
+        sweep.note(data_sha256=data.sha256)
+        describe(sweep, data)
+        yield sweep

@@ -1,16 +1,22 @@
-"""`aae-sweep` as a user starts it: in a separate process with a separate home."""
+"""`aae-sweep` in this process, and as a user starts it: in a separate process and home."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import pytest
+
+from orchestrator.cli import main
 from orchestrator.records import RunRecord
 from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
@@ -18,6 +24,41 @@ from orchestrator.tracking.outbox import Outbox
 
 COMMAND = Path(sys.executable).with_name("aae-sweep")
 PATIENCE = 240.0  # seconds, on a busy machine
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The exit code and the output of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def aae(*arguments: object, **streams: TextIO | None) -> Outcome:
+    """Run a command in this process, where all imports are done.
+
+    streams: `stdout` and `stderr` of the command, in place of those that are recorded.
+    """
+    out, err, code = StringIO(), StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name, stream in {"stdout": out, "stderr": err, **streams}.items():
+            patch.setattr(sys, name, stream)
+        patch.setattr(sys, "argv", ["aae-sweep", *map(str, arguments)])
+        patch.setattr(os, "_exit", sys.exit)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 class Bench:
@@ -54,20 +95,34 @@ class Bench:
             finally:
                 process.kill()
 
-    def run(
-        self, *arguments: str, patience: float = PATIENCE
-    ) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, patience: float = PATIENCE) -> Outcome:
         with self.started(*arguments) as process:
             out, err = process.communicate(timeout=patience)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        return Outcome(process.returncode, out, err)
 
-    def ask(self, *arguments: str) -> Any:
-        """Return the --json output of a reading command."""
-        command = [COMMAND, *arguments, "--json"]
+    def tell(self, *arguments: object) -> Outcome:
+        """Run a command in a process of its own."""
+        command = [COMMAND, *map(str, arguments)]
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=True
+            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE
         )
-        return json.loads(done.stdout)
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def here(self, *arguments: object) -> Outcome:
+        """Run a command in this process, in the sweep's environment."""
+        wanted = self.environment
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - wanted.keys():
+                patch.delenv(name)
+            for name, value in wanted.items():
+                patch.setenv(name, value)
+            return aae(*arguments)
+
+    def ask(self, *arguments: object) -> Any:
+        """Return the --json output of a reading command."""
+        ended = self.here(*arguments, "--json")
+        assert ended.code == 0, ended.err
+        return ended.document
 
     @property
     def sweep(self) -> str:
@@ -101,6 +156,18 @@ class Bench:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, self.trials()
             time.sleep(0.1)
+
+
+def under_way(epochs: int) -> Callable[[list[RunRecord]], bool]:
+    """Return whether any of given trials is in the middle of its `epochs` epochs."""
+    return lambda records: any(r.state == "running" and 2 <= r.epochs < epochs - 3 for r in records)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def workers_of(process: "subprocess.Popen[str]") -> list[int]:

@@ -102,9 +102,6 @@ class SweepReader:
 
 def as_semi_supervised(view: SweepView) -> SweepView:
     """Return the same sweep with the error at 100 labels as its objective: lower is better."""
-    assert view.best is not None
-    assert view.evaluation is not None
-    assert view.study is not None
     trials = [replace(t, metrics=_as_errors(t.metrics)) for t in view.trials]
     groups = [
         group
@@ -165,7 +162,6 @@ def _as_errors(metrics: dict[str, float]) -> dict[str, float]:
 
 def with_control(view: SweepView, level: float, margin: float | None) -> SweepView:
     """Return the same sweep with a margin and with a control of mean `level` and the same seeds."""
-    assert view.best is not None
     winner, *others = (
         ranking.Candidate(group["config_hash"], group["params"], tuple(runs))
         for group in view.best["groups"]

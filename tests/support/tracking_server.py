@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from sweep_command import COMMAND, PATIENCE, Bench
+from sweep_command import PATIENCE, Bench, Outcome, free_port
 
 from orchestrator.records import SYSTEM
 from orchestrator.settings import Settings
@@ -31,7 +30,7 @@ class TrackedBench(Bench):
 
     def __init__(self, folder: Path, sweep_file: str) -> None:
         super().__init__(folder, sweep_file)
-        self._port = _free_port()
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.settings = replace(self.settings, tracking_uri=self.url)
         self._server: subprocess.Popen[bytes] | None = None
@@ -69,7 +68,6 @@ class TrackedBench(Bench):
         """Yield a client of the server, which runs for the length of a `with`."""
         if self._server is None:
             self.start_server()
-        assert self._server is not None
         deadline = time.monotonic() + PATIENCE
         try:
             while not _answers(f"{self.url}/health"):
@@ -80,55 +78,54 @@ class TrackedBench(Bench):
         finally:
             self.stop_server()
 
-    def sync(self) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [COMMAND, "sync", self.sweep], env=self.environment, capture_output=True, text=True
-        )
+    def sync(self) -> Outcome:
+        return self.here("sync", self.sweep)
+
+    @property
+    def experiment(self) -> str:
+        return self.sweep.rpartition("-")[0]
+
+    def runs(self, client: MlflowClient) -> dict[str, Run]:
+        return runs_by_key(client, self.experiment)
+
+    def assert_same(self, client: MlflowClient) -> None:
+        with Outbox(self.settings.outbox, read_only=True) as outbox:
+            assert_same(client, outbox, self.experiment)
 
     def waiting(self) -> dict[str, int]:
         with Outbox(self.settings.outbox, read_only=True) as outbox:
             return outbox.waiting(self.sweep)
 
 
-def runs_by_key(client: MlflowClient, bench: Bench) -> dict[str, Run]:
-    """Return MLflow's runs of the sweep by run key; fail if a run is given twice."""
-    experiment = client.get_experiment_by_name(bench.sweep.rpartition("-")[0])
-    assert experiment is not None
-    runs = list(client.search_runs([experiment.experiment_id]))
+def runs_by_key(client: MlflowClient, experiment: str) -> dict[str, Run]:
+    """Return MLflow's runs of an experiment by run key; fail if a run is given twice."""
+    found = client.get_experiment_by_name(experiment)
+    runs = list(client.search_runs([found.experiment_id]))
     by_key = {run.data.tags[RUN_KEY_TAG]: run for run in runs}
     assert len(by_key) == len(runs)
     return by_key
 
 
-def assert_same(client: MlflowClient, bench: Bench) -> None:
+def assert_same(client: MlflowClient, outbox: Outbox, experiment: str) -> None:
     """Assert that MLflow has every run and every metric point of the outbox exactly once."""
-    found = runs_by_key(client, bench)
-    with Outbox(bench.settings.outbox, read_only=True) as outbox:
-        noted = outbox.runs(bench.sweep)
-        assert set(found) == {run.key for run in noted}
-        for run in noted:
-            mlflow_run = found[run.key]
-            assert mlflow_run.info.status == run.status
-            points = [
-                (name, row["epoch"], value)
-                for row in outbox.history(run.key)
-                for name, value in row.items()
-                if name != "epoch" and math.isfinite(value)
-            ]
-            stored = [
-                (metric.key, metric.step, metric.value)
-                for name in mlflow_run.data.metrics
-                if not name.startswith(SYSTEM)
-                for metric in client.get_metric_history(mlflow_run.info.run_id, name)
-            ]
-            assert sorted(stored) == sorted(points)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    found = runs_by_key(client, experiment)
+    assert set(found) == {run.key for run in outbox.runs()}
+    for run in outbox.runs():
+        mlflow_run = found[run.key]
+        assert mlflow_run.info.status == run.status
+        points = [
+            (name, row["epoch"], value)
+            for row in outbox.history(run.key)
+            for name, value in row.items()
+            if name != "epoch" and math.isfinite(value)
+        ]
+        stored = [
+            (metric.key, metric.step, metric.value)
+            for name in mlflow_run.data.metrics
+            if not name.startswith(SYSTEM)
+            for metric in client.get_metric_history(mlflow_run.info.run_id, name)
+        ]
+        assert sorted(stored) == sorted(points)
 
 
 def _answers(url: str) -> bool:

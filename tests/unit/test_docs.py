@@ -18,7 +18,6 @@ SETTINGS = sorted(set(keys(SweepSpec)))
 def rows(first_header: str) -> list[list[str]]:
     """Return the cells of the table whose first column has this header."""
     table = re.search(rf"^\| {re.escape(first_header)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.M)
-    assert table is not None
     return [
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|\n"))]
         for line in table[1].splitlines()

@@ -16,8 +16,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def experiments() -> ModuleType:
     spec = importlib.util.spec_from_file_location("experiments", ROOT / "docs" / "experiments.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

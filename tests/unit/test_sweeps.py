@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,30 @@ def test_experiments_page_lists_every_full_size_sweep() -> None:
     assert set(commands) == {path.stem for path in FULL_SIZE}
 
 
-@each_sweep
-def test_shipped_sweep_trains_in_small(path: Path, tmp_path: Path) -> None:
-    environment = {"AAE_HOME": str(tmp_path), "AAE_DATA": str(tmp_path / "none")}
+Trained = Callable[[Path], tuple[SweepSpec, list[Any]]]
+
+
+@pytest.fixture(scope="module")
+def trained_in_small(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Return a function that trains a sweep in small, and equal configurations once."""
+    home = tmp_path_factory.mktemp("home")
+    environment = {"AAE_HOME": str(home), "AAE_DATA": str(home / "none")}
     settings = Settings.from_environment(environment)
-    spec = smoke(load_sweep(path), settings)
-    events = list(local.train(spec, 0, settings, threads=1, evaluate=True))
+    known: dict[str, list[Any]] = {}
+
+    def train(path: Path) -> tuple[SweepSpec, list[Any]]:
+        spec = smoke(load_sweep(path), settings)
+        key = spec.trial_config({}, 0).config_hash
+        if key not in known:
+            known[key] = list(local.train(spec, 0, settings, threads=1, evaluate=True))
+        return spec, known[key]
+
+    return train
+
+
+@each_sweep
+def test_shipped_sweep_trains_in_small(path: Path, trained_in_small: Trained) -> None:
+    spec, events = trained_in_small(path)
     start, end = events[0], events[-1]
     assert [event["event"] for event in events] == ["start", "epoch", "epoch", "end"]
     assert end["state"] == "complete"

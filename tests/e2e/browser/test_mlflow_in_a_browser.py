@@ -10,29 +10,24 @@ import pytest
 from mlflow.tracking import MlflowClient
 from opened_page import Open
 from playwright.sync_api import Browser, Page, expect
-from tracking_server import TrackedBench, runs_by_key
+from sweep_file import make_text
+from tracking_server import TrackedBench
 
-SWEEP = """
-name: tiny
-data: {name: digits}
-model: {hidden: [16], code_dim: 2, init_std: 0.2}
-training:
-  epochs: 3
-  reconstruction: {optimizer: adam, lr: 5e-3}
-  adversarial: {optimizer: adam, lr: 1e-3}
-search:
-  sampler: {kind: random}
-  trials: 3
-  space:
-    model.prior.std: {float: [0.5, 4], log: true}
-    training.reconstruction.lr: {float: [1e-3, 1e-2], log: true}
-confirm: {seeds: 2, baseline: false}
-evaluate: {parzen: {samples: 10_000, screen_samples: 10_000}}
-"""
+SWEEP = make_text(
+    training={"epochs": 3},
+    search={
+        "space": {
+            "model.prior.std": {"float": [0.5, 4], "log": True},
+            "training.reconstruction.lr": {"float": [1e-3, 1e-2], "log": True},
+        }
+    },
+    confirm={"baseline": False},
+    evaluate={"parzen": {"samples": 10_000, "screen_samples": 10_000}},
+)
 
 
 @dataclass(frozen=True)
-class PyfuncModel:
+class ServedSweep:
     """A finished sweep, and the server that has all of its runs."""
 
     bench: TrackedBench
@@ -48,17 +43,17 @@ class PyfuncModel:
 
 
 @pytest.fixture(scope="module")
-def served(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PyfuncModel]:
+def served(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedSweep]:
     bench = TrackedBench(tmp_path_factory.mktemp("pages"), SWEEP)
     with bench.serving() as client:
         done = bench.run()
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
         bench.ask("sync")
         bench.ask("export", "tiny", "--register")
-        found = runs_by_key(client, bench)
+        found = bench.runs(client)
         experiment = found[bench.sweep].info.experiment_id
         runs = {key.removeprefix(f"{bench.sweep}/"): run.info.run_id for key, run in found.items()}
-        yield PyfuncModel(bench, client, experiment, runs)
+        yield ServedSweep(bench, client, experiment, runs)
 
 
 def opened(open_page: Open, address: str) -> Page:
@@ -67,7 +62,7 @@ def opened(open_page: Open, address: str) -> Page:
 
 
 def test_mlflow_compares_runs_by_parameters_and_charts(
-    served: PyfuncModel, open_page: Open
+    served: ServedSweep, open_page: Open
 ) -> None:
     runs = [run for name, run in served.runs.items() if name.startswith("search/")]
     chosen = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([served.experiment]))}"
@@ -78,7 +73,7 @@ def test_mlflow_compares_runs_by_parameters_and_charts(
         expect(page.get_by_text(what).first).to_be_attached()
 
 
-def test_mlflow_run_page_names_its_data_set(served: PyfuncModel, open_page: Open) -> None:
+def test_mlflow_run_page_names_its_data_set(served: ServedSweep, open_page: Open) -> None:
     page = opened(open_page, served.run("confirm/0"))
     inputs: Any = served.client.get_run(served.runs["confirm/0"]).inputs
     digest = inputs.dataset_inputs[0].dataset.digest
@@ -87,7 +82,7 @@ def test_mlflow_run_page_names_its_data_set(served: PyfuncModel, open_page: Open
 
 
 def test_mlflow_confirmed_run_shows_its_pictures_by_epoch(
-    served: PyfuncModel, open_page: Open
+    served: ServedSweep, open_page: Open
 ) -> None:
     page = opened(open_page, served.run("confirm/0", "/model-metrics"))
     expect(page.get_by_text("parzen_sigma").first).to_be_visible()
@@ -102,12 +97,12 @@ def test_mlflow_confirmed_run_shows_its_pictures_by_epoch(
     expect(page.get_by_text("No image logged at this step")).to_have_count(0)
 
 
-def test_mlflow_run_page_has_system_metrics(served: PyfuncModel, open_page: Open) -> None:
+def test_mlflow_run_page_has_system_metrics(served: ServedSweep, open_page: Open) -> None:
     page = opened(open_page, served.run("search/0", "/system-metrics"))
     expect(page.get_by_text("cpu_utilization_percentage").first).to_be_attached()
 
 
-def test_mlflow_sweep_run_has_figures_and_report(served: PyfuncModel, open_page: Open) -> None:
+def test_mlflow_sweep_run_has_figures_and_report(served: ServedSweep, open_page: Open) -> None:
     page = opened(open_page, served.run(served.bench.sweep))
     expect(page.get_by_text("val/parzen_ll").first).to_be_attached()
     page = opened(open_page, served.run(served.bench.sweep, "/artifacts"))
@@ -115,7 +110,7 @@ def test_mlflow_sweep_run_has_figures_and_report(served: PyfuncModel, open_page:
 
 
 def test_mlflow_lists_the_winner_as_a_registered_model(
-    served: PyfuncModel, open_page: Open
+    served: ServedSweep, open_page: Open
 ) -> None:
     page = opened(open_page, served.address("models/tiny"))
     expect(page.get_by_text("Version 1").first).to_be_visible()

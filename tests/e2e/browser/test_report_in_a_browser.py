@@ -75,7 +75,6 @@ def test_report_figures_show_values_on_hover(opened: Opened, section: str, outpu
     figure = opened.page.locator(f"#{section} .plot").first
     figure.scroll_into_view_if_needed()
     area = figure.locator(".nsewdrag").first.bounding_box()
-    assert area is not None
     x, y = next(
         (x, y)
         for x, y in map(_middle, figure.locator(".point").all())
@@ -90,7 +89,6 @@ def test_report_figures_show_values_on_hover(opened: Opened, section: str, outpu
 
 def _middle(mark: Locator) -> tuple[float, float]:
     box = mark.bounding_box()
-    assert box is not None
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 

@@ -20,7 +20,8 @@ from schedule import schedule
 from small_disk import small_disk
 from storm import LONG, Storm, endure, epochs
 from sweep_command import Bench
-from tracking_server import TrackedBench, assert_same, runs_by_key
+from sweep_file import make_long_text
+from tracking_server import TrackedBench
 
 from aae_core import checkpoint
 from orchestrator.records import SYSTEM, RunRecord
@@ -28,30 +29,12 @@ from orchestrator.results.reader import run_key
 
 pytestmark = pytest.mark.timeout(2 * LONG)
 
-SWEEP = """
-name: chaos
-seed: {seed}
-data: {{name: digits}}
-model: {{hidden: [200, 200], code_dim: 4, init_std: 0.05}}
-training:
-  epochs: {epochs}
-  batch_size: 5  # an epoch then takes more than half a second: a checkpoint is due after each
-  reconstruction: {{optimizer: adam, lr: 1e-3}}
-  adversarial: {{optimizer: sgd}}
-  schedule: {{kind: constant, warmup_epochs: {warmup}}}
-search:
-  sampler: {{kind: random}}
-  objective: {{metric: val/recon}}
-  trials: {trials}
-  balance: training.adversarial.lr  # with the first of eight, most diverge
-  space:
-    training.adversarial.lr: {{choice: [1.2, 0.05, 0.04, 0.03, 0.02, 0.015, 0.01, 0.005]}}
-    model.prior.std: {{float: [0.5, 4], log: true}}
-    model.encoder.kind: {{choice: [deterministic, gaussian, universal]}}
-confirm: {{seeds: 1, baseline: false}}
-evaluate: {{parzen: {{samples: 10_000, screen_samples: 10_000}}}}
-resources: {{trial_timeout: 15}}
-"""
+RATES = [1.2, 0.05, 0.04, 0.03, 0.02, 0.015, 0.01, 0.005]  # with the first, most trials diverge
+SPACE = {
+    "training.adversarial.lr": {"choice": RATES},
+    "model.prior.std": {"float": [0.5, 4], "log": True},
+    "model.encoder.kind": {"choice": ["deterministic", "gaussian", "universal"]},
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +47,20 @@ class Round:
 
     @property
     def sweep_file(self) -> str:
-        return SWEEP.format(
-            seed=self.seed, trials=self.trials, epochs=self.epochs, warmup=self.epochs - 1
+        training = {
+            "batch_size": 5,  # an epoch then takes over half a second, and each leaves a checkpoint
+            "adversarial": {"optimizer": "sgd"},
+            "schedule": {"kind": "constant", "warmup_epochs": self.epochs - 1},
+        }
+        search = {"trials": self.trials, "balance": "training.adversarial.lr", "space": SPACE}
+        return make_long_text(
+            "chaos",
+            self.epochs,
+            seed=self.seed,
+            model={"hidden": [200, 200]},
+            training=training,
+            search=search,
+            resources={"trial_timeout": 15},
         )
 
 
@@ -92,7 +87,7 @@ def chaos(request: pytest.FixtureRequest) -> Round:
 def undisturbed(chaos: Round, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     bench = Bench(tmp_path_factory.mktemp("undisturbed"), chaos.sweep_file)
     done = bench.run(patience=LONG)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     return bench
 
 
@@ -132,13 +127,13 @@ def client(disturbed: TrackedBench, storm: Storm) -> Iterator[MlflowClient]:
     """Yield a client of the tracking server after `aae-sweep sync` has sent all missing data."""
     with disturbed.serving() as client:
         done = disturbed.sync()
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
         yield client
 
 
 @pytest.fixture(scope="module")
 def runs(disturbed: TrackedBench, client: MlflowClient) -> dict[str, Run]:
-    return runs_by_key(client, disturbed)
+    return disturbed.runs(client)
 
 
 def ends(records: list[RunRecord]) -> list[tuple[Any, ...]]:
@@ -190,7 +185,7 @@ def test_repeated_epochs_stay_within_the_cost_of_the_faults(
 def test_mlflow_metrics_after_faults_have_no_gap_or_duplicate(
     disturbed: TrackedBench, records: list[RunRecord], client: MlflowClient, runs: dict[str, Run]
 ) -> None:
-    assert_same(client, disturbed)
+    disturbed.assert_same(client)
     for record in records:
         run = runs[run_key(disturbed.sweep, record.stage, record.number)]
         for name in run.data.metrics:

@@ -1,19 +1,12 @@
 """Test the page of `compare`: known candidates, several sweeps, differing settings."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pytest
-from synthetic_sweep import HOSTILE, METRIC, hostile, make_view
+from synthetic_sweep import HOSTILE, METRIC, hostile
 
 from dashboards import build, candidates
 from orchestrator.results.reader import SweepView
-
-
-@pytest.fixture
-def view(tmp_path: Path) -> SweepView:
-    return make_view(tmp_path)
 
 
 def compared(*views: SweepView, **changes: Any) -> candidates.ComparedCandidates:

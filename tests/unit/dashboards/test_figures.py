@@ -1,12 +1,11 @@
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from synthetic_sweep import ENCODERS, METRIC, make_view
+from synthetic_sweep import ENCODERS, METRIC
 
 from dashboards import curves, figures, style, tables, timeline
 from dashboards.parallel import parallel_figure
@@ -16,11 +15,6 @@ from orchestrator.results.reader import SweepView
 
 LL = style.Objective(METRIC, "nats", "maximize")
 COST = style.Objective("val/recon", "", "minimize")
-
-
-@pytest.fixture
-def view(tmp_path: Path) -> SweepView:
-    return make_view(tmp_path)
 
 
 @pytest.fixture
@@ -239,7 +233,6 @@ def test_parallel_figure_of_many_trials_stays_legible() -> None:
 
 
 def test_parzen_figure_shows_models_paper_and_controls(sweep: Sweep) -> None:
-    assert sweep.view.evaluation is not None
     controls = tables.controls_frame(sweep.view.evaluation["models"])
     figure = figures.parzen_figure(
         sweep.scores, sweep.looks, controls, {10_000: 340.0, 10**7: 427.0}
@@ -265,7 +258,6 @@ def test_parzen_figure_without_controls_shows_only_the_models(sweep: Sweep) -> N
 def test_parzen_figure_of_older_evaluations_has_one_strict_point(
     view: SweepView,
 ) -> None:
-    assert view.evaluation is not None
     model = dict(view.evaluation["models"][0])
     model["curve"] = [
         {name: value for name, value in point.items() if not name.endswith("_grid")}

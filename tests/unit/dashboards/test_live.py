@@ -4,21 +4,21 @@ import http.client
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_sweep import SweepReader, make_view
+from synthetic_sweep import SweepReader
 
 from dashboards import live
 from orchestrator.errors import UsageError
+from orchestrator.results.reader import SweepView
 
 Ask = Callable[..., tuple[http.client.HTTPResponse, str]]
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> SweepReader:
-    return SweepReader(make_view(tmp_path))
+def reader(view: SweepView) -> SweepReader:
+    return SweepReader(view)
 
 
 @dataclass

@@ -1,12 +1,12 @@
 import math
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_sweep import METRIC, make_view
+from synthetic_sweep import METRIC
 
 from dashboards import tables
 from orchestrator.records import RunRecord
+from orchestrator.results.reader import SweepView
 
 
 def record(number: int, value: float | None = None, **params: object) -> RunRecord:
@@ -66,18 +66,16 @@ def test_candidate_labels_of_one_group_differ_by_their_hash() -> None:
     }
 
 
-def test_confirmed_frame_has_a_row_per_candidate_and_metric(tmp_path: Path) -> None:
-    best = make_view(tmp_path).best
-    assert best is not None
+def test_confirmed_frame_has_a_row_per_candidate_and_metric(view: SweepView) -> None:
+    best = view.best
     frame = tables.confirmed_frame(best, "model.encoder.kind")
     assert len(frame) == 3 * 4
     assert frame["mean"].iloc[0] == best["metrics"][METRIC]["mean"]
     assert tables.confirmed_frame({**best, "confirmed": False}, None).empty
 
 
-def test_standing_frame_compares_each_candidate_with_the_best(tmp_path: Path) -> None:
-    best = make_view(tmp_path).best
-    assert best is not None
+def test_standing_frame_compares_each_candidate_with_the_best(view: SweepView) -> None:
+    best = view.best
     labels = list(tables.candidate_labels(best).values())
     frame = tables.standing_frame(best["groups"], labels, METRIC)
     assert list(frame["candidate"]) == labels
@@ -88,9 +86,8 @@ def test_standing_frame_compares_each_candidate_with_the_best(tmp_path: Path) ->
     assert frame["p (Holm)"][1] == f"{versus['p_holm']:.2g}"
 
 
-def test_metrics_frame_has_a_column_per_candidate(tmp_path: Path) -> None:
-    best = make_view(tmp_path).best
-    assert best is not None
+def test_metrics_frame_has_a_column_per_candidate(view: SweepView) -> None:
+    best = view.best
     frame = tables.metrics_frame(tables.confirmed_frame(best, None), ["test/parzen_ll"])
     assert list(frame.columns) == ["metric", *tables.candidate_labels(best).values()]
     figures = best["metrics"]["test/parzen_ll"]
@@ -118,9 +115,8 @@ def test_group_scores_have_an_error_only_over_several_seeds() -> None:
     }
 
 
-def test_parzen_frame_ends_a_curve_at_the_final_score(tmp_path: Path) -> None:
-    evaluation = make_view(tmp_path).evaluation
-    assert evaluation is not None
+def test_parzen_frame_ends_a_curve_at_the_final_score(view: SweepView) -> None:
+    evaluation = view.evaluation
     model = {**evaluation["models"][0], "curve": evaluation["models"][0]["curve"][:2]}
     frame = tables.parzen_frame({"models": [model]})
     assert frame["n_samples"].tolist() == [10_000, 100_000, 10_000_000]
@@ -130,9 +126,8 @@ def test_parzen_frame_ends_a_curve_at_the_final_score(tmp_path: Path) -> None:
     ]
 
 
-def test_controls_frame_has_one_row_per_shared_control(tmp_path: Path) -> None:
-    evaluation = make_view(tmp_path).evaluation
-    assert evaluation is not None
+def test_controls_frame_has_one_row_per_shared_control(view: SweepView) -> None:
+    evaluation = view.evaluation
     models = evaluation["models"]
     few = {"controls": models[0]["controls"][:1]}
     frame = tables.controls_frame([{"metrics": {}}, few, *models])

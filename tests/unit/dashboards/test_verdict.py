@@ -1,9 +1,8 @@
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_sweep import METRIC, make_view, with_control, without_results
+from synthetic_sweep import METRIC, with_control, without_results
 
 from dashboards.verdict import verdict
 from orchestrator.results.reader import SweepView
@@ -11,13 +10,7 @@ from orchestrator.results.reader import SweepView
 VERDICTS = ("winner", "equivalent", "worse")
 
 
-@pytest.fixture
-def view(tmp_path: Path) -> SweepView:
-    return make_view(tmp_path)
-
-
 def best_of(view: SweepView, **changes: Any) -> SweepView:
-    assert view.best is not None
     metrics = {METRIC: {"mean": 123.4349, "se": 1.234, "ci95": None, "values": [1.0, 2.0, 3.0]}}
     return replace(view, best={**view.best, "metrics": metrics, **changes})
 
@@ -30,7 +23,6 @@ def test_verdict_names_the_winner_its_error_bar_and_ties(view: SweepView) -> Non
 
 
 def test_verdict_with_a_margin_names_the_others_by_their_verdicts(view: SweepView) -> None:
-    assert view.best is not None
     verdicts = dict(zip(("gaussian", "universal", "deterministic"), VERDICTS, strict=True))
     groups = [group | {"verdict": verdicts[group["value"]]} for group in view.best["groups"]]
     output = str(verdict(best_of(view, groups=groups, margin=5.0)))
@@ -48,7 +40,6 @@ def test_verdict_with_a_control_states_the_gain_of_the_search(
 
 
 def test_verdict_names_ties_in_the_order_of_the_ranking(view: SweepView) -> None:
-    assert view.best is not None
     _, second, third = (group["config_hash"] for group in view.best["groups"])
     output = str(verdict(best_of(view, tied_with=[third, second])))
     assert output.endswith("not distinguishable from: universal, deterministic.")
@@ -60,7 +51,6 @@ def test_verdict_without_ties_names_a_clear_winner(view: SweepView) -> None:
 
 
 def test_verdict_of_a_single_candidate_compares_with_no_other(view: SweepView) -> None:
-    assert view.best is not None
     alone = {**view.best["groups"][0], "value": None}
     output = verdict(best_of(view, groups=[alone], tied_with=[]))
     assert str(output) == f"Configuration {alone['config_hash']} reaches: " + (

@@ -1,16 +1,16 @@
 """A full disk, a real tmpfs of a few megabytes, under everything that writes to a home."""
 
 import errno
-import json
 import os
 import re
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from small_disk import fill, small_disk
+from sweep_file import make_spec
 
 from aae_core import checkpoint
 from orchestrator import disk
@@ -18,42 +18,15 @@ from orchestrator.errors import DiskFull, EnvironmentUnusable
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
 from orchestrator.study.study import StageStudy, open_storage
-from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.outbox import Outbox
 
-SPEC = SweepSpec.model_validate_json(
-    json.dumps(
-        {
-            "name": "tight",
-            "search": {
-                "trials": 1,
-                "sampler": {"kind": "random"},
-                "objective": {"metric": "val/recon"},
-                "space": {"model.prior.std": {"float": [0.5, 5]}},
-            },
-        }
-    )
-)
+SPEC = make_spec("tight", search={"objective": {"metric": "val/recon"}})
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
-    mounted = subprocess.run(mount, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
-
-
-def fill(folder: Path) -> None:
-    with (folder / "ballast").open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                continue
+    with small_disk(tmp_path / "home", megabytes=4):
+        yield tmp_path / "home"
 
 
 def assert_explained(home: Path, write: Callable[[], object]) -> None:
@@ -66,10 +39,9 @@ def test_writers_to_a_full_disk_raise_and_lose_nothing(home: Path) -> None:
     settings = Settings.from_environment({"AAE_HOME": str(home)})
     study = StageStudy.create(open_storage(settings), SPEC, "search")
     attempt = study.ask(SPEC)
-    assert attempt is not None
     with Outbox(settings.outbox) as outbox:
         outbox.open_run("a", sweep_id="s", experiment="e", name="a")
-        fill(home)
+        fill(home / "ballast")
         tensors = {"weights": torch.zeros(100_000)}
         assert_explained(home, lambda: checkpoint.save(home / "epoch-000001", tensors, {}))
         assert_explained(home, lambda: (home / "sweep.json").write_text("x" * 10_000))

@@ -93,7 +93,6 @@ def offences(module: str) -> set[str]:
             if is_data(data) and part not in HARMLESS
         }
         file = source(name)
-        assert file is not None
         found |= {f"{name} says {word}" for word in FORBIDDEN.findall(file.read_text())}
     return found
 
@@ -145,7 +144,6 @@ def test_poisoned_test_split_is_opened_only_after_the_winner_is_fixed(
 
     def spy(self: Arrays) -> TestData:
         confirm = StageStudy.read(open_storage(settings), spec.sweep_id, "confirm")
-        assert confirm is not None
         opened.append(confirm.state.winner)
         return test(self)
 
@@ -153,7 +151,6 @@ def test_poisoned_test_split_is_opened_only_after_the_winner_is_fixed(
     with pytest.raises(EnvironmentUnusable, match="search and confirm are complete and kept"):
         run(settings, spec, watcher)
     best = SweepReader(settings).best(spec.sweep_id)
-    assert best is not None
     assert {"search 2 complete", "confirm 1 complete"} <= set(watcher.seen)
     assert opened == [best["config_hash"]]
     assert not (tmp_path / "opened").exists()

@@ -63,8 +63,6 @@ def test_npz_reader_keeps_bytes_and_casts_floats_to_single(
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int64", "uint64"])
 def test_npz_reader_casts_integer_labels_to_int64(save_npz: Save, dtype: str) -> None:
     data = Arrays(save_npz(x_train=X, y_train=Y.astype(dtype))).training()
-    assert data.y_train is not None
-    assert data.y_valid is not None
     assert data.y_train.dtype == np.int64
     assert sorted([*data.y_train, *data.y_valid]) == sorted(Y)
 
@@ -78,7 +76,6 @@ def test_npz_split_keeps_images_and_labels_together(save_npz: Save) -> None:
 
 def test_npz_reader_accepts_unlabelled_training_images(save_npz: Save) -> None:
     data = Arrays(save_npz(x_train=X, y_train=Y - 1, x_valid=X, y_valid=Y)).training()
-    assert data.y_train is not None
     assert data.y_train.tolist() == (Y - 1).tolist()
     assert data.classes == 4
 

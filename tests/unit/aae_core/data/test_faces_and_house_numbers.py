@@ -56,6 +56,5 @@ def test_svhn_and_tfd_train_resume_score_and_draw(
 
     grid = figures.styles(resumed.model, data, torch.Generator().manual_seed(0))
     height, width = data.image_shape[:2]
-    assert grid is not None
     assert grid.shape[:2] == (10 * (height + 1) - 1, data.classes * (width + 1) - 1)
     assert grid.ndim == len(data.image_shape)

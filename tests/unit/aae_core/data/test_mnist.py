@@ -23,7 +23,6 @@ def test_mnist_validation_set_is_the_last_training_images(
     pixels = np.frombuffer(idx_bytes["train-images"][16:], np.uint8).reshape(50, 36)
     np.testing.assert_array_equal(data.x_train, pixels[:40])
     np.testing.assert_array_equal(data.x_valid, pixels[40:])
-    assert data.y_train is not None
     assert data.y_train.tolist() == [i % 10 for i in range(40)]
 
 

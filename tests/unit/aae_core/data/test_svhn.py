@@ -39,8 +39,6 @@ def test_svhn_pixels_are_ordered_by_row_column_channel(svhn_set: Svhn) -> None:
 
 def test_svhn_label_10_becomes_digit_0(svhn_set: Svhn) -> None:
     data = svhn_set.training()
-    assert data.y_train is not None
-    assert data.y_valid is not None
     originals = svhn_arrays("train")["y"].ravel()[permutation(40)]
     assert [*data.y_train, *data.y_valid] == [0 if y == 10 else y for y in originals]
     assert data.classes == 10
@@ -65,7 +63,6 @@ def test_svhn_validation_set_size_for_each_number_of_images(
 
 def test_svhn_extra_images_follow_the_other_training_images(svhn_set: Svhn) -> None:
     without, data = svhn_set.training(), replace(svhn_set, extra=True).training()
-    assert data.y_train is not None
     np.testing.assert_array_equal(data.x_train[:36], without.x_train)
     np.testing.assert_array_equal(data.x_train[36:], _rows("extra"))
     np.testing.assert_array_equal(data.y_train[36:], svhn_arrays("extra")["y"].ravel() % 10)
@@ -179,7 +176,6 @@ def test_svhn_reads_but_does_not_verify_an_unpublished_file(svhn_set: Svhn) -> N
     assert len(svhn_set.training().x_train) == 27
     assert svhn_set.describe().sizes == {"train": 27, "valid": 3, "test": 9}
     train, *others = svhn_set.verify()
-    assert train.problem is not None
     md5 = hashlib.md5(_path(svhn_set).read_bytes()).hexdigest()
     assert f"not the published train_32x32.mat: it has the md5 {md5}, expected" in train.problem
     assert all(verdict.ok for verdict in others)

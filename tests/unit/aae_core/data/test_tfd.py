@@ -47,7 +47,6 @@ def test_tfd_folds_have_different_checksums(tfd_set: Tfd) -> None:
 
 def test_tfd_labels_count_from_0_with_minus_1_for_unlabelled(tfd_set: Tfd) -> None:
     arrays, data = tfd_arrays(), tfd_set.training()
-    assert data.y_train is not None
     assert data.y_train[:30].tolist() == [-1] * 30  # −1 or 0 in the file
     trains = arrays["folds"][:, 0] == 1
     assert data.y_train[30:].tolist() == (arrays["labs_ex"][trains, 0] - 1).tolist()

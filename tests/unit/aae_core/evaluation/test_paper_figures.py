@@ -131,7 +131,6 @@ def test_figures_accept_images_of_any_shape(kind: Any, image_shape: tuple[int, .
 
     walks = {"aae": 10, "semi_supervised": 3, "clustering": 4}[kind]
     walk = figures.walk(model, data, _stream())
-    assert walk is not None
     assert walk.strip.shape == shape(walks, 12)
     assert {frame.shape for frame in walk.frames} == {shape(1, walks)}
     expected = {"samples": shape(10, 11), "manifold": shape(21, 21), "styles": shape(10, 3)}
@@ -144,7 +143,6 @@ def test_figures_are_drawn_without_labels() -> None:
     data = _data(labels=False)
     model = _model(data, "clustering", clusters=4)
     codes = figures.codes(model, data, _stream())
-    assert codes is not None
     assert codes.labels is None
     assert figures.clusters(model, data, _stream()) is not None
 
@@ -155,7 +153,6 @@ def test_figures_are_drawn_without_labels() -> None:
 def test_codes_figure_draws_plane_codes_unchanged() -> None:
     data, model = _kind("aae")
     codes = figures.codes(model, data, _stream())
-    assert codes is not None
     expected = model.encode(torch.from_numpy(data.x_valid) / 255)
     np.testing.assert_allclose(codes.points, expected.detach().numpy(), atol=1e-5)
     np.testing.assert_array_equal(codes.labels, data.y_valid)
@@ -165,7 +162,6 @@ def test_codes_figure_draws_plane_codes_unchanged() -> None:
 def test_codes_figure_gives_prior_draws_their_label() -> None:
     data, model = _kind("label_regularised")
     codes = figures.codes(model, data, _stream())
-    assert codes is not None
     assert codes.modes is not None
     angles = np.arctan2(codes.reference[:, 1], codes.reference[:, 0])
     expected = np.exp(2j * np.pi / 3 * codes.modes)  # the directions of the petals
@@ -176,7 +172,6 @@ def test_codes_figure_places_learned_heads_among_the_codes() -> None:
     data, model = _kind("dimensionality_reduction")
     codes = figures.codes(model, data, _stream())
     assert isinstance(model, DimensionalityReduction)
-    assert codes is not None
     np.testing.assert_array_equal(codes.heads, model.heads.weight.detach().numpy())
     distance = np.linalg.norm(codes.reference[:, None] - codes.heads, axis=-1).min(1)
     assert distance.mean() < 2  # the style's std is 1
@@ -186,7 +181,6 @@ def test_codes_figure_places_fixed_heads_evenly_on_a_circle() -> None:
     data = _data()
     model = _model(data, "dimensionality_reduction", code_dim=3, heads=HeadsConfig("fixed"))
     codes = figures.codes(model, data, _stream())
-    assert codes is not None
     expected = 10 * np.exp(2j * np.pi / 3 * np.arange(3))
     np.testing.assert_allclose(codes.heads, np.stack([expected.real, expected.imag], 1), atol=1e-5)
 
@@ -194,7 +188,6 @@ def test_codes_figure_places_fixed_heads_evenly_on_a_circle() -> None:
 def test_codes_figure_draws_the_matcher_output_for_moment_matching() -> None:
     data, model = _kind("gmmn_ae")
     codes = figures.codes(model, data, _stream())
-    assert codes is not None
     prior = model.prior.sample(len(codes.points), generator=_stream())
     np.testing.assert_allclose(codes.reference, model.matcher(prior).detach().numpy(), atol=1e-5)
 
@@ -205,7 +198,6 @@ def test_codes_figure_draws_the_matcher_output_for_moment_matching() -> None:
 @pytest.mark.parametrize("prior", [GaussianPrior(2, 3.0), UniformPrior(2, 2.0)])
 def test_percentiles_grid_matches_the_percentiles_of_the_prior(prior: Prior) -> None:
     grid = percentiles(prior, 5)
-    assert grid is not None
     assert grid.shape == (1, 5, 5, 2)
     assert grid[0, 2, 2].tolist() == [0, 0]
     draws = prior.sample(100_000, generator=_stream())
@@ -219,7 +211,6 @@ def test_percentiles_grid_matches_the_percentiles_of_the_prior(prior: Prior) -> 
 def test_percentiles_of_each_petal_are_its_own() -> None:
     prior = MixturePrior(6, 4.0, 1.0, 0.2)
     grid = percentiles(prior, 5)
-    assert grid is not None
     assert grid.shape == (3, 5, 5, 2)
     for k in range(3):
         draws = prior.sample_modes(torch.full((100_000,), k), generator=_stream())
@@ -243,7 +234,6 @@ def test_percentiles_of_other_priors_are_none(prior: Prior) -> None:
 def test_manifold_has_the_median_code_in_its_middle() -> None:
     data, model = _kind("aae")
     canvas = figures.manifold(model, data, _stream())
-    assert canvas is not None
     middle = image_grid(model.decode(torch.zeros(1, 2))[None], (4, 4))
     np.testing.assert_array_equal(canvas[50:54, 50:54], middle)
     corner = float(torch.special.ndtri(torch.tensor(1 - 1 / 42, dtype=torch.float64)))
@@ -254,7 +244,6 @@ def test_manifold_has_the_median_code_in_its_middle() -> None:
 def test_manifold_puts_three_petals_side_by_side() -> None:
     data, model = _kind("label_regularised")
     canvas = figures.manifold(model, data, _stream())
-    assert canvas is not None
     side = 21 * 5 - 1
     assert canvas.shape == (side, 3 * side + 2 * 4)
     assert set(canvas[:, side : side + 4].flat) == {128}
@@ -285,7 +274,6 @@ def test_clusters_figure_has_a_row_per_head_with_its_images(kind: str, labels: i
     model = _model(data, kind, labels, clusters=4)
     assert isinstance(model, CategoricalAAE)
     canvas = figures.clusters(model, data, _stream())
-    assert canvas is not None
     heads = image_grid(model.decode(torch.zeros(4, 2), torch.eye(4))[:, None], (4, 4))
     np.testing.assert_array_equal(canvas[:, :4], heads)
     cluster = model.classify(torch.from_numpy(data.x_valid) / 255).argmax(1).numpy()
@@ -301,7 +289,6 @@ def test_clusters_figure_is_cut_at_thirty_categories() -> None:
     data = _data()
     model = _model(data, "clustering", clusters=40)
     canvas = figures.clusters(model, data, _stream())
-    assert canvas is not None
     assert canvas.shape[0] == 30 * 5 - 1
 
 
@@ -371,7 +358,6 @@ def test_walk_of_a_swiss_roll_follows_it_in_order() -> None:
 def test_walk_strip_and_film_show_the_same_walks() -> None:
     data, model = _kind("aae")
     walk = figures.walk(model, data, _stream())
-    assert walk is not None
     assert len(walk.frames) == 48
     start = model.decode(model.prior.sample(10, generator=_stream()))
     np.testing.assert_array_equal(walk.strip[:, :4], image_grid(start[:, None], (4, 4)))
@@ -382,7 +368,6 @@ def test_walk_strip_and_film_show_the_same_walks() -> None:
 def test_walk_uses_one_style_in_every_category() -> None:
     data, model = _kind("semi_supervised")
     walk = figures.walk(model, data, _stream())
-    assert walk is not None
     z = model.prior.sample(1, generator=_stream()).expand(3, 2)
     np.testing.assert_array_equal(
         walk.strip[:, :4], image_grid(model.decode(z, torch.eye(3))[:, None], (4, 4))

@@ -48,7 +48,6 @@ def inputs_of(net: nn.Module) -> list[Tensor]:
 def hidden_labels(kind: str) -> tuple[list[dict[str, float]], TrainState]:
     """Train on data without their unseen labels; return the metrics and the final state."""
     data, config = images(), dressed(trial(kind))
-    assert data.y_train is not None
     visible = visible_labels(config, data)
     y = np.full(N_TRAIN, -1)
     y[visible] = data.y_train[visible]
@@ -162,7 +161,6 @@ def test_supervised_decoder_gives_another_image_for_another_label() -> None:
 def test_supervised_models_train_only_on_labelled_images(kind: str) -> None:
     config = replace(trial(kind), data=replace(trial(kind).data, labels=6))
     data = images()
-    assert data.y_train is not None
     visible = visible_labels(config, data)
     supply = BatchSource.of(start(config, data), data)
     assert len(visible) == 6
@@ -421,7 +419,6 @@ def test_moment_distance_to_repeated_points_is_finite() -> None:
     distance = moment_distance(x, torch.ones(5, 2))
     distance.backward()
     assert distance.isfinite()
-    assert x.grad is not None
     assert x.grad.isfinite().all()
 
 

@@ -81,7 +81,6 @@ def test_labelled_batches_repeat_every_image_equally_often() -> None:
     assert all(pair is not None and len(pair[0]) == 4 for pair in pairs)
     times = {tuple(row): 0 for row in x.tolist()}
     for pair in pairs:
-        assert pair is not None
         for row, y in zip(pair[0].tolist(), pair[1].tolist(), strict=True):
             times[tuple(row)] += 1
             assert 0 <= y < CLASSES
@@ -91,7 +90,6 @@ def test_labelled_batches_repeat_every_image_equally_often() -> None:
 
 def test_visible_labels_are_drawn_evenly_by_the_seed() -> None:
     data = images()
-    assert data.y_train is not None
     config = trial("semi_supervised", labels=9)
     visible = visible_labels(config, data)
     assert np.bincount(data.y_train[visible]).tolist() == [3, 3, 3]
@@ -112,7 +110,6 @@ def test_batches_accept_read_only_arrays() -> None:
     """Test read-only arrays, as from a store that processes share."""
     data = images()
     for array in (data.x_train, data.y_train, data.x_valid, data.y_valid):
-        assert array is not None
         array.flags.writeable = False
     assert len(epoch(trial("semi_supervised"), data)) == 3
 
@@ -128,8 +125,6 @@ def test_batches_put_noise_on_inputs_but_never_on_targets() -> None:
     for clean, batch in zip(epoch(config), epoch(noisy), strict=True):
         assert torch.equal(clean.x, batch.x)
         assert (batch.noisy - batch.x).std().item() == pytest.approx(0.3, rel=0.2)
-        assert clean.labelled is not None
-        assert batch.labelled is not None
         assert torch.equal(clean.labelled[1], batch.labelled[1])
         noise = batch.labelled[0] - clean.labelled[0]
         assert noise.std().item() == pytest.approx(0.3, rel=0.2)

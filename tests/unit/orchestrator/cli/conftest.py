@@ -1,16 +1,12 @@
-import json
-import os
-import sys
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from sweep_command import aae
 
-from orchestrator.cli import main
-from orchestrator.execution.cluster import connected
+from orchestrator.execution import cluster
 from orchestrator.settings import Settings
 
 SWEEP = """\
@@ -31,32 +27,6 @@ resources: {cpu: 1, gpu: 0}
 """
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def lines(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for every `plan` of a module; without it, each `plan` starts its own."""
-    home = tmp_path_factory.mktemp("cluster")
-    with connected(Settings.from_environment({"AAE_HOME": str(home)})):
-        yield
-
-
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home that does not exist yet; a command that starts nothing does not create the home."""
@@ -68,22 +38,26 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def aae(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command line, run in this process."""
+def settings(home: Path, new_home: Callable[[str], Settings]) -> Settings:
+    """The settings of a home with an empty study database."""
+    new_home(home.name)
+    return Settings.from_environment()
 
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["aae-sweep", *map(str, arguments)])
-        monkeypatch.setattr(os, "_exit", sys.exit)
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        else:
-            code = 0
-        out, err = capsys.readouterr()
-        return Outcome(code, out, err)
 
-    return run
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the sweep file's own configuration."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(SWEEP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AAE_HOME", str(folder / "home"))
+        ended = aae("train", folder / "tiny.yaml", "--threads", 1, "--json")
+    return Path(ended.lines[-1]["checkpoint"])
+
+
+@pytest.fixture
+def checkpoint(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "checkpoint"))
 
 
 @pytest.fixture
@@ -94,8 +68,9 @@ def sweep_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def threads() -> Iterator[None]:
-    """Restore the thread count of this process, which `train` sets."""
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let `train` use one CPU, and restore the thread count of this process, which `train` sets."""
+    monkeypatch.setattr(cluster, "usable_cpus", lambda: 1)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

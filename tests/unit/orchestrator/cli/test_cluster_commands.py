@@ -2,11 +2,10 @@
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from sweep_command import aae
 
 from orchestrator.cli import cluster as cluster_commands
 from orchestrator.errors import EnvironmentUnusable
@@ -14,7 +13,7 @@ from orchestrator.errors import EnvironmentUnusable
 
 @pytest.mark.parametrize("command", ["up", "down"])
 def test_up_and_down_without_engine_say_what_to_install(
-    aae: Callable[..., Any], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("AAE_SECRETS", str(tmp_path / "secrets"))

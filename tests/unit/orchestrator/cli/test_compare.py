@@ -1,11 +1,13 @@
 """The command `compare`: the best candidate, the differences from it, and the ties."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_command import aae
+from sweep_file import make_spec
 
 from orchestrator.cli.run import _winner
 from orchestrator.results.reader import run_key
@@ -18,18 +20,7 @@ LL = "val/parzen_ll"
 Values = Mapping[float, Mapping[int, float]]  # by the prior's std, by seed
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study database to copy: Optuna takes half a second to create its tables."""
-    folder = tmp_path_factory.mktemp("empty")
-    open_storage(Settings.from_environment({"AAE_HOME": str(folder)})).engine.dispose()
-    return folder / "studies.db"
-
-
-@pytest.fixture(autouse=True)
-def _database(empty_database: Path, home: Path) -> None:
-    home.mkdir()
-    shutil.copy(empty_database, home)
+pytestmark = pytest.mark.usefixtures("settings")
 
 
 def confirm(
@@ -43,18 +34,11 @@ def confirm(
 ) -> SweepSpec:
     """Create a sweep of this name with these confirm trials, as its driver leaves the sweep."""
     settings = Settings.from_environment()
-    search = {
-        "trials": 1,
-        "space": {"model.prior.std": {"float": [0.5, 8]}},
-        "objective": {"metric": metric},
-    }
     seeds = {"seeds": min(map(len, found.values()), default=3), "margin": margin}
-    document = {"name": name, "search": search, "confirm": seeds}
-    spec = SweepSpec.of(document)
+    spec = make_spec(name, search={"objective": {"metric": metric}}, confirm=seeds)
     storage = open_storage(settings)
     first = StageStudy.create(storage, spec, "search")
-    for key, value in {"name": name, "spec": spec.resolved(), "data_sha256": data}.items():
-        first.note(**{key: value})
+    first.note(name=name, spec=spec.resolved(), data_sha256=data)
     queue = StageStudy.create(storage, spec, "confirm")
     queue.enqueue(
         {"params": {"model.prior.std": std}, "seed": seed}
@@ -91,7 +75,7 @@ def verdicts_of(document: Mapping[str, Any]) -> list[str]:
 THREE = {1.0: HARD, 2.0: shifted(-5.0), 4.0: shifted(-0.1)}
 
 
-def test_compare_tests_the_best_against_every_other_candidate(aae: Callable[..., Any]) -> None:
+def test_compare_tests_the_best_against_every_other_candidate() -> None:
     spec = confirm("one", THREE)
     ended = aae("compare", "one", "--json")
     assert (ended.code, ended.err) == (0, "")
@@ -113,7 +97,7 @@ def test_compare_tests_the_best_against_every_other_candidate(aae: Callable[...,
     assert versus["p_holm"] == pytest.approx(2 * versus["p"])
 
 
-def test_compare_prints_a_table_with_verdicts(aae: Callable[..., Any]) -> None:
+def test_compare_prints_a_table_with_verdicts() -> None:
     spec = confirm("one", THREE)
     ended = aae("compare")
     assert (ended.code, ended.err) == (0, "")
@@ -128,7 +112,7 @@ def test_compare_prints_a_table_with_verdicts(aae: Callable[..., Any]) -> None:
     assert "1 of 2 not distinguishable from it" in verdict
 
 
-def test_compare_with_a_margin_proves_equivalence(aae: Callable[..., Any]) -> None:
+def test_compare_with_a_margin_proves_equivalence() -> None:
     confirm("one", THREE)
     without = aae("compare", "--json").document
     assert (without["margin"], verdicts_of(without)) == (None, ["winner", "undecided", "worse"])
@@ -143,7 +127,7 @@ def test_compare_with_a_margin_proves_equivalence(aae: Callable[..., Any]) -> No
     assert "Equivalent, within 9: 2 of 2" in wide.out
 
 
-def test_compare_takes_the_margin_of_the_sweeps_objective(aae: Callable[..., Any]) -> None:
+def test_compare_takes_the_margin_of_the_sweeps_objective() -> None:
     spec = confirm("one", THREE, test=THREE, margin=1.0)
     assert aae("compare", "--json").document["margin"] == 1.0
     assert aae("compare", "--metric", "test/parzen_ll", "--json").document["margin"] is None
@@ -182,16 +166,14 @@ def test_run_ends_with_ties_or_verdicts_and_the_gain() -> None:
 
 
 @pytest.mark.parametrize("margin", ["0", "-1", "nan", "inf"])
-def test_compare_refuses_a_margin_that_is_not_positive(
-    aae: Callable[..., Any], margin: str
-) -> None:
+def test_compare_refuses_a_margin_that_is_not_positive(margin: str) -> None:
     confirm("one", THREE)
     ended = aae("compare", "--margin", margin, "--json")
     assert (ended.code, ended.out) == (2, "")
     assert "must be a number above 0" in ended.err
 
 
-def test_compare_with_out_writes_a_page_too(aae: Callable[..., Any], tmp_path: Path) -> None:
+def test_compare_with_out_writes_a_page_too(tmp_path: Path) -> None:
     spec = confirm("one", THREE)
     ended = aae("compare", "--json", "--out", tmp_path / "compared.html")
     assert ended.code == 0
@@ -202,7 +184,7 @@ def test_compare_with_out_writes_a_page_too(aae: Callable[..., Any], tmp_path: P
     assert "−5.00 ± 0.11" in page
 
 
-def test_compare_pairs_the_seeds_that_sweeps_share(aae: Callable[..., Any]) -> None:
+def test_compare_pairs_the_seeds_that_sweeps_share() -> None:
     one, other = confirm("one", {1.0: HARD}), confirm("other", {1.0: shifted(-5.0)})
     best, behind = aae("compare", "one", "other", "--json").document["candidates"]
     assert (best["sweep"], behind["sweep"]) == (one.sweep_id, other.sweep_id)
@@ -210,7 +192,7 @@ def test_compare_pairs_the_seeds_that_sweeps_share(aae: Callable[..., Any]) -> N
     assert not behind["tied_with_best"]
 
 
-def test_compare_without_common_seeds_uses_all_values(aae: Callable[..., Any]) -> None:
+def test_compare_without_common_seeds_uses_all_values() -> None:
     """Test that the differences between seeds stay in the error."""
     confirm("one", {1.0: HARD})
     confirm("other", {1.0: {seed + 10: value for seed, value in shifted(-5.0).items()}})
@@ -220,7 +202,7 @@ def test_compare_without_common_seeds_uses_all_values(aae: Callable[..., Any]) -
     assert "all values (Welch)" in aae("compare", "one", "other").out
 
 
-def test_compare_gives_no_advantage_for_more_seeds(aae: Callable[..., Any]) -> None:
+def test_compare_gives_no_advantage_for_more_seeds() -> None:
     few, many = {seed: HARD[seed] + 5.0 for seed in range(3)}, HARD
     confirm("many", {1.0: many})
     better = confirm("few", {1.0: few})
@@ -228,7 +210,7 @@ def test_compare_gives_no_advantage_for_more_seeds(aae: Callable[..., Any]) -> N
     assert best["sweep"] == better.sweep_id
 
 
-def test_compare_by_test_metric_keeps_the_choice_by_validation(aae: Callable[..., Any]) -> None:
+def test_compare_by_test_metric_keeps_the_choice_by_validation() -> None:
     seeds = dict.fromkeys(range(3), 0.0)
     valid = {1.0: {s: 2.0 + s for s in seeds}, 2.0: {s: 1.0 + s for s in seeds}}
     test = {1.0: {s: 5.0 + s for s in seeds}, 2.0: {s: 9.0 + s for s in seeds}}
@@ -241,14 +223,14 @@ def test_compare_by_test_metric_keeps_the_choice_by_validation(aae: Callable[...
     assert f", by {LL};" in aae("compare", "one", "--metric", "test/parzen_ll").out
 
 
-def test_compare_of_one_candidate_has_no_rival(aae: Callable[..., Any]) -> None:
+def test_compare_of_one_candidate_has_no_rival() -> None:
     confirm("one", {1.0: {1: 3.0}})
     ended = aae("compare")
     assert ended.code == 0
     assert ended.out.endswith(", the only one.\n")
 
 
-def test_compare_warns_of_sweeps_on_different_data(aae: Callable[..., Any]) -> None:
+def test_compare_warns_of_sweeps_on_different_data() -> None:
     confirm("one", {1.0: HARD})
     confirm("other", {1.0: HARD}, data="f" * 64)
     ended = aae("compare", "one", "other", "--json")
@@ -266,9 +248,7 @@ def test_compare_warns_of_sweeps_on_different_data(aae: Callable[..., Any]) -> N
         (["one", "--metric", "val/parzenll"], "did you mean `val/parzen_ll`?"),
     ],
 )
-def test_compare_of_incomparable_sweeps_is_wrong_input(
-    aae: Callable[..., Any], arguments: list[str], words: str
-) -> None:
+def test_compare_of_incomparable_sweeps_is_wrong_input(arguments: list[str], words: str) -> None:
     confirm("one", {1.0: {1: 0.0}})
     confirm("none", {})
     confirm("error", {1.0: {1: 0.0}}, metric="val/recon")
@@ -277,7 +257,7 @@ def test_compare_of_incomparable_sweeps_is_wrong_input(
     assert words in ended.err
 
 
-def test_compare_in_an_empty_home_creates_nothing(aae: Callable[..., Any], home: Path) -> None:
+def test_compare_in_an_empty_home_creates_nothing(home: Path) -> None:
     shutil.rmtree(home)
     ended = aae("compare", "--json")
     assert (ended.code, ended.out) == (2, "")
@@ -286,9 +266,7 @@ def test_compare_in_an_empty_home_creates_nothing(aae: Callable[..., Any], home:
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
-def test_page_replaces_nothing_but_a_page(
-    aae: Callable[..., Any], home: Path, tmp_path: Path, command: str
-) -> None:
+def test_page_replaces_nothing_but_a_page(home: Path, tmp_path: Path, command: str) -> None:
     confirm("one", {1.0: {1: 0.0}})
     database, link = home / "studies.db", tmp_path / "page.html"
     link.symlink_to(database)
@@ -300,9 +278,7 @@ def test_page_replaces_nothing_but_a_page(
         assert database.read_bytes() == before
 
 
-def test_export_into_the_winners_checkpoint_is_refused(
-    aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_export_into_the_winners_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     confirm("one", {1.0: {1: 0.0}})
     checkpoint = Path(aae("best", "one", "--json").document["checkpoints"][0])
     written: list[object] = []

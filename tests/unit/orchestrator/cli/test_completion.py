@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from sweep_file import make_spec
 
 from orchestrator.settings import Settings
 from orchestrator.study.study import StageStudy, open_storage
-from orchestrator.sweepfile.loader import parse_sweep
 from orchestrator.sweepfile.messages import keys
 from orchestrator.sweepfile.parameters import SETTINGS
 from orchestrator.sweepfile.spec import SweepSpec
@@ -20,11 +20,9 @@ COMMAND = Path(sys.executable).with_name("aae-sweep")
 
 
 @pytest.fixture
-def swept_home(home: Path) -> Path:
-    spec = parse_sweep("name: tiny\ndata: {name: digits}\n", "tiny.yaml")
-    settings = Settings.from_environment({"AAE_HOME": str(home)})
-    StageStudy.create(open_storage(settings), spec, "search")
-    return home
+def swept_home(settings: Settings) -> Path:
+    StageStudy.create(open_storage(settings), make_spec(), "search")
+    return settings.home
 
 
 def completed(shell: str, *words: str) -> list[str]:

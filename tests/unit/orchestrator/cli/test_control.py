@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_command import aae
 
 from orchestrator.cli import control
 from orchestrator.cli import run as run_commands
@@ -28,11 +29,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def settings(home: Path) -> Settings:
-    return Settings.from_environment()
-
-
-@pytest.fixture
 def spec(sweep_file: Path) -> SweepSpec:
     return load_sweep(sweep_file)
 
@@ -46,7 +42,7 @@ def study(settings: Settings, spec: SweepSpec) -> StageStudy:
 
 
 def describe(study: StageStudy, spec: SweepSpec, **changes: Any) -> None:
-    about = {
+    about: dict[str, Any] = {
         "name": spec.name,
         "spec": spec.resolved(),
         "spec_text": "name: tiny",
@@ -56,8 +52,7 @@ def describe(study: StageStudy, spec: SweepSpec, **changes: Any) -> None:
         "state": "interrupted",
         "done": None,
     }
-    for name, value in (about | changes).items():
-        study.note(**{name: value})
+    study.note(**about | changes)
 
 
 @contextmanager
@@ -86,9 +81,7 @@ def driven(
 # -- stop ------------------------------------------------------------------------------------
 
 
-def test_stop_without_a_driver_returns_at_once(
-    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
-) -> None:
+def test_stop_without_a_driver_returns_at_once(study: StageStudy, spec: SweepSpec) -> None:
     ended = aae("stop", "tiny", "--json")
     assert (ended.code, ended.document["state"]) == (0, "interrupted")
     assert ended.err == f"no driver runs {spec.sweep_id}; there is nothing to stop\n"
@@ -98,12 +91,7 @@ def test_stop_without_a_driver_returns_at_once(
 
 @pytest.mark.parametrize(("options", "control"), [([], "drain"), (["--now"], "now")])
 def test_stop_repeats_its_request_until_the_driver_exits(
-    aae: Callable[..., Any],
-    settings: Settings,
-    study: StageStudy,
-    spec: SweepSpec,
-    options: list[str],
-    control: str,
+    settings: Settings, study: StageStudy, spec: SweepSpec, options: list[str], control: str
 ) -> None:
     requests = []
 
@@ -126,12 +114,7 @@ def test_stop_repeats_its_request_until_the_driver_exits(
 
 @pytest.mark.parametrize(("command", "control"), [("pause", "pause"), ("resume", None)])
 def test_pause_and_resume_send_requests_to_the_driver(
-    aae: Callable[..., Any],
-    settings: Settings,
-    study: StageStudy,
-    spec: SweepSpec,
-    command: str,
-    control: str | None,
+    settings: Settings, study: StageStudy, spec: SweepSpec, command: str, control: str | None
 ) -> None:
     study.note(request=None if control else "pause")
     with held(settings, spec.sweep_id):
@@ -149,7 +132,7 @@ def test_pause_and_resume_send_requests_to_the_driver(
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
 def test_pause_and_resume_without_a_driver_are_refused(
-    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec, command: str
+    study: StageStudy, spec: SweepSpec, command: str
 ) -> None:
     asked = aae(command, "tiny")
     assert asked.code == 2
@@ -158,7 +141,7 @@ def test_pause_and_resume_without_a_driver_are_refused(
 
 
 def test_stop_reports_a_driver_that_exceeds_the_timeout(
-    aae: Callable[..., Any], settings: Settings, study: StageStudy, spec: SweepSpec
+    settings: Settings, study: StageStudy, spec: SweepSpec
 ) -> None:
     with driven(settings, spec):
         ended = aae("stop", "tiny", "--timeout", "0.3")
@@ -177,9 +160,7 @@ def end_all(study: StageStudy, spec: SweepSpec) -> None:
         study.end(number, state, 1.0 if state == "complete" else None, None)  # type: ignore[arg-type]
 
 
-def test_retry_queues_failed_trials_of_a_complete_sweep(
-    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
-) -> None:
+def test_retry_queues_failed_trials_of_a_complete_sweep(study: StageStudy, spec: SweepSpec) -> None:
     end_all(study, spec)
     describe(study, spec, done="0123", state="done", stage="evaluate")
     assert aae("status", "--json").document["trials"]["failed"] == 1
@@ -195,9 +176,7 @@ def test_retry_queues_failed_trials_of_a_complete_sweep(
     assert study.unfinished() == [3]
 
 
-def test_retry_prints_the_queued_trials(
-    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
-) -> None:
+def test_retry_prints_the_queued_trials(study: StageStudy, spec: SweepSpec) -> None:
     end_all(study, spec)
     assert aae("retry").out == (
         f"search-1 is queued again, as search-3\nResume with: aae-sweep run {spec.sweep_id}\n"
@@ -205,16 +184,14 @@ def test_retry_prints_the_queued_trials(
     assert aae("retry").out == f"no trial of {spec.sweep_id} has failed\n"
 
 
-def test_retry_without_failures_leaves_the_sweep_done(
-    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
-) -> None:
+def test_retry_without_failures_leaves_the_sweep_done(study: StageStudy, spec: SweepSpec) -> None:
     describe(study, spec, done="0123", state="done")
     assert aae("retry", "--json").document["retried"] == []
     assert aae("status", "--json").document["state"] == "done"
 
 
 def test_retry_refuses_a_sweep_that_is_running(
-    aae: Callable[..., Any], settings: Settings, study: StageStudy, spec: SweepSpec
+    settings: Settings, study: StageStudy, spec: SweepSpec
 ) -> None:
     end_all(study, spec)
     with driven(settings, spec):
@@ -236,11 +213,7 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_run_resumes_an_extended_sweep_by_name_and_by_file(
-    aae: Callable[..., Any],
-    study: StageStudy,
-    spec: SweepSpec,
-    sweep_file: Path,
-    carried_out: list[Any],
+    study: StageStudy, spec: SweepSpec, sweep_file: Path, carried_out: list[Any]
 ) -> None:
     describe(study, spec, done="0123", state="done", stage="evaluate")
     ended = aae("extend", "tiny", "--trials", 5, "--json")
@@ -275,7 +248,7 @@ def test_run_resumes_an_extended_sweep_by_name_and_by_file(
     [[], ["--trials", 2], ["--trials", 3], ["--hours", 5], ["--trials", 5, "--hours", 1]],
 )
 def test_extend_refuses_to_shorten_a_sweep(
-    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec, arguments: list[Any]
+    study: StageStudy, spec: SweepSpec, arguments: list[Any]
 ) -> None:
     ended = aae("extend", "tiny", *arguments)
     assert (ended.code, ended.out) == (2, "")
@@ -284,7 +257,7 @@ def test_extend_refuses_to_shorten_a_sweep(
 
 
 def test_extend_adds_to_earlier_extensions(
-    aae: Callable[..., Any], settings: Settings, sweep_file: Path, carried_out: list[Any]
+    settings: Settings, sweep_file: Path, carried_out: list[Any]
 ) -> None:
     limited = load_sweep(sweep_file, ["search.budget={hours: 2}"])
     describe(StageStudy.create(open_storage(settings), limited, "search"), limited)
@@ -303,12 +276,7 @@ def test_extend_adds_to_earlier_extensions(
     ],
 )
 def test_extend_accepts_a_sweep_that_is_running(
-    aae: Callable[..., Any],
-    settings: Settings,
-    study: StageStudy,
-    spec: SweepSpec,
-    stage: str,
-    words: str,
+    settings: Settings, study: StageStudy, spec: SweepSpec, stage: str, words: str
 ) -> None:
     describe(study, spec, stage=stage, state="running")
     with driven(settings, spec):
@@ -318,9 +286,7 @@ def test_extend_accepts_a_sweep_that_is_running(
     assert (study.state.state, study.state.stage) == ("running", stage)
 
 
-def test_extend_refuses_a_sweep_without_a_search(
-    aae: Callable[..., Any], settings: Settings, sweep_file: Path
-) -> None:
+def test_extend_refuses_a_sweep_without_a_search(settings: Settings, sweep_file: Path) -> None:
     alone = load_sweep(sweep_file, ["search=null"])
     describe(StageStudy.create(open_storage(settings), alone, "search"), alone)
     ended = aae("extend", "--trials", 9)
@@ -331,9 +297,7 @@ def test_extend_refuses_a_sweep_without_a_search(
 # -- run, by name or detached ----------------------------------------------------------------
 
 
-def test_run_refuses_a_name_of_no_sweep(
-    aae: Callable[..., Any], study: StageStudy, sweep_file: Path
-) -> None:
+def test_run_refuses_a_name_of_no_sweep(study: StageStudy, sweep_file: Path) -> None:
     ended = aae("run", "tinny")
     assert (ended.code, ended.err) == (
         2,
@@ -367,11 +331,7 @@ def _straw_driver(monkeypatch: pytest.MonkeyPatch, spec: SweepSpec) -> None:
 @pytest.mark.usefixtures("_straw_driver")
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_run_detached_keeps_running_and_logs_follow_it(
-    aae: Callable[..., Any],
-    settings: Settings,
-    study: StageStudy,
-    spec: SweepSpec,
-    sweep_file: Path,
+    settings: Settings, study: StageStudy, spec: SweepSpec, sweep_file: Path
 ) -> None:
     ended = aae("run", sweep_file, "-d", "--set", "search.trials=4", "--json")
     assert ended.code == 0
@@ -393,24 +353,20 @@ def test_run_detached_keeps_running_and_logs_follow_it(
 
 
 @pytest.mark.usefixtures("_straw_driver")
-def test_run_detached_reports_why_the_driver_failed(
-    aae: Callable[..., Any], study: StageStudy, sweep_file: Path
-) -> None:
+def test_run_detached_reports_why_the_driver_failed(study: StageStudy, sweep_file: Path) -> None:
     ended = aae("run", sweep_file, "-d", "--set", "seed=7")
     assert (ended.code, ended.out) == (4, "")
     assert ended.err.endswith("there is no cluster\n")
 
 
-def test_logs_of_a_sweep_never_detached_are_refused(
-    aae: Callable[..., Any], study: StageStudy, spec: SweepSpec
-) -> None:
+def test_logs_of_a_sweep_never_detached_are_refused(study: StageStudy, spec: SweepSpec) -> None:
     ended = aae("logs")
     assert ended.code == 2
     assert f"{spec.sweep_id} has no log" in ended.err
 
 
 def test_logs_of_a_trial_show_each_attempt_with_the_cause_of_its_loss(
-    aae: Callable[..., Any], settings: Settings, study: StageStudy, spec: SweepSpec
+    settings: Settings, study: StageStudy, spec: SweepSpec
 ) -> None:
     attempt = study.ask(spec)
     assert attempt is not None

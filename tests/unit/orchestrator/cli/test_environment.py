@@ -7,12 +7,13 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+from sweep_command import aae
 
 from aae_core.data import fetch
 from aae_core.data.mnist import MNIST
@@ -63,13 +64,7 @@ DAMAGED = {
 @pytest.mark.parametrize("command", ["train", "run", "plan"])
 @pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED.keys())
 def test_commands_name_a_damaged_data_file(
-    aae: Callable[..., Any],
-    sweep_file: Path,
-    mnist: Path,
-    home: Path,
-    command: str,
-    content: bytes,
-    words: str,
+    sweep_file: Path, mnist: Path, home: Path, command: str, content: bytes, words: str
 ) -> None:
     (mnist / IMAGES).write_bytes(content)
     ended = aae(command, sweep_file, "--set", "data.name=mnist")
@@ -83,7 +78,7 @@ def test_commands_name_a_damaged_data_file(
 @pytest.mark.parametrize("command", ["train", "run", "plan"])
 @pytest.mark.usefixtures("no_network")
 def test_commands_without_data_and_network_name_the_remedies(
-    aae: Callable[..., Any], sweep_file: Path, tmp_path: Path, home: Path, command: str
+    sweep_file: Path, tmp_path: Path, home: Path, command: str
 ) -> None:
     ended = aae(command, sweep_file, "--set", "data.name=mnist")
     assert (ended.code, ended.out) == (4, "")
@@ -94,7 +89,7 @@ def test_commands_without_data_and_network_name_the_remedies(
 
 @pytest.mark.parametrize(("unit", "wanted"), [("cpu", 10_000), ("gpu", 1000)])
 def test_run_refuses_more_than_the_machine_before_ray_starts(
-    aae: Callable[..., Any], sweep_file: Path, home: Path, unit: str, wanted: int
+    sweep_file: Path, home: Path, unit: str, wanted: int
 ) -> None:
     ended = aae("run", sweep_file, "--set", f"resources.{unit}={wanted}")
     assert (ended.code, ended.out) == (4, "")
@@ -107,12 +102,7 @@ def test_run_refuses_more_than_the_machine_before_ray_starts(
 @pytest.mark.parametrize("name", ["AAE_HOME", "AAE_DATA"])
 @pytest.mark.parametrize("command", ["run", "train", "status"])
 def test_object_store_as_folder_is_refused_with_the_remedy(
-    aae: Callable[..., Any],
-    sweep_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-    name: str,
+    sweep_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(name, "s3://key:word@bucket/aae")
@@ -126,9 +116,7 @@ def test_object_store_as_folder_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize("command", ["status", "show", "best", "export", "report", "evaluate"])
-def test_commands_in_an_empty_home_name_the_first_command(
-    aae: Callable[..., Any], home: Path, command: str
-) -> None:
+def test_commands_in_an_empty_home_name_the_first_command(home: Path, command: str) -> None:
     ended = aae(command, "--json")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
@@ -137,11 +125,11 @@ def test_commands_in_an_empty_home_name_the_first_command(
     assert not home.exists()
 
 
-def test_version_option_prints_the_version(aae: Callable[..., Any]) -> None:
+def test_version_option_prints_the_version() -> None:
     assert aae("--version").out == f"{version('aae-sweep')}\n"
 
 
-def test_ls_of_an_empty_home_is_empty(aae: Callable[..., Any], home: Path) -> None:
+def test_ls_of_an_empty_home_is_empty(home: Path) -> None:
     assert aae("ls", "--json").document == []
     ended = aae("ls")
     assert (ended.code, ended.out) == (0, "")
@@ -149,7 +137,7 @@ def test_ls_of_an_empty_home_is_empty(aae: Callable[..., Any], home: Path) -> No
     assert not home.exists()
 
 
-def test_data_list_reports_which_data_are_present(aae: Callable[..., Any], mnist: Path) -> None:
+def test_data_list_reports_which_data_are_present(mnist: Path) -> None:
     sets = {described["name"]: described for described in aae("data", "list", "--json").document}
     assert sets["digits"]["present"]
     assert sets["digits"]["sizes"] == {"train": 1197, "valid": 300, "test": 300}
@@ -167,7 +155,7 @@ def test_data_list_reports_which_data_are_present(aae: Callable[..., Any], mnist
     assert listed.err == f"{sets['tfd']['obtain']}\n"
 
 
-def test_data_verify_names_each_file(aae: Callable[..., Any], mnist: Path) -> None:
+def test_data_verify_names_each_file(mnist: Path) -> None:
     assert aae("data", "verify", "digits", "--json").code == 0
     ended = aae("data", "verify", "mnist", "--json")
     assert ended.code == 4
@@ -180,7 +168,7 @@ def test_data_verify_names_each_file(aae: Callable[..., Any], mnist: Path) -> No
 
 
 @pytest.mark.usefixtures("no_network")
-def test_data_fetch_needs_no_network_for_present_data(aae: Callable[..., Any]) -> None:
+def test_data_fetch_needs_no_network_for_present_data() -> None:
     assert aae("data", "fetch", "digits").code == 0
     assert aae("data", "fetch", "fashion_mnist").code == 4
     ended = aae("data", "fetch", "tfd")
@@ -218,7 +206,6 @@ sys.exit(7)
     ("program", "code", "announced"), [(SERVER, 7, True), ("raise SystemExit(5)", 5, False)]
 )
 def test_ui_announces_only_a_server_that_answers(
-    aae: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     program: str,
     code: int,
@@ -242,7 +229,7 @@ def test_ui_announces_only_a_server_that_answers(
 
 
 def test_ui_of_a_tracking_server_prints_its_address_if_it_answers(
-    aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
     ended = aae("ui")
@@ -253,7 +240,7 @@ def test_ui_of_a_tracking_server_prints_its_address_if_it_answers(
 
 
 def test_unexpected_error_keeps_its_traceback(
-    aae: Callable[..., Any], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+    sweep_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
@@ -264,7 +251,7 @@ def test_unexpected_error_keeps_its_traceback(
 
 
 def test_interrupted_command_exits_with_130(
-    aae: Callable[..., Any], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+    sweep_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -324,42 +311,35 @@ def full() -> Iterator[TextIO]:
     [("ls", "--json"), ("data", "list"), ("--help",), ("--version",), ("validate", "FILE")],
 )
 def test_full_standard_output_is_named_and_exits_with_4(
-    aae: Callable[..., Any],
-    sweep_file: Path,
-    full: TextIO,
-    monkeypatch: pytest.MonkeyPatch,
-    command: tuple[str, ...],
+    sweep_file: Path, full: TextIO, command: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(sys, "stdout", full)
-    ended = aae(*(sweep_file if word == "FILE" else word for word in command))
+    words = (sweep_file if word == "FILE" else word for word in command)
+    ended = aae(*words, stdout=full)
     assert ended.code == 4
     assert ended.err.splitlines()[-1] == (
         "standard output cannot be written: No space left on device; "
         "send it to another file or program"
     )
     assert "AAE_HOME" not in ended.err
-    assert sys.stdout is full
 
 
 @pytest.mark.parametrize("command", [("data", "list"), ("data", "list", "--json")])
 def test_closed_standard_output_is_named_and_exits_with_4(
-    aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+    command: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
-    ended = aae(*command)
+    ended = aae(*command, stdout=None)
     assert (ended.code, ended.out) == (4, "")
     assert "standard output cannot be written: it is closed" in ended.err
 
 
 @pytest.mark.parametrize("command", [("data", "list"), ("data", "list", "--json")])
 def test_output_that_nobody_reads_ends_the_command_in_silence(
-    aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+    command: tuple[str, ...],
 ) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as pipe:
-        monkeypatch.setattr(sys, "stdout", pipe)
-        ended = aae(*command)
+        ended = aae(*command, stdout=pipe)
         assert ended.code == 0
         assert "cannot be written" not in ended.err
 
@@ -368,19 +348,13 @@ def test_output_that_nobody_reads_ends_the_command_in_silence(
 @pytest.mark.parametrize("broken", ["full", "closed"])
 @pytest.mark.parametrize(("command", "code"), [(("ls",), 0), (("status",), 2), (("nonsense",), 2)])
 def test_failing_standard_error_leaves_the_exit_status(
-    aae: Callable[..., Any],
-    full: TextIO,
-    monkeypatch: pytest.MonkeyPatch,
-    command: tuple[str, ...],
-    code: int,
-    broken: str,
+    full: TextIO, command: tuple[str, ...], code: int, broken: str
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", full if broken == "full" else None)
-    assert aae(*command).code == code
+    assert aae(*command, stderr=full if broken == "full" else None).code == code
 
 
 def test_characters_beyond_the_encoding_of_standard_output_are_escaped(
-    aae: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (tmp_path / "out").open("w", encoding="ascii") as out:
         monkeypatch.setattr(sys, "stdout", out)

@@ -1,24 +1,17 @@
 """The command `figures`: the pictures of a checkpoint in a given folder."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from sweep_command import aae
+from sweep_file import make_text
 
 pytestmark = pytest.mark.usefixtures("threads")
 
 NAMES = {"samples.png", "latent.png", "codes.html", "walk.png", "walk.gif"}
 
 
-@pytest.fixture
-def checkpoint(aae: Callable[..., Any], sweep_file: Path) -> Path:
-    return Path(aae("train", sweep_file, "--json").lines[-1]["checkpoint"])
-
-
-def test_figures_writes_and_lists_pictures_reproducibly(
-    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
-) -> None:
+def test_figures_writes_and_lists_pictures_reproducibly(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "pictures"
     ended = aae("figures", checkpoint, "--out", out, "--json")
     assert (ended.code, ended.err) == (0, "")
@@ -33,9 +26,7 @@ def test_figures_writes_and_lists_pictures_reproducibly(
     assert (out / "samples.png").read_bytes() != before["samples.png"]
 
 
-def test_figures_refuses_a_file_as_folder(
-    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
-) -> None:
+def test_figures_refuses_a_file_as_folder(checkpoint: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.touch()
     ended = aae("figures", checkpoint, "--out", taken)
@@ -43,12 +34,8 @@ def test_figures_refuses_a_file_as_folder(
     assert "is no folder" in ended.err
 
 
-def test_figures_refuses_a_classifier_checkpoint(
-    aae: Callable[..., Any], sweep_file: Path, tmp_path: Path
-) -> None:
-    sweep_file.write_text(
-        "name: plain\nmodel: {kind: classifier, hidden: [8]}\ntraining: {epochs: 1}"
-    )
+def test_figures_refuses_a_classifier_checkpoint(sweep_file: Path, tmp_path: Path) -> None:
+    sweep_file.write_text(make_text(model={"kind": "classifier"}, training={"epochs": 1}))
     trained = Path(aae("train", sweep_file, "--json").lines[-1]["checkpoint"])
     ended = aae("figures", trained, "--out", tmp_path / "pictures")
     assert (ended.code, ended.out) == (2, "")
@@ -57,7 +44,7 @@ def test_figures_refuses_a_classifier_checkpoint(
 
 
 def test_figures_refuses_data_other_than_the_training_data(
-    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
 

@@ -1,11 +1,13 @@
 """The commands `sync` and `gc` on homes that killed drivers left."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
+from sweep_command import aae
 
 from orchestrator.results.reader import run_key
 from orchestrator.settings import Settings
@@ -21,22 +23,17 @@ NOTHING = {"runs": 0, "metrics": 0, "artifacts": 0}
 
 
 @pytest.fixture
-def settings(home: Path) -> Settings:
-    return Settings.from_environment({"AAE_HOME": str(home)})
-
-
-@pytest.fixture
 def spec(sweep_file: Path) -> SweepSpec:
     return load_sweep(sweep_file)
 
 
 @pytest.fixture
-def abandoned(settings: Settings, spec: SweepSpec) -> str:
+def abandoned(settings: Settings, spec: SweepSpec, empty_mlflow: Path) -> str:
     """A sweep with one complete and one running trial, whose driver was killed."""
+    shutil.copy(empty_mlflow, settings.home)
     sweep = spec.sweep_id
     study = StageStudy.create(open_storage(settings), spec, "search")
-    for name, value in {"spec": spec.resolved(), "name": spec.name}.items():
-        study.note(**{name: value})
+    study.note(spec=spec.resolved(), name=spec.name)
     with Outbox(settings.outbox) as outbox:
         outbox.open_run(sweep, sweep_id=sweep, experiment="tiny", name=sweep)
         for number in range(2):
@@ -62,15 +59,12 @@ def statuses(settings: Settings, sweep: str) -> list[str]:
     """Return MLflow's statuses of the sweep and its two trials, which must be the only runs."""
     client = MlflowClient(settings.tracking_uri)
     experiment = client.get_experiment_by_name("tiny")
-    assert experiment is not None
     assert len(client.search_runs([experiment.experiment_id])) == 3
     with Outbox(settings.outbox) as outbox:
         return [client.get_run(run.run_id or "").info.status for run in outbox.runs(sweep)]
 
 
-def test_sync_sends_the_outbox_and_ends_killed_runs(
-    aae: Command, settings: Settings, abandoned: str
-) -> None:
+def test_sync_sends_the_outbox_and_ends_killed_runs(settings: Settings, abandoned: str) -> None:
     done = aae("sync", "tiny", "--json")
     assert done.document == {
         "sweep": abandoned,
@@ -83,9 +77,7 @@ def test_sync_sends_the_outbox_and_ends_killed_runs(
     assert (again.code, again.out) == (0, "nothing to send\n")
 
 
-def test_sync_leaves_runs_of_a_live_driver_running(
-    aae: Command, settings: Settings, abandoned: str
-) -> None:
+def test_sync_leaves_runs_of_a_live_driver_running(settings: Settings, abandoned: str) -> None:
     with held(settings, abandoned):
         assert aae("sync", "--json").document["killed"] == 0
     assert statuses(settings, abandoned) == ["RUNNING", "FINISHED", "RUNNING"]
@@ -107,12 +99,11 @@ def test_abandoned_run_ends_at_its_last_metric_and_reopens(
         assert ends[trial] == ends[abandoned] == ("KILLED", last)
         outbox.open_run(trial, sweep_id=abandoned, experiment="tiny", name="again")
         run = outbox.run(trial)
-        assert run is not None
         assert (run.status, run.end_ms) == ("RUNNING", None)
 
 
 def test_sync_without_mlflow_reports_what_waits(
-    aae: Command, abandoned: str, monkeypatch: pytest.MonkeyPatch
+    abandoned: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     done = aae("sync", "--json")
@@ -124,9 +115,7 @@ def test_sync_without_mlflow_reports_what_waits(
 
 
 @pytest.mark.parametrize("command", ["sync", "gc"])
-def test_sync_and_gc_refuse_an_unknown_sweep(
-    aae: Command, home: Path, abandoned: str, command: str
-) -> None:
+def test_sync_and_gc_refuse_an_unknown_sweep(home: Path, abandoned: str, command: str) -> None:
     done = aae(command, "other")
     assert done.code == 2
     assert "`other` names no sweep" in done.err
@@ -136,16 +125,14 @@ def test_sync_and_gc_refuse_an_unknown_sweep(
     ("command", "output"), [("sync", "nothing to send\n"), ("gc", "nothing to remove\n")]
 )
 def test_sync_and_gc_before_the_first_sweep_do_nothing(
-    aae: Command, home: Path, command: str, output: str
+    home: Path, command: str, output: str
 ) -> None:
     done = aae(command)
     assert (done.code, done.out) == (0, output)
     assert not home.exists()
 
 
-def test_gc_prints_the_freed_folders_and_sizes(
-    aae: Command, settings: Settings, abandoned: str
-) -> None:
+def test_gc_prints_the_freed_folders_and_sizes(settings: Settings, abandoned: str) -> None:
     (settings.home / "parzen" / "1a.unfinished").mkdir(parents=True)
     assert aae("gc", "--dry-run").out == (
         f"{abandoned}: 3 folders, 6 kB would be freed\n"
@@ -157,9 +144,7 @@ def test_gc_prints_the_freed_folders_and_sizes(
     assert aae("gc").out == "nothing to remove\n"
 
 
-def test_gc_json_lists_the_removed_folders(
-    aae: Command, settings: Settings, abandoned: str
-) -> None:
+def test_gc_json_lists_the_removed_folders(settings: Settings, abandoned: str) -> None:
     trials = settings.sweep_folder(abandoned) / "trials"
     done = aae("gc", "--json")
     assert done.document == {
@@ -180,7 +165,7 @@ def test_gc_json_lists_the_removed_folders(
     }
 
 
-def test_gc_changes_no_output_of_show_and_best(aae: Command, abandoned: str) -> None:
+def test_gc_changes_no_output_of_show_and_best(abandoned: str) -> None:
     commands = [("show", "tiny", "--json"), ("show", "tiny", "0", "--json"), ("best", "--json")]
     before = [aae(*command).document for command in commands]
     aae("gc")
@@ -193,7 +178,7 @@ def test_gc_changes_no_output_of_show_and_best(aae: Command, abandoned: str) -> 
 
 
 def test_sync_rebuild_fills_a_new_store_from_the_outbox(
-    aae: Command, home: Path, settings: Settings, abandoned: str
+    home: Path, settings: Settings, abandoned: str
 ) -> None:
     store = home / "mlflow.db"
     store.write_bytes(b"damaged, not a database")

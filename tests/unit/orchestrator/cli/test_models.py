@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
+from sweep_command import aae
 
 import aae_core
 from aae_core.config import DataConfig
@@ -19,11 +20,6 @@ from aae_core.training import TrainState
 from orchestrator.sweepfile.loader import parse_sweep
 
 pytestmark = pytest.mark.usefixtures("threads")
-
-
-@pytest.fixture
-def checkpoint(aae: Callable[..., Any], sweep_file: Path) -> Path:
-    return Path(aae("train", sweep_file, "--json").lines[-1]["checkpoint"])
 
 
 @pytest.fixture
@@ -50,9 +46,7 @@ def metrics(ended: Any) -> list[dict[str, float]]:
 # -- train -----------------------------------------------------------------------------------
 
 
-def test_train_json_reports_start_epochs_and_end(
-    aae: Callable[..., Any], sweep_file: Path, home: Path
-) -> None:
+def test_train_json_reports_start_epochs_and_end(sweep_file: Path, home: Path) -> None:
     ended = aae("train", sweep_file, "--seed", 5, "--threads", 1, "--json")
     assert (ended.code, ended.err) == (0, "")
     start, *epochs, end = ended.lines
@@ -70,7 +64,7 @@ def test_train_json_reports_start_epochs_and_end(
     assert not any(name.startswith("test/") for found in metrics(ended) for name in found)
 
 
-def test_train_metrics_depend_only_on_the_seed(aae: Callable[..., Any], sweep_file: Path) -> None:
+def test_train_metrics_depend_only_on_the_seed(sweep_file: Path) -> None:
     first, again, other = (
         metrics(aae("train", sweep_file, "--json", "--threads", 1, "--seed", seed))
         for seed in (1, 1, 2)
@@ -79,9 +73,7 @@ def test_train_metrics_depend_only_on_the_seed(aae: Callable[..., Any], sweep_fi
     assert first != other
 
 
-def test_train_reports_test_metrics_only_with_evaluate(
-    aae: Callable[..., Any], sweep_file: Path
-) -> None:
+def test_train_reports_test_metrics_only_with_evaluate(sweep_file: Path) -> None:
     plain = metrics(aae("train", sweep_file, "--json"))
     *epochs, end = metrics(aae("train", sweep_file, "--json", "--evaluate"))
     assert epochs == plain[:-1]
@@ -90,7 +82,7 @@ def test_train_reports_test_metrics_only_with_evaluate(
     assert {k: v for k, v in end.items() if k not in tested} == plain[-1]
 
 
-def test_train_of_a_diverged_model_exits_with_0(aae: Callable[..., Any], sweep_file: Path) -> None:
+def test_train_of_a_diverged_model_exits_with_0(sweep_file: Path) -> None:
     ended = aae(
         "train", sweep_file, "--json", "--set", "training.reconstruction={optimizer: sgd, lr: 1e38}"
     )
@@ -102,9 +94,7 @@ def test_train_of_a_diverged_model_exits_with_0(aae: Callable[..., Any], sweep_f
     assert "not finite" in end["reason"]
 
 
-def test_train_text_shows_epochs_metrics_and_checkpoint(
-    aae: Callable[..., Any], sweep_file: Path
-) -> None:
+def test_train_text_shows_epochs_metrics_and_checkpoint(sweep_file: Path) -> None:
     shown = aae("train", sweep_file, "--evaluate", "--seed", 3).out.splitlines()
     assert shown[0].startswith("seed 3 on ")
     assert [line.split()[:2] for line in shown[1:3]] == [["epoch", "1"], ["epoch", "2"]]
@@ -113,48 +103,10 @@ def test_train_text_shows_epochs_metrics_and_checkpoint(
     assert (Path(shown[-1]) / "manifest.json").exists()
 
 
-@pytest.mark.usefixtures("cluster")
-def test_plan_bounds_the_cost_of_each_stage(aae: Callable[..., Any], sweep_file: Path) -> None:
-    document = aae("plan", sweep_file, "--json", "--set", "search.budget.hours=10").document
-    assert (document["trials"], document["confirmations"], document["epochs"]) == (3, 4, 14)
-    assert 0 < document["seconds"] <= 14 * document["epoch_seconds"]
-    assert document["samples_per_second"] > 0
-    assert document["disk_bytes"] >= 7 * document["checkpoint_bytes"] > 0
-    assert document["disk_bytes"] >= document["disk_bytes_expected"]
-    assert document["disk_bytes_expected"] > document["disk_bytes_after_gc"] > 0
-    search, confirm, evaluate = (document["stages"][s] for s in ("search", "confirm", "evaluate"))
-    assert (search["trials_expected"], search["epochs_expected"]) == (3, 6)  # no pruner
-    assert (confirm["trials"], confirm["epochs"]) == (4, 8)
-    assert document["seconds"] == pytest.approx(search["seconds"] + confirm["seconds"])
-    assert evaluate["models"] == 4
-    assert evaluate["seconds_expected"] > 0
-    [note] = document["notes"]
-    assert note.startswith("search.budget: does not cover confirm and evaluate")
-
-
-@pytest.mark.usefixtures("cluster")
-def test_plan_text_shows_each_stage_and_a_too_small_budget(
-    aae: Callable[..., Any], sweep_file: Path
-) -> None:
-    many = ("--set", "search.trials=10000", "--set", "search.budget.hours=1e-9")
-    output = aae("plan", sweep_file, *many).out
-    assert "10000 trials to search, 4 to confirm" in output
-    assert [line.split()[0] for line in output.splitlines()[3:7]] == [
-        "stage",
-        "search",
-        "confirm",
-        "evaluate",
-    ]
-    assert "search.budget: ends the search after about " in output
-    assert "after aae-sweep gc" in output
-
-
 # -- sample and encode -----------------------------------------------------------------------
 
 
-def test_sample_writes_pixels_that_the_seed_reproduces(
-    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
-) -> None:
+def test_sample_writes_pixels_that_the_seed_reproduces(checkpoint: Path, tmp_path: Path) -> None:
     def draw(name: str, seed: int, n: int = 10_007) -> np.ndarray:
         out = tmp_path / f"{name}.npy"
         ended = aae("sample", checkpoint, "-n", n, "--seed", seed, "--out", out)
@@ -172,7 +124,7 @@ def test_sample_writes_pixels_that_the_seed_reproduces(
 
 
 def test_encode_writes_one_code_per_image(
-    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path, arrays: Callable[..., Path]
+    checkpoint: Path, tmp_path: Path, arrays: Callable[..., Path]
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 64), dtype=np.uint8)
     scaled = (pixels / 255).astype(np.float32)
@@ -193,7 +145,7 @@ def test_encode_writes_one_code_per_image(
 
 @pytest.mark.parametrize("name", ["nothing/here", "nothing"])
 def test_sample_and_encode_refuse_a_missing_model(
-    aae: Callable[..., Any], tmp_path: Path, arrays: Callable[..., Path], name: str
+    tmp_path: Path, arrays: Callable[..., Path], name: str
 ) -> None:
     out = ("--out", tmp_path / "out.npy")
     for arguments in (
@@ -206,18 +158,14 @@ def test_sample_and_encode_refuse_a_missing_model(
     assert not (tmp_path / "out.npy").exists()
 
 
-def test_sample_names_a_damaged_checkpoint(
-    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
-) -> None:
+def test_sample_names_a_damaged_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "tensors.safetensors").write_bytes(b"torn")
     ended = aae("sample", checkpoint, "--out", tmp_path / "x.npy")
     assert ended.code == 4
     assert str(checkpoint) in ended.err
 
 
-def test_sample_writes_only_npy_files_in_existing_folders(
-    aae: Callable[..., Any], checkpoint: Path, tmp_path: Path
-) -> None:
+def test_sample_writes_only_npy_files_in_existing_folders(checkpoint: Path, tmp_path: Path) -> None:
     for out in (tmp_path / "x.png", tmp_path / "missing" / "x.npy"):
         ended = aae("sample", checkpoint, "--out", out)
         assert (ended.code, ended.err) == (2, f"{out}: give a .npy file in a folder that exists\n")
@@ -226,9 +174,7 @@ def test_sample_writes_only_npy_files_in_existing_folders(
 # -- parzen ----------------------------------------------------------------------------------
 
 
-def test_parzen_equals_the_brute_force_formula(
-    aae: Callable[..., Any], arrays: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_parzen_equals_the_brute_force_formula(arrays: Callable[..., Path], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     samples, valid, test = (rng.random((n, 6)).astype(np.float32) for n in (300, 25, 40))
     common = ("parzen", arrays("s", samples), "--test", arrays("t", test), "--actors", 1, "--json")
@@ -254,7 +200,7 @@ def test_parzen_equals_the_brute_force_formula(
 
 
 def test_parzen_reuses_the_score_of_known_samples(
-    aae: Callable[..., Any], arrays: Callable[..., Path], tmp_path: Path
+    arrays: Callable[..., Path], tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
     files = (arrays("s", rng.random((90, 6))), "--test", arrays("t", rng.random((40, 6))))
@@ -270,9 +216,7 @@ def test_parzen_reuses_the_score_of_known_samples(
     assert "scored before" not in other.err
 
 
-def test_parzen_notes_values_that_are_no_pixels(
-    aae: Callable[..., Any], arrays: Callable[..., Path]
-) -> None:
+def test_parzen_notes_values_that_are_no_pixels(arrays: Callable[..., Path]) -> None:
     inside, outside = np.full((9, 6), 0.5), np.linspace(-0.25, 1.5, 54).reshape(9, 6)
     for samples, test, what in ((inside, outside, "test images"), (outside, inside, "samples")):
         files = (arrays("s", samples), "--test", arrays("t", test))
@@ -281,7 +225,7 @@ def test_parzen_notes_values_that_are_no_pixels(
 
 
 def test_parzen_scores_a_checkpoint_by_its_samples(
-    aae: Callable[..., Any], checkpoint: Path, arrays: Callable[..., Path]
+    checkpoint: Path, arrays: Callable[..., Path]
 ) -> None:
     test = np.random.default_rng(0).random((20, 64))
     options = ("--test", arrays("t", test), "--sigma", 0.3, "--actors", 1, "--json")
@@ -297,9 +241,7 @@ def test_parzen_scores_a_checkpoint_by_its_samples(
     assert (refused.code, refused.err) == (2, "-n 5: s.npy has its own number of samples\n")
 
 
-def test_parzen_scales_bytes_to_unit_interval(
-    aae: Callable[..., Any], arrays: Callable[..., Path]
-) -> None:
+def test_parzen_scales_bytes_to_unit_interval(arrays: Callable[..., Path]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 6), dtype=np.uint8)
     found = [
         aae(
@@ -336,7 +278,6 @@ def test_parzen_scales_bytes_to_unit_interval(
     ],
 )
 def test_parzen_refuses_input_that_cannot_be_scored(
-    aae: Callable[..., Any],
     arrays: Callable[..., Path],
     tmp_path: Path,
     samples: str,
@@ -361,7 +302,7 @@ def test_parzen_refuses_input_that_cannot_be_scored(
 
 
 def test_parzen_per_point_needs_an_existing_folder(
-    aae: Callable[..., Any], arrays: Callable[..., Path], tmp_path: Path
+    arrays: Callable[..., Path], tmp_path: Path
 ) -> None:
     x = arrays("x", np.zeros((3, 2)))
     out = tmp_path / "missing" / "x.npy"
@@ -371,7 +312,7 @@ def test_parzen_per_point_needs_an_existing_folder(
 
 
 def test_parzen_of_drawn_samples_agrees_with_training(
-    aae: Callable[..., Any], sweep_file: Path, arrays: Callable[..., Path], tmp_path: Path
+    sweep_file: Path, arrays: Callable[..., Path], tmp_path: Path
 ) -> None:
     end = aae("train", sweep_file, "--json", "--evaluate").lines[-1]
     aae("sample", end["checkpoint"], "-n", 10_000, "--seed", 9, "--out", tmp_path / "s.npy")
@@ -424,7 +365,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_output_by_any_name_of_an_input_is_refused_and_the_input_intact(
-    aae: Callable[..., Any],
     arrays: Callable[..., Path],
     trained: Path,
     name: str,
@@ -448,7 +388,7 @@ def test_output_by_any_name_of_an_input_is_refused_and_the_input_intact(
 
 
 def test_outputs_in_a_checkpoint_that_is_read_are_refused(
-    aae: Callable[..., Any], arrays: Callable[..., Path], trained: Path
+    arrays: Callable[..., Path], trained: Path
 ) -> None:
     data, before = arrays("f", np.full((3, 64), 0.5)), sorted(trained.iterdir())
     for arguments in (
@@ -463,7 +403,7 @@ def test_outputs_in_a_checkpoint_that_is_read_are_refused(
 
 
 def test_output_that_is_no_input_replaces_the_target_of_its_link(
-    aae: Callable[..., Any], trained: Path, tmp_path: Path
+    trained: Path, tmp_path: Path
 ) -> None:
     real, link = tmp_path / "real.npy", tmp_path / "link.npy"
     real.write_bytes(b"old")
@@ -475,7 +415,7 @@ def test_output_that_is_no_input_replaces_the_target_of_its_link(
 
 
 def test_sample_interrupted_halfway_leaves_the_old_output_intact(
-    aae: Callable[..., Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "x.npy"
     out.write_bytes(b"old")
@@ -494,7 +434,7 @@ def test_sample_interrupted_halfway_leaves_the_old_output_intact(
 
 @pytest.mark.parametrize("dtype", ["float16", ">f4", "float64", "longdouble"])
 def test_encode_gives_the_same_codes_for_any_float_type(
-    aae: Callable[..., Any], arrays: Callable[..., Path], trained: Path, tmp_path: Path, dtype: str
+    arrays: Callable[..., Path], trained: Path, tmp_path: Path, dtype: str
 ) -> None:
     values = np.arange(3 * 64).reshape(3, 64) / 256
     for name, images in (("plain", values.astype(np.float32)), ("other", values.astype(dtype))):
@@ -516,7 +456,6 @@ def test_encode_gives_the_same_codes_for_any_float_type(
     ],
 )
 def test_encode_refuses_what_is_no_pixel_and_writes_nothing(
-    aae: Callable[..., Any],
     arrays: Callable[..., Path],
     trained: Path,
     tmp_path: Path,
@@ -531,7 +470,7 @@ def test_encode_refuses_what_is_no_pixel_and_writes_nothing(
 
 
 def test_bytes_far_from_white_are_noted(
-    aae: Callable[..., Any], arrays: Callable[..., Path], trained: Path, tmp_path: Path
+    arrays: Callable[..., Path], trained: Path, tmp_path: Path
 ) -> None:
     data = arrays("x", np.eye(3, 64, dtype=np.uint8))
     ended = aae("encode", trained, "--data", data, "--out", tmp_path / "z.npy")

@@ -3,9 +3,7 @@
 import json
 import shutil
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from straw_sweep import driven
+from sweep_command import aae
+from sweep_file import make_spec
 
 from aae_core.data import load_training_data
 from aae_core.errors import TrialDiverged
 from aae_core.training import TrainState, fit
 from orchestrator.execution.worker import Report
-from orchestrator.pipeline.context import Recorder, Request, SweepContext, describe, opened
+from orchestrator.pipeline.context import Recorder, SweepContext
 from orchestrator.records import Stage, TrialState
 from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
@@ -33,18 +34,13 @@ RATE = "training.reconstruction.lr"
 EPOCHS = 3
 
 
-class Nobody:
-    """An observer that ignores every event."""
-
-    def __getattr__(self, _: str) -> Any:
-        return lambda *_: None
-
-
 class Home:
     """The home of the tests' sweeps, and MLflow's view of the home."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, empty_mlflow: Path) -> None:
         self.settings = Settings.from_environment({"AAE_HOME": str(folder / "home")})
+        self.settings.home.mkdir()
+        shutil.copy(empty_mlflow, self.settings.home)
         self.images = folder / "images.npz"
         self.client = MlflowClient(self.settings.tracking_uri)
 
@@ -68,20 +64,21 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def recorded(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Iterator[Home]:
     """Two sweeps as their driver records them: one on digits, one on a file of images."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as in resources.cpu
-    home = Home(tmp_path_factory.mktemp("recorded"))
+    home = Home(tmp_path_factory.mktemp("recorded"), empty_mlflow)
     write_images(home.images, seed=0)
-    with driver(home, "tiny", {"name": "digits"}) as sweep:
+    with driven(home.settings, spec_of("tiny", {})) as sweep:
         sweep.confirm.enqueue([{"params": {RATE: 1e18}, "seed": 7}])
         carry_out(sweep, "search", "complete")
         carry_out(sweep, "search", "pruned", epochs=2)
         carry_out(sweep, "search", "failed", epochs=0)
         carry_out(sweep, "confirm", "diverged")
         send(sweep)
-    with driver(home, "own", {"name": "arrays", "path": str(home.images)}) as sweep:
+    own = {"name": "arrays", "path": str(home.images)}
+    with driven(home.settings, spec_of("own", own)) as sweep:
         carry_out(sweep, "search", "complete")
         send(sweep)
         carry_out(sweep, "search", "complete")  # not sent to MLflow
@@ -89,35 +86,21 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     torch.set_num_threads(before)
 
 
-@contextmanager
-def driver(home: Home, name: str, data: dict[str, Any]) -> Iterator[SweepContext]:
-    document = {
-        "name": name,
-        "data": data,
-        "model": {"hidden": [16], "code_dim": 2, "init_std": 0.2, "output": "linear"},
-        "training": {"epochs": EPOCHS, "reconstruction": {"optimizer": "adam"}},
-        "search": {
-            "trials": 3,
-            "sampler": {"kind": "random"},
-            "space": {RATE: {"float": [1e-3, 1e-2]}},
-        },
-        "resources": {"cpu": 1, "gpu": 0},
-    }
-    spec = SweepSpec.of(document)
-    request = Request(spec, f"name: {name}", f"aae-sweep run {name}.yaml")
-    with opened(request, home.settings, Nobody(), threading.Event()) as sweep:
-        home.settings.sweep_folder(sweep.id).mkdir(parents=True)
-        images = load_training_data(spec.data, home.settings.data)
-        sweep.note(data_sha256=images.sha256)
-        describe(sweep, images)
-        yield sweep
+def spec_of(name: str, data: dict[str, Any]) -> SweepSpec:
+    return make_spec(
+        name,
+        data=data,
+        model={"output": "linear"},
+        training={"epochs": EPOCHS},
+        search={"space": {RATE: {"float": [1e-3, 1e-2]}}},
+        resources={"cpu": 1, "gpu": 0},
+    )
 
 
 def carry_out(sweep: SweepContext, stage: Stage, end: TrialState, epochs: int = EPOCHS) -> None:
     """Train the stage's next trial, and record the trial as a stage's driver does."""
     recorder, study, reason = Recorder(sweep), sweep.study(stage), None
     attempt = study.ask(sweep.spec) if stage == "search" else study.pop(sweep.spec)
-    assert attempt is not None
     number = attempt.number
     recorder.trial_started(attempt)
     study.started(number, "node", None)
@@ -147,9 +130,7 @@ def write_images(path: Path, seed: int) -> None:
 
 
 @pytest.fixture
-def reproduce(
-    recorded: Home, aae: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Any]:
+def reproduce(recorded: Home, home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """The command, run in the home of the recorded sweeps."""
     monkeypatch.setenv("AAE_HOME", str(recorded.settings.home))
     return lambda *arguments: aae("reproduce", *arguments)
@@ -175,7 +156,7 @@ def test_reproduce_of_a_complete_trial_is_identical(
 
 
 def test_reproduce_needs_no_record_but_mlflows(
-    recorded: Home, aae: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    recorded: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run in a home without sweeps."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", recorded.settings.tracking_uri)

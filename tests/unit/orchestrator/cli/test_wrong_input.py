@@ -1,11 +1,11 @@
 """Wrong input: a message in the author's words, exit code 2, and nothing started."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_command import aae
 
 COMMANDS = ("validate", "plan", "train", "run")
 
@@ -31,7 +31,7 @@ WRONG = {
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 def test_commands_refuse_a_wrong_file_with_its_line(
-    aae: Callable[..., Any], sweep_file: Path, home: Path, command: str, wrong: Any
+    sweep_file: Path, home: Path, command: str, wrong: Any
 ) -> None:
     (sound, broken), path, line, words = wrong
     sweep_file.write_text(sweep_file.read_text().replace(sound, broken, 1))
@@ -43,9 +43,7 @@ def test_commands_refuse_a_wrong_file_with_its_line(
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
-def test_validate_json_reports_the_same_problem(
-    aae: Callable[..., Any], sweep_file: Path, wrong: Any
-) -> None:
+def test_validate_json_reports_the_same_problem(sweep_file: Path, wrong: Any) -> None:
     (sound, broken), path, line, words = wrong
     sweep_file.write_text(sweep_file.read_text().replace(sound, broken, 1))
     ended = aae("validate", sweep_file, "--json")
@@ -57,9 +55,7 @@ def test_validate_json_reports_the_same_problem(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_report_all_problems_together(
-    aae: Callable[..., Any], sweep_file: Path, command: str
-) -> None:
+def test_commands_report_all_problems_together(sweep_file: Path, command: str) -> None:
     text = sweep_file.read_text().replace("trials: 3", "trials: 0").replace("digits", "mnits")
     sweep_file.write_text(text)
     ended = aae(command, sweep_file, "--set", "training.epochs=-1")
@@ -83,7 +79,7 @@ def test_commands_report_all_problems_together(
     ],
 )
 def test_commands_name_a_wrong_override(
-    aae: Callable[..., Any], sweep_file: Path, home: Path, command: str, override: str, words: str
+    sweep_file: Path, home: Path, command: str, override: str, words: str
 ) -> None:
     ended = aae(command, sweep_file, "--set", override)
     assert (ended.code, ended.out) == (2, "")
@@ -93,18 +89,14 @@ def test_commands_name_a_wrong_override(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_name_a_missing_file(
-    aae: Callable[..., Any], tmp_path: Path, home: Path, command: str
-) -> None:
+def test_commands_name_a_missing_file(tmp_path: Path, home: Path, command: str) -> None:
     ended = aae(command, tmp_path / "missing.yaml")
     assert ended.code == 2
     assert ended.err == f"{tmp_path / 'missing.yaml'}: cannot be read: No such file or directory\n"
     assert not home.exists()
 
 
-def test_validate_accepts_a_valid_file(
-    aae: Callable[..., Any], sweep_file: Path, home: Path
-) -> None:
+def test_validate_accepts_a_valid_file(sweep_file: Path, home: Path) -> None:
     ended = aae("validate", sweep_file, "--json", "--set", "training.epochs=5")
     assert ended.code == 0
     assert ended.document["ok"] is True
@@ -113,9 +105,7 @@ def test_validate_accepts_a_valid_file(
     assert not home.exists()
 
 
-def test_validate_writes_notes_to_stderr_beside_json(
-    aae: Callable[..., Any], sweep_file: Path
-) -> None:
+def test_validate_writes_notes_to_stderr_beside_json(sweep_file: Path) -> None:
     pruner = "search.pruner={kind: median, grace_epochs: 50}"
     ended = aae("validate", sweep_file, "--json", "--set", pruner)
     assert ended.code == 0
@@ -126,7 +116,7 @@ def test_validate_writes_notes_to_stderr_beside_json(
 @pytest.mark.parametrize(
     "arguments", [("frobnicate",), ("run",), ("train", "x.yaml", "--seed", "-1"), ("parzen", "x")]
 )
-def test_wrong_usage_exits_with_2(aae: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     ended = aae(*arguments)
     assert (ended.code, ended.out) == (2, "")
     assert "Usage" in ended.err

@@ -30,10 +30,12 @@ CONFIG = TrialConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def data() -> TrainingData:
+def noise() -> TrainingData:
     pixels = np.random.default_rng(0).random((60, 9), dtype=np.float32)
     return TrainingData.of("noise", (3, 3), (pixels[:40], None), (pixels[40:], None))
+
+
+DATA = noise()
 
 
 @pytest.fixture(autouse=True)
@@ -58,24 +60,15 @@ def task(
     )
 
 
-def reports_of(job: TrialTask, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> list[Report]:
+def reports_of(job: TrialTask) -> list[Report]:
     """Return what `train` reports to the driver after its opening report."""
-    beginning, *reports = all_reports_of(job, data, monkeypatch)
+    beginning, *reports = all_reports_of(job)
     assert (beginning.metrics, beginning.end) == ({}, None)
     return reports
 
 
 def all_reports_of(
-    job: TrialTask, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> list[Report]:
-    return pack_reports_of([job], data, monkeypatch)
-
-
-def pack_reports_of(
-    jobs: list[TrialTask],
-    data: TrainingData,
-    monkeypatch: pytest.MonkeyPatch,
-    on_report: Callable[[Report], None] = lambda _: None,
+    *jobs: TrialTask, on_report: Callable[[Report], None] = lambda _: None
 ) -> list[Report]:
     reports: list[Report] = []
 
@@ -84,26 +77,25 @@ def pack_reports_of(
             reports.append(Report(**fields))
             on_report(reports[-1])
 
-    monkeypatch.setattr(worker.tune, "report", report)
-    train_pack(jobs, data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker.tune, "report", report)
+        train_pack(jobs, DATA)
     return reports
 
 
-def stopped_after(epoch: int, folder: Path, data: TrainingData) -> list[Any]:
+def stopped_after(epoch: int, folder: Path) -> list[Any]:
     """Return the checkpoint or None of every epoch of an attempt that is lost after `epoch`."""
-    state = begin(task(folder), data)
+    state = begin(task(folder), DATA)
     checkpoints = Checkpoints(folder / "1")
-    return [checkpoints.after(state) for _ in islice(fit(state, data), epoch)]
+    return [checkpoints.after(state) for _ in islice(fit(state, DATA), epoch)]
 
 
 def figures(reports: list[Report]) -> dict[int, dict[str, float]]:
     return {r.epoch: r.metrics for r in reports}
 
 
-def test_worker_reports_every_epoch_and_the_end(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reports = reports_of(task(tmp_path), data, monkeypatch)
+def test_worker_reports_every_epoch_and_the_end(tmp_path: Path) -> None:
+    reports = reports_of(task(tmp_path))
     assert [r.epoch for r in reports] == [1, 2, 3, 4, 5]
     assert [r.end for r in reports] == [None] * 4 + ["complete"]
     assert all((r.number, r.attempt, r.trained) == (7, 1, True) for r in reports)
@@ -111,18 +103,16 @@ def test_worker_reports_every_epoch_and_the_end(
     assert reports[-1].checkpoint == str(tmp_path / "1" / "epoch-000005")
 
 
-def test_confirm_trial_resumed_after_loss_draws_the_same_pictures(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_confirm_trial_resumed_after_loss_draws_the_same_pictures(tmp_path: Path) -> None:
     confirm = replace(task(tmp_path / "whole"), stage="confirm")
-    untrained, *whole = all_reports_of(confirm, data, monkeypatch)
+    untrained, *whole = all_reports_of(confirm)
     assert [r.epoch for r in (untrained, *whole) if r.pictures] == [0, 1, 2, 4, 5]
     assert all(Path(path).exists() for r in whole for path in r.pictures)
-    assert figures(whole) == figures(reports_of(task(tmp_path / "search"), data, monkeypatch))
+    assert figures(whole) == figures(reports_of(task(tmp_path / "search")))
 
-    *_, newest = stopped_after(4, tmp_path, data)  # lost before reporting its pictures
+    *_, newest = stopped_after(4, tmp_path)  # lost before reporting its pictures
     again = replace(task(tmp_path, newest), stage="confirm")
-    beginning, *resumed = all_reports_of(again, data, monkeypatch)
+    beginning, *resumed = all_reports_of(again)
     assert beginning.epoch == 4
     assert contents(beginning) == contents(whole[3])
     assert contents(resumed[-1]) == contents(whole[-1])
@@ -133,43 +123,39 @@ def contents(report: Report) -> dict[str, bytes]:
     return {Path(path).name: Path(path).read_bytes() for path in report.pictures}
 
 
-def test_worker_reports_system_metrics_with_every_epoch(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for report in reports_of(task(tmp_path), data, monkeypatch):
+def test_worker_reports_system_metrics_with_every_epoch(tmp_path: Path) -> None:
+    for report in reports_of(task(tmp_path)):
         assert report.system["system/system_memory_usage_megabytes"] > 0
         assert not report.metrics.keys() & report.system.keys()
 
 
-def test_checkpoints_keep_only_the_two_newest(tmp_path: Path, data: TrainingData) -> None:
-    stopped_after(4, tmp_path, data)
+def test_checkpoints_keep_only_the_two_newest(tmp_path: Path) -> None:
+    stopped_after(4, tmp_path)
     kept = sorted(p.name for p in (tmp_path / "1").iterdir())
     assert kept == ["epoch-000003", "epoch-000004"]
 
 
 def test_checkpoints_skip_short_epochs_except_the_last(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "CHECKPOINT_SECONDS", 3600.0)
-    saved = stopped_after(EPOCHS, tmp_path, data)
+    saved = stopped_after(EPOCHS, tmp_path)
     assert saved == [None] * 4 + [tmp_path / "1" / "epoch-000005"]
 
 
 def test_checkpoints_are_few_when_saving_takes_long(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "SAVING_SHARE", 1e-9)
-    saved = stopped_after(EPOCHS, tmp_path, data)
+    saved = stopped_after(EPOCHS, tmp_path)
     assert [path is not None for path in saved] == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize("lost_after", [1, 2, 4])
-def test_resumed_trial_equals_an_uninterrupted_trial(
-    lost_after: int, tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = reports_of(task(tmp_path / "whole"), data, monkeypatch)
-    *_, newest = stopped_after(lost_after, tmp_path, data)
-    resumed = reports_of(task(tmp_path, newest), data, monkeypatch)
+def test_resumed_trial_equals_an_uninterrupted_trial(lost_after: int, tmp_path: Path) -> None:
+    whole = reports_of(task(tmp_path / "whole"))
+    *_, newest = stopped_after(lost_after, tmp_path)
+    resumed = reports_of(task(tmp_path, newest))
     assert [r.epoch for r in resumed] == list(range(lost_after + 1, EPOCHS + 1))
     assert all(figures(whole)[r.epoch] == r.metrics for r in resumed)
     assert all(r.resumed_from == lost_after for r in resumed)
@@ -178,124 +164,99 @@ def test_resumed_trial_equals_an_uninterrupted_trial(
     assert ours[1]["history"] == theirs[1]["history"]
 
 
-def test_resumed_trial_opens_with_the_history_of_earlier_epochs(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = figures(reports_of(task(tmp_path / "whole"), data, monkeypatch))
-    *_, newest = stopped_after(3, tmp_path, data)
-    first, *others = all_reports_of(task(tmp_path, newest), data, monkeypatch)
+def test_resumed_trial_opens_with_the_history_of_earlier_epochs(tmp_path: Path) -> None:
+    whole = figures(reports_of(task(tmp_path / "whole")))
+    *_, newest = stopped_after(3, tmp_path)
+    first, *others = all_reports_of(task(tmp_path, newest))
     assert first.history == [{"epoch": e, **whole[e]} for e in (1, 2, 3)]
     assert all(r.history is None for r in others)
 
 
-def test_trial_lost_after_last_epoch_reports_its_end_untrained(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = reports_of(task(tmp_path / "whole"), data, monkeypatch)
-    *_, newest = stopped_after(EPOCHS, tmp_path, data)
-    [report] = reports_of(task(tmp_path, newest), data, monkeypatch)
+def test_trial_lost_after_last_epoch_reports_its_end_untrained(tmp_path: Path) -> None:
+    whole = reports_of(task(tmp_path / "whole"))
+    *_, newest = stopped_after(EPOCHS, tmp_path)
+    [report] = reports_of(task(tmp_path, newest))
     assert (report.epoch, report.end, report.trained) == (EPOCHS, "complete", False)
     assert report.metrics == whole[-1].metrics
     assert report.checkpoint == str(newest)
 
 
 @pytest.mark.parametrize("damage", ["gone", "torn"])
-def test_damaged_checkpoint_is_replaced_by_the_previous_one(
-    damage: str, tmp_path: Path, data: TrainingData
-) -> None:
-    *_, newest = stopped_after(3, tmp_path, data)
+def test_damaged_checkpoint_is_replaced_by_the_previous_one(damage: str, tmp_path: Path) -> None:
+    *_, newest = stopped_after(3, tmp_path)
     if damage == "gone":
         shutil.rmtree(newest)
     else:
         (newest / "tensors.safetensors").write_bytes(b"torn")
-    assert begin(task(tmp_path, newest), data).epoch == 2
+    assert begin(task(tmp_path, newest), DATA).epoch == 2
 
 
-def test_resume_falls_back_to_checkpoints_of_any_earlier_attempt(
-    tmp_path: Path, data: TrainingData
-) -> None:
+def test_resume_falls_back_to_checkpoints_of_any_earlier_attempt(tmp_path: Path) -> None:
     """Damage the only checkpoint of the second attempt, which the study has on record."""
-    *_, newest = stopped_after(3, tmp_path, data)
+    *_, newest = stopped_after(3, tmp_path)
     only = tmp_path / "2" / "epoch-000004"
-    state = begin(task(tmp_path, newest), data)
-    next(fit(state, data))
+    state = begin(task(tmp_path, newest), DATA)
+    next(fit(state, DATA))
     assert Checkpoints(only.parent).after(state) == only
-    assert begin(task(tmp_path, only, attempt=3), data).epoch == 4
+    assert begin(task(tmp_path, only, attempt=3), DATA).epoch == 4
     (only / "tensors.safetensors").write_bytes(b"torn")
-    assert begin(task(tmp_path, only, attempt=3), data).epoch == 3
+    assert begin(task(tmp_path, only, attempt=3), DATA).epoch == 3
     (newest / "state.json").unlink()
-    assert begin(task(tmp_path, only, attempt=3), data).epoch == 2
+    assert begin(task(tmp_path, only, attempt=3), DATA).epoch == 2
 
 
-def test_resume_finds_a_checkpoint_that_no_driver_recorded(
-    tmp_path: Path, data: TrainingData
-) -> None:
-    stopped_after(2, tmp_path, data)
-    assert begin(task(tmp_path, attempt=2), data).epoch == 2
-    assert begin(task(tmp_path, attempt=1), data).epoch == 0  # its own folder does not count
+def test_resume_finds_a_checkpoint_that_no_driver_recorded(tmp_path: Path) -> None:
+    stopped_after(2, tmp_path)
+    assert begin(task(tmp_path, attempt=2), DATA).epoch == 2
+    assert begin(task(tmp_path, attempt=1), DATA).epoch == 0  # its own folder does not count
 
 
-def test_resume_ignores_the_checkpoint_of_another_configuration(
-    tmp_path: Path, data: TrainingData
-) -> None:
-    *_, newest = stopped_after(2, tmp_path, data)
+def test_resume_ignores_the_checkpoint_of_another_configuration(tmp_path: Path) -> None:
+    *_, newest = stopped_after(2, tmp_path)
     other = replace(CONFIG, seed=CONFIG.seed + 2)
-    assert begin(task(tmp_path, newest, other), data).epoch == 0
+    assert begin(task(tmp_path, newest, other), DATA).epoch == 0
 
 
-def test_retry_resumes_from_checkpoint_of_the_failed_trial(
-    tmp_path: Path, data: TrainingData
-) -> None:
-    *_, newest = stopped_after(3, tmp_path / "search-0003", data)
+def test_retry_resumes_from_checkpoint_of_the_failed_trial(tmp_path: Path) -> None:
+    *_, newest = stopped_after(3, tmp_path / "search-0003")
     shutil.rmtree(newest)
-    assert begin(task(tmp_path / "search-0009", newest), data).epoch == 2
+    assert begin(task(tmp_path / "search-0009", newest), DATA).epoch == 2
 
 
-def test_trial_without_intact_checkpoint_starts_from_the_beginning(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = reports_of(task(tmp_path / "whole"), data, monkeypatch)
-    *_, newest = stopped_after(3, tmp_path, data)
+def test_trial_without_intact_checkpoint_starts_from_the_beginning(tmp_path: Path) -> None:
+    whole = reports_of(task(tmp_path / "whole"))
+    *_, newest = stopped_after(3, tmp_path)
     for folder in (tmp_path / "1").iterdir():
         (folder / "manifest.json").unlink()
-    assert begin(task(tmp_path, newest), data).epoch == 0
-    again = reports_of(task(tmp_path, newest), data, monkeypatch)
+    assert begin(task(tmp_path, newest), DATA).epoch == 0
+    again = reports_of(task(tmp_path, newest))
     assert figures(again) == figures(whole)
     assert again[0].resumed_from is None
 
 
-def test_attempts_of_a_trial_use_separate_folders(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    *_, newest = stopped_after(2, tmp_path, data)
+def test_attempts_of_a_trial_use_separate_folders(tmp_path: Path) -> None:
+    *_, newest = stopped_after(2, tmp_path)
     before = sorted((tmp_path / "1").rglob("*"))
-    reports_of(task(tmp_path, newest), data, monkeypatch)
+    reports_of(task(tmp_path, newest))
     assert sorted((tmp_path / "1").rglob("*")) == before
     assert (tmp_path / "2" / "epoch-000005").is_dir()
 
 
-def test_diverged_trial_ends_with_its_epoch_as_reason(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_diverged_trial_ends_with_its_epoch_as_reason(tmp_path: Path) -> None:
     wild = replace(CONFIG.training, reconstruction=OptimizerConfig(lr=1e18))
     model = replace(CONFIG.model, output="linear")
     job = task(tmp_path, config=replace(CONFIG, training=wild, model=model))
-    *_, last = reports_of(job, data, monkeypatch)
+    *_, last = reports_of(job)
     assert last.end == "diverged"
-    assert last.reason is not None
     assert f"epoch {last.epoch}" in last.reason
 
 
 def test_error_in_training_ends_the_trial_with_a_reason(
-    tmp_path: Path,
-    data: TrainingData,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "1").write_text("a file where the attempt's folder should be")
-    *_, last = reports_of(task(tmp_path), data, monkeypatch)
+    *_, last = reports_of(task(tmp_path))
     assert (last.end, last.epoch) == ("failed", 1)
-    assert last.reason is not None
     assert last.reason.startswith("FileExistsError")
     assert "Traceback" in capsys.readouterr().err
 
@@ -309,31 +270,30 @@ def refusing(error: Exception) -> Callable[..., None]:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_trial_on_a_full_disk_ends_as_full_and_resumes(
-    number: int, tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    *_, newest = stopped_after(2, tmp_path, data)
+    *_, newest = stopped_after(2, tmp_path)
     full = OSError(number, os.strerror(number))
     monkeypatch.setattr(TrainState, "save", refusing(full))
-    [report] = reports_of(task(tmp_path, newest), data, monkeypatch)
+    [report] = reports_of(task(tmp_path, newest))
     assert (report.epoch, report.end, report.checkpoint) == (3, "full", None)
     assert "val/recon" in report.metrics
-    assert report.reason is not None
     assert os.strerror(number) in report.reason
     assert "MB are free" in report.reason
     assert newest.is_dir()
     monkeypatch.undo()
-    assert begin(task(tmp_path, newest, attempt=3), data).epoch == 2
+    assert begin(task(tmp_path, newest, attempt=3), DATA).epoch == 2
 
 
 def test_trial_out_of_gpu_memory_has_its_own_reason(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = torch.OutOfMemoryError(
         "CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 1 GiB. "
         "If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF"
     )
     monkeypatch.setattr(TrainState, "create", refusing(error))
-    [report] = all_reports_of(task(tmp_path), data, monkeypatch)
+    [report] = all_reports_of(task(tmp_path))
     assert (report.end, report.epoch) == ("failed", 0)
     assert report.reason == (
         "out of GPU memory: CUDA out of memory. Tried to allocate 2.00 GiB. "
@@ -387,12 +347,10 @@ def of(number: int, reports: list[Report]) -> list[Report]:
     return [report for report in reports if report.number == number and report.metrics]
 
 
-def test_pack_trials_report_what_they_report_alone(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reports = pack_reports_of(packed(tmp_path / "pack"), data, monkeypatch)
+def test_pack_trials_report_what_they_report_alone(tmp_path: Path) -> None:
+    reports = all_reports_of(*packed(tmp_path / "pack"))
     for job in packed(tmp_path / "alone"):
-        together, alone = of(job.number, reports), reports_of(job, data, monkeypatch)
+        together, alone = of(job.number, reports), reports_of(job)
         assert [(r.epoch, r.end) for r in together] == [(r.epoch, r.end) for r in alone]
         for one, other in zip(together, alone, strict=True):
             assert one.metrics == pytest.approx(other.metrics, rel=1e-4, abs=1e-5)
@@ -401,19 +359,17 @@ def test_pack_trials_report_what_they_report_alone(
         assert begun.machine["aae.pack"] == "3"
         saved = together[-1].checkpoint
         assert saved is not None
-        assert begin(replace(job, resume=saved, attempt=2), data).epoch == alone[-1].epoch
+        assert begin(replace(job, resume=saved, attempt=2), DATA).epoch == alone[-1].epoch
 
 
-def test_pack_trains_on_without_a_pruned_trial(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pack_trains_on_without_a_pruned_trial(tmp_path: Path) -> None:
     jobs = packed(tmp_path)
 
     def prune(report: Report) -> None:
         if (report.number, report.epoch) == (0, 2):
             (Path(jobs[0].folder) / LEAVE).touch()
 
-    reports = pack_reports_of(jobs, data, monkeypatch, prune)
+    reports = all_reports_of(*jobs, on_report=prune)
     assert [[r.epoch for r in of(number, reports)] for number in range(3)] == [
         [1, 2],
         [1, 2, 3],
@@ -421,15 +377,13 @@ def test_pack_trains_on_without_a_pruned_trial(
     ]
 
 
-def test_pack_resumes_from_checkpoints_of_different_epochs(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pack_resumes_from_checkpoints_of_different_epochs(tmp_path: Path) -> None:
     before, again = packed(tmp_path / "before"), packed(tmp_path / "again")
-    whole = [of(job.number, pack_reports_of([job], data, monkeypatch)) for job in before]
+    whole = [of(job.number, all_reports_of(job)) for job in before]
     for number, epoch in ((0, 4), (2, 5)):
         found = f"{before[number].folder}/epoch-{epoch:06d}"
         again[number] = replace(again[number], resume=found, attempt=2)
-    reports = pack_reports_of(again, data, monkeypatch)
+    reports = all_reports_of(*again)
     assert [r.resumed_from for r in reports[:3]] == [4, None, 5]
     assert [(r.epoch, r.end, r.trained) for r in of(2, reports)] == [(5, "complete", False)]
     assert [r.epoch for r in of(0, reports)] == [5]
@@ -439,11 +393,11 @@ def test_pack_resumes_from_checkpoints_of_different_epochs(
 
 
 def test_error_that_ends_a_pack_is_raised_unattributed(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: Any) -> Any:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(worker, "fit_pack", failing)
     with pytest.raises(torch.OutOfMemoryError):
-        pack_reports_of(packed(tmp_path), data, monkeypatch)
+        all_reports_of(*packed(tmp_path))

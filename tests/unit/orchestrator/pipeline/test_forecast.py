@@ -1,9 +1,9 @@
 """Forecast of a sweep's cost: known answers, bounds, and Optuna's pruners on random trials."""
 
-import json
 from typing import Any
 
 import pytest
+from sweep_file import make_spec
 
 from orchestrator.pipeline.forecast import (
     NOTHING,
@@ -22,14 +22,13 @@ HOUR = 3600.0
 
 def sweep(*, confirm: dict[str, Any] | None = None, **search: Any) -> SweepSpec:
     space = {"model.encoder.kind": {"choice": ["deterministic", "gaussian"]}}
-    document = {
-        "name": "costs",
-        "data": {"name": "digits"},
-        "training": {"epochs": 81},
-        "search": {"trials": 40, "space": space} | search,
-        "confirm": {"baseline": False, **(confirm or {"seeds": 3, "per": "model.encoder.kind"})},
-    }
-    return SweepSpec.model_validate_json(json.dumps(document))
+    seeds = confirm or {"seeds": 3, "per": "model.encoder.kind"}
+    return make_spec(
+        "costs",
+        training={"epochs": 81},
+        search={"trials": 40, "sampler": {"kind": "tpe"}, "space": space} | search,
+        confirm={"baseline": False, **seeds},
+    )
 
 
 def test_search_cost_without_pruner_or_budget_equals_its_bound() -> None:
@@ -122,9 +121,9 @@ def test_confirm_cost_uses_the_epochs_of_confirm_set() -> None:
 
 
 def test_sweep_without_search_has_no_search_cost() -> None:
-    spec = SweepSpec.model_validate_json('{"name": "plain", "data": {"name": "digits"}}')
-    assert search_cost(spec, Pace(2, 1.0), 0.0) == NOTHING
-    assert confirm_cost(spec, Pace(1, 1.0)).trials == 3
+    plain = make_spec(search=None)
+    assert search_cost(plain, Pace(2, 1.0), 0.0) == NOTHING
+    assert confirm_cost(plain, Pace(1, 1.0)).trials == 2
 
 
 def test_parzen_seconds_divide_the_blocks_of_a_decade_over_actors() -> None:

@@ -1,12 +1,12 @@
 """Garbage collection: what is removed, what stays, and what a killed driver needs to resume."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
+from sweep_file import make_spec
 
 from orchestrator.pipeline import gc
 from orchestrator.records import TrialState
@@ -21,35 +21,29 @@ BYTES = 100  # size of every checkpoint here
 
 
 def spec_of(**confirm: Any) -> SweepSpec:
-    document = {
-        "name": "cleaned",
-        "search": {
-            "trials": 8,
-            "sampler": {"kind": "random"},
-            "objective": {"metric": "val/recon"},
-            "balance": "model.encoder.kind",
-            "space": {
-                "model.encoder.kind": {"choice": KINDS},
-                "model.prior.std": {"float": [0.5, 20]},
-            },
+    search = {
+        "trials": 8,
+        "objective": {"metric": "val/recon"},
+        "balance": "model.encoder.kind",
+        "space": {
+            "model.encoder.kind": {"choice": KINDS},
+            "model.prior.std": {"float": [0.5, 20]},
         },
-        "confirm": {"per": "model.encoder.kind", "seeds": 2, **confirm},
     }
-    return SweepSpec.of(document)
+    return make_spec("cleaned", search=search, confirm={"per": "model.encoder.kind", **confirm})
 
 
 class Home:
     """A sweep's studies and its checkpoints, each a folder of 100 bytes."""
 
-    def __init__(self, path: Path, spec: SweepSpec) -> None:
-        self.settings = Settings.from_environment({"AAE_HOME": str(path)})
+    def __init__(self, settings: Settings, spec: SweepSpec) -> None:
+        self.settings = settings
         self.spec = spec
         self.id = spec.sweep_id
         self.storage = open_storage(self.settings)
         self.search = StageStudy.create(self.storage, spec, "search")
         self.confirm = StageStudy.create(self.storage, spec, "confirm")
-        for name, value in {"spec": spec.resolved(), "name": spec.name}.items():
-            self.search.note(**{name: value})
+        self.search.note(spec=spec.resolved(), name=spec.name)
 
     @property
     def trials(self) -> Path:
@@ -87,27 +81,9 @@ def save(folder: Path) -> None:
     (folder / "manifest.json").write_bytes(b"x" * 40)
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study database to copy: Optuna takes half a second to create its tables."""
-    home = tmp_path_factory.mktemp("empty")
-    open_storage(Settings.from_environment({"AAE_HOME": str(home)})).engine.dispose()
-    return home / "studies.db"
-
-
 @pytest.fixture
-def new_home(empty_database: Path, tmp_path: Path) -> Callable[..., Home]:
-    def make(**confirm: Any) -> Home:
-        (tmp_path / "home").mkdir()
-        shutil.copy(empty_database, tmp_path / "home")
-        return Home(tmp_path / "home", spec_of(**confirm))
-
-    return make
-
-
-@pytest.fixture
-def home(new_home: Callable[..., Home]) -> Home:
-    return new_home()
+def home(settings: Settings) -> Home:
+    return Home(settings, spec_of())
 
 
 @pytest.fixture
@@ -143,8 +119,8 @@ def test_gc_keeps_a_fallback_checkpoint_from_any_attempt(home: Home) -> None:
     assert home.saved() == ["search-0000/1/epoch-000002", "search-0000/2/epoch-000003"]
 
 
-def test_gc_keeps_as_many_candidates_as_are_confirmed(new_home: Callable[..., Home]) -> None:
-    home = new_home(top=2, per=None)
+def test_gc_keeps_as_many_candidates_as_are_confirmed(settings: Settings) -> None:
+    home = Home(settings, spec_of(top=2, per=None))
     for value in (5.0, 1.0, 4.0, 3.0):
         home.searched("complete", value)
     home.clean()
@@ -170,21 +146,17 @@ def test_gc_keeps_every_confirmed_model(searched: Home) -> None:
     reader = SweepReader(searched.settings)
     assert reader.trials(searched.id) == before  # a record outlives its checkpoint
     best = reader.best(searched.id)
-    assert best is not None
     assert best["confirmed"]
     assert all(Path(checkpoint).is_dir() for checkpoint in best["checkpoints"])
 
 
 @pytest.mark.parametrize("per", [None, "model.encoder.kind"])
-def test_gc_keeps_the_checkpoint_of_the_best_trial(
-    new_home: Callable[..., Home], per: str | None
-) -> None:
-    home = new_home(per=per)
+def test_gc_keeps_the_checkpoint_of_the_best_trial(settings: Settings, per: str | None) -> None:
+    home = Home(settings, spec_of(per=per))
     for value in (3.0, 2.0, 4.0):
         home.searched("pruned", value)
     home.clean()
     best = SweepReader(home.settings).best(home.id)
-    assert best is not None
     assert Path(best["checkpoints"][0]).is_dir()
 
 
@@ -250,7 +222,8 @@ def test_gc_dry_run_names_what_would_be_removed(searched: Home) -> None:
 
 def test_gc_of_a_moved_home_keeps_the_same_checkpoints(searched: Home, tmp_path: Path) -> None:
     searched.settings.home.rename(tmp_path / "elsewhere")
-    moved = Home(tmp_path / "elsewhere", searched.spec)
+    elsewhere = Settings.from_environment({"AAE_HOME": str(tmp_path / "elsewhere")})
+    moved = Home(elsewhere, searched.spec)
     moved.clean()
     assert moved.saved() == ["search-0001/1/epoch-000003", "search-0002/1/epoch-000003"]
 
@@ -284,7 +257,6 @@ def test_gc_keeps_the_checkpoint_that_a_retry_resumes_from(home: Home) -> None:
     home.search.retry()
     home.clean()
     [record] = [r for r in home.search.records() if r.state != "complete"]
-    assert record.checkpoint is not None
     assert Path(record.checkpoint).is_dir()
     home.search.end(record.number, "diverged", None, None)
     home.clean()
@@ -337,7 +309,6 @@ def test_driver_killed_as_a_trial_ends_finds_its_checkpoint(home: Home) -> None:
     reopened = StageStudy.create(open_storage(home.settings), home.spec, "search")
     assert reopened.unfinished() == [worse.number]
     resumed = reopened.next_attempt(worse.number, home.spec)
-    assert resumed.resume is not None
     assert resumed.resume.is_dir()
 
 

@@ -1,78 +1,105 @@
-"""The plan's estimate, measured on Ray's machines with trials as they train there."""
+"""The plan's estimate from timed trials, on three CPUs that stand in for Ray's."""
 
-import json
-from collections.abc import Iterator
-from typing import Any
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
-import ray
 import torch
+from sweep_command import aae
+from sweep_file import make_spec, make_text
 
+from aae_core.architectures import ARCHITECTURES
 from aae_core.config import DataConfig
 from aae_core.data import load_training_data
-from aae_core.errors import TrialDiverged
-from orchestrator.pipeline.plan import estimate, measure
+from orchestrator.execution import cluster
+from orchestrator.pipeline import plan
+from orchestrator.pipeline.plan import Timing, estimate, measure
 from orchestrator.settings import Settings
-from orchestrator.sweepfile.spec import SweepSpec
 
-PLACES = 3  # more than this machine may have CPUs
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=PLACES, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+TIMING = Timing(
+    epoch=2.0, per_model=5.0, samples_per_second=500.0, checkpoint_bytes=7, blocks=[3.0]
+)
 
 
-def sweep(rate: float = 0.01, **resources: Any) -> SweepSpec:
-    document = {
-        "name": "planned",
-        "data": {"name": "digits"},
-        "model": {"code_dim": 2, "hidden": [16], "init_std": 0.1},
-        "training": {"epochs": 3, "reconstruction": {"lr": rate}},
-        "confirm": {"seeds": 7},
-        "evaluate": {"parzen": {"samples": 100_000}},
-        "resources": resources,
-    }
-    return SweepSpec.model_validate_json(json.dumps(document))
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "connected", lambda _: nullcontext())
+    monkeypatch.setattr(cluster, "capacity", lambda: {"cpu": 3.0, "gpu": 0.0})
+    monkeypatch.setattr(cluster, "_biggest_node", cluster.capacity)
+    monkeypatch.setattr(plan, "_timed", lambda *_: [TIMING])
 
 
-@pytest.mark.usefixtures("cluster")
-def test_plan_counts_places_of_the_cluster_and_leaves_this_process_alone(
-    settings: Settings,
-) -> None:
-    threads = torch.get_num_threads()
-    document = estimate(sweep(), settings)
-    assert document["parallel"] == PLACES
-    assert document["where"].endswith(f"{PLACES} at once, 1 CPU each")
-    assert document["stages"]["search"]["seconds"] == 0
-    confirm = document["stages"]["confirm"]
-    assert confirm["seconds"] == pytest.approx(3 * 3 * document["epoch_seconds"])  # 7 on 3 places
-    assert torch.get_num_threads() == threads
+@pytest.mark.usefixtures("timed")
+def test_plan_bounds_the_cost_of_each_stage(settings: Settings) -> None:
+    parzen = {"samples": 10_000}
+    spec = make_spec(search={"budget": {"hours": 10.0}}, evaluate={"parzen": parzen})
+    document = estimate(spec, settings)
+    assert document["where"] == "this machine: 3 at once, 1 CPU each"
+    assert (document["trials"], document["confirmations"], document["epochs"]) == (3, 4, 14)
+    assert (document["parallel"], document["epoch_seconds"]) == (3, TIMING.epoch)
+    assert document["seconds"] == (1 + 2) * 2 * 2.0  # three trials at once, then three and one
+    assert document["samples_per_second"] == 500
+    assert document["disk_bytes"] >= 7 * document["checkpoint_bytes"] > 0
+    assert document["disk_bytes"] >= document["disk_bytes_expected"]
+    assert document["disk_bytes_expected"] > document["disk_bytes_after_gc"] > 0
+    search, confirm, evaluate = (document["stages"][s] for s in ("search", "confirm", "evaluate"))
+    assert (search["trials_expected"], search["epochs_expected"]) == (3, 6)  # no pruner
+    assert (confirm["trials"], confirm["epochs"]) == (4, 8)
+    assert document["seconds"] == search["seconds"] + confirm["seconds"]
+    assert evaluate["models"] == 4
+    assert evaluate["seconds_expected"] > 4 * (5 + 3)
+    [note] = document["notes"]
+    assert note.startswith("search.budget: does not cover confirm and evaluate")
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("timed")
+def test_plan_without_a_search_costs_only_its_confirmations(settings: Settings) -> None:
+    stages = estimate(make_spec(search=None, confirm={"seeds": 7}), settings)["stages"]
+    assert stages["search"]["seconds"] == 0
+    assert stages["confirm"]["seconds"] == 3 * 2 * 2.0  # 7 on 3 places
+
+
+@pytest.mark.usefixtures("timed")
 def test_plan_of_packs_counts_their_members_as_trials_at_once(settings: Settings) -> None:
-    document = estimate(sweep(pack=2, cpu=2), settings)
-    assert document["parallel"] == 2  # one place, of two CPUs
+    packs = make_spec(resources={"pack": 2, "cpu": 2})
+    assert estimate(packs, settings)["parallel"] == 2  # one place, of two CPUs
 
 
-@pytest.mark.usefixtures("cluster")
-def test_plan_raises_the_error_that_ends_its_timed_trial(settings: Settings) -> None:
-    with pytest.raises(TrialDiverged):
-        estimate(sweep(rate=1e38), settings)
+@pytest.mark.usefixtures("timed")
+def test_plan_text_shows_each_stage_and_a_too_small_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AAE_HOME", str(tmp_path))
+    file = tmp_path / "tiny.yaml"
+    file.write_text(make_text(search={"trials": 10_000, "budget": {"hours": 1e-9}}))
+    output = aae("plan", file).out
+    assert "10000 trials to search, 4 to confirm" in output
+    stages = [line.split()[0] for line in output.splitlines()[3:7]]
+    assert stages == ["stage", "search", "confirm", "evaluate"]
+    assert "search.budget: ends the search after about " in output
+    assert "after aae-sweep gc" in output
 
 
 @pytest.mark.parametrize(
-    ("samples", "decades"), [(5_000, 1), (10_001, 2), (100_000, 2), (100_001, 3)]
+    ("kind", "samples", "decades"),
+    [
+        ("aae", 5_000, 1),
+        ("aae", 10_001, 2),
+        ("aae", 100_000, 2),
+        ("aae", 100_001, 3),
+        ("gmmn_ae", 5_000, 1),
+        ("gan", 5_000, 1),
+        ("classifier", 5_000, 0),
+        ("label_regularised", 5_000, 0),
+    ],
 )
-def test_plan_times_one_parzen_block_of_each_decade(
-    settings: Settings, samples: int, decades: int
+def test_plan_times_a_trial_and_one_parzen_block_of_each_decade(
+    settings: Settings, kind: str, samples: int, decades: int
 ) -> None:
     threads = torch.get_num_threads()
-    data = load_training_data(DataConfig(name="digits"), settings.data)
-    config = sweep().trial_config({}, 0).to_dict()
+    prior = {"kind": ARCHITECTURES[kind].priors[0]}
+    config = make_spec(model={"kind": kind, "prior": prior}).trial_config({}, 0).to_dict()
+    data = load_training_data(DataConfig(), settings.data)
     try:
         timing = measure(config, data, threads=1, gpu=False, pack=1, samples=samples)
     finally:

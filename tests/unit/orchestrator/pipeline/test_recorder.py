@@ -1,42 +1,25 @@
 """The recorder's entries for MLflow besides metrics: data set, epoch pictures and machine."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from straw_sweep import driven
+from sweep_file import make_spec
 
 from aae_core.data import TrainingData, load_training_data
 from aae_core.training import TrainState
 from orchestrator.execution.worker import Report
-from orchestrator.pipeline.context import Recorder, Request, SweepContext, describe, opened
+from orchestrator.pipeline.context import Recorder, SweepContext
 from orchestrator.results.figures import draw_epoch
 from orchestrator.settings import Settings
 from orchestrator.study.study import TrialAttempt
-from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.outbox import OutboxArtifact
 from orchestrator.tracking.provenance import dataset
 
-SPEC = SweepSpec.model_validate_json(
-    json.dumps(
-        {
-            "name": "tiny",
-            "data": {"name": "digits"},
-            "model": {"hidden": [8], "code_dim": 2},
-            "resources": {"cpu": 1, "gpu": 0},
-        }
-    )
-)
-
-
-class Nobody:
-    """An observer that ignores every event."""
-
-    def __getattr__(self, _: str) -> Any:
-        return lambda *_: None
+SPEC = make_spec(model={"hidden": [8]}, training=None, resources={"cpu": 1, "gpu": 0})
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +28,8 @@ def data() -> TrainingData:
 
 
 @pytest.fixture
-def sweep(data: TrainingData, tmp_path: Path) -> Iterator[SweepContext]:
-    settings = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
-    request = Request(SPEC, "name: tiny", "aae-sweep run tiny.yaml")
-    with opened(request, settings, Nobody(), threading.Event()) as sweep:
-        settings.sweep_folder(sweep.id).mkdir(parents=True)
-        sweep.note(data_sha256=data.sha256)
-        describe(sweep, data)
+def sweep(settings: Settings) -> Iterator[SweepContext]:
+    with driven(settings, SPEC) as sweep:
         Recorder(sweep).trial_started(_attempt())
         yield sweep
 
@@ -94,7 +72,6 @@ def test_recorder_gives_the_sweep_one_data_set(sweep: SweepContext, data: Traini
     [features] = json.loads(schema["mlflow_tensorspec"]["features"])
     assert features["tensor-spec"]["shape"] == [-1, 64]
     parent = sweep.outbox.run(sweep.id)
-    assert parent is not None
     assert parent.tags["aae.data_sha256"] == data.sha256
 
 
@@ -125,7 +102,6 @@ def test_epoch_pictures_are_named_as_mlflow_names_step_images(
     assert f"samples+step+4+timestamp+{moment}+samples+compressed.webp" in names
     assert {artifact.run for artifact in _pictures(sweep)} == {key}
     run = sweep.outbox.run(key)
-    assert run is not None
     assert run.tags["mlflow.loggedImages"] == "True"
 
 

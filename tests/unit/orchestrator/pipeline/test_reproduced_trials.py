@@ -1,20 +1,20 @@
 """Circumstances recorded in a trial's run, and the comparison of two trainings."""
 
 import math
-import threading
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from straw_sweep import driven
+from sweep_file import make_spec
 
 from aae_core.data import load_training_data
 from aae_core.training import TrainState, fit
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.execution.worker import Report
-from orchestrator.pipeline.context import Recorder, Request, SweepContext, describe, opened
+from orchestrator.pipeline.context import Recorder, SweepContext
 from orchestrator.pipeline.reproduce import (
     CurveComparison,
     Difference,
@@ -24,44 +24,19 @@ from orchestrator.pipeline.reproduce import (
 )
 from orchestrator.settings import Settings
 from orchestrator.study.study import TrialAttempt
-from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.provenance import latest, provenance, succession
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: no server listens
 
 
-class Nobody:
-    """An observer that ignores every event."""
-
-    def __getattr__(self, _: str) -> Any:
-        return lambda *_: None
-
-
 @pytest.fixture
-def spec() -> SweepSpec:
-    document = {"name": "tiny", "data": {"name": "digits"}, "resources": {"cpu": 2, "gpu": 0}}
-    return SweepSpec.of(document)
-
-
-@pytest.fixture
-def sweep(spec: SweepSpec, tmp_path: Path) -> Iterator[SweepContext]:
-    settings = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
-    request = Request(spec, "name: tiny", "aae-sweep run tiny.yaml")
-    with opened(request, settings, Nobody(), threading.Event()) as sweep:
-        describe_on_digits(sweep)
+def sweep(settings: Settings) -> Iterator[SweepContext]:
+    with driven(settings, make_spec(resources={"cpu": 2, "gpu": 0})) as sweep:
         yield sweep
-
-
-def describe_on_digits(sweep: SweepContext) -> None:
-    sweep.settings.sweep_folder(sweep.id).mkdir(parents=True, exist_ok=True)
-    data = load_training_data(sweep.spec.data, sweep.settings.data)
-    sweep.note(data_sha256=data.sha256)
-    describe(sweep, data)
 
 
 def tags_of(sweep: SweepContext) -> dict[str, str]:
     run = sweep.outbox.run(f"{sweep.id}/search/0")
-    assert run is not None
     return run.tags
 
 
@@ -161,10 +136,7 @@ def test_comparison_with_missing_or_non_finite_number_is_infinite(
 def test_reproduce_validates_the_epochs_that_the_record_has(tmp_path: Path) -> None:
     """Test a pruner's rung, which is in the record and not in the configuration."""
     training = {"epochs": 4, "validate_every": 3, "batch_size": 100}
-    model = {"hidden": [4], "code_dim": 2}
-    spec = SweepSpec.of(
-        {"name": "tiny", "data": {"name": "digits"}, "model": model, "training": training}
-    )
+    spec = make_spec(model={"hidden": [4]}, training=training)
     config = spec.trial_config({}, 5)
     data = load_training_data(config.data, tmp_path)
     rung = fit(TrainState.create(config, data), data, validate_at=(2,))

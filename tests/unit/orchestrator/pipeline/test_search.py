@@ -2,17 +2,16 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from straw_sweep import Watcher, images, numbers, run, search_of, sweep
+from straw_sweep import StrawHome, Watcher, numbers, sweep
 
 from aae_core.config import ModelConfig, TrialConfig
-from aae_core.data import TrainingData, load_training_data
+from aae_core.data import TrainingData
 from aae_core.training import TrainState
 from dashboards.build import build_report
 from orchestrator.errors import Interrupted
@@ -23,35 +22,16 @@ from orchestrator.pipeline.search import pack_size
 from orchestrator.records import BASELINE, is_baseline
 from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
-from orchestrator.study.study import StageStudy, confirm_seed, open_storage, search_seed
+from orchestrator.study.study import StageStudy, confirm_seed, search_seed
 from orchestrator.sweepfile.spec import SweepSpec
 
 pytestmark = pytest.mark.usefixtures("straw")
 
 
-def test_training_data_given_to_search_has_no_test_split(tmp_path: Path) -> None:
-    assert [field.name for field in fields(TrainingData)] == [
-        "name",
-        "image_shape",
-        "x_train",
-        "y_train",
-        "x_valid",
-        "y_valid",
-        "sha256",
-    ]
-    with_test, without = (
-        sweep(images(tmp_path / f"{test}.npz", test=test)).data for test in (True, False)
-    )
-    ours, theirs = (load_training_data(data, tmp_path) for data in (with_test, without))
-    assert ours.sha256 == theirs.sha256
-    assert not any("test" in name for name in vars(ours))
-
-
 def test_retry_without_progress_has_the_curve_of_its_checkpoint(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straw: StrawHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = {"epochs": 3, "batch_size": 9}
-    spec = sweep(images(tmp_path / "i.npz", test=True), trials=2, training=training)
+    spec = straw.sweep(trials=2, training={"epochs": 3})
     trained, failing = worker.fit_pack, search_seed(spec.seed, 0)
 
     def fit_pack(states: dict[int, TrainState], *rest: Any) -> Iterator[Any]:
@@ -62,23 +42,22 @@ def test_retry_without_progress_has_the_curve_of_its_checkpoint(
             yield output
 
     monkeypatch.setattr(worker, "fit_pack", fit_pack)
-    reader = run(settings, spec)
+    reader = straw.run(spec)
     [first] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
-    study = StageStudy.read(open_storage(settings), spec.sweep_id, "search")
-    assert study is not None
+    study = straw.study(spec)
     assert study.retry() == {0: 2}
-    reader = run(settings, spec)
+    reader = straw.run(spec)
     [again] = [r for r in reader.trials(spec.sweep_id) if r.state == "failed"]
     assert (again.number, again.resumed_from, again.epochs) == (2, [2], 2)
     assert [row["epoch"] for row in reader.curve(spec.sweep_id, again)] == [1, 2]
     assert reader.curve(spec.sweep_id, again) == reader.curve(spec.sweep_id, first)
 
 
-def every_third_epoch(path: Path, **search: Any) -> SweepSpec:
+def every_third_epoch(straw: StrawHome, **search: Any) -> SweepSpec:
     """A sweep of 7 epochs a trial, validated at 3, 6, 7 and the search's rungs 2 and 4."""
-    training = {"epochs": 7, "batch_size": 9, "validate_every": 3}
+    training = {"epochs": 7, "validate_every": 3}
     halving = {"kind": "successive_halving", "grace_epochs": 2, "reduction_factor": 2}
-    return sweep(path, trials=6, training=training, search={"pruner": halving} | search)
+    return straw.sweep(trials=6, training=training, search={"pruner": halving} | search)
 
 
 def validated(reader: SweepReader, spec: SweepSpec) -> dict[tuple[str, str], list[set[int]]]:
@@ -93,19 +72,17 @@ def validated(reader: SweepReader, spec: SweepSpec) -> dict[tuple[str, str], lis
     return found
 
 
-def test_sweep_validates_every_nth_epoch_the_last_and_pruner_rungs(
-    settings: Settings, tmp_path: Path
-) -> None:
-    spec = every_third_epoch(images(tmp_path / "i.npz", test=True))
+def test_sweep_validates_every_nth_epoch_the_last_and_pruner_rungs(straw: StrawHome) -> None:
+    spec = every_third_epoch(straw)
     watcher = Watcher()
-    reader = run(settings, spec, watcher)
+    reader = straw.run(spec, watcher)
     found = validated(reader, spec)
     assert {frozenset(epochs) for epochs in found["search", "complete"]} == {
         frozenset({2, 3, 4, 6, 7})
     }
     assert {max(epochs) for epochs in found["search", "pruned"]} <= {2, 4}
     assert found["confirm", "complete"] == 2 * [{3, 6, 7}]
-    trials = search_of(settings, spec).optuna_study.trials
+    trials = straw.study(spec).optuna_study.trials
     for trial, record in zip(trials, reader.trials(spec.sweep_id), strict=False):
         curve = reader.curve(spec.sweep_id, record)
         assert trial.intermediate_values == {
@@ -117,7 +94,7 @@ def test_sweep_validates_every_nth_epoch_the_last_and_pruner_rungs(
 
 
 def test_sweep_with_sparse_validation_resumed_gives_the_same_metrics(
-    settings: Settings, tmp_path: Path
+    straw: StrawHome, new_home: Callable[[str], Settings]
 ) -> None:
     """Test that a constraint and a second objective survive the epochs without validation."""
     search = {
@@ -125,29 +102,25 @@ def test_sweep_with_sparse_validation_resumed_gives_the_same_metrics(
         "secondary_objectives": ["val/latent_mmd"],
         "constraints": {"val/latent_std": [None, 1e-9]},
     }
-    path = images(tmp_path / "i.npz", test=True)
-    spec = every_third_epoch(path, **search)
-    want = [r.metrics for r in run(settings, spec).trials(spec.sweep_id)]
-    other = Settings.from_environment({"AAE_HOME": str(tmp_path / "other")})
+    spec = every_third_epoch(straw, **search)
+    want = [r.metrics for r in straw.run(spec).trials(spec.sweep_id)]
+    other = StrawHome(new_home("other"), straw.images)
     draining, watcher = threading.Event(), Watcher()
     watcher.act = lambda seen: draining.set() if seen.endswith("1 epoch 5") else None
     with pytest.raises(Interrupted):
-        run(other, spec, watcher, draining)
-    trial = search_of(other, spec).optuna_study.trials[1]
+        other.run(spec, watcher, draining)
+    trial = other.study(spec).optuna_study.trials[1]
     assert set(trial.intermediate_values) == {3}
     assert trial.user_attrs["progress"].keys() >= {"secondary", "violations"}
-    reader = run(other, spec)
+    reader = other.run(spec)
     assert [r.metrics for r in reader.trials(spec.sweep_id)] == want
     assert all(r.violated == ["val/latent_std"] for r in reader.trials(spec.sweep_id, "search"))
 
 
 def test_failed_trials_are_retried_from_their_checkpoints(
-    undisturbed: list[Any],
-    settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    undisturbed: list[Any], straw: StrawHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = sweep(images(tmp_path / "i.npz", test=True))
+    spec = straw.sweep()
     trained = worker.fit_pack
     failing = {search_seed(spec.seed, 2), confirm_seed(spec.seed, 0)}
 
@@ -159,14 +132,12 @@ def test_failed_trials_are_retried_from_their_checkpoints(
                 raise RuntimeError("no luck")
 
     monkeypatch.setattr(worker, "fit_pack", unlucky)
-    reader = run(settings, spec)
+    reader = straw.run(spec)
     assert reader.status(spec.sweep_id)["trials"]["failed"] == 2
     failing.clear()
-    search, storage = search_of(settings, spec), open_storage(settings)
-    confirm = StageStudy.read(storage, spec.sweep_id, "confirm")
-    assert confirm is not None
-    assert (search.retry(), confirm.retry()) == ({2: 3}, {0: 2})
-    run(settings, spec)
+    assert straw.study(spec).retry() == {2: 3}
+    assert straw.study(spec, "confirm").retry() == {0: 2}
+    straw.run(spec)
     status = reader.status(spec.sweep_id)
     assert (status["state"], status["trials"]["failed"]) == ("done", 0)
     assert status["planned"] == {"search": 3, "confirm": 2}
@@ -184,10 +155,9 @@ def test_failed_trials_are_retried_from_their_checkpoints(
     assert reader.best(spec.sweep_id)["seeds"]  # type: ignore[index]
 
 
-def test_search_with_patience_ends_when_the_best_stays(settings: Settings, tmp_path: Path) -> None:
-    path = images(tmp_path / "i.npz", test=True)
-    patient, watcher = sweep(path, trials=50, search={"patience": 2}), Watcher()
-    reader = run(settings, patient, watcher)
+def test_search_with_patience_ends_when_the_best_stays(straw: StrawHome) -> None:
+    patient, watcher = straw.sweep(trials=50, search={"patience": 2}), Watcher()
+    reader = straw.run(patient, watcher)
     values = [
         r.metrics["val/recon"] for r in reader.trials(patient.sweep_id) if r.stage == "search"
     ]
@@ -198,13 +168,13 @@ def test_search_with_patience_ends_when_the_best_stays(settings: Settings, tmp_p
     status = reader.status(patient.sweep_id)
     assert (status["state"], status["planned"]["search"]) == ("done", len(values))
 
-    more = sweep(path, trials=len(values) + 1)
-    run(settings, more)
+    more = straw.sweep(trials=len(values) + 1)
+    straw.run(more)
     searched = [r for r in reader.trials(more.sweep_id) if r.stage == "search"]
     assert [r.state for r in searched] == ["complete"] * (len(values) + 1)
 
 
-def racing(path: Path, **confirm: Any) -> SweepSpec:
+def racing(straw: StrawHome, **confirm: Any) -> SweepSpec:
     """A sweep over two learning rates and a setting that has no effect here."""
     space = {
         "training.reconstruction.lr": {"choice": [1e-2, 1e-7]},
@@ -212,7 +182,7 @@ def racing(path: Path, **confirm: Any) -> SweepSpec:
     }
     search = {"sampler": {"kind": "grid"}, "space": space}
     confirmed = {"top": 4, "seeds": 5, "baseline": False, **confirm}
-    return sweep(path, search=search, trials=4, confirm=confirmed)
+    return straw.sweep(search=search, trials=4, confirm=confirmed)
 
 
 def seeds_by_rate(reader: SweepReader, spec: SweepSpec) -> dict[float, int]:
@@ -220,29 +190,26 @@ def seeds_by_rate(reader: SweepReader, spec: SweepSpec) -> dict[float, int]:
     return dict(Counter(r.params["training.reconstruction.lr"] for r in records))
 
 
-def test_race_gives_beaten_candidates_no_more_seeds(settings: Settings, tmp_path: Path) -> None:
-    path = images(tmp_path / "i.npz", test=True)
-    fair, race = racing(path), racing(path, race=4)
+def test_race_gives_beaten_candidates_no_more_seeds(straw: StrawHome) -> None:
+    fair, race = racing(straw), racing(straw, race=4)
     assert fair.sweep_id == race.sweep_id
     watcher = Watcher()
-    reader = run(settings, race, watcher)
+    reader = straw.run(race, watcher)
     assert seeds_by_rate(reader, race) == {1e-2: 10, 1e-7: 8}
     assert "confirm: 2 of 4 get more seeds" in watcher.seen
     assert reader.status(race.sweep_id)["planned"]["confirm"] == 18
-    run(settings, fair)
+    straw.run(fair)
     assert seeds_by_rate(reader, fair) == {1e-2: 10, 1e-7: 10}
 
 
 @pytest.mark.parametrize("moment", ["confirm 5 epoch 1", "confirm 17 epoch 1"])
-def test_race_resumed_after_interruption_ends_the_same(
-    moment: str, settings: Settings, tmp_path: Path
-) -> None:
-    spec = racing(images(tmp_path / "i.npz", test=True), race=4)
+def test_race_resumed_after_interruption_ends_the_same(moment: str, straw: StrawHome) -> None:
+    spec = racing(straw, race=4)
     draining, watcher = threading.Event(), Watcher()
     watcher.act = lambda what: draining.set() if what == moment else None
     with pytest.raises(Interrupted):
-        run(settings, spec, watcher, draining)
-    assert seeds_by_rate(run(settings, spec), spec) == {1e-2: 10, 1e-7: 8}
+        straw.run(spec, watcher, draining)
+    assert seeds_by_rate(straw.run(spec), spec) == {1e-2: 10, 1e-7: 8}
 
 
 def confirmed_params(reader: SweepReader, spec: SweepSpec) -> list[tuple[int, bool]]:
@@ -252,17 +219,14 @@ def confirmed_params(reader: SweepReader, spec: SweepSpec) -> list[tuple[int, bo
     return [(index[r.seed], is_baseline(r, searched=True)) for r in records]
 
 
-def test_confirm_trains_the_control_with_every_seed_of_the_winner(
-    settings: Settings, tmp_path: Path
-) -> None:
-    spec = sweep(images(tmp_path / "i.npz", test=True), confirm={"seeds": 2})
+def test_confirm_trains_the_control_with_every_seed_of_the_winner(straw: StrawHome) -> None:
+    spec = straw.sweep(confirm={"baseline": True})
     watcher = Watcher()
-    reader = run(settings, spec, watcher)
+    reader = straw.run(spec, watcher)
     assert confirmed_params(reader, spec) == [(0, False), (1, False), (0, True), (1, True)]
     status, best = reader.status(spec.sweep_id), reader.best(spec.sweep_id)
     assert status["planned"] == {"search": 3, "confirm": spec.confirmations}
     assert spec.confirmations == 4
-    assert best is not None
     baseline, gain = best["baseline"], best["gain"]
     assert (baseline["params"], baseline["seeds"]) == ({}, best["seeds"])
     assert baseline["config_hash"] == spec.baseline_hash != best["config_hash"]
@@ -273,21 +237,17 @@ def test_confirm_trains_the_control_with_every_seed_of_the_winner(
     optimism = promised - best["metrics"]["val/recon"]["mean"]
     assert best["groups"][0]["optimism"] == pytest.approx(optimism)
     evaluation = reader.evaluation(spec.sweep_id)
-    assert evaluation is not None
     groups = [model["group"] for model in evaluation["models"]]
     assert groups == [None, None, BASELINE, BASELINE]
     again = Watcher()
-    run(settings, spec, again)
+    straw.run(spec, again)
     assert not [seen for seen in again.seen if "started" in seen]
 
 
-def test_confirm_of_study_without_control_adds_only_the_control(
-    settings: Settings, tmp_path: Path
-) -> None:
-    path = images(tmp_path / "i.npz", test=True)
-    run(settings, sweep(path))
-    spec, watcher = sweep(path, confirm={"seeds": 2}), Watcher()
-    reader = run(settings, spec, watcher)
+def test_confirm_of_study_without_control_adds_only_the_control(straw: StrawHome) -> None:
+    straw.run(straw.sweep())
+    spec, watcher = straw.sweep(confirm={"baseline": True}), Watcher()
+    reader = straw.run(spec, watcher)
     assert [seen for seen in watcher.seen if "started" in seen] == [
         "confirm 2 started",
         "confirm 3 started",
@@ -295,43 +255,34 @@ def test_confirm_of_study_without_control_adds_only_the_control(
     assert confirmed_params(reader, spec) == [(0, False), (1, False), (0, True), (1, True)]
 
 
-def test_confirm_control_better_than_every_candidate_does_not_win(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_confirm_control_better_than_every_candidate_does_not_win(straw: StrawHome) -> None:
     space = {"training.reconstruction.lr": {"choice": [1e-7, 1e-8]}}  # almost no learning
-    path = images(tmp_path / "i.npz", test=True)
-    spec = sweep(path, search={"space": space}, confirm={"seeds": 3})
-    best = run(settings, spec).best(spec.sweep_id)
-    assert best is not None
+    spec = straw.sweep(search={"space": space}, confirm={"seeds": 3, "baseline": True})
+    best = straw.run(spec).best(spec.sweep_id)
     assert best["params"]["training.reconstruction.lr"] < 1e-6
     metric = "val/recon"
     assert best["baseline"]["metrics"][metric]["mean"] < best["metrics"][metric]["mean"]
     assert best["gain"]["mean"] < 0
-    confirm = StageStudy.read(open_storage(settings), spec.sweep_id, "confirm")
-    assert confirm is not None
+    confirm = straw.study(spec, "confirm")
     assert confirm.state.winner == best["config_hash"]
 
 
-def test_confirm_winner_equal_to_the_control_is_trained_once(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_confirm_winner_equal_to_the_control_is_trained_once(straw: StrawHome) -> None:
     space = {"model.prior.std": {"choice": [1.0]}}  # the default
-    path = images(tmp_path / "i.npz", test=True)
-    spec = sweep(path, search={"space": space}, confirm={"seeds": 2})
-    reader = run(settings, spec)
+    spec = straw.sweep(search={"space": space}, confirm={"baseline": True})
+    reader = straw.run(spec)
     assert len(reader.trials(spec.sweep_id, "confirm")) == 2
     best = reader.best(spec.sweep_id)
-    assert best is not None
     assert best["baseline"]["config_hash"] == best["config_hash"]
     assert best["gain"] == {"mean": 0.0, "ci95": [0.0, 0.0]}
 
 
-def test_confirm_race_gives_a_weak_control_every_seed(settings: Settings, tmp_path: Path) -> None:
+def test_confirm_race_gives_a_weak_control_every_seed(straw: StrawHome) -> None:
     """Use a control that learns nothing: every candidate still in the race beats the control."""
-    spec = racing(images(tmp_path / "i.npz", test=True), race=4, baseline=True)
+    spec = racing(straw, race=4, baseline=True)
     slow = {"reconstruction": {"lr": 1e-7}, "epochs": 2, "batch_size": 9}
     spec = SweepSpec.of(spec.resolved() | {"training": slow})
-    reader = run(settings, spec)
+    reader = straw.run(spec)
     control = [r for r in reader.trials(spec.sweep_id, "confirm") if not r.params]
     assert len({r.seed for r in control}) == len(control) == 5
     assert Counter(
@@ -341,23 +292,20 @@ def test_confirm_race_gives_a_weak_control_every_seed(settings: Settings, tmp_pa
     ) == {1e-2: 10, 1e-7: 8}
 
 
-def test_sweep_learns_from_another_sweep_where_spaces_agree(
-    settings: Settings, tmp_path: Path
-) -> None:
-    path = images(tmp_path / "i.npz", test=True)
+def test_sweep_learns_from_another_sweep_where_spaces_agree(straw: StrawHome) -> None:
     widths = {"model.hidden": {"choice": [[4], [5]]}, "model.prior.std": {"choice": [1, 2, 3]}}
-    first = sweep(path, search={"space": widths}, trials=6, name="first")
-    reader = run(settings, first)
+    first = straw.sweep(search={"space": widths}, trials=6, name="first")
+    reader = straw.run(first)
     narrow = {"model.prior.std": {"float": [1.5, 4]}}
-    second, watcher = sweep(path, search={"space": narrow, "warm_start": "first"}), Watcher()
-    run(settings, second, watcher)
+    second, watcher = straw.sweep(search={"space": narrow, "warm_start": "first"}), Watcher()
+    straw.run(second, watcher)
     fits = [
         r
         for r in reader.trials(first.sweep_id, "search")
         if r.params["model.hidden"] == [4] and r.params["model.prior.std"] >= 2
     ]
     assert 0 < len(fits) < 6
-    known = search_of(settings, second).optuna_study.trials[: len(fits)]
+    known = straw.study(second).optuna_study.trials[: len(fits)]
     assert [t.params for t in known] == [
         {"model.prior.std": r.params["model.prior.std"]} for r in fits
     ]
@@ -366,36 +314,32 @@ def test_sweep_learns_from_another_sweep_where_spaces_agree(
     assert watcher.seen.count(output) == 1
     assert reader.status(second.sweep_id)["trials"]["complete"] == 3 + 2
     again = Watcher()
-    run(settings, sweep(path, trials=4, search={"space": narrow, "warm_start": "first"}), again)
+    straw.run(straw.sweep(trials=4, search={"space": narrow, "warm_start": "first"}), again)
     assert output not in again.seen  # reported once
 
 
 def test_search_starts_no_trial_once_gpu_hours_are_used_up(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straw: StrawHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = images(tmp_path / "i.npz", test=True)
     monkeypatch.setattr(StageStudy, "gpu_hours", lambda study: 0.4 * study.asked())
     watcher = Watcher()
-    status = run(
-        settings, sweep(path, trials=9, search={"budget": {"gpu_hours": 1.0}}), watcher
-    ).status(SweepReader(settings).resolve("latest"))
+    spec = straw.sweep(trials=9, search={"budget": {"gpu_hours": 1.0}})
+    status = straw.run(spec, watcher).status(spec.sweep_id)
     assert status["trials"]["complete"] == 3 + 2
     assert "search: ended after 3 trials: its 1 GPU-hours are used up" in watcher.seen
 
 
-def test_search_extended_while_running_trains_the_added_trials(
-    settings: Settings, tmp_path: Path
-) -> None:
-    spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
+def test_search_extended_while_running_trains_the_added_trials(straw: StrawHome) -> None:
+    spec, watcher = straw.sweep(), Watcher()
 
     def act(what: str) -> None:
         if what == "search 1 epoch 1":
-            search_of(settings, spec).note(extended={"trials": 5, "hours": 0.0})
+            straw.study(spec).note(extended={"trials": 5, "hours": 0.0})
         if what == "confirm 1 started":
-            search_of(settings, spec).note(extended={"trials": 6, "hours": 0.0})
+            straw.study(spec).note(extended={"trials": 6, "hours": 0.0})
 
     watcher.act = act
-    reader = run(settings, spec, watcher)
+    reader = straw.run(spec, watcher)
     assert "search: extended, now 5 trials, hours unlimited" in watcher.seen
     status = reader.status(spec.sweep_id)
     assert status["trials"]["complete"] == 5 + 2
@@ -405,11 +349,9 @@ def test_search_extended_while_running_trains_the_added_trials(
 
 
 def test_search_over_its_hours_ends_and_the_sweep_completes(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straw: StrawHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = sweep(
-        images(tmp_path / "i.npz", test=True), trials=50, search={"budget": {"hours": 1.0}}
-    )
+    spec = straw.sweep(trials=50, search={"budget": {"hours": 1.0}})
     hours, watcher = [0.0], Watcher()
     monkeypatch.setattr(SweepContext, "elapsed", property(lambda _: 3600 * hours[0]))
 
@@ -418,22 +360,21 @@ def test_search_over_its_hours_ends_and_the_sweep_completes(
             hours[0] = 2.0
 
     watcher.act = late
-    status = run(settings, spec, watcher).status(spec.sweep_id)
+    status = straw.run(spec, watcher).status(spec.sweep_id)
     assert status["trials"]["complete"] == 2 + 2
     assert status["state"] == "done"
 
 
-def test_search_ends_when_its_space_is_exhausted(settings: Settings, tmp_path: Path) -> None:
-    path = images(tmp_path / "images.npz", test=True)
+def test_search_ends_when_its_space_is_exhausted(straw: StrawHome) -> None:
     search = {"space": {"model.prior.std": {"choice": [1.0, 2.0]}}}
-    spec = sweep(path, trials=9, search=search)
+    spec = straw.sweep(trials=9, search=search)
     watcher = Watcher()
-    status = run(settings, spec, watcher).status(spec.sweep_id)
+    status = straw.run(spec, watcher).status(spec.sweep_id)
     assert (status["trials"]["complete"], status["state"]) == (2 + 2, "done")
     assert status["planned"] == {"search": 2, "confirm": 2}
     assert any("suggestions had all been tried" in seen for seen in watcher.seen)
     again = Watcher()
-    run(settings, spec, again)
+    straw.run(spec, again)
     assert not [seen for seen in again.seen if "started" in seen]
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from optuna.exceptions import StorageInternalError
 from straw_sweep import (
+    StrawHome,
     Watcher,
     digits_with_labels,
     images,
     numbers,
-    run,
-    search_of,
     sweep,
 )
 
@@ -22,7 +21,6 @@ from aae_core.errors import DataError
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError, UsageError
 from orchestrator.pipeline import stages
 from orchestrator.results.reader import SweepReader
-from orchestrator.settings import Settings
 from orchestrator.study.state import SweepState
 from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.tracking.outbox import Outbox
@@ -31,13 +29,13 @@ pytestmark = pytest.mark.usefixtures("straw")
 
 
 def test_search_and_confirm_are_the_same_without_a_test_split(
-    settings: Settings, tmp_path: Path
+    straw: StrawHome, tmp_path: Path
 ) -> None:
     with_test = sweep(images(tmp_path / "with.npz", test=True))
     without = sweep(images(tmp_path / "without.npz", test=False))
-    reader = run(settings, with_test)
+    reader = straw.run(with_test)
     with pytest.raises(EnvironmentUnusable, match="search and confirm are complete and kept"):
-        run(settings, without)
+        straw.run(without)
     assert numbers(reader, with_test) == numbers(reader, without)
     assert reader.status(without.sweep_id)["stage"] == "evaluate"
 
@@ -60,39 +58,36 @@ def test_search_and_confirm_are_the_same_without_a_test_split(
     ],
 )
 def test_sweep_that_contradicts_its_data_is_refused_before_starting(
-    changes: dict[str, Any], message: str, settings: Settings
+    changes: dict[str, Any], message: str, straw: StrawHome
 ) -> None:
     with pytest.raises(SpecError, match=message) as refused:
-        run(settings, digits_with_labels(**changes))
+        straw.run(digits_with_labels(**changes))
     assert refused.value.exit_code == 2
-    assert SweepReader(settings).sweeps() == []
+    assert SweepReader(straw.settings).sweeps() == []
 
 
-def test_unlabelled_data_are_refused_where_labels_are_needed(
-    settings: Settings, tmp_path: Path
-) -> None:
-    path = images(tmp_path / "i.npz", test=True)
+def test_unlabelled_data_are_refused_where_labels_are_needed(straw: StrawHome) -> None:
     with pytest.raises(SpecError, match="needs labels of 2 classes; there are 0"):
-        run(settings, sweep(path, model={"kind": "classifier"}, search={"objective": None}))
+        straw.run(straw.sweep(model={"kind": "classifier"}, search={"objective": None}))
     with pytest.raises(SpecError, match="`val/knn_error` needs labels of the validation images"):
-        run(settings, sweep(path, search={"objective": {"metric": "val/knn_error"}}))
+        straw.run(straw.sweep(search={"objective": {"metric": "val/knn_error"}}))
 
 
 @pytest.mark.parametrize(
     "moment", ["search 1 started", "search 1 epoch 1", "search 2 complete", "confirm 0 epoch 1"]
 )
 def test_sweep_resumed_after_interruption_ends_the_same(
-    moment: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
+    moment: str, undisturbed: list[Any], straw: StrawHome
 ) -> None:
-    spec = sweep(images(tmp_path / "i.npz", test=True))
+    spec = straw.sweep()
     draining, watcher = threading.Event(), Watcher()
     watcher.act = lambda what: draining.set() if what == moment else None
     with pytest.raises(Interrupted, match="Resume with: aae-sweep run"):
-        run(settings, spec, watcher, draining)
-    reader = SweepReader(settings)
+        straw.run(spec, watcher, draining)
+    reader = SweepReader(straw.settings)
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
-    assert "RUNNING" not in {run.status for run in Outbox(settings.outbox).runs()}
-    run(settings, spec)
+    assert "RUNNING" not in {run.status for run in Outbox(straw.settings.outbox).runs()}
+    straw.run(spec)
     assert numbers(reader, spec) == undisturbed
     assert reader.status(spec.sweep_id)["state"] == "done"
 
@@ -108,37 +103,37 @@ def test_sweep_resumed_after_interruption_ends_the_same(
     ],
 )
 def test_sweep_resumed_after_stop_request_ends_the_same(
-    moment: str, control: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
+    moment: str, control: str, undisturbed: list[Any], straw: StrawHome
 ) -> None:
-    spec = sweep(images(tmp_path / "i.npz", test=True))
+    spec = straw.sweep()
     draining, watcher = threading.Event(), Watcher()
 
     def act(what: str) -> None:
         if what.startswith(moment) and not draining.is_set():
-            search_of(settings, spec).note(request=control)
+            straw.study(spec).note(request=control)
             assert draining.wait(20)
             if control == "now":
                 time.sleep(20)  # the stop request interrupts this sleep
 
     watcher.act = act
     with pytest.raises(Interrupted, match=r"was stopped\. Resume with: aae-sweep run"):
-        run(settings, spec, watcher, draining)
+        straw.run(spec, watcher, draining)
     assert any(what.startswith("stop requested: ") for what in watcher.seen)
-    reader = SweepReader(settings)
+    reader = SweepReader(straw.settings)
     assert reader.status(spec.sweep_id)["state"] == "stopped"
-    assert search_of(settings, spec).state.request is None
-    assert "RUNNING" not in {run.status for run in Outbox(settings.outbox).runs()}
-    run(settings, spec)
+    assert straw.study(spec).state.request is None
+    assert "RUNNING" not in {run.status for run in Outbox(straw.settings.outbox).runs()}
+    straw.run(spec)
     assert numbers(reader, spec) == undisturbed
 
 
 @pytest.mark.usefixtures("attentive")
 @pytest.mark.parametrize("moment", ["search 1 epoch 1", "confirm 0 started", "scoring"])
 def test_sweep_paused_and_resumed_ends_the_same(
-    moment: str, undisturbed: list[Any], settings: Settings, tmp_path: Path
+    moment: str, undisturbed: list[Any], straw: StrawHome
 ) -> None:
-    spec, watcher = sweep(images(tmp_path / "i.npz", test=True)), Watcher()
-    search = StageStudy.create(open_storage(settings), spec, "search")
+    spec, watcher = straw.sweep(), Watcher()
+    search = StageStudy.create(open_storage(straw.settings), spec, "search")
     seen_while_paused: list[str] = []
 
     def resume() -> None:
@@ -155,7 +150,7 @@ def test_sweep_paused_and_resumed_ends_the_same(
             threading.Thread(target=resume).start()
 
     watcher.act = act
-    reader = run(settings, spec, watcher)
+    reader = straw.run(spec, watcher)
     assert seen_while_paused == []
     assert "resume requested" in watcher.seen
     assert numbers(reader, spec) == undisturbed
@@ -163,19 +158,17 @@ def test_sweep_paused_and_resumed_ends_the_same(
 
 
 @pytest.mark.usefixtures("attentive")
-def test_driver_ignores_a_control_request_to_an_earlier_driver(
-    settings: Settings, tmp_path: Path
-) -> None:
-    spec = sweep(images(tmp_path / "i.npz", test=True))
-    StageStudy.create(open_storage(settings), spec, "search").note(request="now")
-    assert run(settings, spec).status(spec.sweep_id)["state"] == "done"
+def test_driver_ignores_a_control_request_to_an_earlier_driver(straw: StrawHome) -> None:
+    spec = straw.sweep()
+    StageStudy.create(open_storage(straw.settings), spec, "search").note(request="now")
+    assert straw.run(spec).status(spec.sweep_id)["state"] == "done"
 
 
 def test_driver_retries_control_requests_after_a_storage_error(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straw: StrawHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "_LISTENING_SECONDS", 0.01)
-    spec = sweep(images(tmp_path / "i.npz", test=True))
+    spec = straw.sweep()
     draining, watcher, away = threading.Event(), Watcher(), []
     state = StageStudy.state.fget
     assert state is not None
@@ -189,12 +182,12 @@ def test_driver_retries_control_requests_after_a_storage_error(
     def act(what: str) -> None:
         if what == "search 1 epoch 1":
             monkeypatch.setattr(StageStudy, "state", property(flaky))
-            search_of(settings, spec).note(request="drain")
+            straw.study(spec).note(request="drain")
             assert draining.wait(20)
 
     watcher.act = act
     with pytest.raises(Interrupted):
-        run(settings, spec, watcher, draining)
+        straw.run(spec, watcher, draining)
     assert len(away) == 3
 
 
@@ -207,68 +200,64 @@ def test_driver_retries_control_requests_after_a_storage_error(
     ],
 )
 def test_learn_from_unusable_sweep_is_refused_before_anything_starts(
-    other: str, message: str, settings: Settings, tmp_path: Path
+    other: str, message: str, straw: StrawHome, tmp_path: Path
 ) -> None:
-    path = images(tmp_path / "i.npz", test=True)
-    run(settings, sweep(path, name="first", model={"hidden": [5], "code_dim": 2}))
+    straw.run(straw.sweep(name="first", model={"hidden": [5], "code_dim": 2}))
     random = np.random.default_rng(1).random((60, 9), dtype=np.float32)
     np.savez(tmp_path / "e.npz", x_train=random, x_test=random[:5])
-    run(settings, sweep(tmp_path / "e.npz", name="elsewhere"))
+    straw.run(sweep(tmp_path / "e.npz", name="elsewhere"))
     watcher = Watcher()
     with pytest.raises(UsageError, match=message):
-        run(settings, sweep(path, search={"warm_start": other}), watcher)
+        straw.run(straw.sweep(search={"warm_start": other}), watcher)
     assert not [what for what in watcher.seen if "started" in what]
 
 
-def test_complete_sweep_is_extended_by_more_trials_and_seeds(
-    settings: Settings, tmp_path: Path
-) -> None:
-    path = images(tmp_path / "i.npz", test=True)
-    small, large = sweep(path), sweep(path, trials=5, confirm={"seeds": 3})
+def test_complete_sweep_is_extended_by_more_trials_and_seeds(straw: StrawHome) -> None:
+    small, large = straw.sweep(), straw.sweep(trials=5, confirm={"seeds": 3})
     assert small.sweep_id == large.sweep_id
-    reader = run(settings, small)
+    reader = straw.run(small)
     before = numbers(reader, small)
     assert reader.is_done(small)
     assert not reader.is_done(large)
-    run(settings, large)
+    straw.run(large)
     after = numbers(reader, large)
     assert [n for n in after if n[0] == "search"][:3] == before[:3]
     assert sum(n[0] == "search" for n in after) == 5
     best = reader.best(large.sweep_id)
-    assert best is not None
     assert len(best["seeds"]) == 3
     assert reader.status(large.sweep_id)["state"] == "done"
 
 
-def test_sweep_refuses_data_changed_since_its_start(settings: Settings, tmp_path: Path) -> None:
-    path = images(tmp_path / "i.npz", test=True)
-    spec = sweep(path)
-    run(settings, spec)
-    np.savez(path, x_train=np.zeros((60, 9), np.float32), x_test=np.zeros((5, 9), np.float32))
+def test_sweep_refuses_data_changed_since_its_start(straw: StrawHome) -> None:
+    spec = straw.sweep()
+    straw.run(spec)
+    np.savez(
+        straw.images, x_train=np.zeros((60, 9), np.float32), x_test=np.zeros((5, 9), np.float32)
+    )
     with pytest.raises(EnvironmentUnusable, match="not those of straw-"):
-        run(settings, spec)
+        straw.run(spec)
 
 
 def test_notes_on_the_data_come_before_the_search_and_stay_in_the_record(
-    settings: Settings, tmp_path: Path
+    straw: StrawHome, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(0)
     x = random.integers(0, 2, (60, 1, 3, 4), dtype=np.uint8)
     np.savez(tmp_path / "odd.npz", x_train=x, y_train=np.arange(60) % 2 + 7)
     spec, watcher = sweep(tmp_path / "odd.npz"), Watcher()
     with pytest.raises(EnvironmentUnusable, match="has no member x_test"):
-        run(settings, spec, watcher)
+        straw.run(spec, watcher)
     before = watcher.seen[: watcher.seen.index("search of 3")]
     for words in ("(n, C, H, W)", "data.range: [0, 1]", "labels 7, 8 are the classes", "x_test"):
         assert any(words in note for note in before), words
-    with Outbox(settings.outbox) as outbox:
+    with Outbox(straw.settings.outbox) as outbox:
         parent = outbox.run(spec.sweep_id)
     assert parent is not None
     assert parent.tags["aae.data_notes"] == "; ".join(before)
 
 
 def test_unusable_labels_stop_only_a_sweep_that_needs_them(
-    settings: Settings, tmp_path: Path
+    straw: StrawHome, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(0)
     x = random.random((60, 9), dtype=np.float32)
@@ -280,18 +269,18 @@ def test_unusable_labels_stop_only_a_sweep_that_needs_them(
     )
     for changes in needing:
         with pytest.raises(DataError, match="values cat, dog; give whole numbers"):
-            run(settings, sweep(tmp_path / "words.npz", **changes))
-    assert SweepReader(settings).sweeps() == []
+            straw.run(sweep(tmp_path / "words.npz", **changes))
+    assert SweepReader(straw.settings).sweeps() == []
     spec, watcher = sweep(tmp_path / "words.npz", trials=1, confirm={"seeds": 1}), Watcher()
-    run(settings, spec, watcher)
+    straw.run(spec, watcher)
     assert "the labels are not used" in watcher.seen[0]
 
 
 @pytest.mark.parametrize("step", ["evaluate.evaluate", "_show"])
 def test_drain_without_epochs_interrupts_the_driver_and_the_next_run_repeats_the_step(
-    step: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, straw: StrawHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, draining = sweep(images(tmp_path / "i.npz", test=True)), threading.Event()
+    spec, draining = straw.sweep(), threading.Event()
 
     def slow(*_: object) -> None:
         draining.set()
@@ -301,12 +290,12 @@ def test_drain_without_epochs_interrupts_the_driver_and_the_next_run_repeats_the
         patched.setattr(f"orchestrator.pipeline.stages.{step}", slow)
         began = time.monotonic()
         with pytest.raises(Interrupted, match="Resume with: aae-sweep run"):
-            run(settings, spec, draining=draining)
+            straw.run(spec, draining=draining)
     assert time.monotonic() - began < 60
-    reader = SweepReader(settings)
+    reader = SweepReader(straw.settings)
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
     assert not reader.is_done(spec)
-    assert "RUNNING" not in {run.status for run in Outbox(settings.outbox).runs()}
-    run(settings, spec)
+    assert "RUNNING" not in {run.status for run in Outbox(straw.settings.outbox).runs()}
+    straw.run(spec)
     assert reader.status(spec.sweep_id)["state"] == "done"
-    assert settings.report(spec.sweep_id).exists()
+    assert straw.settings.report(spec.sweep_id).exists()

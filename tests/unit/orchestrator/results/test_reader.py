@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+from sweep_file import make_spec
 
 from orchestrator.errors import UsageError
 from orchestrator.results.reader import SweepReader, as_document, run_key, summary
@@ -17,93 +18,42 @@ from orchestrator.tracking.outbox import Outbox
 
 KINDS = ["gaussian", "universal"]
 STATUS_KEYS = {
-    "sweep",
-    "id",
-    "config_hash",
-    "stage",
-    "state",
-    "trials",
-    "objective",
-    "best",
-    "elapsed_seconds",
-    "eta_seconds",
-    "unsynced",
-    "mlflow",
-    "report",
-    "resume",
-}
+    "sweep", "id", "config_hash", "stage", "state", "trials", "objective", "best",
+    "elapsed_seconds", "eta_seconds", "unsynced", "mlflow", "report", "resume",
+}  # fmt: skip
 BEST_KEYS = {
-    "params",
-    "config_hash",
-    "seeds",
-    "confirmed",
-    "metrics",
-    "groups",
-    "tied_with",
-    "checkpoints",
-    "run_ids",
-    "data_sha256",
-    "code_version",
-    "baseline",
-    "gain",
-}
+    "params", "config_hash", "seeds", "confirmed", "metrics", "groups", "tied_with",
+    "checkpoints", "run_ids", "data_sha256", "code_version", "baseline", "gain",
+}  # fmt: skip
 TRIAL_KEYS = {
-    "number",
-    "stage",
-    "state",
-    "reason",
-    "attempts",
-    "epochs",
-    "epochs_computed",
-    "resumed_from",
-    "config_hash",
-    "params",
-    "seed",
-    "metrics",
-    "checkpoint",
-    "node",
-    "run_id",
-    "started",
+    "number", "stage", "state", "reason", "attempts", "epochs", "epochs_computed", "resumed_from",
+    "config_hash", "params", "seed", "metrics", "checkpoint", "node", "run_id", "started",
     "seconds",
-}
+}  # fmt: skip
 
 
 def spec_of(name: str, seed: int = 0) -> SweepSpec:
-    return SweepSpec.model_validate_json(
-        json.dumps(
-            {
-                "name": name,
-                "seed": seed,
-                "search": {
-                    "trials": 4,
-                    "sampler": {"kind": "random"},
-                    "balance": "model.encoder.kind",
-                    "space": {
-                        "model.encoder.kind": {"choice": KINDS},
-                        "model.prior.std": {"float": [0.5, 20]},
-                    },
-                },
-                "confirm": {"per": "model.encoder.kind", "seeds": 2},
-            }
-        )
-    )
+    space = {
+        "model.encoder.kind": {"choice": KINDS},
+        "model.prior.std": {"float": [0.5, 20]},
+    }
+    search = {"trials": 4, "balance": "model.encoder.kind", "space": space}
+    return make_spec(name, seed=seed, search=search, confirm={"per": "model.encoder.kind"})
 
 
 def begin(settings: Settings, spec: SweepSpec, touched: str) -> StageStudy:
     search = StageStudy.create(open_storage(settings), spec, "search")
-    attributes = {
-        "name": spec.name,
-        "spec": spec.resolved(),
-        "spec_text": "name: …",
-        "resume": f"aae-sweep run {spec.name}.yaml",
-        "planned": {"search": 4, "confirm": 4},
-        "touched": touched,
-        "state": "running",
-        "data_sha256": "0" * 64,
-        "code_version": "1",
-    }
-    for name, value in attributes.items():
-        search.note(**{name: value})
+    search.note(
+        name=spec.name,
+        spec=spec.resolved(),
+        spec_text="name: …",
+        resume=f"aae-sweep run {spec.name}.yaml",
+        planned={"search": 4, "confirm": 4},
+        touched=touched,
+        state="running",
+        data_sha256="0" * 64,
+        code_version="1",
+    )
     with Outbox(settings.outbox) as outbox:
         outbox.open_run(spec.sweep_id, sweep_id=spec.sweep_id, experiment="e", name="n")
     return search
@@ -146,7 +96,6 @@ def confirmed(settings: Settings, spec: SweepSpec, searched: SweepReader) -> Swe
     )
     for value in (10.0, 20.0, 12.0, 22.0):
         attempt = queue.pop(spec)
-        assert attempt is not None
         train(settings, queue, spec, attempt.number, value)
     return searched
 
@@ -267,7 +216,6 @@ def test_best_measures_gain_and_optimism_against_the_control(
     queue.enqueue({"params": p, "seed": s} for p in (chosen, {}) for s in (1, 3))
     for value in (2.0, 3.0, 50.0, 53.0):
         attempt = queue.pop(spec)
-        assert attempt is not None
         train(settings, queue, spec, attempt.number, value)
     best: Any = searched.best(spec.sweep_id)
     assert best["params"] == chosen  # the control is far better but no candidate

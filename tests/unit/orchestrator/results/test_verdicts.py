@@ -167,7 +167,6 @@ def test_gain_matches_hand_calculation() -> None:
     control = candidate("own", {1: 10.0, 3: 20.0, 5: 30.0})
     half = 4.302652729911275 / math.sqrt(3)
     found = gain(winner, control, LL, "maximize")
-    assert found is not None
     assert found["mean"] == 2.0
     assert found["ci95"] == pytest.approx([2 - half, 2 + half])
 
@@ -177,8 +176,6 @@ def test_gain_is_positive_for_better_in_either_direction(pairs: list[tuple[float
     a, b = (dict(enumerate(values)) for values in zip(*pairs, strict=True))
     more = gain(candidate("a", a), candidate("b", b), LL, "maximize")
     less = gain(candidate("a", a, ERROR), candidate("b", b, ERROR), ERROR, "minimize")
-    assert more is not None
-    assert less is not None
     assert less["mean"] == pytest.approx(-more["mean"])
     assert less["ci95"] == pytest.approx([-end for end in reversed(more["ci95"])])
     assert less["ci95"][0] <= less["mean"] <= less["ci95"][1]
@@ -258,8 +255,6 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         spec = importlib.util.spec_from_file_location("verdicts", folder / "verdicts.py")
-        assert spec is not None
-        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return module

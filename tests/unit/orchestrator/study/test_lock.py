@@ -56,7 +56,6 @@ def test_lock_of_a_killed_process_is_released(settings: Settings) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as holder:
-        assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         assert is_held(settings, "a")
         who = re.escape(f"process {holder.pid} on {socket.gethostname()}, since 20")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_file import make_spec
 
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings
@@ -41,41 +42,9 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 
 def sweep(sampler: str = "random", **search: Any) -> SweepSpec:
-    document = {
-        "name": "small",
-        "training": {"epochs": 9},
-        "search": {
-            "trials": 6,
-            "space": GRID if sampler == "grid" else SPACE,
-            "sampler": SAMPLERS[sampler],
-            **search,
-        },
-    }
-    return SweepSpec.of(document)
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study database to copy: Optuna takes half a second to create its tables."""
-    home = tmp_path_factory.mktemp("empty")
-    open_storage(Settings.from_environment({"AAE_HOME": str(home)})).engine.dispose()
-    return home / "studies.db"
-
-
-@pytest.fixture
-def new_home(empty_database: Path, tmp_path: Path) -> Callable[[str], Settings]:
-    def make(name: str) -> Settings:
-        settings = Settings.from_environment({"AAE_HOME": str(tmp_path / name)})
-        settings.home.mkdir()
-        shutil.copy(empty_database, settings.home)
-        return settings
-
-    return make
-
-
-@pytest.fixture
-def settings(new_home: Callable[[str], Settings]) -> Settings:
-    return new_home("home")
+    space = GRID if sampler == "grid" else SPACE
+    search = {"trials": 6, "space": space, "sampler": SAMPLERS[sampler], **search}
+    return make_spec("small", training={"epochs": 9}, search=search)
 
 
 def opened(settings: Settings, spec: SweepSpec, stage: Any = "search") -> StageStudy:
@@ -182,7 +151,6 @@ def test_study_learned_trials_reach_the_sampler_and_no_count(
     assert (second.asked(), second.records(), second.count_ended()) == (0, [], 0)
 
     attempt = second.ask(spec)
-    assert attempt is not None
     assert attempt.number == len(known)
     assert attempt.config.seed == search_seed(spec.seed, 0)
     unaware = opened(new_home("c"), spec).ask(spec)
@@ -255,7 +223,6 @@ def test_balance_suggests_every_choice_equally_often(sampler: str, settings: Set
 
 def test_grid_visits_every_combination_once_and_plans_no_more(settings: Settings) -> None:
     spec = sweep("grid", trials=50)
-    assert spec.search is not None
     assert spec.search.planned == 6
     assert spec.notes == ["search.trials: the grid ends after its 6 combinations"]
     found = {
@@ -264,7 +231,6 @@ def test_grid_visits_every_combination_once_and_plans_no_more(settings: Settings
     }
     assert found == set(product(KINDS, (4, 8)))
     fewer = sweep("grid", trials=2)
-    assert fewer.search is not None
     assert (fewer.search.planned, fewer.notes) == (2, [])
 
 
@@ -556,7 +522,6 @@ def test_failed_confirm_trial_is_retried_with_its_seed(settings: Settings) -> No
     queue = opened(settings, spec, "confirm")
     queue.enqueue(entries())
     first = queue.pop(spec)
-    assert first is not None
     fail(queue, first)
     assert queue.retry() == {0: 4}
     queue.enqueue(entries())
@@ -608,7 +573,6 @@ def test_study_read_before_its_creation_creates_nothing(settings: Settings) -> N
     assert sweep_ids(storage) == []
     opened(settings, spec)
     found = StageStudy.read(storage, spec.sweep_id, "search")
-    assert found is not None
     assert found.records() == []
     assert sweep_ids(storage) == [spec.sweep_id]
 
@@ -683,7 +647,6 @@ def test_attempt_is_synced_to_disk_before_a_worker_receives_it(
     spec = sweep()
     study = opened(settings, spec)
     attempt = study.ask(spec)
-    assert attempt is not None
     after_a_power_cut = Settings.from_environment({"AAE_HOME": str(tmp_path / "after")})
     after_a_power_cut.home.mkdir()
     # Copy the synced database without its write-ahead log, which is not synced.

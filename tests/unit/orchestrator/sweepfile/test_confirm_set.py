@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from sweep_file import make_document
 
 from orchestrator.settings import Settings
 from orchestrator.study.study import StageStudy, open_storage
@@ -13,19 +14,12 @@ from orchestrator.sweepfile.spec import SweepSpec
 
 
 def document(**overrides: Any) -> dict[str, Any]:
-    return {
-        "name": "proxy",
-        "model": {"hidden": [30, 30]},
-        "training": {"epochs": 9},
-        "search": {
-            "trials": 6,
-            "space": {
-                "model.code_dim": {"int": [2, 8]},
-                "model.prior.kind": {"choice": ["gaussian", "uniform"]},
-            },
-        },
-        "confirm": {"seeds": 2, "set": overrides},
+    space = {
+        "model.code_dim": {"int": [2, 8]},
+        "model.prior.kind": {"choice": ["gaussian", "uniform"]},
     }
+    confirm = {"set": overrides}
+    return make_document(training={"epochs": 9}, search={"space": space}, confirm=confirm)
 
 
 def refused(**overrides: Any) -> dict[str, str]:
@@ -52,7 +46,6 @@ def test_confirm_set_reaches_the_queued_trials(tmp_path: Path) -> None:
     confirm = StageStudy.create(storage, spec, "confirm")
     confirm.enqueue([{"params": {"model.code_dim": 5}, "seed": 3}])
     task = confirm.pop(spec)
-    assert task is not None
     assert task.config.model.hidden == (100, 100)
     assert task.config.training.epochs == 20
     assert task.config.model.code_dim == 5

@@ -67,7 +67,6 @@ search:
 """
     spec = load_sweep(write(small=text))
     assert spec.model.hidden == (300,)
-    assert spec.search is not None
     assert spec.search.space["model.prior.std"].ends == (5.0, 10.0)
     assert spec.search.space["model.code_dim"].ends == (4, 8)
 
@@ -76,8 +75,6 @@ def test_extends_replaces_a_sampler_of_another_kind_whole(write) -> None:
     random = "extends: base.yaml\nsearch: {sampler: {kind: random}}\n"
     more = "extends: base.yaml\nsearch: {sampler: {startup_trials: 5}}\n"
     replaced, kept = load_sweep(write(a=random)).search, load_sweep(write(b=more)).search
-    assert replaced is not None
-    assert kept is not None
     assert replaced.sampler.model_dump() == {"kind": "random"}
     assert kept.sampler.model_dump() == {"kind": "tpe", "startup_trials": 5}
 

@@ -59,7 +59,6 @@ def edited(old: str, new: str) -> str:
 
 def test_loader_accepts_a_valid_file() -> None:
     spec = parse_sweep(GOOD, "sweep.yaml")
-    assert spec.search is not None
     assert spec.search.trials == 10_000
     assert spec.training.reconstruction.lr == 1e-3
     assert spec.model.prior.std == 5.0
@@ -442,8 +441,6 @@ def test_overrides_are_parsed_as_yaml() -> None:
     assert spec.model.prior.std == 0.1
     assert spec.model.hidden == (7, 5)
     assert spec.training.schedule.kind == "cosine"
-    assert spec.search is not None
-    assert spec.search.budget is not None
     assert (spec.search.budget.hours, spec.search.pruner.kind, spec.name) == (
         2.0,
         "median",
@@ -457,7 +454,6 @@ def test_overrides_reach_into_the_space() -> None:
         "search.space.model.prior.std.float=[1, 2]",
         "search.space.model.encoder.noise_dim.when.model.encoder.kind=[universal]",
     )
-    assert spec.search is not None
     space = spec.search.space
     assert space["model.code_dim"] == IntRange(int=(4, 8))
     assert space["model.prior.std"].ends == (1.0, 2.0)

@@ -97,7 +97,6 @@ def test_smoke_shrinks_every_size_of_a_sweep(settings: Settings) -> None:
     assert spec.model.channels == (4, 8, 16)
     assert spec.training.epochs == 2
     assert spec.max_epochs == 2
-    assert spec.search is not None
     assert spec.search.trials == 3  # one for each encoder
     assert spec.confirmations == 2 + 2  # the winner, and the file's own configuration
     assert spec.evaluate.parzen.samples < 10_000
@@ -119,7 +118,6 @@ def test_smoke_keeps_sizes_that_are_already_small(settings: Settings) -> None:
 
 def test_smoke_shrinks_the_space_as_its_settings(settings: Settings) -> None:
     search = small(WIDE, settings).search
-    assert search is not None
     widths, epochs = search.space["model.hidden"], search.space["training.epochs"]
     assert isinstance(widths, Choice)
     assert [list(choice) for choice in widths.choices] == [[32], [32, 32], [8]]
@@ -147,7 +145,6 @@ def test_smoke_data_have_shape_and_classes_of_the_data_set(
     data: str, shape: tuple[int, ...], classes: int, settings: Settings
 ) -> None:
     spec = small(f"name: x\ndata: {data}\n", settings)
-    assert spec.data.path is not None
     assert Path(spec.data.path).is_relative_to(settings.home / "smoke")
     training = load_training_data(spec.data, settings.data)
     assert (training.image_shape, training.classes) == (shape, classes)
@@ -177,7 +174,6 @@ def test_smoke_data_of_tfd_are_partly_unlabelled(settings: Settings) -> None:
 
 def test_smoke_data_are_the_same_every_time(settings: Settings) -> None:
     first = small(WIDE, settings)
-    assert first.data.path is not None
     before = Path(first.data.path).read_bytes()
     assert small(WIDE, settings) == first
     assert Path(first.data.path).read_bytes() == before

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from sweep_file import make_document, make_spec
 
 from aae_core.architectures import ARCHITECTURES, Kind
 from aae_core.config import ScheduleConfig, TrialConfig
@@ -18,26 +19,19 @@ from orchestrator.sweepfile.spec import HalvingSpec, NoPrunerSpec, SweepSpec, ob
 
 def document(**changes: Any) -> dict[str, Any]:
     """Return a small sweep's document; a change is named by its path, with `__` for dots."""
-    doc: dict[str, Any] = {
-        "name": "small",
-        "seed": 3,
-        "data": {"name": "digits"},
-        "model": {"code_dim": 4, "prior": {"std": 2}},
-        "training": {"epochs": 6},
-        "search": {
+    kinds = {"choice": ["deterministic", "universal"]}
+    noise = {"int": [2, 8], "when": {"model.encoder.kind": "universal"}}
+    doc = make_document(
+        "small",
+        seed=3,
+        model={"code_dim": 4, "prior": {"std": 2}},
+        training={"epochs": 6},
+        search={
             "trials": 5,
-            "sampler": {"kind": "random"},
             "pruner": {"kind": "successive_halving", "grace_epochs": 2},
-            "space": {
-                "model.encoder.kind": {"choice": ["deterministic", "universal"]},
-                "model.encoder.noise_dim": {
-                    "int": [2, 8],
-                    "when": {"model.encoder.kind": "universal"},
-                },
-            },
+            "space": {"model.encoder.kind": kinds, "model.encoder.noise_dim": noise},
         },
-        "confirm": {"seeds": 2},
-    }
+    )
     for path, value in changes.items():
         *groups, name = path.split("__")
         node = doc
@@ -85,17 +79,13 @@ def test_objective_has_the_direction_of_its_metric(metric: str, direction: str) 
 
 
 def minimal(kind: Kind, labels: int | None = None) -> SweepSpec:
-    document = {
-        "name": "minimal",
-        "data": {"labels": labels},
-        "model": {
-            "kind": kind,
-            "code_dim": 2,
-            "encoder": {"kind": ARCHITECTURES[kind].encoders[0]},
-            "prior": {"kind": ARCHITECTURES[kind].priors[0]},
-        },
+    architecture = ARCHITECTURES[kind]
+    model = {
+        "kind": kind,
+        "encoder": {"kind": architecture.encoders[0]},
+        "prior": {"kind": architecture.priors[0]},
     }
-    return SweepSpec.of(document)
+    return make_spec(data={"labels": labels}, model=model, search=None)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -227,13 +217,10 @@ def test_violation_of_a_constraint_is_the_distance_beyond_bounds() -> None:
 
 def test_extended_lengthens_and_never_shortens_a_sweep() -> None:
     spec = sweep(search__budget={"hours": 2})
-    assert spec.search is not None
     longer = spec.extended(trials=9, hours=3.5).search
-    assert longer is not None
     assert (longer.span, spec.search.span) == ("9 trials, hours 3.5", "5 trials, hours 2")
     assert spec.extended(trials=4, hours=1) == spec.extended() == spec
     unlimited = sweep()
-    assert unlimited.search is not None
     assert unlimited.search.span == "5 trials, hours unlimited"
     assert unlimited.extended(hours=1) == unlimited
     alone = sweep(search=None)

@@ -2,22 +2,18 @@
 
 import json
 import math
-import os
 import shutil
-import signal
-import socket
 import sqlite3
-import subprocess
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tracking_server
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -31,10 +27,8 @@ from mlflow.tracking import MlflowClient
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings, sqlite_address
 from orchestrator.tracking.mlflow_writer import (
-    RUN_KEY_TAG,
     MlflowWriter,
     make_store,
-    ui_command,
     ui_url,
 )
 from orchestrator.tracking.outbox import Outbox
@@ -48,8 +42,9 @@ NOWHERE = "http://127.0.0.1:9"  # the discard port: no server listens
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Settings:
     home = tmp_path_factory.mktemp("home")
+    shutil.copy(empty_mlflow, home)
     return Settings.from_environment({"AAE_HOME": str(home)})
 
 
@@ -94,34 +89,11 @@ def log_epochs(outbox: Outbox, first: int, last: int, metrics: int = 3) -> None:
 
 
 def runs_by_key(client: MlflowClient, outbox: Outbox) -> dict[str, Run]:
-    """Return MLflow's runs by key, and fail on a duplicate key."""
-    experiment = client.get_experiment_by_name(f"digits {outbox.id}")
-    assert experiment is not None
-    runs = list(client.search_runs([experiment.experiment_id]))
-    by_key = {run.data.tags[RUN_KEY_TAG]: run for run in runs}
-    assert len(by_key) == len(runs)
-    return by_key
+    return tracking_server.runs_by_key(client, f"digits {outbox.id}")
 
 
 def assert_same(client: MlflowClient, outbox: Outbox) -> None:
-    """Check run by run and point by point that MLflow holds the outbox's contents."""
-    runs = runs_by_key(client, outbox)
-    assert set(runs) == {run.key for run in outbox.runs()}
-    for run in outbox.runs():
-        points = {
-            (name, row["epoch"]): value
-            for row in outbox.history(run.key)
-            for name, value in row.items()
-            if name != "epoch" and math.isfinite(value)
-        }
-        stored = [
-            ((metric.key, metric.step), metric.value)
-            for name in runs[run.key].data.metrics
-            for metric in client.get_metric_history(run.run_id or "", name)
-        ]
-        assert len(stored) == len(points)
-        assert dict(stored) == points
-        assert runs[run.key].info.status == run.status
+    tracking_server.assert_same(client, outbox, f"digits {outbox.id}")
 
 
 def test_runs_arrive_nested_with_params_tags_and_metrics(
@@ -139,7 +111,6 @@ def test_runs_arrive_nested_with_params_tags_and_metrics(
     assert trial.data.params == {"model.code_dim": "8", "note": "x" * 6000}
     assert trial.info.run_name == "search-0003"
     noted = outbox.run(TRIAL)
-    assert noted is not None
     assert (trial.info.start_time, trial.info.end_time) == (noted.start_ms, noted.end_ms)
     assert outbox.run_ids(SWEEP) == {SWEEP: sweep.info.run_id, TRIAL: trial.info.run_id}
     assert writer.sync_once() == 0
@@ -357,71 +328,9 @@ def test_writer_without_server_delays_and_loses_nothing(
     log_epochs(outbox, 1, 100)
     assert time.monotonic() - began < 5
     assert not writer.stop(10)
-    assert writer.error is not None
     assert "secret" not in writer.error
     assert outbox.unsynced(SWEEP) == 2 + 300
     new_writer(outbox, settings).sync_once()
-    assert_same(client, outbox)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def server(settings: Settings, port: int) -> Iterator[None]:
-    """Run the server of `ui_command`, and kill the server at the end instead of stopping it."""
-    command, environment = ui_command(settings, port)
-    with subprocess.Popen(
-        command,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_writer_delivers_everything_to_an_intermittent_server(
-    outbox: Outbox, settings: Settings, client: MlflowClient, tmp_path: Path
-) -> None:
-    port = free_port()
-    writer = new_writer(outbox, settings, ui_url(settings, port))
-    writer.start()
-    open_sweep(outbox)
-    log_epochs(outbox, 1, 10)
-    eventually(lambda: writer.error is not None)
-
-    (tmp_path / "config.json").write_text("served")
-    outbox.attach(TRIAL, tmp_path / "config.json")
-    with server(settings, port):
-        eventually(lambda: outbox.unsynced() == 0)
-        assert_same(client, outbox)
-        run_id = outbox.run_ids(SWEEP)[TRIAL]
-        url = f"{ui_url(settings, port)}/get-artifact?run_uuid={run_id}&path=config.json"
-        with urllib.request.urlopen(url) as answer:
-            assert answer.read() == b"served"
-        log_epochs(outbox, 11, 20)  # the server is killed in the middle of these epochs
-
-    log_epochs(outbox, 21, 30)
-    outbox.close_run(TRIAL, "FINISHED")
-    assert not writer.flush(0.5)
-    with server(settings, port):
-        eventually(lambda: outbox.unsynced() == 0)
-        assert writer.stop(30)
     assert_same(client, outbox)
 
 
