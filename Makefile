@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup quickstart test test-all test-rest chaos check bench experiments pictures clean
+.PHONY: setup quickstart test test-all test-rest chaos fuzz check bench experiments pictures clean
 
 setup: .venv/.installed
 
@@ -37,6 +37,10 @@ test-rest: setup
 chaos: setup
 	CHAOS_ROUNDS=$(or $(ROUNDS),1) CHAOS_SEED=$(or $(SEED),0) CHAOS_FAULTS="$(FAULTS)" \
 		$(BIN)/python -m pytest -s tests/e2e/chaos
+
+# Damaged inputs of each kind: make fuzz EXAMPLES=20000
+fuzz: setup
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/python -m pytest -q --durations=0 tests/unit/test_fuzz.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from orchestrator.errors import EnvironmentUnusable
@@ -64,13 +64,22 @@ class SweepState(BaseModel):
     def of(cls, attributes: dict[str, Any]) -> Self:
         """Return the state in a study's attributes.
 
-        Raises EnvironmentUnusable if a later version of aae-sweep wrote the attributes.
+        Raises EnvironmentUnusable if a later version of aae-sweep, or something else, wrote the
+        attributes.
         """
-        if attributes.get("version", VERSION) > VERSION:
+        version = attributes.get("version", VERSION)
+        if isinstance(version, int) and version > VERSION:
             raise EnvironmentUnusable(
                 "a later version of aae-sweep wrote this sweep; install that version to read it"
             )
-        return cls(**attributes)
+        try:
+            return cls(**attributes)
+        except ValidationError as error:
+            names = ", ".join(sorted({str(each["loc"][0]) for each in error.errors()}))
+            raise EnvironmentUnusable(
+                f"the study holds what aae-sweep did not write, in {names}: another program writes "
+                "to AAE_STUDY_URI; restore the study from a backup, or give the sweep another name"
+            ) from error
 
     @classmethod
     def checked(cls, changes: dict[str, Any]) -> dict[str, Any]:

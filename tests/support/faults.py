@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,6 +25,7 @@ class Victim:
     driver: "subprocess.Popen[str]"
 
 
+KILL_WAIT = 5.0  # seconds from SIGTERM to SIGKILL: Slurm's and Kubernetes' order of magnitude
 Fault = Callable[[Victim, Random], int]
 
 
@@ -63,6 +64,19 @@ def terminate_driver(victim: Victim, draw: Random) -> int:
     _, err = victim.driver.communicate(timeout=PATIENCE)
     assert victim.driver.returncode == 130, err
     return lost
+
+
+def preempt_driver(victim: Victim, draw: Random) -> int:
+    """Terminate the driver and kill it soon after, with its workers, as batch systems do."""
+    workers = _workers(victim)
+    victim.driver.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        victim.driver.communicate(timeout=KILL_WAIT)
+    if victim.driver.poll() is None:
+        os.killpg(victim.driver.pid, signal.SIGKILL)
+        victim.driver.wait()
+    wait_until_gone(workers)
+    return len(workers)
 
 
 def tear_checkpoint(victim: Victim, draw: Random) -> int:
@@ -110,6 +124,7 @@ FAULTS: dict[str, Fault] = {
     "driver": kill_driver,
     "raylet": kill_raylet,
     "sigterm": terminate_driver,
+    "preempt": preempt_driver,
     "torn": tear_checkpoint,
     "server": toggle_server,
     "full": fill_disk,

@@ -1,0 +1,204 @@
+"""Damaged inputs from outside: one clear message, no traceback, no file written, little memory.
+
+`make fuzz EXAMPLES=20000` tries that many of each kind; a run of the tests tries a few.
+"""
+
+import gzip
+import os
+import re
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sweep_command import aae
+from sweep_file import make_spec
+from tiny import start, trial
+
+import aae_core
+from aae_core.data import open_array
+from aae_core.data.arrays import Arrays
+from aae_core.data.mnist import IdxFile, read_idx
+from aae_core.errors import AAEError
+from aae_core.files import replacing
+from orchestrator.errors import SweepError
+from orchestrator.results.reader import SweepReader
+from orchestrator.settings import Settings
+from orchestrator.study.study import StageStudy, open_storage
+from orchestrator.sweepfile.parameters import SETTINGS
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 20))
+MOST_MEGABYTES = 300  # that one example may add to the process's memory
+SHIPPED = sorted((Path(__file__).parents[2] / "sweeps").rglob("*.yaml"))
+NASTY = [
+    "null", "true", "[]", "{}", "[[]]", "-1", "0", "-0", "1e400", "-.inf", ".nan",
+    "9223372036854775808", "1e-320", "0x7fffffffffffffff", '1_000\n""', "~", "&a", "*a", "<<:",
+    "!!python/object:os.system", "!!binary", "?", "-", "|", ">", "---", "...", "2026-11-30",
+    "12:30:45", "é", "\xa0", "\u200b\n\ufeff", "\t", "{float:", "[1,", "0]}", "{choice:", "[]}",
+    "{int:", "[0,", "99999999999]}", "../../etc/passwd",
+]  # fmt: skip
+
+fuzzed = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    database=None,
+)
+pytestmark = pytest.mark.timeout(60 + EXAMPLES)
+
+# an edit: what happens, where (a share of the length), and with what
+edits = st.lists(
+    st.tuples(
+        st.sampled_from(["replace", "insert", "delete", "repeat", "cut"]),
+        st.floats(0, 1, exclude_max=True),
+        st.integers(0, 255) | st.sampled_from(NASTY),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def edited(content: bytes, changes: list[tuple[str, float, Any]]) -> bytes:
+    for kind, share, value in changes:
+        at = int(share * len(content))
+        new = bytes([value]) if isinstance(value, int) else value.encode()
+        content = {
+            "replace": content[:at] + new + content[at + len(new) :],
+            "insert": content[:at] + new + content[at:],
+            "delete": content[:at] + content[at + 1 + len(new) :],
+            "repeat": content[:at] + content[at : at + 40] * 3 + content[at + 40 :],
+            "cut": content[: max(at, 1)],
+        }[kind]
+    return content
+
+
+def megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def read(reader: Callable[[], object]) -> None:
+    """Read an input; any error other than the project's own fails the test."""
+    before, message = megabytes(), "read"
+    try:
+        reader()
+    except (AAEError, SweepError) as error:
+        message = str(error)
+    assert message.strip()
+    assert megabytes() - before < MOST_MEGABYTES
+
+
+def require_clear_end(*command: object) -> None:
+    before = megabytes()
+    ended = aae(*command)
+    assert ended.code in (0, 2, 4), ended.err
+    assert "Traceback" not in ended.err
+    assert ended.code == 0 or ended.err.strip()
+    assert megabytes() - before < MOST_MEGABYTES
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AAE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@fuzzed
+@given(file=st.sampled_from(SHIPPED), changes=edits)
+def test_edited_sweep_file_is_valid_or_explained(
+    file: Path, changes: list[Any], home: Path
+) -> None:
+    damaged = file.parent / ".fuzzed.yaml"  # beside the files that it extends
+    try:
+        damaged.write_bytes(edited(file.read_bytes(), changes))
+        require_clear_end("validate", damaged)
+    finally:
+        damaged.unlink()
+    assert not home.exists()
+
+
+@fuzzed
+@given(path=st.sampled_from(sorted(SETTINGS)), value=st.sampled_from(NASTY) | st.text(max_size=20))
+def test_override_with_any_text_is_valid_or_explained(path: str, value: str, home: Path) -> None:
+    require_clear_end("validate", SHIPPED[0], "--set", f"{path}={value}")
+    assert not home.exists()
+
+
+@fuzzed
+@given(changes=edits, name=st.sampled_from(["pixels.npy", "images.npz"]))
+def test_edited_array_is_read_or_refused(changes: list[Any], name: str, tmp_path: Path) -> None:
+    x, file = np.random.default_rng(0).random((40, 9), dtype=np.float32), tmp_path / name
+    if name == "pixels.npy":
+        np.save(file, x)
+    else:
+        np.savez(file, x_train=x, y_train=np.arange(40) % 3, x_test=x[:5])
+    file.write_bytes(edited(file.read_bytes(), changes))
+    if name == "pixels.npy":
+        read(lambda: open_array(file))
+    else:
+        read(lambda: (Arrays(file).training(), Arrays(file).test(), Arrays(file).describe()))
+
+
+@fuzzed
+@given(changes=edits, packed=st.booleans(), inside=st.booleans())
+def test_edited_idx_file_is_read_or_refused(
+    changes: list[Any], packed: bool, inside: bool, tmp_path: Path
+) -> None:
+    known = IdxFile("images", (7, 4, 4), "")
+    content = known.header + bytes(known.size)
+    content = edited(content, changes) if inside else content
+    content = gzip.compress(content) if packed else content
+    file = tmp_path / ("images.gz" if packed else "images")
+    file.write_bytes(content if inside else edited(content, changes))
+    read(lambda: read_idx(file, known))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "epoch-1"
+    start(trial("semi_supervised")).save(folder)
+    return folder
+
+
+@fuzzed
+@given(changes=edits, draw=st.randoms(use_true_random=False))
+def test_edited_checkpoint_is_refused(changes: list[Any], draw: Any, checkpoint: Path) -> None:
+    file = draw.choice(sorted(path for path in checkpoint.rglob("*") if path.is_file()))
+    whole = file.read_bytes()
+    damaged = edited(whole, changes)
+    try:
+        file.write_bytes(damaged)
+        if damaged == whole:
+            return
+        with pytest.raises(AAEError, match=re.escape(str(checkpoint))):
+            aae_core.load(checkpoint)
+    finally:
+        with replacing(file) as part:
+            part.write_bytes(whole)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@fuzzed
+@given(
+    name=st.sampled_from(["request", "extended", "version", "state", "planned", "spec", "done"]),
+    value=values,
+)
+def test_any_state_in_a_study_is_read_or_refused(
+    name: str, value: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    known = Settings.from_environment({"AAE_HOME": str(home)})
+    spec = make_spec()
+    study = StageStudy.create(open_storage(known), spec, "search")
+    study.note(name="tiny", spec=spec.resolved(), stage="search", planned={"search": 3})
+    study.optuna_study.set_user_attr(name, value)
+    read(lambda: SweepReader(known).status(spec.sweep_id))
