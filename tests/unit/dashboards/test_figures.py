@@ -197,6 +197,7 @@ def on_workers(**changes: object) -> pd.DataFrame:
         attempts=1,
         epochs=10,
         resumed_from=[[], [], [], []],
+        lost=[{}, {"2": "it hung: no report for 1 min 00 s"}, {}, {}],
     )
     return frame.assign(**changes)
 
@@ -219,7 +220,7 @@ def test_timeline_marks_a_lost_attempt_at_its_resumed_epoch() -> None:
     since = (found["moment"] - lost["started"][0]).dt.total_seconds()
     assert list(zip(since, found["lane"], found["text"], strict=True)) == [
         (40.0, 0, "search 1: attempt 2 from epoch 4"),
-        (0.0, 0, "search 1: attempt 3 from epoch 0"),
+        (0.0, 0, "search 1: attempt 3 from epoch 0<br>it hung: no report for 1 min 00 s"),
     ]
 
 

@@ -132,7 +132,7 @@ def test_train_says_what_the_test_images_lack_before_the_first_epoch(
 
 
 def test_train_without_enough_memory_names_memory_and_remedy(file: Path) -> None:
-    ended = aae("train", file, "--set", "model.hidden=[100000000000]")
+    ended = aae("train", file, "--set", "model.hidden=[2147483647]")
     assert (ended.code, ended.out) == (4, "")
     reason, remedy = ended.err.splitlines()
     assert reason.startswith("out of host memory: can't allocate memory: you tried to allocate ")

@@ -16,8 +16,6 @@ from aae_core.config import DataConfig
 from aae_core.data import load_test_data, load_training_data, unit_interval
 from aae_core.evaluation.parzen import ModelSource
 from aae_core.models import Samples
-from aae_core.training import TrainState
-from orchestrator.sweepfile.loader import parse_sweep
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -351,16 +349,6 @@ def _named(path: Path, link: Callable[[Path, Path], None]) -> Path:
     other = path.with_name("other.npy")
     link(other, path)
     return other
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of an untrained model of digits."""
-    spec = parse_sweep("name: x\nmodel: {hidden: [8], code_dim: 2}", "x.yaml")
-    config = spec.trial_config({}, 0)
-    folder = tmp_path_factory.mktemp("trained") / "epoch-000000"
-    TrainState.create(config, load_training_data(config.data, folder)).save(folder)
-    return folder
 
 
 @pytest.mark.parametrize("name", NAMES)

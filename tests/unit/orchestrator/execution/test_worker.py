@@ -306,13 +306,10 @@ def test_trial_out_of_gpu_memory_has_its_own_reason(
     [lambda: torch.empty(1 << 48), lambda: np.empty(1 << 48), lambda: bytearray(1 << 48)],
 )
 def test_trial_out_of_host_memory_has_its_own_reason(
-    tmp_path: Path,
-    data: TrainingData,
-    monkeypatch: pytest.MonkeyPatch,
-    allocate: Callable[[], object],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocate: Callable[[], object]
 ) -> None:
     monkeypatch.setattr(TrainState, "create", lambda *_: allocate())
-    [report] = all_reports_of(task(tmp_path), data, monkeypatch)
+    [report] = all_reports_of(task(tmp_path))
     assert (report.end, report.epoch) == ("failed", 0)
     assert report.reason is not None
     assert report.reason.startswith("out of host memory: ")
@@ -320,11 +317,11 @@ def test_trial_out_of_host_memory_has_its_own_reason(
 
 
 def test_reason_of_a_failed_trial_is_one_line(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = RuntimeError("\nnumber out of range\nException raised from at:1\nframe #0: c10::Error")
     monkeypatch.setattr(TrainState, "create", refusing(error))
-    [report] = all_reports_of(task(tmp_path), data, monkeypatch)
+    [report] = all_reports_of(task(tmp_path))
     assert report.reason == "RuntimeError: number out of range"
 
 

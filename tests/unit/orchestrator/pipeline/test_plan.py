@@ -71,7 +71,7 @@ def test_plan_text_shows_each_stage_and_a_too_small_budget(
 ) -> None:
     monkeypatch.setenv("AAE_HOME", str(tmp_path))
     file = tmp_path / "tiny.yaml"
-    file.write_text(make_text(search={"trials": 10_000, "budget": {"hours": 1e-9}}))
+    file.write_text(make_text(search={"trials": 10_000, "budget": {"hours": 1e-4}}))
     output = aae("plan", file).out
     assert "10000 trials to search, 4 to confirm" in output
     stages = [line.split()[0] for line in output.splitlines()[3:7]]

@@ -290,7 +290,7 @@ def test_drain_without_epochs_interrupts_the_driver_and_the_next_run_repeats_the
         patched.setattr(f"orchestrator.pipeline.stages.{step}", slow)
         began = time.monotonic()
         with pytest.raises(Interrupted, match="Resume with: aae-sweep run"):
-            straw.run(spec, draining=draining)
+            straw.run(spec, Watcher(), draining)
     assert time.monotonic() - began < 60
     reader = SweepReader(straw.settings)
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
