@@ -71,7 +71,10 @@ def connected(settings: Settings) -> Iterator[None]:
     """Connect to Ray for a `with` block: the cluster at RAY_ADDRESS, or one on this machine."""
     prepare(settings)
     import ray
+    from ray._private import worker
 
+    # whatever `log_to_driver` says, Ray prints a lost worker to standard output
+    vars(worker)["print_to_stdstream"] = lambda *_, **__: None
     if ray.is_initialized():
         yield
         return

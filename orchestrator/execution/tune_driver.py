@@ -56,6 +56,10 @@ class PackWatch(Watch):
     process: tuple[str, int] | None = None  # node and pid; None before the first report
     hang: str | None = None  # description of the hang for which the worker was killed
 
+    def started(self, process: tuple[str, int]) -> None:
+        """Begin to watch: the time until the worker's process starts is no silence."""
+        self.process, self.silence = process, 0.0
+
     def on_report(self, report: Report) -> None:
         if report.metrics:
             self.answered()
@@ -185,7 +189,7 @@ class StageDriver:
         """Process each report of a pack once; return True if the whole pack ends here."""
         members = self.live.get(trial_id)
         if members is not None and "process" in result:
-            self._watches[trial_id].process = tuple(result["process"])
+            self._watches[trial_id].started(tuple(result["process"]))
             return False
         if members is None or "reports" not in result:
             return True  # ended already: Tune repeats the last report of a function that returns

@@ -13,7 +13,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("own")
     space = {
         "training.reconstruction.lr": {"choice": [1e-3, 1e18]},
-        "model.hidden": {"choice": [[16], [10**17]]},
+        "model.hidden": {"choice": [[16], [2**31 - 1]]},
     }
     sweep = make_text(
         "own",
@@ -82,7 +82,7 @@ def test_failing_trials_end_alone_with_their_reasons(bench: Bench) -> None:
         (True, True): "failed",
     }
     assert "not finite in epoch 1" in str(by_case[True, False].reason)
-    assert "RuntimeError" in str(by_case[False, True].reason)
+    assert str(by_case[False, True].reason).startswith("out of host memory: ")
     assert "can't allocate memory" in str(by_case[False, True].reason)
     assert {r.attempts for r in search.values()} == {1}
     states = bench.mlflow_states()

@@ -36,7 +36,7 @@ def found(bench: Bench) -> list[tuple[Any, ...]]:
 
 def test_packs_match_separate_trials_after_a_worker_is_killed(tmp_path: Path) -> None:
     alone, packed = (Bench(folder(tmp_path, name), SWEEP) for name in ("alone", "packed"))
-    assert alone.run().returncode == 0
+    assert alone.run().code == 0
     packed.file.write_text(SWEEP + "resources: {pack: 4}\n")
     with packed.started() as process:
         packed.wait_for(process, lambda trials: any(t.epochs >= 3 for t in trials))

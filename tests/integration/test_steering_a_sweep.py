@@ -97,7 +97,7 @@ def test_extended_sweep_ends_with_the_new_number_of_trials(bench: Steered, statu
 
 def test_retry_by_sweep_name_repeats_the_failed_trial(bench: Steered, status: Any) -> None:
     [failed] = [r for r in bench.trials() if r.state == "failed"]
-    assert bench.tell("retry", "steered").out.endswith(
+    assert bench.tell("retry", "steered", "--out-of-memory").out.endswith(
         f"Resume with: aae-sweep run {bench.sweep}\n"
     )
     assert bench.tell("run", "steered").code == 3  # the retry must fail again

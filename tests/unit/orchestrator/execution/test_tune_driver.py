@@ -256,6 +256,7 @@ def test_worker_killed_for_memory_gets_one_more_attempt(straw: Straw) -> None:
 
 
 def begin(straw: Straw, trial_id: str, task: Any) -> None:
+    pass_time(straw, 1000)  # until the worker's process starts
     assert not straw.driver.should_stop(trial_id, {"process": ["node", 7]})
     straw.tell(trial_id, asdict(Report(task["number"], task["attempt"], "here", 0, {})))
 
