@@ -460,6 +460,8 @@ def run_stage(
     """Run until nothing is left to suggest. `scratch` is Tune's folder, removed at the end."""
     shutil.rmtree(scratch, ignore_errors=True)  # left by a killed driver
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # Tune lists the lost attempts at the end, by ids that no user knows
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     # Tune's last snapshot of its state may not fit on a full disk; no code reads the snapshot
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     see_memory_kills()
