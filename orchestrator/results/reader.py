@@ -13,7 +13,7 @@ from optuna import Study
 
 from aae_core.config import digest
 from orchestrator import documents
-from orchestrator.errors import UsageError
+from orchestrator.errors import EnvironmentUnusable, UsageError
 from orchestrator.records import (
     TRIAL_STATES,
     Direction,
@@ -224,8 +224,14 @@ class SweepReader:
         return document
 
     def spec(self, sweep: str) -> dict[str, Any]:
-        """Return the resolved sweep file."""
-        return self.state(sweep).spec
+        """Return the resolved sweep file. Raises EnvironmentUnusable if the study has none."""
+        spec = self.state(sweep).spec
+        if not {"search", "confirm"} <= spec.keys():
+            raise EnvironmentUnusable(
+                f"the study of {sweep} has no sweep file: its driver has just started, or another "
+                "program wrote to the study; run the sweep's file again"
+            )
+        return spec
 
     def data_sha256(self, sweep: str) -> str | None:
         """Return the checksum of the training and validation images; None before they are read."""

@@ -44,6 +44,7 @@ NASTY = [
 
 fuzzed = settings(
     max_examples=EXAMPLES,
+    derandomize="FUZZ_EXAMPLES" not in os.environ,  # a run of the tests repeats its examples
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     database=None,

@@ -14,9 +14,8 @@ from orchestrator.execution.attempt_log import printing_to
 print("before")
 with printing_to([Path(folder) for folder in sys.argv[2:]]) as log:
     for line in range(int(sys.argv[1])):
-        print("line", line)
+        print("line", line, flush=True)
         os.write(2, b"from native code\\n")
-        sys.stdout.flush()
         log.trim()
 print("after")
 """
