@@ -246,7 +246,7 @@ class EvaluateSpec(Spec):
     parzen: ParzenSpec = ParzenSpec()
 
 
-def _public_address(url: str) -> str:
+def _web_address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an address, like https://host/path")
@@ -304,7 +304,7 @@ class NotifySpec(Spec):
     A command comes from AAE_NOTIFY_COMMAND alone: a file from somebody else must run nothing.
     """
 
-    url: Annotated[str, AfterValidator(_public_address)]
+    url: Annotated[str, AfterValidator(_web_address)]
     events: tuple[Event, ...] = EVENTS
 
 
