@@ -37,6 +37,7 @@ _ENVIRONMENT = {
 
 _ANOTHER_ADDRESS = "set RAY_ADDRESS to a running cluster, or unset it to use this machine alone"
 _ANSWER_SECONDS = 4.0  # for a server to answer
+_STARTS, _SLOW_START = 3, "timed out during startup"
 _SETTINGS = b"\x04"  # type of the frame that every HTTP/2 server, hence gRPC, sends first
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
 
@@ -84,7 +85,7 @@ def connected(settings: Settings) -> Iterator[None]:
         options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
     try:
         with _sigterm_left_alone():
-            ray.init(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
+            _start(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
     except Exception as error:  # Ray raises a bare one if a node starts too slowly
         where = f"the Ray cluster at {settings.ray_address}" if settings.ray_address else "Ray"
         raise EnvironmentUnusable(
@@ -95,6 +96,21 @@ def connected(settings: Settings) -> Iterator[None]:
     finally:
         with _sigterm_left_alone():
             ray.shutdown()
+
+
+def _start(address: str | None, **options: Any) -> None:
+    """Start Ray, up to three times: Ray gives a node 30 s, which a busy machine may exceed."""
+    import ray
+
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(address, **options)
+        except Exception as error:
+            if _SLOW_START not in str(error) or attempt == _STARTS:
+                raise
+            ray.shutdown()
+        else:
+            return
 
 
 def require_answer(settings: Settings) -> None:

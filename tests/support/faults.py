@@ -10,18 +10,59 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from postgresql_server import BINARIES, Server
 from small_disk import fill
 from sweep_command import PATIENCE, processes_of, wait_until_gone, workers_of
 from tracking_server import TrackedBench
 
+from orchestrator.results.reader import SweepReader
+
+CLOCK = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)  # Debian's faketime
+
+
+class StruckBench(TrackedBench):
+    """A sweep whose tracking server, study server and clock can be struck.
+
+    study: the server of the study, or None for a study in the sweep's home.
+    has_clock: whether the sweep's processes read their clock from the file `clock`.
+    """
+
+    def __init__(
+        self, folder: Path, sweep_file: str, study: Server | None, has_clock: bool
+    ) -> None:
+        super().__init__(folder, sweep_file)
+        self.study, self.clock = study, folder / "clock"
+        self._clock_settings: dict[str, str] = {}
+        if study is not None:
+            self.settings = replace(self.settings, study_uri=study.uri)
+        if has_clock:
+            self.clock.write_text("+0\n")
+            self._clock_settings = {
+                "LD_PRELOAD": str(CLOCK),
+                "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "NO_FAKE_STAT": "1",
+            }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        study = {"AAE_STUDY_URI": self.study.uri} if self.study is not None else {}
+        return super().environment | study | self._clock_settings
+
+    @property
+    def _reader(self) -> SweepReader:  # type: ignore[override]
+        """Return a new reader, whose connections are younger than the study's server."""
+        return SweepReader(self.settings)
+
 
 @dataclass(frozen=True)
 class Victim:
-    bench: TrackedBench
+    bench: StruckBench
     driver: "subprocess.Popen[str]"
 
 
@@ -118,6 +159,22 @@ def fill_disk(victim: Victim, draw: Random) -> int:
     return lost
 
 
+def restart_study_server(victim: Victim, draw: Random) -> int:
+    """Restart the study's server; the driver abandons its trials and resumes by itself."""
+    lost, server = len(_workers(victim)), victim.bench.study
+    assert server is not None
+    server.stop()
+    time.sleep(draw.uniform(0, 5))
+    server.start()
+    return lost
+
+
+def set_clock(victim: Victim, draw: Random) -> int:
+    """Set the clock of all processes of the sweep back, at most an hour behind the machine's."""
+    victim.bench.clock.write_text(f"-{draw.randrange(3600)}\n")
+    return 0
+
+
 FAULTS: dict[str, Fault] = {
     "worker": kill_worker,
     "hang": stop_worker,
@@ -128,6 +185,13 @@ FAULTS: dict[str, Fault] = {
     "torn": tear_checkpoint,
     "server": toggle_server,
     "full": fill_disk,
+    "study": restart_study_server,
+    "clock": set_clock,
+}
+MISSING = {  # faults that this machine has no tools for
+    fault: tool
+    for fault, tool, found in (("study", "PostgreSQL", BINARIES), ("clock", "faketime", CLOCK))
+    if not found
 }
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
-from faults import FAULTS, Victim
+from faults import FAULTS, StruckBench, Victim
 from schedule import Strike
-from tracking_server import TrackedBench
 
 from orchestrator.records import RunRecord
 
@@ -25,7 +24,7 @@ class Storm:
     seconds: float = 0.0
 
 
-def endure(bench: TrackedBench, strikes: Iterable[Strike]) -> Storm:
+def endure(bench: StruckBench, strikes: Iterable[Strike]) -> Storm:
     """Run the sweep to its end through all strikes, each at its number of epochs."""
     storm, coming, began = Storm(), deque(strikes), time.monotonic()
     then = 0  # finished epochs at the last strike

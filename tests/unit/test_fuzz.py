@@ -4,10 +4,14 @@
 """
 
 import gzip
+import json
 import os
 import re
 import resource
-from collections.abc import Callable
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mat_arrays import svhn_arrays
+from scipy.io import savemat
 from sweep_command import aae
 from sweep_file import make_spec
 from tiny import start, trial
@@ -22,6 +28,7 @@ from tiny import start, trial
 import aae_core
 from aae_core.data import open_array
 from aae_core.data.arrays import Arrays
+from aae_core.data.matlab import MatFile, N
 from aae_core.data.mnist import IdxFile, read_idx
 from aae_core.errors import AAEError
 from aae_core.files import replacing
@@ -30,10 +37,12 @@ from orchestrator.results.reader import SweepReader
 from orchestrator.settings import Settings
 from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.parameters import SETTINGS
+from orchestrator.tracking.outbox import Outbox
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 20))
 MOST_MEGABYTES = 300  # that one example may add to the process's memory
-SHIPPED = sorted((Path(__file__).parents[2] / "sweeps").rglob("*.yaml"))
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+SHIPPED = sorted(file.relative_to(SWEEPS) for file in SWEEPS.rglob("*.yaml"))
 NASTY = [
     "null", "true", "[]", "{}", "[[]]", "-1", "0", "-0", "1e400", "-.inf", ".nan",
     "9223372036854775808", "1e-320", "0x7fffffffffffffff", '1_000\n""', "~", "&a", "*a", "<<:",
@@ -107,24 +116,27 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shipped files: a damaged one lies beside those that it extends."""
+    return Path(shutil.copytree(SWEEPS, tmp_path_factory.mktemp("shipped") / "sweeps"))
+
+
 @fuzzed
-@given(file=st.sampled_from(SHIPPED), changes=edits)
+@given(name=st.sampled_from(SHIPPED), changes=edits)
 def test_edited_sweep_file_is_valid_or_explained(
-    file: Path, changes: list[Any], home: Path
+    name: Path, changes: list[Any], sweeps: Path, home: Path
 ) -> None:
-    damaged = file.parent / ".fuzzed.yaml"  # beside the files that it extends
-    try:
-        damaged.write_bytes(edited(file.read_bytes(), changes))
-        require_clear_end("validate", damaged)
-    finally:
-        damaged.unlink()
+    damaged = (sweeps / name).with_name("fuzzed.yaml")
+    damaged.write_bytes(edited((sweeps / name).read_bytes(), changes))
+    require_clear_end("validate", damaged)
     assert not home.exists()
 
 
 @fuzzed
 @given(path=st.sampled_from(sorted(SETTINGS)), value=st.sampled_from(NASTY) | st.text(max_size=20))
 def test_override_with_any_text_is_valid_or_explained(path: str, value: str, home: Path) -> None:
-    require_clear_end("validate", SHIPPED[0], "--set", f"{path}={value}")
+    require_clear_end("validate", SWEEPS / SHIPPED[0], "--set", f"{path}={value}")
     assert not home.exists()
 
 
@@ -155,6 +167,24 @@ def test_edited_idx_file_is_read_or_refused(
     file = tmp_path / ("images.gz" if packed else "images")
     file.write_bytes(content if inside else edited(content, changes))
     read(lambda: read_idx(file, known))
+
+
+@fuzzed
+@given(changes=edits, deflate=st.booleans())
+def test_edited_matlab_file_is_read_or_refused(
+    changes: list[Any], deflate: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "train_32x32.mat"
+    savemat(file, svhn_arrays("train"), do_compression=deflate)
+    file.write_bytes(edited(file.read_bytes(), changes))
+
+    def all_of_it() -> None:
+        found = MatFile.open(file)
+        n = found.count({"X": (32, 32, 3, N), "y": (N, 1)}, pixels="X", fewest=1)
+        assert sum(block.shape[-1] for block in found.blocks("X", 7)) == n
+        found.integers("y", 0, 10)
+
+    read(all_of_it)
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +233,81 @@ def test_any_state_in_a_study_is_read_or_refused(
     study.note(name="tiny", spec=spec.resolved(), stage="search", planned={"search": 3})
     study.optuna_study.set_user_attr(name, value)
     read(lambda: SweepReader(known).status(spec.sweep_id))
+
+
+ANSWERS: dict[str, Any] = {  # of MLflow, by the end of the request's path
+    "experiments/get-by-name": {
+        "experiment": {"experiment_id": "1", "name": "tiny", "lifecycle_stage": "active"}
+    },
+    "runs/search": {"runs": []},
+    "runs/create": {"run": {"info": {"run_id": "0a", "experiment_id": "1", "status": "RUNNING"}}},
+    "runs/get": {"run": {"info": {"run_id": "0a", "experiment_id": "1"}, "data": {}}},
+}
+
+
+class Tracking(ThreadingHTTPServer):
+    """A server that answers as MLflow does, but for the edits and the status of each answer."""
+
+    damages: list[tuple[int, list[Any]]]  # of the next answers
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        found = next((ANSWERS[end] for end in ANSWERS if path.partition("?")[0].endswith(end)), {})
+        status, changes = self.damages.pop(0) if self.damages else (200, [])
+        return status, edited(json.dumps(found).encode(), changes)
+
+
+class Answering(BaseHTTPRequestHandler):
+    server: Tracking
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, body = self.server.answer(self.path)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+for method in ("POST", "PUT", "PATCH"):
+    setattr(Answering, f"do_{method}", Answering.do_GET)
+
+
+@pytest.fixture(scope="module")
+def tracking() -> Iterator[Tracking]:
+    with Tracking(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@fuzzed
+@given(
+    damages=st.lists(
+        st.tuples(
+            st.sampled_from([200, 200, 200, 204, 302, 400, 401, 404, 409, 413, 429, 500, 503]),
+            st.just([]) | edits,
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_any_answer_of_mlflow_loses_nothing_and_is_explained(
+    damages: list[Any], tracking: Tracking, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    with Outbox(home / "outbox.db") as outbox:
+        for key, parent in (("tiny-0", None), ("tiny-0/search/0", "tiny-0")):
+            outbox.open_run(key, sweep_id="tiny-0", experiment="tiny", name=key, parent=parent)
+        outbox.log("tiny-0/search/0", 1, {"val/recon": 0.5})
+    tracking.damages = list(damages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AAE_HOME", str(home))
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{tracking.server_port}")
+        require_clear_end("sync")
+        tracking.damages = []  # the server has been mended
+        require_clear_end("sync")
+    with Outbox(home / "outbox.db", read_only=True) as outbox:
+        assert outbox.unsynced("tiny-0") == 0

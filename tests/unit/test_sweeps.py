@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aae_core.architectures import ARCHITECTURES
+from aae_core.evaluation import scores
 from orchestrator.pipeline import local
 from orchestrator.records import METRICS
 from orchestrator.settings import Settings
@@ -99,7 +100,11 @@ def trained_in_small(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @each_sweep
-def test_shipped_sweep_trains_in_small(path: Path, trained_in_small: Trained) -> None:
+def test_shipped_sweep_trains_in_small(
+    path: Path, trained_in_small: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "PARZEN_SAMPLES", 2_000)
+    monkeypatch.setattr(scores, "_IMPORTANCE_DRAWS", 2)
     spec, events = trained_in_small(path)
     start, end = events[0], events[-1]
     assert [event["event"] for event in events] == ["start", "epoch", "epoch", "end"]

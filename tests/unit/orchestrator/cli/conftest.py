@@ -6,6 +6,7 @@ import pytest
 import torch
 from sweep_command import aae
 
+from aae_core.evaluation import scores
 from orchestrator.execution import cluster
 from orchestrator.settings import Settings
 
@@ -25,6 +26,15 @@ search:
 confirm: {seeds: 2}
 resources: {cpu: 1, gpu: 0}
 """
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_samples() -> Iterator[None]:
+    """Let trials be measured with fewer samples, which take longer than their training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores, "PARZEN_SAMPLES", 2_000)
+        patch.setattr(scores, "_IMPORTANCE_DRAWS", 2)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from unittest.mock import Mock
 
 import pytest
 
@@ -68,6 +69,18 @@ def test_address_at_which_no_process_listens_is_named(address: str) -> None:
 @pytest.mark.parametrize("address", [None, "local", "module://cluster"])
 def test_address_that_only_ray_understands_is_left_to_ray(address: str | None) -> None:
     cluster.require_answer(Settings.from_environment({"RAY_ADDRESS": address or ""}))
+
+
+@pytest.mark.parametrize(("slow_starts", "attempts"), [(0, 1), (2, 3), (3, 3)])
+def test_local_ray_that_starts_too_slowly_is_started_again(
+    slow_starts: int, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = [*[RuntimeError("The current node timed out during startup.")] * slow_starts, None]
+    started = Mock(side_effect=results)
+    monkeypatch.setattr("ray.init", started)
+    with pytest.raises(RuntimeError) if slow_starts == 3 else nullcontext():
+        cluster._start(None)
+    assert started.call_count == attempts
 
 
 @pytest.mark.parametrize(
