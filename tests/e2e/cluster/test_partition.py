@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from sweep_command import COMMAND, Bench, under_way
@@ -100,8 +101,9 @@ def test_trial_beyond_a_silent_partition_resumes_on_the_driver_s_side(
     near, far = hosts
     bench = Bench(tmp_path, make_long_text("split", EPOCHS, search={"trials": 3}))
     address = f"{near.address}:{PORT}"
+    ours = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
     for host in hosts:
-        host.environment = bench.environment | {"RAY_ADDRESS": address}
+        host.environment = bench.environment | ours
     near.start_ray("--head", f"--port={PORT}", "--include-dashboard=false")
     far.start_ray(f"--address={address}")
     ray = Path(sys.executable).with_name("ray")
