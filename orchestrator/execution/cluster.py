@@ -85,7 +85,9 @@ def connected(settings: Settings) -> Iterator[None]:
         options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
     try:
         with _sigterm_left_alone():
-            _start(settings.ray_address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
+            # without an address, Ray would join any cluster that was started on this machine
+            address = settings.ray_address or "local"
+            _start(address, runtime_env={"env_vars": _ENVIRONMENT}, **options)
     except Exception as error:  # Ray raises a bare one if a node starts too slowly
         where = f"the Ray cluster at {settings.ray_address}" if settings.ray_address else "Ray"
         raise EnvironmentUnusable(
@@ -98,7 +100,7 @@ def connected(settings: Settings) -> Iterator[None]:
             ray.shutdown()
 
 
-def _start(address: str | None, **options: Any) -> None:
+def _start(address: str, **options: Any) -> None:
     """Start Ray, up to three times: Ray gives a node 30 s, which a busy machine may exceed."""
     import ray
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -86,6 +87,13 @@ def hosts() -> Iterator[tuple[Host, Host]]:
         yield near, far
 
 
+@pytest.fixture
+def own_folder() -> Iterator[str]:
+    """Yield Ray's option for a folder of its own, whose path is short enough for its sockets."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        yield f"--temp-dir={folder}"
+
+
 def end_all(host: Host) -> None:
     while pids := ip("netns", "pids", host.name).split():
         for pid in pids:
@@ -96,7 +104,7 @@ def end_all(host: Host) -> None:
 
 
 def test_trial_beyond_a_silent_partition_resumes_on_the_driver_s_side(
-    hosts: tuple[Host, Host], tmp_path: Path
+    hosts: tuple[Host, Host], own_folder: str, tmp_path: Path
 ) -> None:
     near, far = hosts
     bench = Bench(tmp_path, make_long_text("split", EPOCHS, search={"trials": 3}))
@@ -104,7 +112,7 @@ def test_trial_beyond_a_silent_partition_resumes_on_the_driver_s_side(
     ours = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
     for host in hosts:
         host.environment = bench.environment | ours
-    near.start_ray("--head", f"--port={PORT}", "--include-dashboard=false")
+    near.start_ray("--head", f"--port={PORT}", "--include-dashboard=false", own_folder)
     far.start_ray(f"--address={address}")
     ray = Path(sys.executable).with_name("ray")
     deadline = time.monotonic() + LONG

@@ -79,8 +79,17 @@ def test_local_ray_that_starts_too_slowly_is_started_again(
     started = Mock(side_effect=results)
     monkeypatch.setattr("ray.init", started)
     with pytest.raises(RuntimeError) if slow_starts == 3 else nullcontext():
-        cluster._start(None)
+        cluster._start("local")
     assert started.call_count == attempts
+
+
+def test_ray_of_this_machine_joins_no_other_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Mock()
+    monkeypatch.setattr("ray.init", started)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with cluster.connected(Settings.from_environment({})):
+        pass
+    assert started.call_args.args == ("local",)
 
 
 @pytest.mark.parametrize(
