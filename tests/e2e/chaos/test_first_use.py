@@ -26,7 +26,8 @@ def test_new_home_survives_kills_at_any_moment_of_its_first_starts(
     seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     draw = Random(seed)
-    bench = Bench(tmp_path_factory.mktemp("new"), make_text(seed=seed))
+    small = {"parzen": {"samples": 10_000, "screen_samples": 10_000}}
+    bench = Bench(tmp_path_factory.mktemp("new"), make_text(seed=seed, evaluate=small))
     for seconds in sorted(draw.uniform(0.3, START) for _ in range(KILLS)):
         with bench.started() as driver:
             try:
