@@ -1,29 +1,17 @@
-"""Descriptions of the paper's architectures, without torch: settings, objective and metrics.
+"""Declarations of architectures and priors, without torch: settings, objective and metrics.
 
-A1 … A6 and B1 … B4 are from Makhzani et al. 2015 (arXiv:1511.05644): figures 1, 3, 6, 8, 10,
-section 6, and the models in the paper's tables.  The classes are in `aae_core.models`.
+The architectures are from Makhzani et al. 2015 (arXiv:1511.05644): figures 1, 3, 6, 8, 10,
+section 6, and the models in the paper's tables.  Other packages may declare more (`plugins`).
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
+from aae_core.plugins import Registry
+
 EncoderKind = Literal["deterministic", "gaussian", "universal"]
-PriorKind = Literal["gaussian", "mixture", "swiss_roll", "uniform"]
-Kind = Literal[
-    "aae",
-    "label_regularised",
-    "supervised",
-    "semi_supervised",
-    "clustering",
-    "dimensionality_reduction",
-    "vae",
-    "gan",
-    "gmmn_ae",
-    "classifier",
-]
 
 _ENCODERS: tuple[EncoderKind, ...] = ("deterministic", "gaussian", "universal")
-_PRIORS: tuple[PriorKind, ...] = ("gaussian", "mixture", "swiss_roll", "uniform")
 _LATENT = ("latent_mmd", "latent_std")
 _CLUSTERS = ("cluster_error", "cluster_error_majority", "cluster_ties", "empty_clusters")
 _PARZEN = ("parzen_ll", "parzen_ll_refined", "parzen_se", "parzen_sigma")
@@ -31,40 +19,106 @@ _CODES = ("parzen_codes", "prior_gap")  # Parzen figures that need an encoder
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """Description of one architecture.  Metric names omit the split."""
+class PriorDeclaration:
+    """Declaration of one prior.
+
+    build: `package.module:function`, which takes the PriorConfig and the dimension of the code.
+    settings: a frozen dataclass, in the file `model.prior.settings`; None for a prior without its
+        own. Each field is a number, text, a Literal, or a tuple of these.
+    """
 
     title: str
+    build: str
+    flat: bool = False  # always of dimension 2
+    has_density: bool = False  # in closed form (`priors.DensePrior`)
+    has_modes: bool = False  # which may belong to classes (`priors.LabelledPrior`)
+    settings: type | None = None
+
+
+PRIORS = Registry(
+    "priors",
+    PriorDeclaration,
+    {
+        "gaussian": PriorDeclaration(
+            "Gaussian", "aae_core.priors.gaussian:GaussianPrior.of", has_density=True
+        ),
+        "mixture": PriorDeclaration(
+            "mixture of 2-D Gaussians",
+            "aae_core.priors.mixture:MixturePrior.of",
+            flat=True,
+            has_density=True,
+            has_modes=True,
+        ),
+        "swiss_roll": PriorDeclaration(
+            "swiss roll",
+            "aae_core.priors.swiss_roll:SwissRollPrior.of",
+            flat=True,
+            has_modes=True,
+        ),
+        "uniform": PriorDeclaration("uniform", "aae_core.priors.uniform:UniformPrior.of"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Declaration of one architecture.  Metric names omit the split.
+
+    model: `package.module:Class` of the `models.Model` that trains.
+    settings: a frozen dataclass, in the file `model.settings`; None for an architecture without
+        its own. Each field is a number, text, a Literal, or a tuple of these.
+    """
+
+    title: str
+    model: str
     objective: str  # default objective: metric name
     metrics: tuple[str, ...]  # computed on the validation set after every epoch
     labels: Literal["none", "some", "only"] = "none"  # only: trains just on labelled images
     adversaries: tuple[str, ...] = ("z",)  # variables that discriminators compare
     networks: tuple[str, ...] = ("encoder", "decoder", "discriminator")  # with settings in use
     encoders: tuple[EncoderKind, ...] = _ENCODERS
-    priors: tuple[PriorKind, ...] = _PRIORS
+    prior: Literal["any", "dense", "labelled", "unused"] = "any"  # what the model needs of it
+    settings: type | None = None
+
+    @property
+    def priors(self) -> tuple[str, ...]:
+        """The priors of this package that the architecture accepts, its default first."""
+        return tuple(name for name, prior in PRIORS.own.items() if self.accepts(name, prior))
+
+    def accepts(self, name: str, prior: PriorDeclaration) -> bool:
+        return {
+            "any": True,
+            "dense": prior.has_density,
+            "labelled": prior.has_modes,
+            "unused": name == "gaussian",
+        }[self.prior]
 
 
-ARCHITECTURES: dict[Kind, Architecture] = {
+_OWN: dict[str, Architecture] = {
     "aae": Architecture(
         "adversarial autoencoder",
+        model="aae_core.models.aae:AAE",
         objective="parzen_ll",
         metrics=("recon", *_PARZEN, *_CODES, *_LATENT, "knn_error"),
     ),
     "label_regularised": Architecture(
         "adversarial autoencoder, labels in the discriminator",
+        model="aae_core.models.label_regularised:LabelRegularised",
         objective="mode_accuracy",
         metrics=("recon", *_LATENT, "knn_error", "mode_accuracy", "mode_mmd"),
         labels="some",
-        priors=("mixture", "swiss_roll"),
+        prior="labelled",
     ),
     "supervised": Architecture(
         "supervised adversarial autoencoder",
+        model="aae_core.models.supervised:Supervised",
         objective="recon",
         metrics=("recon", *_LATENT, "knn_error"),
         labels="only",
     ),
     "semi_supervised": Architecture(
         "semi-supervised adversarial autoencoder",
+        model="aae_core.models.semi_supervised:SemiSupervised",
         objective="error",
         metrics=("recon", "error", *_LATENT),
         labels="some",
@@ -72,12 +126,14 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     ),
     "clustering": Architecture(
         "clustering adversarial autoencoder",
+        model="aae_core.models.clustering:Clustering",
         objective="cluster_error",
         metrics=("recon", *_CLUSTERS, *_LATENT),
         adversaries=("y", "z"),
     ),
     "dimensionality_reduction": Architecture(
         "adversarial autoencoder with cluster heads",
+        model="aae_core.models.dimensionality_reduction:DimensionalityReduction",
         objective="error",
         metrics=(
             "recon",
@@ -92,15 +148,17 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     ),
     "vae": Architecture(
         "variational autoencoder",
+        model="aae_core.models.vae:VAE",
         objective="parzen_ll",
         metrics=("recon", *_PARZEN, *_CODES, *_LATENT, "knn_error"),
         adversaries=(),
         networks=("encoder", "decoder"),
         encoders=("gaussian",),
-        priors=("gaussian", "mixture"),
+        prior="dense",
     ),
     "gan": Architecture(
         "generative adversarial network",
+        model="aae_core.models.gan:GAN",
         objective="parzen_ll",
         metrics=_PARZEN,
         adversaries=("x",),
@@ -109,6 +167,7 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     ),
     "gmmn_ae": Architecture(
         "moment-matching network over a dropout autoencoder",
+        model="aae_core.models.gmmn_ae:GMMNAE",
         objective="parzen_ll",
         metrics=("recon", *_PARZEN, *_CODES, "knn_error"),
         adversaries=(),
@@ -116,12 +175,15 @@ ARCHITECTURES: dict[Kind, Architecture] = {
     ),
     "classifier": Architecture(
         "dropout classifier",
+        model="aae_core.models.classifier:Classifier",
         objective="error",
         metrics=("error",),
         labels="only",
         adversaries=(),
         networks=("encoder",),
         encoders=("deterministic",),
-        priors=("gaussian",),
+        prior="unused",
     ),
 }
+
+ARCHITECTURES = Registry("architectures", Architecture, _OWN)

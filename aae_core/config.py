@@ -9,10 +9,11 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from types import NoneType, UnionType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
-from aae_core.architectures import ARCHITECTURES, EncoderKind, Kind, PriorKind
-from aae_core.errors import ConfigError
+from aae_core.architectures import ARCHITECTURES, PRIORS, EncoderKind
+from aae_core.errors import ConfigError, PluginError
+from aae_core.plugins import Registry
 
 Activation = Literal["relu", "sigmoid", "maxout"]
 
@@ -21,6 +22,7 @@ MOST = 2**31 - 1  # of a size or a number of steps: 32-bit numbers in places
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127
 
 _NO_DEFAULT = object()
+Declared = TypeVar("Declared")
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class AutoencoderConfig:
 class PriorConfig:
     """Prior p(z).  mixture: 2-D petals around the origin; swiss_roll: a 2-D spiral."""
 
-    kind: PriorKind = "gaussian"
+    kind: str = "gaussian"
     std: float = 1.0  # gaussian, uniform: std of every coordinate
     modes: int = 10  # mixture: petals; swiss_roll: parts of equal length along the roll
     radius: float = 4.0  # mixture: of the petals' centres; swiss_roll: of the outer end
@@ -155,8 +157,11 @@ class PriorConfig:
     tangential_std: float = 0.25  # mixture
     turns: float = 2.0  # swiss_roll
     width: float = 0.25  # swiss_roll: std across it
+    settings: Any = None  # of another package's prior
 
     def __post_init__(self) -> None:
+        declared = _declared(PRIORS, self.kind)
+        object.__setattr__(self, "settings", _own_settings(declared.settings, self.settings))
         lengths = ("std", "radius", "radial_std", "tangential_std", "turns", "width")
         _check(
             modes=(self.modes >= 1, "must be at least 1"),
@@ -181,7 +186,7 @@ class HeadsConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    kind: Kind = "aae"
+    kind: str = "aae"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     code_dim: int = 8
     prior: PriorConfig = field(default_factory=PriorConfig)
@@ -198,10 +203,12 @@ class ModelConfig:
     discriminator: NetworkConfig = field(default_factory=NetworkConfig)
     matcher: MatcherConfig = field(default_factory=MatcherConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    settings: Any = None  # of another package's architecture
 
     def __post_init__(self) -> None:
-        architecture = ARCHITECTURES[self.kind]
-        flat = self.prior.kind in ("mixture", "swiss_roll")
+        architecture, prior = _declared(ARCHITECTURES, self.kind), PRIORS[self.prior.kind]
+        object.__setattr__(self, "settings", _own_settings(architecture.settings, self.settings))
+        flat, encoders = prior.flat, architecture.encoders
         prior_dim = "code_dim" if self.matcher.noise_dim is None else "matcher.noise_dim"
         _check(
             **{
@@ -221,8 +228,14 @@ class ModelConfig:
                 "dropout": (0 <= self.dropout < 1, "must lie in [0, 1)"),
                 "decoder_std": (_positive(self.decoder_std), "must be positive"),
                 "init_std": (_positive(self.init_std), "must be positive"),
-                "encoder.kind": _one_of(self.encoder.kind, architecture.encoders, self.kind),
-                "prior.kind": _one_of(self.prior.kind, architecture.priors, self.kind),
+                "encoder.kind": (
+                    self.encoder.kind in encoders,
+                    _others(self.encoder.kind, encoders, self.kind),
+                ),
+                "prior.kind": (
+                    architecture.accepts(self.prior.kind, prior),
+                    _others(self.prior.kind, architecture.priors, self.kind),
+                ),
             },
             **self._networks(),
             **self._autoencoder(),
@@ -503,6 +516,8 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
         "discriminator": asdict(NetworkConfig()),
         "matcher": asdict(MatcherConfig()),
         "autoencoder": asdict(AutoencoderConfig()),
+        "prior": {"settings": None},
+        "settings": None,
     }
     data = {"range": None, "axes": None}
     return _without(document, {"data": data, "training": training, "model": networks})
@@ -581,8 +596,51 @@ def _check(**rules: tuple[bool, str]) -> None:
         raise ConfigError(problems)
 
 
-def _one_of(value: str, choices: tuple[str, ...], kind: str) -> tuple[bool, str]:
-    return value in choices, f"{kind} goes with {', '.join(choices)}, not with {value}"
+def _others(value: str, choices: tuple[str, ...], kind: str) -> str:
+    return f"{kind} goes with {', '.join(choices)}, not with {value}"
+
+
+def _declared(registry: Registry[Declared], kind: str) -> Declared:
+    try:
+        return registry[kind]
+    except KeyError:
+        raise ConfigError({"kind": f"must be one of {', '.join(registry)}"}) from None
+    except PluginError as error:
+        raise ConfigError({"kind": str(error)}) from error
+
+
+def _own_settings(declared: type | None, given: Any) -> Any:
+    """Return a declaration's own settings as its dataclass, with defaults for what is not given."""
+    if declared is None:
+        return _check(settings=(given is None, "there are none for this kind; drop this"))
+    if isinstance(given, declared):
+        return given
+    try:
+        settings = _build(declared, given or {})
+        hints = get_type_hints(declared)
+        _check(**{name: _has_type(hint, getattr(settings, name)) for name, hint in hints.items()})
+    except ConfigError as error:
+        problems = {f"settings.{name}": text for name, text in error.problems.items()}
+        raise ConfigError(problems) from None
+    return settings
+
+
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _has_type(hint: Any, value: Any) -> tuple[bool, str]:
+    """Return whether a setting's value is of its declared type, and the message if not."""
+    args = get_args(hint)
+    if get_origin(hint) is UnionType:
+        return (True, "") if value is None else _has_type(args[0], value)
+    if get_origin(hint) is tuple:
+        items = [_has_type(args[0], item) for item in value] if isinstance(value, tuple) else []
+        return next((item for item in items if not item[0]), (isinstance(value, tuple), "a list"))
+    if get_origin(hint) is Literal:
+        return value in args, f"must be one of {', '.join(map(str, args))}"
+    accepted = (int, float) if hint is float else hint
+    fits = isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
+    return fits, f"must be {_TYPES[hint]}"
 
 
 def _not_negative(value: float) -> tuple[bool, str]:

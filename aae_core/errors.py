@@ -18,6 +18,10 @@ class ConfigError(AAEError, ValueError):
         return "; ".join(f"{name}: {message}" for name, message in self.problems.items())
 
 
+class PluginError(AAEError, ValueError):
+    """A declaration of another package cannot be used; the message names package and version."""
+
+
 class DataError(AAEError):
     """A data set is missing, damaged or of the wrong form; the message names the file."""
 

@@ -253,7 +253,7 @@ class _Elements:
     def require_end(self, name: str) -> None:
         """Raise ValueError if data follow; this read also makes zlib verify its checksum."""
         if len(self._stream.read(8)) > 7:  # up to 7 bytes are padding
-            raise ValueError(f"{name} goes on behind its last number")
+            raise ValueError(f"{name} has data after its last number")
 
 
 class _Slice(io.RawIOBase):

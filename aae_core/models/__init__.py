@@ -1,11 +1,12 @@
 """The paper's architectures, one file each.  Protocols declare what a model can do."""
 
+from pkgutil import resolve_name
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from aae_core.architectures import ARCHITECTURES, Kind
+from aae_core.architectures import ARCHITECTURES
 from aae_core.config import TrialConfig
 from aae_core.errors import ConfigError
 from aae_core.models.aae import AAE
@@ -41,19 +42,6 @@ __all__ = [
     "build_model",
 ]
 
-_CLASSES: dict[Kind, type[Model]] = {
-    "aae": AAE,
-    "label_regularised": LabelRegularised,
-    "supervised": Supervised,
-    "semi_supervised": SemiSupervised,
-    "clustering": Clustering,
-    "dimensionality_reduction": DimensionalityReduction,
-    "vae": VAE,
-    "gan": GAN,
-    "gmmn_ae": GMMNAE,
-    "classifier": Classifier,
-}
-
 
 @runtime_checkable
 class Samples(Protocol):
@@ -79,7 +67,8 @@ def build_model(
 
     Raises ConfigError if the data do not fit the architecture.
     """
-    reads_labels = ARCHITECTURES[config.model.kind].labels != "none" and config.data.labels != 0
+    architecture = ARCHITECTURES[config.model.kind]
+    reads_labels = architecture.labels != "none" and config.data.labels != 0
     if reads_labels and classes < 2:
         raise ConfigError(
             {"model.kind": f"{config.model.kind} needs labels of 2 classes; there are {classes}"}
@@ -93,4 +82,5 @@ def build_model(
         config.training.precision == "bfloat16",
         config.training.shares_optimizer,
     )
-    return _CLASSES[config.model.kind](plan)
+    model: Model = resolve_name(architecture.model)(plan)
+    return model

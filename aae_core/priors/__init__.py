@@ -1,10 +1,12 @@
 """Priors p(z). A prior only has to sample: the AAE needs no density (section 2)."""
 
+from pkgutil import resolve_name
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from aae_core.architectures import PRIORS
 from aae_core.config import PriorConfig
 from aae_core.priors.categorical import CategoricalPrior
 from aae_core.priors.gaussian import GaussianPrior
@@ -60,14 +62,5 @@ class DensePrior(Prior, Protocol):
 
 
 def build_prior(config: PriorConfig, code_dim: int) -> Prior:
-    match config.kind:
-        case "gaussian":
-            return GaussianPrior(code_dim, config.std)
-        case "uniform":
-            return UniformPrior(code_dim, config.std)
-        case "mixture":
-            return MixturePrior(
-                config.modes, config.radius, config.radial_std, config.tangential_std
-            )
-        case "swiss_roll":
-            return SwissRollPrior(config.modes, config.radius, config.turns, config.width)
+    prior: Prior = resolve_name(PRIORS[config.kind].build)(config, code_dim)
+    return prior

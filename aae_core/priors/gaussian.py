@@ -2,15 +2,22 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
+
+from aae_core.config import PriorConfig
 
 
 @dataclass(frozen=True)
 class GaussianPrior:
     dim: int
     std: float
+
+    @classmethod
+    def of(cls, config: PriorConfig, dim: int) -> Self:
+        return cls(dim, config.std)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         size = (n, self.dim)

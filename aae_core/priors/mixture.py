@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
+
+from aae_core.config import PriorConfig
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,10 @@ class MixturePrior:
     radius: float
     radial_std: float
     tangential_std: float
+
+    @classmethod
+    def of(cls, config: PriorConfig, dim: int) -> Self:
+        return cls(config.modes, config.radius, config.radial_std, config.tangential_std)
 
     @property
     def dim(self) -> int:

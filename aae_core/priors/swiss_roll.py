@@ -3,9 +3,12 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
+
+from aae_core.config import PriorConfig
 
 _KNOTS = 4_097  # size of the table from length along the roll to angle
 
@@ -21,6 +24,10 @@ class SwissRollPrior:
     radius: float
     turns: float
     width: float
+
+    @classmethod
+    def of(cls, config: PriorConfig, dim: int) -> Self:
+        return cls(config.modes, config.radius, config.turns, config.width)
 
     @property
     def dim(self) -> int:

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
+
+from aae_core.config import PriorConfig
 
 
 @dataclass(frozen=True)
@@ -13,6 +16,10 @@ class UniformPrior:
 
     dim: int
     std: float
+
+    @classmethod
+    def of(cls, config: PriorConfig, dim: int) -> Self:
+        return cls(dim, config.std)
 
     @property
     def half_side(self) -> float:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.optim import SGD, Optimizer
 
-from aae_core.architectures import Kind
 from aae_core.config import OptimizerConfig, PriorConfig, ScheduleConfig, TrialConfig
 from aae_core.data import TrainingData
 from aae_core.data.resident import Images
@@ -39,7 +38,7 @@ Settings = TypeVar("Settings", bound=OptimizerConfig)
 
 _BETA2, _EPSILON = 0.999, 1e-8  # Adam's
 _CPU_SIZES = ((3e6, 16), (1e7, 4))  # (maximum products a pass, members)
-_KINDS: frozenset[Kind] = frozenset({"aae", "supervised", "semi_supervised", "clustering", "gan"})
+_KINDS: frozenset[str] = frozenset({"aae", "supervised", "semi_supervised", "clustering", "gan"})
 
 
 def form(config: TrialConfig) -> TrialConfig | None:

@@ -145,7 +145,7 @@ def sample(
 ) -> None:
     """Draw images from a model, pixels in [0, 1].
 
-    The first images are the same for any number of them.
+    The first images do not depend on how many are drawn.
     """
     import torch
 

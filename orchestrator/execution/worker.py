@@ -30,7 +30,7 @@ from orchestrator.execution.system_metrics import system_metrics
 from orchestrator.records import failed_allocation
 from orchestrator.results.figures import draw_epoch, is_drawn
 from orchestrator.text import one_line
-from orchestrator.tracking.provenance import provenance
+from orchestrator.tracking.provenance import plugins, provenance
 
 CHECKPOINT_SECONDS = 0.5  # work that a kill may cost, if epochs are shorter
 SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints: large networks save less often
@@ -153,6 +153,7 @@ class AttemptReporter:
         if self.state.epoch:
             self._past.update(resumed_from=self.state.epoch, history=list(self.state.history))
         made_by = provenance(self._task.threads, gpu=self._task.gpu, pack=self._pack)
+        made_by |= plugins(self.state.config.model)
         pictures = self._pictures()  # those of an earlier attempt may be lost
         return self._report(self.state.epoch, {}, machine=made_by, pictures=pictures)
 

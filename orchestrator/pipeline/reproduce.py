@@ -26,7 +26,15 @@ from orchestrator.settings import Settings
 from orchestrator.study.database import sqlite_file
 from orchestrator.sweepfile.checks import require_same_data
 from orchestrator.tracking.mlflow_writer import described, prepare_client
-from orchestrator.tracking.provenance import DATA, DEVICE, THREADS, flat, latest, provenance
+from orchestrator.tracking.provenance import (
+    DATA,
+    DEVICE,
+    THREADS,
+    flat,
+    latest,
+    plugins,
+    provenance,
+)
 
 if TYPE_CHECKING:  # importing MLflow takes seconds
     from mlflow.entities import Run
@@ -156,6 +164,7 @@ def reproduce(
     device = "cuda" if run.on_gpu and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(run.threads)
     here = {DATA: data.sha256} | provenance(run.threads, gpu=device == "cuda")
+    here |= plugins(config.model)
     yield {
         "event": "start",
         "run": run.name,

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from aae_core.architectures import ARCHITECTURES, PRIORS
 from aae_core.config import (
     MOST,
     DataConfig,
@@ -29,6 +30,7 @@ from aae_core.config import (
     TrialConfig,
     settings_class,
 )
+from aae_core.plugins import Registry
 from orchestrator.sweepfile.messages import nearest, problems, shown
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -201,11 +203,27 @@ def _settings(config: type, prefix: str) -> Iterator[str]:
         path = f"{prefix}.{name}"
         if (settings := settings_class(hint)) is not None:
             yield from _settings(settings, path)
-        else:
+        elif hint is not Any:  # the settings of another package's declaration: see settings_of
             yield path
 
 
 SETTINGS = (*_settings(ModelConfig, "model"), *_settings(TrainConfig, "training"))
+
+
+def settings_of(base: TrialSpec, space: Mapping[str, "Parameter | None"]) -> tuple[str, ...]:
+    """Return the paths of all settings, with those that the sweep's own kinds declare."""
+
+    def own(registry: Registry[Any], where: str, kind: str) -> Iterator[str]:
+        varied = space.get(f"{where}.kind")
+        for name in (kind, *(varied.choices if isinstance(varied, Choice) else ())):
+            if name in registry and registry[name].settings is not None:
+                yield from _settings(registry[name].settings, f"{where}.settings")
+
+    return (
+        *SETTINGS,
+        *own(ARCHITECTURES, "model", base.model.kind),
+        *own(PRIORS, "model.prior", base.model.prior.kind),
+    )
 
 
 def parents_first(space: Mapping[str, Parameter]) -> list[str]:
@@ -233,8 +251,9 @@ def contradictions(
     None stands for a parameter already found invalid. Only its name is checked.
     """
     sound = {path: parameter for path, parameter in space.items() if parameter is not None}
+    known = settings_of(base, space)
     return {
-        **{f"search.space.{path}": _no_setting(path) for path in space if path not in SETTINGS},
+        **{f"search.space.{p}": _no_setting(p, known) for p in space if p not in known},
         **refusals(base, sound),
         **_idle_conditions(space, sound),
         **_circle(sound),
@@ -245,15 +264,16 @@ def contradictions(
     }
 
 
-def _no_setting(path: str) -> str:
+def _no_setting(path: str, known: Sequence[str]) -> str:
     if path.partition(".")[0] in ("data", "seed"):
         return f"`{path}` cannot be searched: all trials share their data, none its seed"
-    return f"no setting of a trial; {nearest(path, SETTINGS)}"
+    return f"no setting of a trial; {nearest(path, known)}"
 
 
 def refusals(base: TrialSpec, space: Mapping[str, Parameter]) -> dict[str, str]:
     """Return messages by path about values of the space that a trial rejects, alone or in pairs."""
-    known = {path: parameter for path, parameter in space.items() if path in SETTINGS}
+    settings = settings_of(base, space)
+    known = {path: parameter for path, parameter in space.items() if path in settings}
     found: dict[str, list[str]] = {path: [] for path in known}
     sound: dict[str, list[Value]] = {path: [] for path in known}
     for path, parameter in known.items():
@@ -294,7 +314,7 @@ def _refused(
 
     A problem that another parameter of the space may solve is left out.
     """
-    chosen = _with_parents(space, values)
+    chosen = _with_parents(base, space, values)
     if chosen is None:
         return
     try:
@@ -310,7 +330,7 @@ def _refused(
 
 
 def _with_parents(
-    space: Mapping[str, Parameter], values: Mapping[str, Value]
+    base: TrialSpec, space: Mapping[str, Parameter], values: Mapping[str, Value]
 ) -> dict[str, Value] | None:
     """Return the values, plus parents with which these parameters exist; None if impossible."""
     chosen = dict(values)
@@ -318,7 +338,7 @@ def _with_parents(
         for parent, allowed in space[path].when.items():
             if parent in chosen and not _is_one_of(chosen[parent], allowed):
                 return None
-            if parent in SETTINGS and allowed:
+            if parent in settings_of(base, space) and allowed:
                 chosen.setdefault(parent, allowed[0])
     return chosen
 

@@ -12,13 +12,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from aae_core.architectures import ARCHITECTURES, Kind
+from aae_core.architectures import ARCHITECTURES
 from aae_core.config import MOST, TrialConfig, digest, without_younger
 from aae_core.errors import ConfigError
 from orchestrator.records import EVENTS, METRICS, Bounds, Direction, Event, Stage, violation
 from orchestrator.sweepfile.messages import nearest, problems
 from orchestrator.sweepfile.parameters import (
-    SETTINGS,
     Choice,
     Count,
     FloatRange,
@@ -28,6 +27,7 @@ from orchestrator.sweepfile.parameters import (
     Value,
     contradictions,
     refusals,
+    settings_of,
 )
 
 # Upper limits, within what a database and Optuna hold. The study has a trial for each confirmation.
@@ -102,7 +102,7 @@ PrunerSpec = Annotated[
 _OBJECTIVES = [m.name for m in METRICS.values() if m.name.startswith("val/") and m.better != "none"]
 
 
-def objectives_of(kind: Kind, labels: int | None = None) -> list[str]:
+def objectives_of(kind: str, labels: int | None = None) -> list[str]:
     """Return the metrics that can be objectives for this architecture, the default first.
 
     `labels` is as in the sweep file. Categories are classes if a trial sees labels, else clusters.
@@ -374,12 +374,13 @@ class SweepSpec(TrialSpec):
     def _contradictions_of_overrides(self) -> dict[str, str]:
         overrides = self.confirm.overrides
         space = self.search.space if self.search else {}
+        known = settings_of(self, space)
         found = {
             f"confirm.set.{path}": "is searched, and confirm trains what the search chose; drop one"
             if path in space
-            else f"no setting of a trial; {nearest(path, SETTINGS)}"
+            else f"no setting of a trial; {nearest(path, known)}"
             for path in overrides
-            if path in space or path not in SETTINGS
+            if path in space or path not in known
         }
         if found or not overrides:
             return found
@@ -394,7 +395,7 @@ class SweepSpec(TrialSpec):
         return {"confirm.set": f"does not go with {refused}"} if refused else {}
 
     @property
-    def _kinds(self) -> tuple[Kind, ...]:
+    def _kinds(self) -> tuple[str, ...]:
         """Kinds of the sweep's models."""
         varied = self.search.space.get("model.kind") if self.search else None
         return tuple(varied.ends) if varied else (self.model.kind,)

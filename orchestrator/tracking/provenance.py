@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 import aae_core
+from aae_core.architectures import ARCHITECTURES, PRIORS
+from aae_core.config import ModelConfig
 from aae_core.data import TrainingData
 
 PACKAGES = ("aae-sweep", "torch", "numpy")
@@ -25,6 +27,13 @@ _THEN = ", then "  # between the values of a trial's attempts, if they differ
 def provenance(threads: int, *, gpu: bool, pack: int = 1) -> dict[str, str]:
     """Return the tags of training in this process, with `pack` trials as one model."""
     return {**_machine(), THREADS: str(threads), DEVICE: _device(gpu), PACK: str(pack)}
+
+
+def plugins(model: ModelConfig) -> dict[str, str]:
+    """Return the tags of other packages' declarations in a model: name, package and version."""
+    named = ((ARCHITECTURES, model.kind), (PRIORS, model.prior.kind))
+    owners = {name: registry.owner(name) for registry, name in named}
+    return {f"aae.plugin.{name}": owner for name, owner in owners.items() if owner}
 
 
 def succession(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

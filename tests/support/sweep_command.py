@@ -64,6 +64,8 @@ def aae(*arguments: object, **streams: TextIO | None) -> Outcome:
 class Bench:
     """A folder with one sweep file and its home."""
 
+    command = COMMAND
+
     def __init__(self, folder: Path, sweep_file: str) -> None:
         self.folder = folder
         self.file = folder / "sweep.yaml"
@@ -83,7 +85,7 @@ class Bench:
     def started(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
         """Yield a running sweep in its own process group, as a shell starts a sweep."""
         with subprocess.Popen(
-            [COMMAND, "run", str(self.file), "--json", *arguments],
+            [self.command, "run", str(self.file), "--json", *arguments],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -102,7 +104,7 @@ class Bench:
 
     def tell(self, *arguments: object) -> Outcome:
         """Run a command in a process of its own."""
-        command = [COMMAND, *map(str, arguments)]
+        command = [self.command, *map(str, arguments)]
         done = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE
         )

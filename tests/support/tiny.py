@@ -4,11 +4,10 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from aae_core.architectures import ARCHITECTURES, EncoderKind, Kind, PriorKind
+from aae_core.architectures import ARCHITECTURES, EncoderKind
 from aae_core.config import (
     AdversarialConfig,
     AutoencoderConfig,
@@ -25,45 +24,35 @@ from aae_core.config import (
     TrialConfig,
 )
 from aae_core.data import TrainingData
-from aae_core.data.splits import permutation
 from aae_core.models import Model
 from aae_core.phases import Batch, Costs
+from aae_core.testing import CLASSES, SIDE, images
 from aae_core.training import TrainState
 from aae_core.training.batches import BatchSource
 
-CLASSES, SIDE, N_TRAIN, N_VALID, BATCH = 3, 4, 60, 24, 20
+BATCH = 20
 LABELS = {"none": None, "some": 2 * CLASSES, "only": 14 * CLASSES}
 
-KINDS = list(ARCHITECTURES)
+KINDS = list(ARCHITECTURES.own)
 RIVALS = ["gan", "gmmn_ae"]  # their authors built other networks
 CASES = [
     (kind, encoder, prior)
-    for kind, architecture in ARCHITECTURES.items()
+    for kind, architecture in ARCHITECTURES.own.items()
     for encoder in architecture.encoders
     for prior in architecture.priors
 ]
 COVERING = [  # every encoder and every prior of an architecture, but not every pair
     (kind, encoders[i % len(encoders)], priors[i % len(priors)])
-    for kind, architecture in ARCHITECTURES.items()
+    for kind, architecture in ARCHITECTURES.own.items()
     for encoders, priors in [(architecture.encoders, architecture.priors)]
     for i in range(max(len(encoders), len(priors)))
 ]
 
 
-def images(y: np.ndarray | None = None) -> TrainingData:
-    """Return three noisy templates as uint8; `y` replaces the training labels."""
-    random = np.random.default_rng(0)
-    templates = random.integers(0, 200, (CLASSES, SIDE * SIDE))
-    labels = permutation(N_TRAIN + N_VALID) % CLASSES
-    x = (templates[labels] + random.integers(0, 56, (len(labels), SIDE * SIDE))).astype(np.uint8)
-    train = (x[:N_TRAIN], labels[:N_TRAIN] if y is None else y)
-    return TrainingData.of("tiny", (SIDE, SIDE), train, (x[N_TRAIN:], labels[N_TRAIN:]))
-
-
 def trial(
-    kind: Kind,
+    kind: str,
     encoder: EncoderKind | None = None,
-    prior: PriorKind | None = None,
+    prior: str | None = None,
     *,
     labels: int | None = -1,
     optimizer: str = "sgd",

@@ -1,6 +1,9 @@
 import pytest
 import torch
 from hypothesis import settings
+from plugins import example, install
+
+__all__ = ["example", "install"]
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aae_core.architectures import ARCHITECTURES, EncoderKind, PriorKind
+from aae_core.architectures import ARCHITECTURES, PRIORS, EncoderKind
 from aae_core.config import (
     AdversarialConfig,
     AutoencoderConfig,
@@ -349,7 +349,7 @@ def test_architecture_objective_is_one_of_its_metrics(kind: str) -> None:
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_model_config_accepts_exactly_the_declared_encoders_and_priors(kind: str) -> None:
     for encoder in get_args(EncoderKind):
-        for prior in get_args(PriorKind):
+        for prior in PRIORS:
             wrong = {
                 "encoder.kind": encoder not in ARCHITECTURES[kind].encoders,
                 "prior.kind": prior not in ARCHITECTURES[kind].priors,

@@ -213,7 +213,7 @@ def _deflated(inflated: bytes) -> bytes:
 
 
 DEFLATED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "numbers behind the last": (lambda good: good + bytes(8), "images goes on behind its last"),
+    "numbers behind the last": (lambda good: good + bytes(8), "images has data after its last"),
     "cut short": (lambda good: good[:-9], "cut short"),
 }
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny import (
     CLASSES,
-    N_TRAIN,
     as_published,
     changed,
     dressed,
@@ -34,6 +33,7 @@ from aae_core.models.vae import gaussian_divergence
 from aae_core.networks import drop
 from aae_core.phases import Batch
 from aae_core.priors import MixturePrior
+from aae_core.testing import N_TRAIN
 from aae_core.training import TrainState, fit
 from aae_core.training.batches import BatchSource, visible_labels
 

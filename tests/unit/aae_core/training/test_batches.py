@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import CLASSES, N_TRAIN, images, start, trial
+from tiny import CLASSES, images, start, trial
 
 from aae_core.config import TrainConfig, TrialConfig
 from aae_core.data import TrainingData, unit_interval
 from aae_core.errors import ConfigError, DataError
 from aae_core.phases import Batch
 from aae_core.streams import generator
+from aae_core.testing import N_TRAIN
 from aae_core.training.batches import BatchSource, corrupt, visible_labels
 
 

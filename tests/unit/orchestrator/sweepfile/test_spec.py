@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sweep_file import make_document, make_spec
 
-from aae_core.architectures import ARCHITECTURES, Kind
+from aae_core.architectures import ARCHITECTURES
 from aae_core.config import ScheduleConfig, TrialConfig
 from orchestrator.records import METRICS
+from orchestrator.sweepfile.messages import problems
 from orchestrator.sweepfile.parameters import SETTINGS, contradictions
 from orchestrator.sweepfile.spec import HalvingSpec, NoPrunerSpec, SweepSpec, objectives_of
 
@@ -78,7 +79,7 @@ def test_objective_has_the_direction_of_its_metric(metric: str, direction: str) 
     assert sweep(search__objective={"metric": metric}).objective.direction == direction
 
 
-def minimal(kind: Kind, labels: int | None = None) -> SweepSpec:
+def minimal(kind: str, labels: int | None = None) -> SweepSpec:
     architecture = ARCHITECTURES[kind]
     model = {
         "kind": kind,
@@ -89,7 +90,7 @@ def minimal(kind: Kind, labels: int | None = None) -> SweepSpec:
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_every_architecture_has_its_own_default_objective(kind: Kind) -> None:
+def test_every_architecture_has_its_own_default_objective(kind: str) -> None:
     objective = minimal(kind).objective
     assert objective.metric == f"val/{ARCHITECTURES[kind].objective}" == objectives_of(kind)[0]
     assert objective.direction == METRICS[objective.metric].direction
@@ -321,3 +322,30 @@ def test_rungs_are_the_epochs_at_which_halving_compares(
     pruner: dict[str, Any], epochs: int, rungs: list[int]
 ) -> None:
     assert sweep(search__pruner=pruner, training__epochs=epochs).rungs == rungs
+
+
+@pytest.mark.usefixtures("example")
+def test_settings_of_a_plugin_are_searched_and_recorded() -> None:
+    space = {
+        "model.settings.projections": {"int": [5, 50]},
+        "model.prior.settings.width": {"float": [0.1, 1.0]},
+    }
+    model = {"kind": "sliced_wasserstein", "code_dim": 2, "prior": {"kind": "ring"}}
+    spec = make_spec(model=model, search={"space": space})
+    assert spec.objective.metric == "val/parzen_ll"
+    assert SweepSpec.of(spec.resolved()).sweep_id == spec.sweep_id
+    params = {"model.settings.projections": 7, "model.prior.settings.width": 0.5}
+    config = spec.trial_config(params, seed=3)
+    assert config.to_dict()["model"]["settings"] == {"projections": 7, "weight": 1.0}
+    assert config.to_dict()["model"]["prior"]["settings"] == {"width": 0.5}
+
+
+@pytest.mark.usefixtures("example")
+def test_search_of_a_setting_that_the_plugin_lacks_names_the_nearest() -> None:
+    model = {"kind": "sliced_wasserstein", "code_dim": 2, "prior": {"kind": "ring"}}
+    with pytest.raises(ValidationError) as caught:
+        make_spec(model=model, search={"space": {"model.settings.projection": {"int": [5, 50]}}})
+    assert problems(caught.value, SweepSpec) == {
+        "search.space.model.settings.projection": "no setting of a trial; "
+        "did you mean `model.settings.projections`?"
+    }

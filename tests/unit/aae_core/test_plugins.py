@@ -1,0 +1,105 @@
+"""Declarations of other installed packages: found by name, loaded late, refused in words."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from plugins import Install
+from tiny import images, start, trial
+
+from aae_core.architectures import ARCHITECTURES, PRIORS, Architecture, PriorDeclaration
+from aae_core.config import ModelConfig, PriorConfig, TrialConfig
+from aae_core.errors import ConfigError
+from aae_core.training import TrainState, fit
+
+
+def swae(**settings: object) -> TrialConfig:
+    config = trial("aae", epochs=3).to_dict()
+    config["model"] |= {"kind": "sliced_wasserstein", "settings": settings}
+    config["model"]["prior"] |= {"kind": "ring", "settings": {"width": 0.2}}
+    return TrialConfig.from_dict(config)
+
+
+def test_registry_lists_own_names_and_finds_no_other() -> None:
+    assert set(ARCHITECTURES.own) <= set(ARCHITECTURES)
+    assert "nowhere" not in PRIORS
+    with pytest.raises(KeyError):
+        PRIORS["nowhere"]
+
+
+@pytest.mark.usefixtures("example")
+def test_plugin_trains_with_its_own_settings_and_prior(tmp_path: Path) -> None:
+    config = swae(projections=7)
+    assert asdict(config.model.settings) == {"projections": 7, "weight": 1.0}
+    assert config != swae(projections=8)
+    assert config.config_hash != swae(projections=8).config_hash
+    state = start(config)
+    running = fit(state, images())
+    next(running)
+    state.save(tmp_path / "one")
+    resumed = TrainState.load(tmp_path / "one")
+    assert resumed.config == config
+    for _ in running:
+        pass
+    for _ in fit(resumed, images()):
+        pass
+    assert resumed.history == state.history
+    assert state.history[-1]["train/recon"] < state.history[0]["train/recon"]
+    assert state.history[-1].keys() > {"train/sliced", "val/parzen_ll", "val/latent_mmd"}
+
+
+@pytest.mark.usefixtures("example")
+@pytest.mark.parametrize(
+    ("settings", "field", "message"),
+    [
+        ({"projection": 7}, "settings.projection", "unknown key"),
+        ({"projections": 7.5}, "settings.projections", "must be a whole number"),
+        ({"projections": True}, "settings.projections", "must be a whole number"),
+        ({"weight": "much"}, "settings.weight", "must be a number"),
+    ],
+)
+def test_wrong_setting_of_a_plugin_is_named(
+    settings: dict[str, object], field: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig("sliced_wasserstein", settings=settings)
+    assert caught.value.problems == {field: message}
+
+
+def test_settings_for_a_kind_without_its_own_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"settings: there are none for this kind"):
+        PriorConfig("gaussian", settings={"width": 1.0})
+
+
+def test_broken_plugin_is_named_with_its_version_and_stops_no_other(install: Install) -> None:
+    install("broken", "[aae_sweep.priors]\nring = no_such_module:RING\nodd = json:dumps\n")
+    with pytest.raises(ConfigError, match=r"`ring` of broken 1.2 cannot be loaded: ModuleNotFound"):
+        PriorConfig("ring")
+    with pytest.raises(
+        ConfigError, match=r"`odd` of broken 1.2 is no PriorDeclaration: json:dumps"
+    ):
+        PriorConfig("odd")
+    with pytest.raises(ConfigError, match=r"must be one of gaussian, .*, ring"):
+        PriorConfig("rng")
+    PriorConfig("gaussian")
+
+
+def test_name_of_two_packages_is_refused_with_both_owners(install: Install) -> None:
+    install("one", "[aae_sweep.priors]\nring = aae_example:RING\nuniform = aae_example:RING\n")
+    install("two", "[aae_sweep.priors]\nring = aae_example:RING\n")
+    with pytest.raises(ConfigError, match=r"`ring` is declared by (one|two) 1.2 and (one|two) 1.2"):
+        PriorConfig("ring")
+    with pytest.raises(ConfigError, match=r"`uniform` is declared by aae-sweep and one 1.2"):
+        PriorConfig("uniform")
+
+
+@pytest.mark.usefixtures("example")
+def test_plugin_is_loaded_only_when_it_is_named() -> None:
+    sys.modules.pop("aae_example", None)
+    assert "ring" in PRIORS
+    assert PRIORS.owner("ring") == "aae-example 1.2"
+    assert PRIORS.owner("gaussian") is None
+    assert "aae_example" not in sys.modules
+    assert isinstance(PRIORS["ring"], PriorDeclaration)
+    assert isinstance(ARCHITECTURES["sliced_wasserstein"], Architecture)
