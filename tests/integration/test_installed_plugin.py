@@ -13,7 +13,7 @@ from sweep_file import make_text
 from tracking_server import runs_by_key
 
 ROOT = Path(__file__).parents[2]
-IGNORED = shutil.ignore_patterns(".*", "*.egg-info", "build", "tests", "docs", "results")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "aae_core", "orchestrator", "dashboards")
 SWEEP = make_text(
     "own",
     model={"kind": "sliced_wasserstein", "prior": {"kind": "ring"}, "settings": {"weight": 0.5}},
@@ -33,10 +33,14 @@ SWEEP = make_text(
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with both wheels; the packages that they need are this one's."""
     folder = tmp_path_factory.mktemp("environment")
-    shutil.copytree(ROOT, folder / "source", ignore=IGNORED)
+    (folder / "source").mkdir()
+    for name in SOURCES:
+        source, copy = ROOT / name, folder / "source" / name
+        shutil.copytree(source, copy) if source.is_dir() else shutil.copy(source, copy)
+    shutil.copytree(ROOT / "examples" / "plugin", folder / "plugin")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels"]
-    for project in (folder / "source", folder / "source" / "examples" / "plugin"):
+    for project in (folder / "source", folder / "plugin"):
         subprocess.run([*pip, "wheel", *offline, project], check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "own"], check=True)
     [packages] = (folder / "own").glob("lib/*/site-packages")

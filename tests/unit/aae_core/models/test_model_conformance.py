@@ -108,7 +108,7 @@ def test_cluster_heads_without_labels_train_and_measure_clusters() -> None:
     assert on_validation(epochs[-1]) == declared(config) >= CLUSTERS
 
 
-@pytest.mark.parametrize("kind", [k for k, a in ARCHITECTURES.items() if a.labels == "none"])
+@pytest.mark.parametrize("kind", [k for k, a in ARCHITECTURES.own.items() if a.labels == "none"])
 def test_unlabelled_images_suffice_for_models_without_labels(kind: str) -> None:
     labelled = images()
     data = type(labelled).of(
@@ -251,7 +251,7 @@ def test_dropout_is_drawn_only_in_training(kind: str) -> None:
     assert not changed(before, model)
 
 
-@pytest.mark.parametrize("kind", [k for k, a in ARCHITECTURES.items() if a.adversaries])
+@pytest.mark.parametrize("kind", [k for k, a in ARCHITECTURES.own.items() if a.adversaries])
 def test_discriminator_dropout_is_drawn_from_the_noise_stream_in_training(kind: str) -> None:
     net = NetworkConfig(hidden=(9,), activation="maxout", pieces=2, dropout=0.5, input_dropout=0.3)
     state = start(trial(kind, discriminator=net))
@@ -319,7 +319,7 @@ def test_validation_moves_no_weights_and_no_streams(kind: str) -> None:
 
 GAMES = [
     (kind, phases)
-    for kind, architecture in ARCHITECTURES.items()
+    for kind, architecture in ARCHITECTURES.own.items()
     for phases in ("successive", "joint")
     if "z" in architecture.adversaries or (architecture.adversaries and phases == "successive")
 ]
