@@ -450,7 +450,11 @@ class TrialConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        document = asdict(self)
+        for group in (document["model"], document["model"]["prior"]):
+            if group["settings"] is None:
+                del group["settings"]
+        return document
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Self:
