@@ -314,7 +314,7 @@ def _refused(
 
     A problem that another parameter of the space may solve is left out.
     """
-    chosen = _with_parents(base, space, values)
+    chosen = _with_parents(space, values)
     if chosen is None:
         return
     try:
@@ -330,7 +330,7 @@ def _refused(
 
 
 def _with_parents(
-    base: TrialSpec, space: Mapping[str, Parameter], values: Mapping[str, Value]
+    space: Mapping[str, Parameter], values: Mapping[str, Value]
 ) -> dict[str, Value] | None:
     """Return the values, plus parents with which these parameters exist; None if impossible."""
     chosen = dict(values)
@@ -338,7 +338,7 @@ def _with_parents(
         for parent, allowed in space[path].when.items():
             if parent in chosen and not _is_one_of(chosen[parent], allowed):
                 return None
-            if parent in settings_of(base, space) and allowed:
+            if allowed and (parent in space or parent in SETTINGS):
                 chosen.setdefault(parent, allowed[0])
     return chosen
 

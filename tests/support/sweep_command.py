@@ -182,7 +182,7 @@ def processes_of(process: "subprocess.Popen[str]", name: str) -> list[int]:
     return [
         pid
         for pid, parent in _parents()
-        if _program(pid).startswith(name) and process.pid in _ancestors(parent)
+        if program_of(pid).startswith(name) and process.pid in _ancestors(parent)
     ]
 
 
@@ -212,7 +212,7 @@ def _ancestors(pid: int) -> Iterator[int]:
         pid = _parent(pid)
 
 
-def _program(pid: int) -> str:
+def program_of(pid: int) -> str:
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

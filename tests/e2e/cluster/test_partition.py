@@ -14,7 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 
 import pytest
-from sweep_command import COMMAND, Bench, under_way
+from sweep_command import COMMAND, Bench, program_of, under_way
 from sweep_file import make_long_text
 
 EPOCHS = 14
@@ -57,8 +57,7 @@ class Host:
     def workers(self) -> list[int]:
         """Return the ids of the processes in which Ray trains here."""
         pids = ip("netns", "pids", self.name).split()
-        programs = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids}
-        return [pid for pid, name in programs.items() if name.startswith(b"ray::ImplicitFunc")]
+        return [int(pid) for pid in pids if program_of(int(pid)).startswith("ray::ImplicitFunc")]
 
     def pull_the_cable(self) -> None:
         ip("-n", self.name, "link", "set", self.name, "down")

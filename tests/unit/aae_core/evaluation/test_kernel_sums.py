@@ -226,10 +226,10 @@ def _cut(x: Tensor) -> Tensor:
     return (x.view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
-@pytest.mark.parametrize("tiles", [1, 4])
+@pytest.mark.parametrize("tile", [(3, 7), (4096, 16384)])
 @pytest.mark.parametrize("name", SINGLE)
 def test_kernel_sums_error_within_bound_on_tensor_cores(
-    name: str, tiles: int, monkeypatch: pytest.MonkeyPatch
+    name: str, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Test tensor-core arithmetic, emulated on a CPU."""
 
@@ -238,9 +238,9 @@ def test_kernel_sums_error_within_bound_on_tensor_cores(
 
     monkeypatch.setattr(kernel_sums, "_on_gpu", lambda _: True)
     monkeypatch.setattr(kernel_sums, "_tensor_core_product", product)
+    monkeypatch.setattr(kernel_sums, "_GPU_ROWS", tile[0])
+    monkeypatch.setattr(kernel_sums, "_GPU_COLUMNS", tile[1])
     points, samples = DATA[name]
-    monkeypatch.setattr(kernel_sums, "_GPU_ROWS", math.ceil(len(points) / tiles))
-    monkeypatch.setattr(kernel_sums, "_GPU_COLUMNS", math.ceil(len(samples) / tiles))
     basis = clouds(points, samples)[0].basis.shape[1]
     for k in {min(16, basis), points.shape[1]}:
         monkeypatch.setattr(kernel_sums, "_components", lambda *_, k=k: k)

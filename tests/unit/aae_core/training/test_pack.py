@@ -24,10 +24,10 @@ from aae_core.training import TrainState, fit
 from aae_core.training.batches import BatchSource
 from aae_core.training.pack import fit_pack, form, worthwhile
 
-EPOCHS = 10  # epochs of 3 steps
+EPOCHS = 17  # epochs of 3 steps
 PACKED = [kind for kind in KINDS if form(trial(kind))]
 CASES = [(kind, encoder) for kind in PACKED for encoder in ARCHITECTURES[kind].encoders]
-SCHEDULES = (ScheduleConfig("cosine"), ScheduleConfig("step", (4,)), ScheduleConfig())
+SCHEDULES = (ScheduleConfig("cosine"), ScheduleConfig("step", (6,)), ScheduleConfig())
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def different(config: TrialConfig) -> list[TrialConfig]:
             model=replace(model, prior=prior, init_std=0.2 + 0.1 * i),
             training=replace(
                 training,
-                epochs=EPOCHS - 2 * i,
+                epochs=EPOCHS - 3 * i,
                 reconstruction=rates(training.reconstruction),
                 adversarial=rates(training.adversarial),
                 classification=rates(training.classification),
@@ -113,7 +113,7 @@ def test_pack_trains_every_member_as_alone(kind: str, encoder: str, optimizer: s
     states = [start(c) for c in different(trial(kind, encoder, optimizer=optimizer))]
     members = dict(enumerate(states))
     yielded = list(fit_pack(members, images()))
-    assert [list(results) for results in yielded] == 6 * [[0, 1, 2]] + 2 * [[0, 1]] + 2 * [[0]]
+    assert [list(results) for results in yielded] == 11 * [[0, 1, 2]] + 3 * [[0, 1]] + 3 * [[0]]
     assert not members
     for number, state in enumerate(states):
         require_same(state, alone(state.config))

@@ -33,9 +33,9 @@ from aae_core.training.batches import visible_labels
 Losses = dict[str, Tensor]
 
 JOINED = [kind for kind in KINDS if "z" in ARCHITECTURES[kind].adversaries]
-STEPS = 30
-EPOCHS = {"none": 10, "some": 10, "only": 15}  # epochs of 3 steps, or of 2 with few labels
-DROP, FACTOR = 5, 0.5  # schedule of the learning rates
+STEPS = 50
+EPOCHS = {"none": 17, "some": 17, "only": 25}  # epochs of 3 steps, or of 2 with few labels
+DROP, FACTOR = 8, 0.5  # schedule of the learning rates
 NEAR = {"rel": 3e-5, "abs": 1e-6}
 # our distances come from products, which cancel; each step of the matcher may grow the difference
 NEAR_MOMENTS, GROWTH = 5e-6, 1.5
