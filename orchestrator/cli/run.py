@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.sweepfile.spec import SweepSpec
 
 _NATIVE_SECONDS = 2.0  # for the main thread to leave native code after a signal
+_DESTRUCTOR_SECONDS = 0.1  # for the main thread to leave the code that drops its exceptions
 _DRIVER = (sys.executable, "-P", "-c", "from orchestrator.cli import main; main()")
 FileOrSweep = Annotated[
     Path,
@@ -289,11 +290,36 @@ def _draining(under_way: Callable[[], str | None]) -> Iterator[threading.Event]:
 
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _leaving_native_code(handled, is_last):
+        with _leaving_native_code(handled, is_last), _raising_again():
             yield draining
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _raising_again() -> Iterator[None]:
+    """Repeat an interrupt that Python drops because it was raised in a destructor or a callback."""
+    main_thread, before = threading.main_thread().ident, sys.unraisablehook
+    assert main_thread is not None
+    over = threading.Event()
+
+    def interrupt() -> None:
+        if not over.wait(_DESTRUCTOR_SECONDS):
+            signal.pthread_kill(main_thread, signal.SIGINT)
+
+    def dropped(what: "sys.UnraisableHookArgs") -> None:
+        if what.exc_type is not KeyboardInterrupt:
+            before(what)
+        else:  # in a thread, since Python also drops what this function raises
+            threading.Thread(target=interrupt, daemon=True).start()
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        over.set()
+        sys.unraisablehook = before
 
 
 @contextmanager

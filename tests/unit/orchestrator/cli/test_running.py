@@ -54,6 +54,22 @@ def test_first_signal_before_trials_run_exits_at_once(number: int) -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
+class InterruptedAtItsEnd:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0)
+
+
+def test_interrupt_that_python_drops_in_a_destructor_is_raised_again() -> None:
+    def run() -> None:
+        with _draining(lambda: None):
+            InterruptedAtItsEnd()
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+
 # a mutex is locked twice: unlike a sleep or a read, no signal ends the second call
 BLOCKED = """
 import ctypes
