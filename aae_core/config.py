@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
-from aae_core.architectures import ARCHITECTURES, PRIORS, EncoderKind
+from aae_core.declarations import ARCHITECTURES, ARRAYS, DATA_SETS, PRIORS, EncoderKind
 from aae_core.errors import ConfigError, PluginError
+from aae_core.metrics import DECLARED_METRICS
 from aae_core.plugins import Registry
 
 Activation = Literal["relu", "sigmoid", "maxout"]
@@ -27,7 +28,7 @@ Declared = TypeVar("Declared")
 
 @dataclass(frozen=True)
 class DataConfig:
-    name: Literal["digits", "mnist", "fashion_mnist", "svhn", "tfd", "arrays"] = "digits"
+    name: str = "digits"
     path: str | None = None  # the user's .npz file, only for `arrays`
     labels: int | None = None  # training labels the trial may use, drawn by its seed; None: all
     standardise: bool = False  # pixels, by training statistics; only inside the networks
@@ -36,19 +37,22 @@ class DataConfig:
     fold: int = 0  # tfd: index of one of the five published folds
     range: tuple[float, float] | None = None  # arrays: black and white; None: 0, and 255 or 1
     axes: str | None = None  # arrays: a letter an axis of n, h, w, c, d; None: nd, nhw or nhwc
+    settings: Any = None  # of another package's data set
 
     def __post_init__(self) -> None:
+        declared = _declared(DATA_SETS, self.name, "name")
+        object.__setattr__(self, "settings", _own_settings(declared.settings, self.settings))
         given = {
             "colour": (not self.colour, "svhn"),
             "extra": (self.extra, "svhn"),
             "fold": (self.fold != 0, "tfd"),
-            "range": (self.range is not None, "arrays"),
-            "axes": (self.axes is not None, "arrays"),
+            "range": (self.range is not None, ARRAYS),
+            "axes": (self.axes is not None, ARRAYS),
         }
         low, high = self.range or (0.0, 1.0)
         _check(
             path=(
-                (self.path is not None) == (self.name == "arrays"),
+                (self.path is not None) == (self.name == ARRAYS),
                 "give the .npz file with `name: arrays`, and only there",
             ),
             labels=(self.labels is None or self.labels >= 0, "must not be negative"),
@@ -364,9 +368,15 @@ class TrainConfig:
     phases: Literal["successive", "joint"] = "successive"  # the paper's, or one joint pass
     discriminator_steps: int = 1  # per batch; the generator makes one step
     discriminator_noise: float = 0.0  # std of Gaussian noise on the discriminator's input
+    metrics: tuple[str, ...] = ()  # of other packages, measured with the architecture's own
 
     def __post_init__(self) -> None:
+        declared = [_declared(DECLARED_METRICS, name, "metrics") for name in self.metrics]
         _check(
+            metrics=(
+                all(metric.measure for metric in declared),
+                "are those of other packages; an architecture's own are always measured",
+            ),
             epochs=(self.epochs >= 1, "must be at least 1"),
             batch_size=(self.batch_size >= 1, "must be at least 1"),
             validate_every=(self.validate_every >= 1, "must be at least 1"),
@@ -451,9 +461,11 @@ class TrialConfig:
 
     def to_dict(self) -> dict[str, Any]:
         document = asdict(self)
-        for group in (document["model"], document["model"]["prior"]):
+        for group in (document["data"], document["model"], document["model"]["prior"]):
             if group["settings"] is None:
                 del group["settings"]
+        if not document["training"]["metrics"]:
+            del document["training"]["metrics"]
         return document
 
     @classmethod
@@ -512,6 +524,7 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
         "validate_every": 1,
         "discriminator_steps": 1,
         "discriminator_noise": 0.0,
+        "metrics": [],
         **{phase: {"schedule": None} for phase in phases},
     }
     networks = {
@@ -523,7 +536,7 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
         "prior": {"settings": None},
         "settings": None,
     }
-    data = {"range": None, "axes": None}
+    data = {"range": None, "axes": None, "settings": None}
     return _without(document, {"data": data, "training": training, "model": networks})
 
 
@@ -604,13 +617,13 @@ def _others(value: str, choices: tuple[str, ...], kind: str) -> str:
     return f"{kind} goes with {', '.join(choices)}, not with {value}"
 
 
-def _declared(registry: Registry[Declared], kind: str) -> Declared:
+def _declared(registry: Registry[Declared], kind: str, key: str = "kind") -> Declared:
     try:
         return registry[kind]
     except KeyError:
-        raise ConfigError({"kind": f"must be one of {', '.join(registry)}"}) from None
+        raise ConfigError({key: f"must be one of {', '.join(registry)}"}) from None
     except PluginError as error:
-        raise ConfigError({"kind": str(error)}) from error
+        raise ConfigError({key: str(error)}) from error
 
 
 def _own_settings(declared: type | None, given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Laws that every architecture and prior obeys, for the tests of packages that declare others.
+"""Laws of architectures, priors, data sets and metrics, for packages that declare others.
 
     from aae_core import testing
 
@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from aae_core.architectures import ARCHITECTURES, PRIORS
 from aae_core.config import PriorConfig, TrialConfig
-from aae_core.data import TrainingData
+from aae_core.data import DataSet, TrainingData, unit_interval
 from aae_core.data.splits import permutation
+from aae_core.declarations import ARCHITECTURES, PRIORS
 from aae_core.errors import TrialDiverged
+from aae_core.metrics import DECLARED_METRICS
 from aae_core.priors import DensePrior, LabelledPrior, Prior, build_prior
 from aae_core.training import EpochMetrics, TrainState, fit
 
@@ -48,8 +49,9 @@ def images(y: np.ndarray | None = None) -> TrainingData:
 def check_architecture(kind: str, **model: Any) -> None:
     """Check the laws of an architecture on small networks; `model` are further model settings."""
     declared = ARCHITECTURES[kind]
-    with _law("the objective is one of the metrics"):
+    with _law("the objective is one of the metrics, and every metric is declared"):
         assert declared.objective in declared.metrics
+        assert set(declared.metrics) <= set(DECLARED_METRICS)
     config = _trial(kind, model)
     whole = TrainState.create(config, images())
     for epoch in _epochs(whole):
@@ -86,6 +88,52 @@ def check_prior(kind: str, dim: int = 2, **settings: Any) -> None:
         assert isinstance(prior, LabelledPrior) == declared.has_modes
 
 
+def check_data_set(data_set: DataSet) -> None:
+    """Check the laws of a data set whose files are there (see `aae_core.data.open_data_set`)."""
+    training, test = data_set.training(), data_set.test()
+    images = {"train": training.x_train, "valid": training.x_valid, "test": test.x}
+    labels = {"train": training.y_train, "valid": training.y_valid, "test": test.y}
+    with _law("images are rows of uint8, or of float32 in [0, 1]"):
+        for x in images.values():
+            assert x.shape == (len(x), training.dim)
+            assert x.flags.c_contiguous
+            assert x.dtype == np.uint8 or (x.dtype == np.float32 and 0 <= x.min() <= x.max() <= 1)
+    with _law("labels are int64 from 0 to K - 1; only training images may lack one, as -1"):
+        for split, y in labels.items():
+            assert (y is None) == (training.y_train is None)
+            if y is not None:
+                assert y.shape == (len(images[split]),)
+                assert y.dtype == np.int64
+                assert y.min() >= (-1 if split == "train" else 0)
+                assert set(y) - {-1} <= set(range(training.classes))
+    with _law("no image is in two splits"):
+        seen = [{row.tobytes() for row in unit_interval(x)} for x in images.values()]
+        assert len(set.union(*seen)) == sum(map(len, seen))
+    with _law("every reading has the same checksum"):
+        assert data_set.training().sha256 == training.sha256 != test.sha256
+        assert data_set.test().sha256 == test.sha256
+    with _law("the description has the sizes, and every file is sound"):
+        described = data_set.describe()
+        assert described.sizes == {split: len(x) for split, x in images.items()}
+        assert not described.missing
+        assert all(verdict.ok for verdict in data_set.verify())
+
+
+def check_metric(name: str, kind: str = "aae", **model: Any) -> None:
+    """Check the laws of a metric on a small model of an architecture, with model settings."""
+    metric = DECLARED_METRICS[name]
+    config = _trial(kind, model, further=(name,))
+    with _law("it is measured on the validation images, as a finite number"):
+        state = _trained(config)
+        assert "val" in metric.splits
+        assert all(math.isfinite(row[f"val/{name}"]) for row in state.history)
+    with _law("it depends only on the model, the images and its own generator"):
+        _require_same(_trained(config), state)
+    with _law("it changes no other figure"):
+        rest = [{k: v for k, v in row.items() if k != f"val/{name}"} for row in state.history]
+        assert rest == _trained(_trial(kind, model)).history
+
+
 @contextmanager
 def _law(law: str) -> Iterator[None]:
     try:
@@ -104,7 +152,9 @@ def _epochs(state: TrainState) -> Iterator[EpochMetrics]:
             raise AssertionError(str(diverged)) from diverged
 
 
-def _trial(kind: str, model: dict[str, Any], seed: int = 5) -> TrialConfig:
+def _trial(
+    kind: str, model: dict[str, Any], seed: int = 5, further: tuple[str, ...] = ()
+) -> TrialConfig:
     declared = ARCHITECTURES[kind]
     plain = {"kind": kind, "hidden": [12, 8], "code_dim": 2, "init_std": 0.3, "clusters": 4}
     plain["encoder"] = {"kind": declared.encoders[0]}
@@ -112,7 +162,12 @@ def _trial(kind: str, model: dict[str, Any], seed: int = 5) -> TrialConfig:
         {
             "data": {"labels": _LABELS[declared.labels]},
             "model": plain | model,
-            "training": {"epochs": 3, "batch_size": 20, "adversarial": {"lr": 0.01}},
+            "training": {
+                "epochs": 3,
+                "batch_size": 20,
+                "adversarial": {"lr": 0.01},
+                "metrics": further,
+            },
             "seed": seed,
         }
     )

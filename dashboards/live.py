@@ -21,7 +21,7 @@ from dashboards import build, page
 from orchestrator.errors import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.results.reader import SweepReader
+    from orchestrator.results.reader import ResultsReader
 
 FRESH_SECONDS = 2.0  # least time between two builds of a page
 SHARE = 4  # a page also stays for so many times its last build time
@@ -42,9 +42,9 @@ class Answer:
 class Pages:
     """The pages, built on request and cached briefly."""
 
-    def __init__(self, open_reader: "Callable[[], SweepReader]") -> None:
+    def __init__(self, open_reader: "Callable[[], ResultsReader]") -> None:
         self._open_reader = open_reader
-        self._current: SweepReader | None = None
+        self._current: ResultsReader | None = None
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[Answer, float]] = {}  # path -> answer, good until
 
@@ -71,7 +71,7 @@ class Pages:
         sweep = reader.resolve(unquote(path.removeprefix("/sweep/")))
         return build.live_report(reader.view(sweep))
 
-    def _reader(self) -> "SweepReader":
+    def _reader(self) -> "ResultsReader":
         """Return the reader. A home without sweeps is reopened: its files may not exist yet."""
         if self._current is None or not self._current.sweeps():
             self._current = self._open_reader()

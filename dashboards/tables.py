@@ -15,6 +15,7 @@ import optuna
 import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
+from aae_core.metrics import Direction
 from orchestrator import text
 from orchestrator.documents import (
     Best,
@@ -23,7 +24,7 @@ from orchestrator.documents import (
     ScoredModel,
     Versus,
 )
-from orchestrator.records import BASELINE, Direction, RunRecord
+from orchestrator.records import BASELINE, RunRecord
 from orchestrator.results.ranking import METHODS, fronts
 from orchestrator.results.tuning import tuning_curve
 from orchestrator.results.verdicts import though

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aae_core.metrics import METRICS
 from dashboards.tables import candidate_labels, number
 from orchestrator.documents import Best, BestTrial, Summary
-from orchestrator.records import METRICS, TrialState
+from orchestrator.records import TrialState
 from orchestrator.results.verdicts import gain_in_words, rivals_in_words
 from orchestrator.text import MISSING, count
 

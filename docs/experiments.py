@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from aae_core.metrics import METRICS
 from dashboards.paper import method, published
-from orchestrator.records import METRICS
 from orchestrator.sweepfile.loader import load_sweep
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.text import count

@@ -24,7 +24,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboards import write_report
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.tracking.mlflow_writer import ui_command, ui_url
 
@@ -38,7 +38,7 @@ def main() -> None:
     if path is None:
         sys.exit("there is no chromium; on Debian: apt-get install chromium")
     settings = Settings.from_environment()
-    reader = SweepReader(settings)
+    reader = ResultsReader(settings)
     sweep = reader.resolve("latest")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
@@ -61,7 +61,7 @@ def of_report(browser: Browser, address: str) -> None:
     page.close()
 
 
-def of_mlflow(browser: Browser, address: str, reader: SweepReader, sweep: str) -> None:
+def of_mlflow(browser: Browser, address: str, reader: ResultsReader, sweep: str) -> None:
     experiment = reader.status(sweep)["mlflow"]["experiment_id"]
     confirmed = [t.run_id for t in reader.trials(sweep, "confirm")]
     searched = [t.run_id for t in reader.trials(sweep, "search") if t.state == "complete"]

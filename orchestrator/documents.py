@@ -5,7 +5,8 @@ Missing figures are None. Seeds are those of confirmations unless the search is 
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from orchestrator.records import Direction, SweepRunState, TrialState
+from aae_core.metrics import Direction
+from orchestrator.records import SweepRunState, TrialState
 
 Verdict = Literal["winner", "worse", "equivalent", "undecided"]
 

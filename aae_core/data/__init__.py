@@ -1,15 +1,14 @@
 """Data sets: training and validation images for search and confirm; separately, the test split.
 
-`root` is the folder of all data sets (AAE_DATA); each data set has a subfolder with its name.
+`declarations.DATA_SETS` names them.  `root` is the folder of all data sets (AAE_DATA), with a
+subfolder for each.
 """
 
-from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
 from aae_core.config import DataConfig
-from aae_core.data.arrays import Arrays, open_array
-from aae_core.data.digits import Digits
-from aae_core.data.mnist import FASHION_MNIST, MNIST, IdxSet
+from aae_core.data.arrays import open_array
 from aae_core.data.sets import (
     DataFile,
     DataSet,
@@ -19,8 +18,7 @@ from aae_core.data.sets import (
     TrainingData,
     unit_interval,
 )
-from aae_core.data.svhn import Svhn
-from aae_core.data.tfd import Tfd
+from aae_core.declarations import ARRAYS, DATA_SETS
 
 __all__ = [
     "DataFile",
@@ -37,25 +35,18 @@ __all__ = [
     "unit_interval",
 ]
 
-_PUBLIC: dict[str, Callable[[DataConfig, Path], DataSet]] = {
-    "digits": lambda _, __: Digits(),
-    "mnist": lambda _, root: IdxSet(MNIST, root),
-    "fashion_mnist": lambda _, root: IdxSet(FASHION_MNIST, root),
-    "svhn": lambda config, root: Svhn(root, config.colour, config.extra),
-    "tfd": lambda config, root: Tfd(root, config.fold),
-}
-
 
 def open_data_set(config: DataConfig, root: Path) -> DataSet:
     """Return the data set of a configuration, to describe, fetch, verify or load."""
-    if config.path is not None:
-        return Arrays(Path(config.path), config.range, config.axes)
-    return _PUBLIC[config.name](config, root)
+    data_set: DataSet = resolve_name(DATA_SETS[config.name].open)(config, root)
+    return data_set
 
 
 def catalogue(root: Path) -> list[Description]:
     """Describe every data set that needs no path."""
-    return [data_set(DataConfig(), root).describe() for data_set in _PUBLIC.values()]
+    return [
+        open_data_set(DataConfig(name), root).describe() for name in DATA_SETS if name != ARRAYS
+    ]
 
 
 def load_training_data(config: DataConfig, root: Path, *, fetch: bool = True) -> TrainingData:

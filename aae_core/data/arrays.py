@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.lib import format as npy
 
+from aae_core.config import DataConfig
 from aae_core.data.memory import physical_memory
 from aae_core.data.sets import (
     DataFile,
@@ -58,6 +59,11 @@ class Arrays:
     path: Path
     range: tuple[float, float] | None = None  # values of black and white; None: 0, and 255 or 1
     axes: str | None = None  # a letter for each axis of x: n images, then h, w, c, or d pixels
+
+    @classmethod
+    def of(cls, config: DataConfig, _root: Path) -> Self:
+        assert config.path is not None  # as the configuration demands
+        return cls(Path(config.path), config.range, config.axes)
 
     def training(self) -> TrainingData:
         with self._opened() as npz:

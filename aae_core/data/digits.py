@@ -6,9 +6,11 @@ E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI, 1998.
 import gzip
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
+from aae_core.config import DataConfig
 from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
 from aae_core.data.splits import class_balanced
 from aae_core.errors import DataError
@@ -19,6 +21,10 @@ _BRIGHTEST = 16
 
 class Digits:
     """1,197 training, 300 validation, 300 test images; the last two have 30 of each class."""
+
+    @classmethod
+    def of(cls, config: DataConfig, root: Path) -> Self:
+        return cls()
 
     def training(self) -> TrainingData:
         x, y = _read(_path())

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 import numpy as np
 
+from aae_core.config import DataConfig
 from aae_core.data.fetch import fetch_files, missing_files
 from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
 from aae_core.errors import DataError
@@ -117,6 +118,10 @@ class IdxSet:
 
     published: IdxDataSet
     root: Path
+
+    @classmethod
+    def of(cls, config: DataConfig, root: Path) -> Self:
+        return cls({"mnist": MNIST, "fashion_mnist": FASHION_MNIST}[config.name], root)
 
     @property
     def folder(self) -> Path:

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
+from aae_core.config import DataConfig
 from aae_core.data.fetch import fetch_files, missing_files
 from aae_core.data.matlab import MatFile, N
 from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
@@ -58,6 +60,10 @@ class Svhn:
     extra: bool = False
     published: SvhnFiles = PUBLISHED
     mirrors: Sequence[str] = MIRRORS
+
+    @classmethod
+    def of(cls, config: DataConfig, root: Path) -> Self:
+        return cls(root, config.colour, config.extra)
 
     @property
     def folder(self) -> Path:

@@ -8,9 +8,11 @@ TFD is not public and has no published checksum, so the reader checks only the f
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
+from aae_core.config import DataConfig
 from aae_core.data.fetch import missing_files
 from aae_core.data.matlab import MatFile, N
 from aae_core.data.sets import DataFile, Description, FileCheck, Split, TestData, TrainingData
@@ -32,6 +34,10 @@ class Tfd:
 
     root: Path
     fold: int = 0
+
+    @classmethod
+    def of(cls, config: DataConfig, root: Path) -> Self:
+        return cls(root, config.fold)
 
     @property
     def path(self) -> Path:

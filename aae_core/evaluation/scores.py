@@ -5,22 +5,24 @@ without labels.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
 
 from aae_core import streams
-from aae_core.architectures import ARCHITECTURES
 from aae_core.data import unit_interval
 from aae_core.data.resident import Images
 from aae_core.data.splits import permutation
+from aae_core.declarations import ARCHITECTURES
 from aae_core.evaluation import clustering, parzen
 from aae_core.evaluation.classification import error, per_cent
 from aae_core.evaluation.fidelity import DENSITY_K, fidelity
 from aae_core.evaluation.latent import knn_error, mmd2, mode_mmd, nearest_modes, relative_std
 from aae_core.evaluation.likelihood import choose, importance_log_likelihood
+from aae_core.metrics import DECLARED_METRICS
 from aae_core.models import (
     AAE,
     VAE,
@@ -48,11 +50,12 @@ Metrics = dict[str, float]
 
 @torch.no_grad()
 def validation_metrics(
-    model: Model, train: Tensor, valid: Images, seed: int, epoch: int
+    model: Model, train: Tensor, valid: Images, seed: int, epoch: int, further: Iterable[str] = ()
 ) -> Metrics:
     """Compute `val/…` after `epoch`; draws depend only on (seed, epoch); NaN once diverged.
 
     `train` holds the training images (m, D), used only for the decoded codes' Parzen figure.
+    `further`: metrics of other packages, beside the architecture's own.
     """
     stream = _stream(seed, epoch, valid)
     found = _common(model, valid, valid, stream)
@@ -61,14 +64,26 @@ def validation_metrics(
         found |= _generative(model, valid, None, stream)
         codes = streams.generator(seed, "codes", epoch, device=valid.x.device)
         found |= _prior_gap(model, train, valid, found.get("parzen_ll", math.nan), codes)
+        found |= _further(model, valid, valid, "val", further, seed, epoch)
     return {f"val/{name}": value for name, value in found.items()}
 
 
 @torch.no_grad()
-def test_metrics(model: Model, valid: Images, test: Images, seed: int, epoch: int) -> Metrics:
-    """Compute `test/…`; validation images name clusters and choose σ, as published."""
+def test_metrics(
+    model: Model,
+    valid: Images,
+    test: Images,
+    seed: int,
+    epoch: int,
+    further: Iterable[str] = (),  # noqa: PT028 - this is no test
+) -> Metrics:
+    """Compute `test/…`; validation images name clusters and choose σ, as published.
+
+    `further`: metrics of other packages, beside the architecture's own.
+    """
     stream = _stream(seed, epoch, test)
     found = _common(model, valid, test, stream) | _generative(model, valid, test, stream)
+    found |= _further(model, valid, test, "test", further, seed, epoch)
     return {f"test/{name}": value for name, value in found.items()}
 
 
@@ -188,6 +203,25 @@ def _prior_gap(
         return {"parzen_codes": math.nan}
     score = parzen.validation_score(samples, unit_interval(valid.x))["parzen_ll"]
     return {"parzen_codes": score, "prior_gap": score - parzen_ll}
+
+
+def _further(
+    model: Model,
+    valid: Images,
+    images: Images,
+    split: str,
+    names: Iterable[str],
+    seed: int,
+    epoch: int,
+) -> Metrics:
+    """Measure metrics of other packages: the architecture's, and `names`."""
+    found: Metrics = {}
+    for name in dict.fromkeys((*ARCHITECTURES[model.kind].metrics, *names)):
+        metric = DECLARED_METRICS.get(name)
+        if metric is not None and metric.measure is not None and split in metric.splits:
+            stream = streams.generator(seed, f"metric {name}", epoch, device=images.x.device)
+            found[name] = float(resolve_name(metric.measure)(model, images, valid, stream))
+    return found
 
 
 def _has_diverged(samples: Tensor) -> bool:

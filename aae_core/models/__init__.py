@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import TrialConfig
+from aae_core.declarations import ARCHITECTURES
 from aae_core.errors import ConfigError
 from aae_core.models.aae import AAE
 from aae_core.models.base import Autoencoder, Model

@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from aae_core.architectures import PRIORS
 from aae_core.config import PriorConfig
+from aae_core.declarations import PRIORS
 from aae_core.priors.categorical import CategoricalPrior
 from aae_core.priors.gaussian import GaussianPrior
 from aae_core.priors.mixture import MixturePrior

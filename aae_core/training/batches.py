@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import TrainConfig, TrialConfig
 from aae_core.data import TrainingData, unit_interval
 from aae_core.data.normalise import Pixels
 from aae_core.data.resident import resident
 from aae_core.data.splits import labelled
+from aae_core.declarations import ARCHITECTURES
 from aae_core.networks import drop
 from aae_core.phases import Batch
 from aae_core.streams import permutations

@@ -68,7 +68,7 @@ def finish_epoch(
     metrics = costs
     if epoch % training.validate_every == 0 or epoch == training.epochs or epoch in validate_at:
         model, seed = state.model.eval(), state.config.seed
-        metrics = costs | validation_metrics(model, train, valid, seed, epoch)
+        metrics = costs | validation_metrics(model, train, valid, seed, epoch, training.metrics)
         _require_finite(metrics, epoch)
     state.epoch = epoch
     state.history.append({"epoch": epoch, **metrics})

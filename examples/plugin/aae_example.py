@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from aae_core.architectures import Architecture, PriorDeclaration
 from aae_core.config import PriorConfig
+from aae_core.declarations import Architecture, PriorDeclaration
 from aae_core.models import Autoencoder
 from aae_core.models.base import Objectives
 from aae_core.networks import Blueprint

@@ -18,7 +18,7 @@ from orchestrator.text import count, number
 
 if TYPE_CHECKING:
     from orchestrator.documents import Best
-    from orchestrator.results.reader import SweepReader
+    from orchestrator.results.reader import ResultsReader
 
 
 def _sweep_names(incomplete: str) -> list[str]:
@@ -73,10 +73,10 @@ def writable() -> Settings:
     return found
 
 
-def reader() -> "SweepReader":
-    from orchestrator.results.reader import SweepReader
+def reader() -> "ResultsReader":
+    from orchestrator.results.reader import ResultsReader
 
-    return SweepReader(settings())
+    return ResultsReader(settings())
 
 
 class _Output:

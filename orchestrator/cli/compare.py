@@ -15,7 +15,7 @@ from orchestrator.text import number
 if TYPE_CHECKING:
     from orchestrator.documents import Compared, ComparisonDocument, Verdict
     from orchestrator.results.ranking import Candidate, Comparison
-    from orchestrator.results.reader import SweepReader
+    from orchestrator.results.reader import ResultsReader
 
 
 def compare(
@@ -69,9 +69,9 @@ COMMANDS = (compare,)
 
 
 def _document(
-    reader: "SweepReader", names: list[str], wanted: str | None, margin: float | None
+    reader: "ResultsReader", names: list[str], wanted: str | None, margin: float | None
 ) -> "ComparisonDocument":
-    from orchestrator.records import METRICS
+    from aae_core.metrics import METRICS
     from orchestrator.results import ranking, verdicts
 
     found = [candidate for name in names for candidate in _confirmed(reader, name)]
@@ -97,14 +97,14 @@ def _document(
     }
 
 
-def _confirmed(reader: "SweepReader", sweep: str) -> "list[Candidate]":
+def _confirmed(reader: "ResultsReader", sweep: str) -> "list[Candidate]":
     found, _ = reader.candidates(sweep)
     if not found:
         raise UsageError(f"{sweep} has no confirmed candidate yet; see: aae-sweep status {sweep}")
     return [replace(candidate, sweep=sweep) for candidate in found]
 
 
-def _objective(reader: "SweepReader", names: list[str]) -> str:
+def _objective(reader: "ResultsReader", names: list[str]) -> str:
     objectives = {name: str(reader.objective(name)["metric"]) for name in names}
     if len(set(objectives.values())) > 1:
         listed = ", ".join(f"{name} for {objective}" for name, objective in objectives.items())
@@ -114,7 +114,7 @@ def _objective(reader: "SweepReader", names: list[str]) -> str:
     return objectives[names[0]]
 
 
-def _own_margin(reader: "SweepReader", names: list[str], metric: str) -> float | None:
+def _own_margin(reader: "ResultsReader", names: list[str], metric: str) -> float | None:
     """Return the margin on which the sweep files agree. A margin only holds for the objective."""
     margins = {
         reader.spec(name)["confirm"].get("margin")
@@ -138,7 +138,7 @@ def _measured(metric: str, found: "list[Candidate]") -> str:
 
 
 def _is_objective(metric: str) -> bool:
-    from orchestrator.records import METRICS
+    from aae_core.metrics import METRICS
 
     return metric.startswith("val/") and METRICS[metric].better != "none"
 

@@ -14,7 +14,7 @@ from orchestrator.errors import SweepLocked, UsageError
 from orchestrator.text import count
 
 if TYPE_CHECKING:
-    from orchestrator.results.reader import SweepReader
+    from orchestrator.results.reader import ResultsReader
     from orchestrator.settings import Settings
     from orchestrator.study.state import ControlRequest
     from orchestrator.study.study import StageStudy
@@ -190,7 +190,7 @@ def logs(
             print(log.read(), end="", flush=True)
 
 
-def _print_trial_logs(reader: "SweepReader", sweep: str, trial: str, *, json: bool) -> None:
+def _print_trial_logs(reader: "ResultsReader", sweep: str, trial: str, *, json: bool) -> None:
     record = pick(reader.trials(sweep), trial)
     logs = reader.settings.attempt_logs(sweep, record.stage, record.number)
     texts = {int(log.parent.name): log.read_text(errors="replace") for log in logs}

@@ -155,13 +155,13 @@ def doctor(json: AsJson = False) -> None:
 
 def _open(name: str, *, extra: bool = False) -> "DataSet":
     from aae_core.config import DataConfig
-    from aae_core.data import catalogue, open_data_set
+    from aae_core.data import open_data_set
+    from aae_core.declarations import ARRAYS, DATA_SETS
 
-    root = common.settings().data
-    known = [described.name for described in catalogue(root)]
+    known = [other for other in DATA_SETS if other != ARRAYS]
     if name not in known:
         raise UsageError(f"unknown data set `{name}`; there are {', '.join(known)}")
-    return open_data_set(DataConfig(name, extra=extra), root)  # type: ignore[arg-type]
+    return open_data_set(DataConfig(name, extra=extra), common.settings().data)
 
 
 def _require_free(port: int) -> None:

@@ -17,7 +17,7 @@ from orchestrator.text import count, duration, number
 if TYPE_CHECKING:
     from orchestrator.documents import Best, BestTrial, Compared, Summary
     from orchestrator.records import TrialState
-    from orchestrator.results.reader import SweepReader
+    from orchestrator.results.reader import ResultsReader
 
 
 def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
@@ -246,14 +246,14 @@ def dashboard(
     The token for other machines is AAE_DASHBOARD_TOKEN, or a new one where the variable is not set.
     """
     from dashboards import live
-    from orchestrator.results.reader import SweepReader
+    from orchestrator.results.reader import ResultsReader
 
     settings = common.settings()
     token = None
     if not live.is_loopback(host):
         token = os.environ.get("AAE_DASHBOARD_TOKEN") or secrets.token_urlsafe(24)
     try:
-        server = live.server(live.Pages(lambda: SweepReader(settings)), host, port, token)
+        server = live.server(live.Pages(lambda: ResultsReader(settings)), host, port, token)
     except OSError as error:
         raise UsageError(f"cannot listen on {host}:{port} ({error}); try another --port") from error
     where = f"http://{host}:{server.server_port}/{f'?token={token}' if token else ''}"
@@ -271,7 +271,7 @@ def _build(names: list[str], out: Path | None) -> Path:
     return build_report(names, out)
 
 
-def _export(reader: "SweepReader", sweep: str, folder: Path, figures_only: bool) -> list[str]:
+def _export(reader: "ResultsReader", sweep: str, folder: Path, figures_only: bool) -> list[str]:
     from aae_core.files import replacing
     from orchestrator.results.export import export
 
@@ -286,7 +286,7 @@ def _export(reader: "SweepReader", sweep: str, folder: Path, figures_only: bool)
     return files
 
 
-def _register(reader: "SweepReader", sweep: str, name: str | None) -> dict[str, Any]:
+def _register(reader: "ResultsReader", sweep: str, name: str | None) -> dict[str, Any]:
     from orchestrator.results.model_registry import CHAMPION, register
 
     return {**asdict(register(reader, sweep, name)), "alias": CHAMPION}

@@ -15,9 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from aae_core.metrics import Direction
 from orchestrator.cli.common import setting
 from orchestrator.execution.worker import Report
-from orchestrator.records import Direction, RunRecord, Stage, TrialState
+from orchestrator.records import RunRecord, Stage, TrialState
 from orchestrator.results import ranking
 from orchestrator.results.ranking import Candidate
 from orchestrator.study.study import TrialAttempt

@@ -24,7 +24,7 @@ from orchestrator.text import count, duration, number
 
 if TYPE_CHECKING:
     from orchestrator.documents import Best, Evaluation, Status, TrainEvent
-    from orchestrator.results.reader import SweepReader
+    from orchestrator.results.reader import ResultsReader
     from orchestrator.sweepfile.spec import SweepSpec
 
 _NATIVE_SECONDS = 2.0  # for the main thread to leave native code after a signal
@@ -63,7 +63,7 @@ def run(
         _leave_running(spec, resume, json)
         return
     else:
-        _carry_out(spec, text, resume)
+        carry_out(spec, text, resume)
     reader = common.reader()
     status = reader.status(spec.sweep_id)
     if json:
@@ -193,7 +193,7 @@ def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec",
     from orchestrator.sweepfile.loader import sweep_text
 
     if file.is_file() or not re.fullmatch(r"[a-z0-9_-]+", str(file)):
-        spec = _as_extended(_load(file, overrides, small), common.reader())
+        spec = as_extended(_load(file, overrides, small), common.reader())
         options = [*(f"--set={o}" for o in overrides), *(["--smoke"] if small else [])]
         resume = shlex.join(["aae-sweep", "run", str(file), *options])
         return spec, sweep_text(file), resume
@@ -201,11 +201,11 @@ def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec",
         raise UsageError(f"--set and --smoke go with a sweep file; {file} is none")
     reader = common.reader()
     sweep = reader.resolve(str(file))
-    spec = _as_extended(stored(sweep), reader)
+    spec = as_extended(stored(sweep), reader)
     return spec, reader.spec_text(sweep), f"aae-sweep run {sweep}"
 
 
-def _as_extended(spec: "SweepSpec", reader: "SweepReader") -> "SweepSpec":
+def as_extended(spec: "SweepSpec", reader: "ResultsReader") -> "SweepSpec":
     """Return the sweep with the larger limits of the file and of `aae-sweep extend`."""
     from orchestrator.study.study import StageStudy, open_storage
 
@@ -252,7 +252,11 @@ def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
     )
 
 
-def _carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
+def carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
+    """Run a sweep to its end in this process, and obey signals; `resume` is the command to resume.
+
+    Raises what `orchestrator.pipeline.stages.run` raises, and KeyboardInterrupt at a last signal.
+    """
     from orchestrator.execution import cluster
 
     settings = common.writable()

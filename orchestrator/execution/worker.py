@@ -153,7 +153,7 @@ class AttemptReporter:
         if self.state.epoch:
             self._past.update(resumed_from=self.state.epoch, history=list(self.state.history))
         made_by = provenance(self._task.threads, gpu=self._task.gpu, pack=self._pack)
-        made_by |= plugins(self.state.config.model)
+        made_by |= plugins(self.state.config)
         pictures = self._pictures()  # those of an earlier attempt may be lost
         return self._report(self.state.epoch, {}, machine=made_by, pictures=pictures)
 

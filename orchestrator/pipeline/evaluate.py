@@ -42,7 +42,8 @@ def evaluate(sweep: SweepContext, data: TrainingData) -> Evaluation:
     sweep.observer.stage_began("evaluate", len(planned), ())
     folder = sweep.settings.scores_folder(sweep.id)
     with ParzenPool(cluster.cpus() if sweep.spec.has_parzen else 0) as pool:
-        scorer = ModelScorer(data, test, folder, pool, partial(_scoring, sweep))
+        progress, metrics = partial(_scoring, sweep), sweep.spec.training.metrics
+        scorer = ModelScorer(data, test, folder, pool, progress, metrics)
         models = [_score(sweep, scorer, run, samples) for run, samples in planned]
     _show_in_front(sweep, planned[0][0])
     document: Evaluation = {"sweep": sweep.id, "winner": ranked[0].config_hash, "models": models}

@@ -59,6 +59,7 @@ def train(
             Images.of(test.x, test.y, device),
             seed,
             state.epoch,
+            config.training.metrics,
         )
     yield {
         "event": "end",

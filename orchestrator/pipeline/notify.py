@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.errors import DiskFull, Interrupted
 from orchestrator.records import EVENTS, Event
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.text import duration
@@ -74,7 +74,7 @@ class Notifier:
 
     def _document(self, event: Event) -> dict[str, object]:
         try:
-            status: dict[str, object] = {**SweepReader(self._settings).status(self._sweep)}
+            status: dict[str, object] = {**ResultsReader(self._settings).status(self._sweep)}
         except Exception:  # the study's server may be the cause of the event
             status = {"id": self._sweep}
         took = status.get("elapsed_seconds")

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 import aae_core
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import TrialConfig
 from aae_core.data import TrainingData, load_training_data
+from aae_core.declarations import ARCHITECTURES
 from aae_core.errors import AAEError, TrialDiverged
 from aae_core.evaluation.kernel_sums import KernelSums
 from aae_core.evaluation.parzen import (

@@ -164,7 +164,7 @@ def reproduce(
     device = "cuda" if run.on_gpu and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(run.threads)
     here = {DATA: data.sha256} | provenance(run.threads, gpu=device == "cuda")
-    here |= plugins(config.model)
+    here |= plugins(config)
     yield {
         "event": "start",
         "run": run.name,

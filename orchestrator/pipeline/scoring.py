@@ -13,9 +13,9 @@ from typing import Any, cast
 import torch
 
 import aae_core
-from aae_core.architectures import ARCHITECTURES
 from aae_core.data import TestData, TrainingData
 from aae_core.data.resident import Images
+from aae_core.declarations import ARCHITECTURES
 from aae_core.evaluation.controls import (
     ControlKind,
     clustered_images,
@@ -64,6 +64,7 @@ class ModelScorer:
     folder: Path
     pool: ParzenPool
     progress: Progress
+    metrics: tuple[str, ...] = ()  # of other packages, as in training.metrics
 
     def score(self, run: RunRecord, samples: int) -> TestScores:
         """Return the test metrics of one confirmed model.
@@ -78,7 +79,8 @@ class ModelScorer:
             valid = Images.of(self.data.x_valid, self.data.y_valid, _CPU)
             test = Images.of(self.test.x, self.test.y, _CPU)
             model = aae_core.load(checkpoint)
-            metrics = finite(test_metrics(model, valid, test, run.seed, run.epochs))
+            figures = test_metrics(model, valid, test, run.seed, run.epochs, self.metrics)
+            metrics = finite(figures)
             what = f"{run.stage}-{run.number}"
             if "parzen_ll" not in ARCHITECTURES[model.kind].metrics:
                 self.progress(what, 1, 1)

@@ -33,7 +33,7 @@ from orchestrator.pipeline.context import (
     tracked,
 )
 from orchestrator.pipeline.notify import Notifier
-from orchestrator.results.reader import SweepReader, summary
+from orchestrator.results.reader import ResultsReader, summary
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
 from orchestrator.study.state import CONTROL_REQUESTS, ControlRequest
@@ -181,7 +181,7 @@ def _learn(sweep: SweepContext) -> None:
     search = sweep.spec.search
     if search is None or search.warm_start is None or sweep.search.state.warm_trials is not None:
         return
-    reader = SweepReader(sweep.settings)
+    reader = ResultsReader(sweep.settings)
     other = reader.resolve(search.warm_start)
     if other == sweep.id or reader.data_sha256(other) != sweep.search.state.data_sha256:
         raise UsageError(f"search.warm_start: {other} is not another sweep on the same data")
@@ -306,7 +306,7 @@ def evaluate_again(
 
 def _show(sweep: SweepContext, write_report: Callable[[str], Path]) -> None:
     """Add the winner's metrics and name, and the report, to the sweep's own run in MLflow."""
-    best = SweepReader(sweep.settings).best(sweep.id)
+    best = ResultsReader(sweep.settings).best(sweep.id)
     assert best is not None
     # a step used before would keep its old figures, so the step counts all trials ever
     trials = sum(len(study.optuna_study.trials) for study in (sweep.search, sweep.confirm))

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.records import RunRecord, Stage
-from orchestrator.results.reader import SweepReader, as_document
+from orchestrator.results.reader import ResultsReader, as_row
 
 _PLACES = ("checkpoint", "checkpoints", "node", "run_id", "run_ids")  # meaningless elsewhere
 _PACKAGE = "aae.version."  # prefix of the tags that name versions
 
 
 def export(
-    reader: SweepReader, sweep: str, folder: Path, *, figures_only: bool = False
+    reader: ResultsReader, sweep: str, folder: Path, *, figures_only: bool = False
 ) -> list[str]:
     """Write the new folder `folder`, and return the names of its files.
 
@@ -41,7 +41,7 @@ def export(
         if document is not None:
             kept = _without_places(document) if figures_only else document
             (folder / name).write_text(json.dumps(kept, indent=1) + "\n")
-    trials = [_row(record) for record in records]
+    trials = [as_row(record) for record in records]
     _write_table(folder / "trials.csv", map(_without_places, trials) if figures_only else trials)
     confirmed = [record for record in records if record.stage == "confirm"]
     _write_table(
@@ -53,7 +53,7 @@ def export(
     return sorted(path.name for path in folder.iterdir())
 
 
-def _record(reader: SweepReader, sweep: str, records: list[RunRecord]) -> dict[str, Any]:
+def _record(reader: ResultsReader, sweep: str, records: list[RunRecord]) -> dict[str, Any]:
     """Describe how the sweep was run: command, machine, duration and number of resumptions."""
     status = reader.status(sweep)
     tags = [reader.tags(sweep, record) for record in records]
@@ -89,14 +89,6 @@ def _stage(records: list[RunRecord]) -> dict[str, Any]:
 
 def _values(tags: Iterable[Mapping[str, str]], name: str) -> list[str]:
     return sorted({tag[name] for tag in tags if name in tag})
-
-
-def _row(record: RunRecord) -> dict[str, Any]:
-    """Flatten a trial: a column per field, parameter and metric."""
-    document = as_document(record)
-    params: dict[str, Any] = document.pop("params")
-    metrics: dict[str, Any] = document.pop("metrics")
-    return {**document, **params, **metrics}
 
 
 def _without_places(document: Any) -> Any:

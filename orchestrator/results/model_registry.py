@@ -20,7 +20,7 @@ import aae_core
 from aae_core.models import Model
 from orchestrator.documents import Best
 from orchestrator.errors import EnvironmentUnusable, UsageError
-from orchestrator.results.reader import SweepReader, summary
+from orchestrator.results.reader import ResultsReader, summary
 from orchestrator.settings import Settings
 from orchestrator.tracking.mlflow_writer import MlflowWriter, described
 from orchestrator.tracking.outbox import Outbox
@@ -47,7 +47,7 @@ class Registered:
     run_id: str
 
 
-def register(reader: SweepReader, sweep: str, name: str | None = None) -> Registered:
+def register(reader: ResultsReader, sweep: str, name: str | None = None) -> Registered:
     """Register the winner's first model, under the sweep's name if no other is given.
 
     A checkpoint is registered only once; its version gets the alias CHAMPION in any case.

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from aae_core.metrics import Direction
 from orchestrator.documents import Summary
-from orchestrator.records import Direction, RunRecord
+from orchestrator.records import RunRecord
 
 METHODS = {  # Comparison.method -> its description
     "paired": "seed by seed ({seeds})",

@@ -12,16 +12,10 @@ from typing import Any, cast
 from optuna import Study
 
 from aae_core.config import digest
+from aae_core.metrics import Direction
 from orchestrator import documents
 from orchestrator.errors import EnvironmentUnusable, UsageError
-from orchestrator.records import (
-    TRIAL_STATES,
-    Direction,
-    RunRecord,
-    Stage,
-    SweepRunState,
-    conditions,
-)
+from orchestrator.records import TRIAL_STATES, RunRecord, Stage, SweepRunState, conditions
 from orchestrator.results import ranking, verdicts
 from orchestrator.results.ranking import Candidate, Comparison
 from orchestrator.settings import Settings
@@ -58,7 +52,7 @@ class SweepView:
     space: dict[str, Any]
 
 
-class SweepReader:
+class ResultsReader:
     """Reader of the studies and the outbox of `settings`."""
 
     def __init__(self, settings: Settings) -> None:
@@ -371,6 +365,14 @@ def as_document(record: RunRecord) -> dict[str, Any]:
     document["metrics"] = finite(record.metrics)
     document["conditions"] = conditions(record.metrics)
     return document
+
+
+def as_row(record: RunRecord) -> dict[str, Any]:
+    """Flatten a trial: a column per field, parameter and metric."""
+    document = as_document(record)
+    params: dict[str, Any] = document.pop("params")
+    metrics: dict[str, Any] = document.pop("metrics")
+    return {**document, **params, **metrics}
 
 
 def finite(values: dict[str, float]) -> dict[str, float | None]:

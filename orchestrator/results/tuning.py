@@ -16,7 +16,7 @@ from functools import cache
 
 import numpy as np
 
-from orchestrator.records import Direction
+from aae_core.metrics import Direction
 
 _STEPS = 14  # of the bisection for the level
 Ends = tuple[tuple[float, ...], tuple[float, ...]]

@@ -14,8 +14,8 @@ difference is below the margin (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15)
 from collections.abc import Iterable
 from functools import cache
 
+from aae_core.metrics import METRICS, Direction
 from orchestrator.documents import Best, Compared, Gain, Verdict, WinnerDifference
-from orchestrator.records import METRICS, Direction
 from orchestrator.results.ranking import LEVEL, Candidate, Comparison, compare
 from orchestrator.text import number
 

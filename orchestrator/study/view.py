@@ -9,7 +9,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from orchestrator.records import Direction, RunRecord, Stage
+from aae_core.metrics import Direction
+from orchestrator.records import RunRecord, Stage
 from orchestrator.study.state import SweepState
 
 ENDED = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL)

@@ -2,8 +2,8 @@
 
 import torch
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.data import TestData, TrainingData
+from aae_core.declarations import ARCHITECTURES
 from aae_core.errors import ConfigError, DataError
 from aae_core.models import build_model
 from aae_core.training.batches import visible_labels

@@ -21,7 +21,6 @@ from pydantic import (
     model_validator,
 )
 
-from aae_core.architectures import ARCHITECTURES, PRIORS
 from aae_core.config import (
     MOST,
     DataConfig,
@@ -30,6 +29,7 @@ from aae_core.config import (
     TrialConfig,
     settings_class,
 )
+from aae_core.declarations import ARCHITECTURES, PRIORS
 from aae_core.plugins import Registry
 from orchestrator.sweepfile.messages import nearest, problems, shown
 

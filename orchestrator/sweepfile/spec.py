@@ -6,16 +6,17 @@ ValidationError. `loader` adds the lines of the file to the messages.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import MOST, TrialConfig, digest, without_younger
+from aae_core.declarations import ARCHITECTURES
 from aae_core.errors import ConfigError
-from orchestrator.records import EVENTS, METRICS, Bounds, Direction, Event, Stage, violation
+from aae_core.metrics import METRICS, Bounds, Direction
+from orchestrator.records import EVENTS, Event, Stage, violation
 from orchestrator.sweepfile.messages import nearest, problems
 from orchestrator.sweepfile.parameters import (
     Choice,
@@ -99,27 +100,35 @@ PrunerSpec = Annotated[
 ]
 
 
-_OBJECTIVES = [m.name for m in METRICS.values() if m.name.startswith("val/") and m.better != "none"]
+_OBJECTIVES = [n for n, m in METRICS.items() if n.startswith("val/") and m.better != "none"]
 
 
-def objectives_of(kind: str, labels: int | None = None) -> list[str]:
+def objectives_of(kind: str, labels: int | None = None, further: Sequence[str] = ()) -> list[str]:
     """Return the metrics that can be objectives for this architecture, the default first.
 
-    `labels` is as in the sweep file. Categories are classes if a trial sees labels, else clusters.
+    `labels` is as in the sweep file, and `further` its `training.metrics`. Categories are classes
+    if a trial sees labels, else clusters.
     """
     architecture = ARCHITECTURES[kind]
     clusters = ("cluster_error", "cluster_error_majority")
     unmeasured: tuple[str, ...] = ()
     if kind == "dimensionality_reduction":
         unmeasured = ("error",) if labels == 0 else clusters
-    measured = [f"val/{name}" for name in architecture.metrics if name not in unmeasured]
+    measured = [
+        f"val/{name}" for name in (*architecture.metrics, *further) if name not in unmeasured
+    ]
     default = f"val/{architecture.objective}"
     objectives = [name for name in _OBJECTIVES if name in measured]
+    objectives += [name for name in measured if name not in _OBJECTIVES and _is_objective(name)]
     return sorted(objectives, key=lambda name: (name != default, name != "val/cluster_error"))
 
 
+def _is_objective(name: str) -> bool:
+    return name.startswith("val/") and name in METRICS and METRICS[name].better != "none"
+
+
 def _objective_name(name: str) -> str:
-    if name in _OBJECTIVES:
+    if _is_objective(name):
         return name
     if name not in METRICS:
         raise ValueError(f"unknown metric `{name}`; {nearest(name, _OBJECTIVES)}")
@@ -405,7 +414,8 @@ class SweepSpec(TrialSpec):
         """Possible objectives that are measured on every kind of the sweep's models."""
         known = [kind for kind in self._kinds if kind in ARCHITECTURES]
         first, *others = [
-            objectives_of(kind, self.data.labels) for kind in (known or [self.model.kind])
+            objectives_of(kind, self.data.labels, self.training.metrics)
+            for kind in (known or [self.model.kind])
         ]
         return [
             objective
@@ -420,6 +430,7 @@ class SweepSpec(TrialSpec):
             [
                 *(f"train/disc_{block}" for block in ARCHITECTURES[kind].adversaries),
                 *(f"val/{name}" for name in ARCHITECTURES[kind].metrics),
+                *(f"val/{name}" for name in self.training.metrics),
             ]
             for kind in self._kinds
             if kind in ARCHITECTURES

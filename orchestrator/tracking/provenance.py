@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 import aae_core
-from aae_core.architectures import ARCHITECTURES, PRIORS
-from aae_core.config import ModelConfig
+from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
+from aae_core.declarations import ARCHITECTURES, DATA_SETS, PRIORS
+from aae_core.metrics import DECLARED_METRICS
+from aae_core.plugins import Registry
 
 PACKAGES = ("aae-sweep", "torch", "numpy")
 DATA, THREADS, DEVICE = "aae.data_sha256", "aae.threads", "aae.device"
@@ -29,9 +31,14 @@ def provenance(threads: int, *, gpu: bool, pack: int = 1) -> dict[str, str]:
     return {**_machine(), THREADS: str(threads), DEVICE: _device(gpu), PACK: str(pack)}
 
 
-def plugins(model: ModelConfig) -> dict[str, str]:
-    """Return the tags of other packages' declarations in a model: name, package and version."""
-    named = ((ARCHITECTURES, model.kind), (PRIORS, model.prior.kind))
+def plugins(config: TrialConfig) -> dict[str, str]:
+    """Return the tags of other packages' declarations in a trial: name, package and version."""
+    named: tuple[tuple[Registry[Any], str], ...] = (
+        (ARCHITECTURES, config.model.kind),
+        (PRIORS, config.model.prior.kind),
+        (DATA_SETS, config.data.name),
+        *((DECLARED_METRICS, name) for name in config.training.metrics),
+    )
     owners = {name: registry.owner(name) for registry, name in named}
     return {f"aae.plugin.{name}": owner for name, owner in owners.items() if owner}
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sweep_command import Bench
 
-from aae_core.architectures import ARCHITECTURES
-from orchestrator.records import METRICS
+from aae_core.declarations import ARCHITECTURES
+from aae_core.metrics import METRICS
 from orchestrator.study.study import confirm_seed
 from orchestrator.sweepfile.loader import load_sweep
 from orchestrator.sweepfile.smoke import smoke

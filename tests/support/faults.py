@@ -19,7 +19,7 @@ from small_disk import fill
 from sweep_command import PATIENCE, processes_of, wait_until_gone, workers_of
 from tracking_server import TrackedBench
 
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 
 CLOCK = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)  # Debian's faketime
 
@@ -55,9 +55,9 @@ class StruckBench(TrackedBench):
         return super().environment | study | self._clock_settings
 
     @property
-    def _reader(self) -> SweepReader:  # type: ignore[override]
+    def _reader(self) -> ResultsReader:  # type: ignore[override]
         """Return a new reader, whose connections are younger than the study's server."""
-        return SweepReader(self.settings)
+        return ResultsReader(self.settings)
 
 
 @dataclass(frozen=True)

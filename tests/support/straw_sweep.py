@@ -27,7 +27,7 @@ from orchestrator.pipeline import context as sweep_module
 from orchestrator.pipeline import evaluate, scoring, search, stages
 from orchestrator.pipeline.context import Request, SweepContext, describe, opened
 from orchestrator.records import RunRecord, Stage
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.study.study import StageStudy, TrialAttempt, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
@@ -156,7 +156,7 @@ def run(
     spec: SweepSpec,
     watcher: Watcher | None = None,
     draining: threading.Event | None = None,
-) -> SweepReader:
+) -> ResultsReader:
     def write_report(sweep: str) -> Path:
         report = settings.sweep_folder(sweep) / "report.html"
         report.write_text("<html></html>")
@@ -169,7 +169,7 @@ def run(
         draining or threading.Event(),
         write_report,
     )
-    return SweepReader(settings)
+    return ResultsReader(settings)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class StrawHome:
     def sweep(self, trials: int = 3, **changes: Any) -> SweepSpec:
         return sweep(self.images, trials, **changes)
 
-    def run(self, spec: SweepSpec, *arguments: Any) -> SweepReader:
+    def run(self, spec: SweepSpec, *arguments: Any) -> ResultsReader:
         return run(self.settings, spec, *arguments)
 
     def study(self, spec: SweepSpec, stage: Stage = "search") -> StageStudy:
@@ -192,7 +192,7 @@ class StrawHome:
         return study
 
 
-def numbers(reader: SweepReader, spec: SweepSpec) -> list[Any]:
+def numbers(reader: ResultsReader, spec: SweepSpec) -> list[Any]:
     return [
         (r.stage, r.number, r.params, r.seed, reader.curve(spec.sweep_id, r)[0])
         for r in reader.trials(spec.sweep_id)

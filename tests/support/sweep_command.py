@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.records import RunRecord
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.tracking.outbox import Outbox
 
@@ -137,9 +137,9 @@ class Bench:
         return self._reader.trials(self.sweep) if self._reader.sweeps() else []
 
     @cached_property
-    def _reader(self) -> SweepReader:
+    def _reader(self) -> ResultsReader:
         """Keep one reader for repeated use; the home must contain a sweep."""
-        return SweepReader(self.settings)
+        return ResultsReader(self.settings)
 
     def curve(self, record: RunRecord) -> list[dict[str, float]]:
         return self._reader.curve(self.sweep, record)

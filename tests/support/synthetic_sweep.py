@@ -72,7 +72,7 @@ def make_view(folder: Path, n_search: int = 24, epochs: int = 30) -> SweepView:
     )
 
 
-class SweepReader:
+class ResultsReader:
     """A stand-in for the live page's reader, with one sweep that a test can advance."""
 
     def __init__(self, whole: SweepView) -> None:
@@ -351,7 +351,7 @@ def _status(trials: list[RunRecord]) -> dict[str, Any]:
 
 
 def _best(confirm: list[RunRecord]) -> dict[str, Any]:
-    """Return the document that `SweepReader` returns, by the same selection."""
+    """Return the document that `ResultsReader` returns, by the same selection."""
     ranked = ranking.rank(ranking.candidates(confirm), METRIC, "maximize")
     compared = [None, *ranking.versus_best(ranked, METRIC)]
     groups = [

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aae_core.architectures import ARCHITECTURES, EncoderKind
 from aae_core.config import (
     AdversarialConfig,
     AutoencoderConfig,
@@ -24,6 +23,7 @@ from aae_core.config import (
     TrialConfig,
 )
 from aae_core.data import TrainingData
+from aae_core.declarations import ARCHITECTURES, EncoderKind
 from aae_core.models import Model
 from aae_core.phases import Batch, Costs
 from aae_core.testing import CLASSES, SIDE, images

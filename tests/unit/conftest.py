@@ -1,9 +1,9 @@
 import pytest
 import torch
 from hypothesis import settings
-from plugins import example, install
+from plugins import example, install, own_parts
 
-__all__ = ["example", "install"]
+__all__ = ["example", "install", "own_parts"]
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")

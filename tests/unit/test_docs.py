@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aae_core.architectures import ARCHITECTURES
-from orchestrator.records import METRICS
+from aae_core.declarations import ARCHITECTURES
+from aae_core.metrics import METRICS
 from orchestrator.sweepfile.messages import keys
 from orchestrator.sweepfile.spec import SearchSpec, SweepSpec, objectives_of
 

@@ -33,7 +33,7 @@ from aae_core.data.mnist import IdxFile, read_idx
 from aae_core.errors import AAEError
 from aae_core.files import replacing
 from orchestrator.errors import SweepError
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.parameters import SETTINGS
@@ -232,7 +232,7 @@ def test_any_state_in_a_study_is_read_or_refused(
     study = StageStudy.create(open_storage(known), spec, "search")
     study.note(name="tiny", spec=spec.resolved(), stage="search", planned={"search": 3})
     study.optuna_study.set_user_attr(name, value)
-    read(lambda: SweepReader(known).status(spec.sweep_id))
+    read(lambda: ResultsReader(known).status(spec.sweep_id))
 
 
 ANSWERS: dict[str, Any] = {  # of MLflow, by the end of the request's path

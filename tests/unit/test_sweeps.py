@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from aae_core.architectures import ARCHITECTURES
+from aae_core.declarations import ARCHITECTURES
 from aae_core.evaluation import scores
+from aae_core.metrics import METRICS
 from orchestrator.pipeline import local
-from orchestrator.records import METRICS
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.loader import load_sweep, sweep_text
 from orchestrator.sweepfile.smoke import smoke

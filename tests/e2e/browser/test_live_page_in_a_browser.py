@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 from opened_page import Open, Opened
 from playwright.sync_api import expect
-from synthetic_sweep import SweepReader, make_view
+from synthetic_sweep import ResultsReader, make_view
 
 from dashboards import live
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> SweepReader:
+def reader(tmp_path: Path) -> ResultsReader:
     """Return a sweep that has begun and has no confirmed trial."""
     view = make_view(tmp_path)
-    reader = SweepReader(view)
+    reader = ResultsReader(view)
     reader.show(view.trials[:16], best=None, evaluation=None, pictures=[])
     return reader
 
 
 @pytest.fixture
 def opened(
-    reader: SweepReader, open_page: Open, monkeypatch: pytest.MonkeyPatch
+    reader: ResultsReader, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Opened]:
     monkeypatch.setattr(live, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(live, "SHARE", 0)
@@ -37,7 +37,7 @@ def opened(
 
 
 def test_live_page_follows_the_sweep_and_keeps_settings(
-    opened: Opened, reader: SweepReader
+    opened: Opened, reader: ResultsReader
 ) -> None:
     page = opened.page
     opened.wait_for_figures()
@@ -65,7 +65,7 @@ def test_live_page_follows_the_sweep_and_keeps_settings(
     assert {url.split("/")[2].split(":")[0] for url in opened.requests} == {"127.0.0.1"}
 
 
-def test_live_page_can_be_paused_and_continued(opened: Opened, reader: SweepReader) -> None:
+def test_live_page_can_be_paused_and_continued(opened: Opened, reader: ResultsReader) -> None:
     page = opened.page
     page.locator("#live button").click()
     reader.show(reader.whole.trials, best=reader.whole.best)
@@ -75,7 +75,7 @@ def test_live_page_can_be_paused_and_continued(opened: Opened, reader: SweepRead
     expect(page.locator("#confirmed")).to_be_visible(timeout=60_000)
 
 
-def test_live_page_reports_an_unreachable_server(opened: Opened, reader: SweepReader) -> None:
+def test_live_page_reports_an_unreachable_server(opened: Opened, reader: ResultsReader) -> None:
     opened.page.route("**/*", lambda route: route.abort())
     expect(opened.page.locator("#live [role=status]")).to_contain_text("no answer", timeout=60_000)
     opened.page.unroute("**/*")

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aae_core.architectures import ARCHITECTURES, PRIORS, EncoderKind
 from aae_core.config import (
     AdversarialConfig,
     AutoencoderConfig,
@@ -24,6 +23,7 @@ from aae_core.config import (
     TrainConfig,
     TrialConfig,
 )
+from aae_core.declarations import ARCHITECTURES, PRIORS, EncoderKind
 from aae_core.errors import ConfigError
 
 CONFIG = TrialConfig(

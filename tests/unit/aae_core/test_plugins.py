@@ -8,9 +8,14 @@ import pytest
 from plugins import Install
 from tiny import images, start, trial
 
-from aae_core.architectures import ARCHITECTURES, PRIORS, Architecture, PriorDeclaration
-from aae_core.config import ModelConfig, PriorConfig, TrialConfig
+from aae_core import testing
+from aae_core.config import DataConfig, ModelConfig, PriorConfig, TrainConfig, TrialConfig
+from aae_core.data import load_test_data, load_training_data, open_data_set
+from aae_core.data.resident import Images
+from aae_core.declarations import ARCHITECTURES, PRIORS, Architecture, PriorDeclaration
 from aae_core.errors import ConfigError
+from aae_core.evaluation.scores import test_metrics as on_test
+from aae_core.metrics import METRICS
 from aae_core.training import TrainState, fit
 
 
@@ -103,3 +108,51 @@ def test_plugin_is_loaded_only_when_it_is_named() -> None:
     assert "aae_example" not in sys.modules
     assert isinstance(PRIORS["ring"], PriorDeclaration)
     assert isinstance(ARCHITECTURES["sliced_wasserstein"], Architecture)
+
+
+@pytest.mark.usefixtures("own_parts")
+def test_own_data_set_and_metrics_obey_the_laws(tmp_path: Path) -> None:
+    testing.check_data_set(open_data_set(DataConfig("stripes", settings={"side": 5}), tmp_path))
+    testing.check_metric("brightness")
+    testing.check_metric("contrast", "vae")
+
+
+@pytest.mark.usefixtures("own_parts")
+def test_own_metric_is_measured_on_both_splits_beside_the_others(tmp_path: Path) -> None:
+    config = trial("aae", epochs=1).to_dict()
+    config["data"] = {"name": "stripes", "settings": {"side": 6}}
+    config["training"]["metrics"] = ["brightness"]
+    config["seed"] = 3
+    data = load_training_data(DataConfig(**config["data"]), tmp_path)
+    test = load_test_data(DataConfig(**config["data"]), tmp_path)
+    assert (data.image_shape, data.classes) == ((6, 6), 6)
+    state = TrainState.create(TrialConfig.from_dict(config), data)
+    [epoch] = fit(state, data)
+    splits = (Images.of(data.x_valid, data.y_valid, "cpu"), Images.of(test.x, test.y, "cpu"))
+    figures = on_test(state.model, *splits, 3, 1, ["brightness"])
+    names = {"val/brightness", "test/brightness"}
+    assert names <= epoch.metrics.keys() | figures.keys()
+    assert all(-1 < {**epoch.metrics, **figures}[name] < 1 for name in names)
+    assert METRICS["val/brightness"].unit == "pixel"
+
+
+@pytest.mark.usefixtures("own_parts")
+def test_own_metric_and_data_set_have_a_place_in_hash_and_checks() -> None:
+    plain, further = TrialConfig(), TrialConfig(training=TrainConfig(metrics=("brightness",)))
+    assert plain.config_hash != further.config_hash
+    assert TrialConfig.from_dict(further.to_dict()) == further
+    with pytest.raises(ConfigError, match="architecture's own are always measured"):
+        TrainConfig(metrics=("recon",))
+    with pytest.raises(ConfigError, match=r"metrics: must be one of .*, brightness, contrast"):
+        TrainConfig(metrics=("sharpness",))
+    with pytest.raises(ConfigError, match=r"settings.side: must be a whole number"):
+        DataConfig("stripes", settings={"side": "wide"})
+    with pytest.raises(ConfigError, match=r"name: must be one of digits, .*, arrays, stripes"):
+        DataConfig("strips")
+
+
+def test_broken_metric_is_unknown_to_results_and_named_where_a_trial_asks(install: Install) -> None:
+    install("broken", "[aae_sweep.metrics]\nodd = json:dumps\n")
+    assert "val/odd" not in METRICS
+    with pytest.raises(ConfigError, match=r"metrics: `odd` of broken 1.2 is no Metric"):
+        TrainConfig(metrics=("odd",))

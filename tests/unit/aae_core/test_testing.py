@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from aae_core import testing
-from aae_core.architectures import ARCHITECTURES, PRIORS, PriorDeclaration
 from aae_core.config import PriorConfig
+from aae_core.declarations import ARCHITECTURES, PRIORS, PriorDeclaration
 from aae_core.models import AAE
 from aae_core.phases import Batch, Costs, State
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from synthetic_sweep import SweepReader
+from synthetic_sweep import ResultsReader
 
 from dashboards import live
 from orchestrator.errors import UsageError
@@ -17,8 +17,8 @@ Ask = Callable[..., tuple[http.client.HTTPResponse, str]]
 
 
 @pytest.fixture
-def reader(view: SweepView) -> SweepReader:
-    return SweepReader(view)
+def reader(view: SweepView) -> ResultsReader:
+    return ResultsReader(view)
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Response:
 
 
 @pytest.fixture
-def serve(reader: SweepReader) -> Iterator[Callable[..., Response]]:
+def serve(reader: ResultsReader) -> Iterator[Callable[..., Response]]:
     running = []
 
     def start(host: str = "127.0.0.1", token: str | None = None) -> Response:
@@ -76,7 +76,7 @@ def test_live_server_answers_304_for_an_unchanged_page(serve: Callable[..., Resp
 
 
 def test_live_server_builds_a_page_once_for_all_readers(
-    serve: Callable[..., Response], reader: SweepReader
+    serve: Callable[..., Response], reader: ResultsReader
 ) -> None:
     served = serve()
     for _ in range(5):
@@ -127,13 +127,13 @@ def test_live_server_requires_the_token_on_open_addresses(serve: Callable[..., R
     assert "likelihood_mnist" in body
 
 
-def test_live_server_without_a_token_rejects_an_open_address(reader: SweepReader) -> None:
+def test_live_server_without_a_token_rejects_an_open_address(reader: ResultsReader) -> None:
     with pytest.raises(UsageError, match="a token is required"):
         live.server(live.Pages(lambda: reader), "0.0.0.0", 0, None)
 
 
 def test_live_server_notes_an_empty_home_and_lists_later_sweeps(
-    serve: Callable[..., Response], reader: SweepReader, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Response], reader: ResultsReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(live, "SHARE", 0)

@@ -15,7 +15,7 @@ import orchestrator
 from aae_core.data import TestData
 from aae_core.data.arrays import Arrays
 from orchestrator.errors import EnvironmentUnusable
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.study.study import StageStudy, open_storage
 
@@ -150,7 +150,7 @@ def test_poisoned_test_split_is_opened_only_after_the_winner_is_fixed(
     monkeypatch.setattr(Arrays, "test", spy)
     with pytest.raises(EnvironmentUnusable, match="search and confirm are complete and kept"):
         run(settings, spec, watcher)
-    best = SweepReader(settings).best(spec.sweep_id)
+    best = ResultsReader(settings).best(spec.sweep_id)
     assert {"search 2 complete", "confirm 1 complete"} <= set(watcher.seen)
     assert opened == [best["config_hash"]]
     assert not (tmp_path / "opened").exists()

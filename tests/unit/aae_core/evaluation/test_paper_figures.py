@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import (
     DataConfig,
     EncoderConfig,
@@ -18,6 +17,7 @@ from aae_core.config import (
     TrialConfig,
 )
 from aae_core.data import TrainingData
+from aae_core.declarations import ARCHITECTURES
 from aae_core.evaluation import figures
 from aae_core.evaluation.figures import path, percentiles
 from aae_core.evaluation.samples import image_grid

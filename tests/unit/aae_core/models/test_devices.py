@@ -12,8 +12,8 @@ from tiny import COVERING, dressed, first_batch, start, trial
 from torch import Tensor
 from torch.optim import SGD
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import TrialConfig
+from aae_core.declarations import ARCHITECTURES
 from aae_core.phases import Batch, Costs
 from aae_core.training import TrainState
 

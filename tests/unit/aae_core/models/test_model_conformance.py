@@ -29,8 +29,8 @@ from tiny import (
 from torch import Tensor
 
 import aae_core
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import NetworkConfig, TrialConfig
+from aae_core.declarations import ARCHITECTURES
 from aae_core.models import Autoencoder, Classifies, Model, Samples
 from aae_core.phases import Costs
 from aae_core.training import EpochMetrics, TrainState, fit

@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny import KINDS, changed, images, start, trial, weights
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import (
     EncoderConfig,
     LayersConfig,
@@ -18,6 +17,7 @@ from aae_core.config import (
     ScheduleConfig,
     TrialConfig,
 )
+from aae_core.declarations import ARCHITECTURES
 from aae_core.errors import TrialDiverged
 from aae_core.models import Model
 from aae_core.training import TrainState, fit

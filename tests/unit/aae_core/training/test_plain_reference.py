@@ -24,8 +24,8 @@ from torch.nn.functional import (
 )
 from torch.optim import SGD, Adam, Optimizer
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import HeadsConfig, ScheduleConfig, TrialConfig
+from aae_core.declarations import ARCHITECTURES
 from aae_core.priors import GaussianPrior
 from aae_core.training import fit
 from aae_core.training.batches import visible_labels

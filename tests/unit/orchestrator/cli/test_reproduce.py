@@ -22,7 +22,7 @@ from aae_core.training import TrainState, fit
 from orchestrator.execution.worker import Report
 from orchestrator.pipeline.context import Recorder, SweepContext
 from orchestrator.records import Stage, TrialState
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.mlflow_writer import MlflowWriter
@@ -47,7 +47,7 @@ class Home:
     def run_id(self, trial: str) -> str:
         """Return the run id of the trial `sweep/stage-number`."""
         sweep, _, name = trial.partition("/")
-        reader = SweepReader(self.settings)
+        reader = ResultsReader(self.settings)
         trials = reader.trials(reader.resolve(sweep))
         return next(str(t.run_id) for t in trials if f"{t.stage}-{t.number}" == name)
 
@@ -343,7 +343,7 @@ def test_reproduce_refuses_what_has_no_record(
 def test_reproduce_refuses_the_run_of_a_sweep(
     recorded: Home, reproduce: Callable[..., Any]
 ) -> None:
-    reader = SweepReader(recorded.settings)
+    reader = ResultsReader(recorded.settings)
     parent = reader.status(reader.resolve("tiny"))["mlflow"]["run_id"]
     ended = reproduce(parent)
     assert ended.code == 2

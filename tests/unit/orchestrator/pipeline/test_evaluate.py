@@ -16,7 +16,7 @@ from orchestrator.errors import Interrupted
 from orchestrator.execution.parzen_pool import ParzenPool
 from orchestrator.pipeline import evaluate, scoring, stages
 from orchestrator.records import conditions
-from orchestrator.results.reader import SweepReader, run_key
+from orchestrator.results.reader import ResultsReader, run_key
 from orchestrator.sweepfile.spec import ParzenSpec
 from orchestrator.tracking.outbox import Outbox
 
@@ -120,7 +120,7 @@ def test_evaluation_stopped_on_request_names_evaluate_to_resume(straw: StrawHome
     again = "aae-sweep evaluate straw --parzen-samples 300"
     with pytest.raises(Interrupted, match=f"was stopped. Resume with: {again}"):
         stages.evaluate_again(straw.settings, spec.sweep_id, parzen, again, watcher)
-    assert SweepReader(straw.settings).status(spec.sweep_id)["state"] == "done"
+    assert ResultsReader(straw.settings).status(spec.sweep_id)["state"] == "done"
 
 
 def test_evaluate_resumed_after_interruption_trains_nothing(straw: StrawHome) -> None:
@@ -129,7 +129,7 @@ def test_evaluate_resumed_after_interruption_trains_nothing(straw: StrawHome) ->
     watcher.act = lambda what: draining.set() if what.startswith("scoring") else None
     with pytest.raises(Interrupted):
         straw.run(spec, watcher, draining)
-    assert SweepReader(straw.settings).status(spec.sweep_id)["stage"] == "evaluate"
+    assert ResultsReader(straw.settings).status(spec.sweep_id)["stage"] == "evaluate"
     again = Watcher()
     straw.run(spec, again)
     assert not [what for what in again.seen if "started" in what]

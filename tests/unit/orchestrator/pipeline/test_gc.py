@@ -10,7 +10,7 @@ from sweep_file import make_spec
 
 from orchestrator.pipeline import gc
 from orchestrator.records import TrialState
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
 from orchestrator.study.study import StageStudy, TrialAttempt, confirm_seed, open_storage
@@ -137,13 +137,13 @@ def test_gc_keeps_every_confirmed_model(searched: Home) -> None:
         assert attempt is not None
         searched.train(attempt, 2, 3)
         searched.confirm.end(number, state, 1.0, None)
-    before = SweepReader(searched.settings).trials(searched.id)
+    before = ResultsReader(searched.settings).trials(searched.id)
     searched.clean()
     assert [path for path in searched.saved() if path.startswith("confirm")] == [
         "confirm-0000/1/epoch-000003",
         "confirm-0001/1/epoch-000003",
     ]
-    reader = SweepReader(searched.settings)
+    reader = ResultsReader(searched.settings)
     assert reader.trials(searched.id) == before  # a record outlives its checkpoint
     best = reader.best(searched.id)
     assert best["confirmed"]
@@ -156,7 +156,7 @@ def test_gc_keeps_the_checkpoint_of_the_best_trial(settings: Settings, per: str 
     for value in (3.0, 2.0, 4.0):
         home.searched("pruned", value)
     home.clean()
-    best = SweepReader(home.settings).best(home.id)
+    best = ResultsReader(home.settings).best(home.id)
     assert Path(best["checkpoints"][0]).is_dir()
 
 

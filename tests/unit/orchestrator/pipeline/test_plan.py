@@ -8,9 +8,9 @@ import torch
 from sweep_command import aae
 from sweep_file import make_spec, make_text
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import DataConfig
 from aae_core.data import load_training_data
+from aae_core.declarations import ARCHITECTURES
 from orchestrator.execution import cluster
 from orchestrator.pipeline import plan
 from orchestrator.pipeline.plan import Timing, estimate, measure

@@ -20,7 +20,7 @@ from orchestrator.execution.cluster import TrialResources
 from orchestrator.pipeline.context import SweepContext
 from orchestrator.pipeline.search import pack_size
 from orchestrator.records import BASELINE, is_baseline
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.study.study import StageStudy, confirm_seed, search_seed
 from orchestrator.sweepfile.spec import SweepSpec
@@ -60,7 +60,7 @@ def every_third_epoch(straw: StrawHome, **search: Any) -> SweepSpec:
     return straw.sweep(trials=6, training=training, search={"pruner": halving} | search)
 
 
-def validated(reader: SweepReader, spec: SweepSpec) -> dict[tuple[str, str], list[set[int]]]:
+def validated(reader: ResultsReader, spec: SweepSpec) -> dict[tuple[str, str], list[set[int]]]:
     """Epochs with validation metrics, by stage and state; every epoch has training costs."""
     found: dict[tuple[str, str], list[set[int]]] = {}
     for record in reader.trials(spec.sweep_id):
@@ -185,7 +185,7 @@ def racing(straw: StrawHome, **confirm: Any) -> SweepSpec:
     return straw.sweep(search=search, trials=4, confirm=confirmed)
 
 
-def seeds_by_rate(reader: SweepReader, spec: SweepSpec) -> dict[float, int]:
+def seeds_by_rate(reader: ResultsReader, spec: SweepSpec) -> dict[float, int]:
     records = reader.trials(spec.sweep_id, "confirm")
     return dict(Counter(r.params["training.reconstruction.lr"] for r in records))
 
@@ -212,7 +212,7 @@ def test_race_resumed_after_interruption_ends_the_same(moment: str, straw: Straw
     assert seeds_by_rate(straw.run(spec), spec) == {1e-2: 10, 1e-7: 8}
 
 
-def confirmed_params(reader: SweepReader, spec: SweepSpec) -> list[tuple[int, bool]]:
+def confirmed_params(reader: ResultsReader, spec: SweepSpec) -> list[tuple[int, bool]]:
     """Return (index of the seed, is the control) of each confirm trial, in order of number."""
     index = {confirm_seed(spec.seed, i): i for i in range(9)}
     records = reader.trials(spec.sweep_id, "confirm")

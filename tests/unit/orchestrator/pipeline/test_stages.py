@@ -20,7 +20,7 @@ from straw_sweep import (
 from aae_core.errors import DataError
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError, UsageError
 from orchestrator.pipeline import stages
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.study.state import SweepState
 from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.tracking.outbox import Outbox
@@ -63,7 +63,7 @@ def test_sweep_that_contradicts_its_data_is_refused_before_starting(
     with pytest.raises(SpecError, match=message) as refused:
         straw.run(digits_with_labels(**changes))
     assert refused.value.exit_code == 2
-    assert SweepReader(straw.settings).sweeps() == []
+    assert ResultsReader(straw.settings).sweeps() == []
 
 
 def test_unlabelled_data_are_refused_where_labels_are_needed(straw: StrawHome) -> None:
@@ -84,7 +84,7 @@ def test_sweep_resumed_after_interruption_ends_the_same(
     watcher.act = lambda what: draining.set() if what == moment else None
     with pytest.raises(Interrupted, match="Resume with: aae-sweep run"):
         straw.run(spec, watcher, draining)
-    reader = SweepReader(straw.settings)
+    reader = ResultsReader(straw.settings)
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
     assert "RUNNING" not in {run.status for run in Outbox(straw.settings.outbox).runs()}
     straw.run(spec)
@@ -119,7 +119,7 @@ def test_sweep_resumed_after_stop_request_ends_the_same(
     with pytest.raises(Interrupted, match=r"was stopped\. Resume with: aae-sweep run"):
         straw.run(spec, watcher, draining)
     assert any(what.startswith("stop requested: ") for what in watcher.seen)
-    reader = SweepReader(straw.settings)
+    reader = ResultsReader(straw.settings)
     assert reader.status(spec.sweep_id)["state"] == "stopped"
     assert straw.study(spec).state.request is None
     assert "RUNNING" not in {run.status for run in Outbox(straw.settings.outbox).runs()}
@@ -270,7 +270,7 @@ def test_unusable_labels_stop_only_a_sweep_that_needs_them(
     for changes in needing:
         with pytest.raises(DataError, match="values cat, dog; give whole numbers"):
             straw.run(sweep(tmp_path / "words.npz", **changes))
-    assert SweepReader(straw.settings).sweeps() == []
+    assert ResultsReader(straw.settings).sweeps() == []
     spec, watcher = sweep(tmp_path / "words.npz", trials=1, confirm={"seeds": 1}), Watcher()
     straw.run(spec, watcher)
     assert "the labels are not used" in watcher.seen[0]
@@ -292,7 +292,7 @@ def test_drain_without_epochs_interrupts_the_driver_and_the_next_run_repeats_the
         with pytest.raises(Interrupted, match="Resume with: aae-sweep run"):
             straw.run(spec, Watcher(), draining)
     assert time.monotonic() - began < 60
-    reader = SweepReader(straw.settings)
+    reader = ResultsReader(straw.settings)
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
     assert not reader.is_done(spec)
     assert "RUNNING" not in {run.status for run in Outbox(straw.settings.outbox).runs()}

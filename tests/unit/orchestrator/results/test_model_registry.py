@@ -19,7 +19,7 @@ from straw_sweep import images, run, sweep, without_ray
 import aae_core
 from orchestrator.errors import EnvironmentUnusable, UsageError
 from orchestrator.results.model_registry import CHAMPION, CHECKPOINT_TAG, Registered, register
-from orchestrator.results.reader import SweepReader
+from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
@@ -33,8 +33,8 @@ class Home:
     spec: SweepSpec
 
     @property
-    def reader(self) -> SweepReader:
-        return SweepReader(self.settings)
+    def reader(self) -> ResultsReader:
+        return ResultsReader(self.settings)
 
     @property
     def best(self) -> dict[str, Any]:

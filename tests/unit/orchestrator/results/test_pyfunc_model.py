@@ -9,9 +9,9 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModelContext
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import DataConfig, EncoderConfig, ModelConfig, PriorConfig, TrialConfig
 from aae_core.data import TrainingData, load_training_data
+from aae_core.declarations import ARCHITECTURES
 from aae_core.training import TrainState
 from orchestrator.results.pyfunc_model import PyfuncModel, methods
 

@@ -9,7 +9,7 @@ import pytest
 from sweep_file import make_spec
 
 from orchestrator.errors import UsageError
-from orchestrator.results.reader import SweepReader, as_document, run_key, summary
+from orchestrator.results.reader import ResultsReader, as_document, run_key, summary
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
 from orchestrator.study.study import StageStudy, confirm_seed, open_storage
@@ -77,16 +77,16 @@ def spec() -> SweepSpec:
 
 
 @pytest.fixture
-def searched(settings: Settings, spec: SweepSpec) -> SweepReader:
+def searched(settings: Settings, spec: SweepSpec) -> ResultsReader:
     """Four trials at 0, 1, 2, 3 nats."""
     study = begin(settings, spec, "2030")
     for value in range(4):
         train(settings, study, spec, study.ask(spec).number, float(value))
-    return SweepReader(settings)
+    return ResultsReader(settings)
 
 
 @pytest.fixture
-def confirmed(settings: Settings, spec: SweepSpec, searched: SweepReader) -> SweepReader:
+def confirmed(settings: Settings, spec: SweepSpec, searched: ResultsReader) -> ResultsReader:
     """The best of each encoder confirmed with two seeds: 10 and 12, 20 and 22 nats."""
     queue = StageStudy.create(open_storage(settings), spec, "confirm")
     queue.enqueue(
@@ -101,7 +101,7 @@ def confirmed(settings: Settings, spec: SweepSpec, searched: SweepReader) -> Swe
 
 
 def test_reader_of_an_empty_home_names_the_first_command(settings: Settings) -> None:
-    reader = SweepReader(settings)
+    reader = ResultsReader(settings)
     assert reader.sweeps() == []
     for name in ("latest", "anything"):
         with pytest.raises(UsageError, match="begin with: aae-sweep run") as caught:
@@ -115,7 +115,7 @@ def test_resolve_finds_sweeps_by_id_name_prefix_or_latest(settings: Settings) ->
     old, new, other = spec_of("one", 0), spec_of("one", 1), spec_of("other")
     for touched, each in (("2031", other), ("2029", old), ("2030", new)):
         begin(settings, each, touched)
-    reader = SweepReader(settings)
+    reader = ResultsReader(settings)
     assert reader.resolve(old.sweep_id) == old.sweep_id
     assert reader.resolve("one") == new.sweep_id
     assert reader.resolve("latest") == other.sweep_id
@@ -132,19 +132,19 @@ def test_status_keeps_its_contract_before_the_first_trial(
     settings: Settings, spec: SweepSpec
 ) -> None:
     begin(settings, spec, "2030")
-    status = SweepReader(settings).status(spec.sweep_id)
+    status = ResultsReader(settings).status(spec.sweep_id)
     assert status.keys() >= STATUS_KEYS
     assert status["best"] is None
     assert status["eta_seconds"] is None
     assert set(status["trials"].values()) == {0}
-    assert SweepReader(settings).best(spec.sweep_id) is None
+    assert ResultsReader(settings).best(spec.sweep_id) is None
 
 
 def test_status_distinguishes_running_from_killed_drivers(
     settings: Settings, spec: SweepSpec
 ) -> None:
     search = begin(settings, spec, "2030")
-    reader = SweepReader(settings)
+    reader = ResultsReader(settings)
     with held(settings, spec.sweep_id):
         assert reader.status(spec.sweep_id)["state"] == "running"
     assert reader.status(spec.sweep_id)["state"] == "interrupted"
@@ -152,7 +152,7 @@ def test_status_distinguishes_running_from_killed_drivers(
     assert reader.status(spec.sweep_id)["state"] == "failed"
 
 
-def test_status_of_a_search_keeps_its_contract(searched: SweepReader, spec: SweepSpec) -> None:
+def test_status_of_a_search_keeps_its_contract(searched: ResultsReader, spec: SweepSpec) -> None:
     status = searched.status(spec.sweep_id)
     assert status.keys() >= STATUS_KEYS
     assert status["trials"].keys() >= {"complete", "pruned", "diverged", "failed", "running"}
@@ -165,7 +165,7 @@ def test_status_of_a_search_keeps_its_contract(searched: SweepReader, spec: Swee
     json.dumps(status, allow_nan=False)
 
 
-def test_best_of_a_search_is_not_confirmed(searched: SweepReader, spec: SweepSpec) -> None:
+def test_best_of_a_search_is_not_confirmed(searched: ResultsReader, spec: SweepSpec) -> None:
     best: Any = searched.best(spec.sweep_id)
     assert best.keys() >= BEST_KEYS
     assert best["confirmed"] is False
@@ -174,7 +174,7 @@ def test_best_of_a_search_is_not_confirmed(searched: SweepReader, spec: SweepSpe
 
 
 def test_best_of_a_confirmed_sweep_has_groups_and_errors(
-    confirmed: SweepReader, spec: SweepSpec
+    confirmed: ResultsReader, spec: SweepSpec
 ) -> None:
     best: Any = confirmed.best(spec.sweep_id)
     assert best.keys() >= BEST_KEYS
@@ -192,7 +192,7 @@ def test_best_of_a_confirmed_sweep_has_groups_and_errors(
 
 
 def test_best_without_control_has_verdicts_and_no_gain(
-    confirmed: SweepReader, spec: SweepSpec
+    confirmed: ResultsReader, spec: SweepSpec
 ) -> None:
     best: Any = confirmed.best(spec.sweep_id)
     assert (best["baseline"], best["gain"]) == (None, None)
@@ -208,7 +208,7 @@ def test_best_without_control_has_verdicts_and_no_gain(
 
 
 def test_best_measures_gain_and_optimism_against_the_control(
-    settings: Settings, spec: SweepSpec, searched: SweepReader
+    settings: Settings, spec: SweepSpec, searched: ResultsReader
 ) -> None:
     queue = StageStudy.create(open_storage(settings), spec, "confirm")
     chosen = searched.trials(spec.sweep_id, "search")[3].params  # at 3 nats
@@ -229,7 +229,7 @@ def test_best_measures_gain_and_optimism_against_the_control(
     json.dumps(best, allow_nan=False)
 
 
-def test_trial_document_keeps_its_contract(confirmed: SweepReader, spec: SweepSpec) -> None:
+def test_trial_document_keeps_its_contract(confirmed: ResultsReader, spec: SweepSpec) -> None:
     records = confirmed.trials(spec.sweep_id)
     assert [(r.stage, r.number) for r in records] == [
         (stage, n) for stage in ("search", "confirm") for n in range(4)
@@ -242,7 +242,7 @@ def test_trial_document_keeps_its_contract(confirmed: SweepReader, spec: SweepSp
     assert (row["epoch"], row["val/parzen_ll"]) == (1, 0.0)
 
 
-def test_view_holds_the_whole_sweep(confirmed: SweepReader, spec: SweepSpec) -> None:
+def test_view_holds_the_whole_sweep(confirmed: ResultsReader, spec: SweepSpec) -> None:
     view = confirmed.view(spec.sweep_id)
     assert len(view.trials) == len(view.curves) == 8
     assert view.evaluation is None

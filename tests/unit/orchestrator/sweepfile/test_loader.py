@@ -96,7 +96,7 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     # values
     ("name: good", "name: a/b", "name", 1, "must be 1 to 64 of the characters a-z, 0-9, `_` and `-`, not 'a/b'"),
     ("seed: 1", "seed: -1", "seed", 2, "must be at least 0, not -1"),
-    ("{name: digits}", "{name: cifar}", "data.name", 3, "must be 'digits', 'mnist', 'fashion_mnist', 'svhn', 'tfd' or 'arrays', not 'cifar'"),
+    ("{name: digits}", "{name: cifar}", "data.name", 3, "must be one of digits, mnist, fashion_mnist, svhn, tfd, arrays, not 'cifar'"),
     ("{name: digits}", "{name: arrays}", "data.path", 3, "give the .npz file with `name: arrays`, and only there"),
     ("std: 5", "std: -5", "model.prior.std", 7, "must be positive, not -5"),
     ("epochs: 6", "epochs: 0", "training.epochs", 9, "must be at least 1, not 0"),

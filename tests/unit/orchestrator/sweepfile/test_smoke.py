@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.data import TrainingData, load_test_data, load_training_data
+from aae_core.declarations import ARCHITECTURES
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.loader import load_sweep, parse_sweep
 from orchestrator.sweepfile.parameters import Choice, IntRange

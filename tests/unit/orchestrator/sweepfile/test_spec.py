@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sweep_file import make_document, make_spec
 
-from aae_core.architectures import ARCHITECTURES
 from aae_core.config import ScheduleConfig, TrialConfig
-from orchestrator.records import METRICS
+from aae_core.declarations import ARCHITECTURES
+from aae_core.metrics import METRICS
 from orchestrator.sweepfile.messages import problems
 from orchestrator.sweepfile.parameters import SETTINGS, contradictions
 from orchestrator.sweepfile.spec import HalvingSpec, NoPrunerSpec, SweepSpec, objectives_of
@@ -349,3 +349,28 @@ def test_search_of_a_setting_that_the_plugin_lacks_names_the_nearest() -> None:
         "search.space.model.settings.projection": "no setting of a trial; "
         "did you mean `model.settings.projections`?"
     }
+
+
+@pytest.mark.usefixtures("own_parts")
+def test_own_metric_is_an_objective_where_the_file_asks_for_it() -> None:
+    search = {"objective": {"metric": "val/contrast"}}
+    spec = make_spec(training={"metrics": ["contrast", "brightness"]}, search=search)
+    assert spec.objectives == {"val/contrast": "minimize"}
+    assert SweepSpec.of(spec.resolved()).sweep_id == spec.sweep_id != make_spec().sweep_id
+    with pytest.raises(ValidationError) as caught:
+        make_spec(search=search)
+    [(path, message)] = problems(caught.value, SweepSpec).items()
+    assert path == "search.objective.metric"
+    assert message.startswith("`val/contrast` is not measured on aae; choose one of val/parzen_ll")
+    with pytest.raises(ValidationError) as caught:
+        make_spec(
+            training={"metrics": ["brightness"]}, search={"objective": {"metric": "val/brightness"}}
+        )
+    assert "is a diagnostic, not an objective" in str(caught.value)
+
+
+@pytest.mark.usefixtures("own_parts")
+def test_own_data_set_has_settings_in_the_file() -> None:
+    spec = make_spec(data={"name": "stripes", "settings": {"side": 6}})
+    assert spec.trial_config({}, seed=1).to_dict()["data"]["settings"] == {"side": 6}
+    assert SweepSpec.of(spec.resolved()).data == spec.data

@@ -1,7 +1,10 @@
-"""Declarations of architectures and priors, without torch: settings, objective and metrics.
+"""Declarations of architectures, priors, data sets and metrics, without torch.
 
 The architectures are from Makhzani et al. 2015 (arXiv:1511.05644): figures 1, 3, 6, 8, 10,
 section 6, and the models in the paper's tables.  Other packages may declare more (`plugins`).
+
+A declaration's `settings` is a frozen dataclass of its own settings, or None. Each field is a
+number, text, a Literal, or a tuple of these.
 """
 
 from dataclasses import dataclass
@@ -23,8 +26,7 @@ class PriorDeclaration:
     """Declaration of one prior.
 
     build: `package.module:function`, which takes the PriorConfig and the dimension of the code.
-    settings: a frozen dataclass, in the file `model.prior.settings`; None for a prior without its
-        own. Each field is a number, text, a Literal, or a tuple of these.
+    settings: in the file `model.prior.settings`.
     """
 
     title: str
@@ -65,8 +67,7 @@ class Architecture:
     """Declaration of one architecture.  Metric names omit the split.
 
     model: `package.module:Class` of the `models.Model` that trains.
-    settings: a frozen dataclass, in the file `model.settings`; None for an architecture without
-        its own. Each field is a number, text, a Literal, or a tuple of these.
+    settings: in the file `model.settings`.
     """
 
     title: str
@@ -187,3 +188,33 @@ _OWN: dict[str, Architecture] = {
 }
 
 ARCHITECTURES = Registry("architectures", Architecture, _OWN)
+
+
+@dataclass(frozen=True)
+class DataSetDeclaration:
+    """Declaration of one data set.
+
+    open: `package.module:function`, which takes the DataConfig and the folder of all data sets, and
+        returns a `data.DataSet`.
+    settings: in the file `data.settings`.
+    """
+
+    title: str
+    open: str
+    settings: type | None = None
+
+
+ARRAYS = "arrays"  # the user's own file: the data set that needs a path
+
+DATA_SETS = Registry(
+    "datasets",
+    DataSetDeclaration,
+    {
+        "digits": DataSetDeclaration("scikit-learn's 8×8 digits", "aae_core.data.digits:Digits.of"),
+        "mnist": DataSetDeclaration("MNIST", "aae_core.data.mnist:IdxSet.of"),
+        "fashion_mnist": DataSetDeclaration("Fashion-MNIST", "aae_core.data.mnist:IdxSet.of"),
+        "svhn": DataSetDeclaration("Street View House Numbers", "aae_core.data.svhn:Svhn.of"),
+        "tfd": DataSetDeclaration("Toronto Face Database", "aae_core.data.tfd:Tfd.of"),
+        ARRAYS: DataSetDeclaration("an .npz file of yours", "aae_core.data.arrays:Arrays.of"),
+    },
+)
