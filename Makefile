@@ -17,7 +17,7 @@ quickstart: setup
 # Containers get theirs on a disk, which an engine elsewhere can mount.
 MEMORY := $(if $(wildcard /dev/shm/.),PYTEST_DEBUG_TEMPROOT=/dev/shm)
 PYTEST := $(MEMORY) $(BIN)/python -m pytest
-BOTH := -n 2 --dist loadfile --no-loadscope-reorder
+BOTH := -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder
 
 # The unit tests, and the core for real: one sweep whose worker and driver are killed, Parzen actors,
 # the report in a browser. The core begins: its sweep takes longer than any other file.

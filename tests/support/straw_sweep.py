@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ray.tune.search import Searcher
 from sweep_file import make_spec, merged
 
@@ -115,6 +116,7 @@ def _no_ray(settings: Settings) -> Iterator[None]:
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
     monkeypatch.setattr(search, "run_stage", straw_stage)
     monkeypatch.setattr(sweep_module, "MlflowWriter", NoMlflow)
     monkeypatch.setattr(stages.cluster, "connected", _no_ray)
@@ -126,7 +128,8 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "SAVING_SHARE", math.inf)
     monkeypatch.setattr(worker, "is_drawn", lambda *_: False)  # drawing takes longer than training
     monkeypatch.setattr(evaluate, "draw_pictures", lambda *_: [])
-    monkeypatch.setattr(scores, "PARZEN_SAMPLES", 2_000)
+    monkeypatch.setattr(scores, "PARZEN_SAMPLES", 400)
+    monkeypatch.setattr(scores, "_CHUNK", 400)
     monkeypatch.setattr(scores, "_IMPORTANCE_DRAWS", 2)
 
 
