@@ -66,7 +66,10 @@ PRIORS = Registry(
 class Architecture:
     """Declaration of one architecture.  Metric names omit the split.
 
-    model: `package.module:Class` of the `models.Model` that trains.
+    model: `package.module:Class` of the `models.Model` that trains. With `fit`, of any torch module
+        that takes a `networks.Blueprint`; its `optimizers()` returns its optimisers by name.
+    fit: `package.module:function` with the signature of `training.fit`, for training that is no
+        `train_step`. Checkpoints hold the state of the module, its optimisers and the streams.
     settings: in the file `model.settings`.
     """
 
@@ -80,6 +83,7 @@ class Architecture:
     encoders: tuple[EncoderKind, ...] = _ENCODERS
     prior: Literal["any", "dense", "labelled", "unused"] = "any"  # what the model needs of it
     settings: type | None = None
+    fit: str | None = None
 
     @property
     def priors(self) -> tuple[str, ...]:

@@ -53,7 +53,8 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Classifies(Protocol):
-    def classify(self, x: Tensor) -> Tensor: ...
+    def classify(self, x: Tensor) -> Tensor:
+        """Return a score for each class, (n, K), of images (n, D); the largest names the class."""
 
 
 def build_model(
@@ -83,4 +84,5 @@ def build_model(
         config.training.shares_optimizer,
     )
     model: Model = resolve_name(architecture.model)(plan)
+    model.kind = config.model.kind  # a module with a `fit` of its own need not know it
     return model

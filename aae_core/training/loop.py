@@ -7,11 +7,13 @@ import math
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 from torch import Tensor
 
 from aae_core.data import TrainingData
 from aae_core.data.resident import Images
+from aae_core.declarations import ARCHITECTURES
 from aae_core.errors import TrialDiverged
 from aae_core.evaluation.scores import validation_metrics
 from aae_core.training.batches import BatchSource
@@ -39,6 +41,10 @@ def fit(
     Raises TrialDiverged as soon as a cost or a validation metric is no longer finite.
     """
     keep_freed_memory()
+    own = ARCHITECTURES[state.config.model.kind].fit
+    if own is not None:
+        yield from _counted(state, resolve_name(own)(state, data, validate_at), validate_at)
+        return
     supply = BatchSource.of(state, data)
     valid = Images.of(data.x_valid, data.y_valid, state.device)
     for epoch in range(state.epoch + 1, state.config.training.epochs + 1):
@@ -63,15 +69,15 @@ def finish_epoch(
 
     The epoch trained on `images` images of `train`.
     """
-    began, epoch, training = time.perf_counter(), state.epoch + 1, state.config.training
+    began, epoch = time.perf_counter(), state.epoch + 1
     _require_finite(costs, epoch)
     metrics = costs
-    if epoch % training.validate_every == 0 or epoch == training.epochs or epoch in validate_at:
+    if is_validated(state, epoch, validate_at):
         model, seed = state.model.eval(), state.config.seed
-        metrics = costs | validation_metrics(model, train, valid, seed, epoch, training.metrics)
+        further = state.config.training.metrics
+        metrics = costs | validation_metrics(model, train, valid, seed, epoch, further)
         _require_finite(metrics, epoch)
-    state.epoch = epoch
-    state.history.append({"epoch": epoch, **metrics})
+    _count(state, epoch, metrics)
     return EpochMetrics(
         epoch=epoch,
         metrics=metrics,
@@ -79,6 +85,35 @@ def finish_epoch(
         seconds=training_seconds + time.perf_counter() - began,
         samples_per_second=images / training_seconds,
     )
+
+
+def is_validated(state: TrainState, epoch: int, validate_at: Collection[int]) -> bool:
+    """Return whether an epoch's metrics include validation."""
+    training = state.config.training
+    due = epoch % training.validate_every == 0 or epoch == training.epochs
+    return due or epoch in validate_at
+
+
+def _counted(
+    state: TrainState, epochs: Iterator[EpochMetrics], validate_at: Collection[int]
+) -> Iterator[EpochMetrics]:
+    """Count the epochs of another package's `fit` as finished, and check what it promises."""
+    kind, objective = state.config.model.kind, ARCHITECTURES[state.config.model.kind].objective
+    for epoch in epochs:
+        if epoch.epoch != state.epoch + 1:
+            raise ValueError(f"{kind}: fit yields epoch {epoch.epoch} after {state.epoch}")
+        _require_finite(epoch.metrics, epoch.epoch)
+        if is_validated(state, epoch.epoch, validate_at) and (
+            f"val/{objective}" not in epoch.metrics
+        ):
+            raise ValueError(f"{kind}: fit yields no val/{objective} in epoch {epoch.epoch}")
+        _count(state, epoch.epoch, epoch.metrics)
+        yield epoch
+
+
+def _count(state: TrainState, epoch: int, metrics: dict[str, float]) -> None:
+    state.epoch = epoch
+    state.history.append({"epoch": epoch, **metrics})
 
 
 def _train_epoch(

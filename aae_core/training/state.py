@@ -17,6 +17,7 @@ from torch.optim import SGD, Adam, Optimizer
 from aae_core import checkpoint
 from aae_core.config import OptimizerConfig, TrainConfig, TrialConfig
 from aae_core.data import TrainingData
+from aae_core.declarations import ARCHITECTURES
 from aae_core.errors import CheckpointError
 from aae_core.models import Model, build_model
 from aae_core.streams import generator
@@ -45,7 +46,8 @@ class TrainState:
     ) -> "TrainState":
         """Build the initial state.  Raises ConfigError if the data do not fit the model."""
         state = cls._fresh(config, data.image_shape, data.classes, data.sha256, device)
-        state.model.pixels.measure(data.x_train)
+        if isinstance(state.model, Model):
+            state.model.pixels.measure(data.x_train)
         state.data_record = data.record
         return state
 
@@ -61,14 +63,17 @@ class TrainState:
         device = torch.device(device)
         init = generator(config.seed, "init")  # on the CPU: same weights for every device
         model = build_model(config, image_shape, classes, generator=init).to(device)
-        optimizers = {
-            name: _build_optimizer(
-                getattr(config.training, group), [p for net in nets for p in net.parameters()]
-            )
-            for name, (group, nets) in model.objectives().items()
-        }
         streams = {name: generator(config.seed, name, device=device) for name in _STREAMS}
-        return cls(config, image_shape, classes, data_sha256, device, model, optimizers, streams)
+        return cls(
+            config,
+            image_shape,
+            classes,
+            data_sha256,
+            device,
+            model,
+            _optimizers(model, config),
+            streams,
+        )
 
     @property
     def training(self) -> TrainConfig:
@@ -158,14 +163,14 @@ class TrainState:
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
-    """Load a checkpoint's model in evaluation mode.
+    """Load a checkpoint's model in evaluation mode, without gradients of its weights.
 
     Raises CheckpointError if the checkpoint is missing, damaged or of another version.
     """
     with _as_written(folder) as (tensors, document):
         model = TrainState._empty(document, device).model
         model.load_state_dict(_below("model", tensors))
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 @contextmanager
@@ -176,6 +181,19 @@ def _as_written(folder: Path) -> Iterator[tuple[dict[str, Tensor], dict[str, Any
         yield contents
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: written by another version ({error})") from error
+
+
+def _optimizers(model: Model, config: TrialConfig) -> dict[str, Optimizer]:
+    """Return the optimisers of a model's objectives; a module with its own `fit` makes its own."""
+    if ARCHITECTURES[config.model.kind].fit is not None:
+        made: dict[str, Optimizer] = model.optimizers()  # type: ignore[operator]
+        return made
+    return {
+        name: _build_optimizer(
+            getattr(config.training, group), [p for net in nets for p in net.parameters()]
+        )
+        for name, (group, nets) in model.objectives().items()
+    }
 
 
 def _build_optimizer(config: OptimizerConfig, params: list[torch.nn.Parameter]) -> Optimizer:

@@ -9,14 +9,19 @@ from aae_core.declarations import ARCHITECTURES, DATA_SETS, PRIORS
 from aae_core.metrics import DECLARED_METRICS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
-OWN_DATA_AND_METRIC = '''
+OWN_PARTS = '''
+import time
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 from aae_core.data import Description, FileCheck, TestData, TrainingData, unit_interval
-from aae_core.declarations import DataSetDeclaration
+from aae_core.declarations import Architecture, DataSetDeclaration
 from aae_core.metrics import Metric
+from aae_core.training import EpochMetrics
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,50 @@ def brightness(model, images, valid, generator):
 STRIPES = DataSetDeclaration("stripes", "own_parts:Stripes.of", StripeSettings)
 BRIGHTNESS = Metric("pixel", "none", "mean pixel of samples less that of images",
                     measure="own_parts:brightness")
+
+
+class Softmax(nn.Module):
+    """A linear classifier of somebody who knows nothing of this project's models."""
+
+    def __init__(self, plan):
+        super().__init__()
+        self.layer = nn.Linear(plan.dim, plan.classes)
+        nn.init.normal_(self.layer.weight, std=0.1, generator=plan.generator)
+        nn.init.zeros_(self.layer.bias)
+
+    def optimizers(self):
+        return {"adam": torch.optim.Adam(self.parameters())}
+
+    def classify(self, x):
+        return self.layer(x)
+
+
+def fit_softmax(state, data, validate_at=()):
+    x, y = torch.from_numpy(unit_interval(data.x_train)), torch.from_numpy(data.y_train)
+    x_valid = torch.from_numpy(unit_interval(data.x_valid))
+    y_valid = torch.from_numpy(data.y_valid)
+    training, adam = state.config.training, state.optimizers["adam"]
+    for group in adam.param_groups:
+        group["lr"] = training.classification.lr
+    for epoch in range(state.epoch + 1, training.epochs + 1):
+        began, total = time.perf_counter(), 0.0
+        for rows in torch.randperm(len(x), generator=state.streams["batches"]).split(20):
+            cost = cross_entropy(state.model.layer(x[rows]), y[rows])
+            adam.zero_grad()
+            cost.backward()
+            adam.step()
+            total += float(cost.detach()) * len(rows) / len(x)
+        wrong = state.model.classify(x_valid).argmax(1) != y_valid
+        figures = {"train/class": total, "val/error": 100 * float(wrong.float().mean())}
+        seconds = time.perf_counter() - began
+        yield EpochMetrics(epoch, figures, {}, seconds, len(x) / seconds)
+
+
+SOFTMAX = Architecture(
+    "linear classifier", model="own_parts:Softmax", fit="own_parts:fit_softmax", objective="error",
+    metrics=("error",), labels="only", adversaries=(), networks=(), encoders=("deterministic",),
+    prior="unused",
+)
 CONTRAST = Metric("pixel", "min", "the same", sound=(None, 1.0), measure="own_parts:brightness")
 '''
 
@@ -103,9 +152,10 @@ def example(install: Install) -> None:
 
 @pytest.fixture
 def own_parts(install: Install, tmp_path: Path) -> None:
-    (tmp_path / "own_parts.py").write_text(OWN_DATA_AND_METRIC)
+    (tmp_path / "own_parts.py").write_text(OWN_PARTS)
     install(
         "own-parts",
+        "[aae_sweep.architectures]\nsoftmax = own_parts:SOFTMAX\n"
         "[aae_sweep.datasets]\nstripes = own_parts:STRIPES\n"
         "[aae_sweep.metrics]\nbrightness = own_parts:BRIGHTNESS\ncontrast = own_parts:CONTRAST\n",
     )
