@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup quickstart test test-all test-rest chaos fuzz check bench experiments pictures clean
+.PHONY: setup quickstart test test-all test-rest chaos fuzz check bench experiments pictures notebook clean
 
 setup: .venv/.installed
 
@@ -63,6 +63,11 @@ experiments: setup
 
 pictures: setup
 	$(BIN)/python docs/pictures.py
+
+# Runs examples/sweep.ipynb and keeps its output.
+notebook: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'
+	cd examples && AAE_HOME=../aae-home/notebook ../$(BIN)/jupyter execute --inplace --timeout=1800 sweep.ipynb
 
 clean:
 	rm -rf .venv build *.egg-info

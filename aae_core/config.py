@@ -655,6 +655,8 @@ def _has_type(hint: Any, value: Any) -> tuple[bool, str]:
         return next((item for item in items if not item[0]), (isinstance(value, tuple), "a list"))
     if get_origin(hint) is Literal:
         return value in args, f"must be one of {', '.join(map(str, args))}"
+    if hint not in _TYPES:
+        return False, f"is declared as {hint}, which no setting can be"
     accepted = (int, float) if hint is float else hint
     fits = isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
     return fits, f"must be {_TYPES[hint]}"

@@ -17,6 +17,14 @@ from typing import TypeVar
 from aae_core.errors import PluginError
 
 Declared = TypeVar("Declared")
+_PREFIX = "aae_sweep."  # of the groups of entry points
+
+
+def packages() -> dict[str, str]:
+    """Return the version of every installed package that declares something, by its name."""
+    groups = [group for group in entry_points().groups if group.startswith(_PREFIX)]
+    declaring = [point.dist for group in groups for point in entry_points(group=group)]
+    return {dist.name: dist.version for dist in declaring if dist}
 
 
 class Registry(Mapping[str, Declared]):
@@ -27,7 +35,7 @@ class Registry(Mapping[str, Declared]):
     """
 
     def __init__(self, group: str, kind: type[Declared], own: Mapping[str, Declared]) -> None:
-        self.group = f"aae_sweep.{group}"
+        self.group = _PREFIX + group
         self.own = dict(own)
         self._kind = kind
         self._loaded: dict[str, Declared] = {}

@@ -183,6 +183,21 @@ def _versions() -> str:
     return _listed({name: version(name) for name in packages})
 
 
+def _plugins() -> str:
+    from aae_core.declarations import ARCHITECTURES, DATA_SETS, PRIORS
+    from aae_core.metrics import DECLARED_METRICS
+    from aae_core.plugins import Registry
+
+    registries: tuple[Registry[Any], ...] = (ARCHITECTURES, PRIORS, DATA_SETS, DECLARED_METRICS)
+    found = []
+    for registry in registries:
+        for name in registry:
+            if owner := registry.owner(name):
+                registry[name]  # raises PluginError for a broken one
+                found.append(f"{name} of {owner}")
+    return ", ".join(found) or "none; declarations of other packages would be listed here"
+
+
 def _home() -> str:
     settings = common.settings()
     disk.require_writable(settings.home)
@@ -252,9 +267,9 @@ def _same_versions(nodes: "list[Node]") -> str:
     _require(
         nodes,
         lambda node: ", ".join(
-            f"{name} {found}, here {here[name]}"
-            for name, found in node.versions.items()
-            if found != here[name]
+            f"{name} {node.versions.get(name, 'missing')}, here {here.get(name, 'missing')}"
+            for name in here | node.versions
+            if node.versions.get(name) != here.get(name)
         ),
         "use the same image, or the same constraints.txt, everywhere",
     )
@@ -327,6 +342,7 @@ def _listed(found: dict[str, str]) -> str:
 
 _CHECKS: dict[str, Callable[[], str]] = {
     "packages": _versions,
+    "plugins": _plugins,
     "home": _home,
     "data sets": _data,
     "study storage": _studies,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from aae_core.plugins import packages
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.settings import Settings
 from orchestrator.text import masked
@@ -33,9 +34,12 @@ class Node:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that must be the same on all nodes."""
+    """Return the versions of Python and of the packages that must be the same on all nodes.
+
+    Among them are the packages that declare models, priors, data sets or metrics.
+    """
     python = ".".join(map(str, sys.version_info[:2]))
-    return {"python": python} | {name: version(name) for name in PACKAGES}
+    return {"python": python} | {name: version(name) for name in PACKAGES} | packages()
 
 
 def examine(settings: Settings) -> list[Node]:

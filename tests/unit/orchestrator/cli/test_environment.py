@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+from plugins import Install
 from sweep_command import aae
 
 from aae_core.data import fetch
 from aae_core.data.mnist import MNIST
+from aae_core.errors import PluginError
 from orchestrator.cli import common, environment
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.execution import doctor
@@ -276,6 +278,7 @@ def _node(**wrong: Any) -> Node:
     ("check", "wrong", "output"),
     [
         ("versions", {"versions": versions() | {"torch": "1.0"}}, "torch 1.0, here"),
+        ("versions", {"versions": versions() | {"mine": "2.0"}}, "mine 2.0, here missing"),
         ("shared storage", {"storage_problem": "Read-only file system"}, "set AAE_HOME"),
         ("room", {"free_gb": 0.2}, "0.2 GB free"),
         ("tracking from nodes", {"tracking_problem": "timed out"}, "set MLFLOW_TRACKING_URI"),
@@ -290,6 +293,18 @@ def test_doctor_names_the_node_that_fails_a_check(
     judge([_node()])
     with pytest.raises(EnvironmentUnusable, match=f"^worker-1: .*{re.escape(output)}"):
         judge([_node(), _node(**wrong)])
+
+
+@pytest.mark.usefixtures("example")
+def test_doctor_lists_the_declarations_of_other_packages() -> None:
+    assert "ring of aae-example 1.2" in environment._plugins()
+    assert versions()["aae-example"] == "1.2"
+
+
+def test_doctor_names_a_package_that_cannot_be_loaded(install: Install) -> None:
+    install("broken", "[aae_sweep.metrics]\nodd = no_such_module:ODD\n")
+    with pytest.raises(PluginError, match=r"`odd` of broken 1\.2 cannot be loaded"):
+        environment._plugins()
 
 
 # -- standard output and error as failing devices ------------------------------------------------
