@@ -4,26 +4,26 @@ The defaults are the settings of Makhzani et al. 2015 (arXiv:1511.05644), append
 A wrong value raises ConfigError, which lists every problem under the name of its field.
 """
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from types import NoneType, UnionType
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
 
 from aae_core.declarations import ARCHITECTURES, ARRAYS, DATA_SETS, PRIORS, EncoderKind
-from aae_core.errors import ConfigError, PluginError
 from aae_core.metrics import DECLARED_METRICS
-from aae_core.plugins import Registry
+from aae_core.reading import (
+    build,
+    check,
+    declared_by,
+    digest,
+    not_negative,
+    own_settings,
+    positive,
+    ranges,
+    without,
+)
 
 Activation = Literal["relu", "sigmoid", "maxout"]
-
-MOST = 2**31 - 1  # of a size or a number of steps: 32-bit numbers in places
-# Training computes in float32. Smaller numbers lose digits or become 0, larger ones infinite.
-_SMALLEST, _LARGEST = 2.0**-126, 2.0**127
-
-_NO_DEFAULT = object()
-Declared = TypeVar("Declared")
+_GROUPS = ("data", "model", "training")
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class DataConfig:
     settings: Any = None  # of another package's data set
 
     def __post_init__(self) -> None:
-        declared = _declared(DATA_SETS, self.name, "name")
-        object.__setattr__(self, "settings", _own_settings(declared.settings, self.settings))
+        declared = declared_by(DATA_SETS, self.name, "name")
+        object.__setattr__(self, "settings", own_settings(declared.settings, self.settings))
         given = {
             "colour": (not self.colour, "svhn"),
             "extra": (self.extra, "svhn"),
@@ -50,7 +50,7 @@ class DataConfig:
             "axes": (self.axes is not None, ARRAYS),
         }
         low, high = self.range or (0.0, 1.0)
-        _check(
+        check(
             path=(
                 (self.path is not None) == (self.name == ARRAYS),
                 "give the .npz file with `name: arrays`, and only there",
@@ -66,7 +66,7 @@ class DataConfig:
                 "give one letter for each axis of x: nd, nhw or nhwc, in the order of the file",
             ),
         )
-        _check(
+        check(
             **{
                 key: (not changed or self.name == owner, f"only `{owner}` has it; drop it")
                 for key, (changed, owner) in given.items()
@@ -88,10 +88,10 @@ class LayersConfig:
 
     def __post_init__(self) -> None:
         widths, std = self.hidden or (), self.init_std
-        _check(
+        check(
             hidden=(all(width >= 1 for width in widths), "every width must be at least 1"),
             pieces=(self.pieces >= 2, "must be at least 2"),
-            init_std=(std is None or _positive(std), "must be positive"),
+            init_std=(std is None or positive(std), "must be positive"),
         )
 
 
@@ -104,7 +104,7 @@ class EncoderConfig(LayersConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(noise_dim=(self.noise_dim >= 1, "must be at least 1"))
+        check(noise_dim=(self.noise_dim >= 1, "must be at least 1"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class NetworkConfig(LayersConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         shares = ("dropout", "input_dropout")
-        _check(**{name: (0 <= getattr(self, name) < 1, "must lie in [0, 1)") for name in shares})
+        check(**{name: (0 <= getattr(self, name) < 1, "must lie in [0, 1)") for name in shares})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ class MatcherConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(noise_dim=(self.noise_dim is None or self.noise_dim >= 1, "must be at least 1"))
+        check(noise_dim=(self.noise_dim is None or self.noise_dim >= 1, "must be at least 1"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         size = self.batch_size
-        _check(
+        check(
             share=(0 < self.share < 1, "must lie in (0, 1)"),
             batch_size=(size is None or size >= 2, "must be at least 2"),
         )
@@ -164,12 +164,12 @@ class PriorConfig:
     settings: Any = None  # of another package's prior
 
     def __post_init__(self) -> None:
-        declared = _declared(PRIORS, self.kind)
-        object.__setattr__(self, "settings", _own_settings(declared.settings, self.settings))
+        declared = declared_by(PRIORS, self.kind)
+        object.__setattr__(self, "settings", own_settings(declared.settings, self.settings))
         lengths = ("std", "radius", "radial_std", "tangential_std", "turns", "width")
-        _check(
+        check(
             modes=(self.modes >= 1, "must be at least 1"),
-            **{name: (_positive(getattr(self, name)), "must be positive") for name in lengths},
+            **{name: (positive(getattr(self, name)), "must be positive") for name in lengths},
         )
 
 
@@ -182,9 +182,9 @@ class HeadsConfig:
     scale: float = 10.0  # the fixed heads are scale·I
 
     def __post_init__(self) -> None:
-        _check(
-            distance=(_positive(self.distance), "must be positive"),
-            scale=(_positive(self.scale), "must be positive"),
+        check(
+            distance=(positive(self.distance), "must be positive"),
+            scale=(positive(self.scale), "must be positive"),
         )
 
 
@@ -210,11 +210,11 @@ class ModelConfig:
     settings: Any = None  # of another package's architecture
 
     def __post_init__(self) -> None:
-        architecture, prior = _declared(ARCHITECTURES, self.kind), PRIORS[self.prior.kind]
-        object.__setattr__(self, "settings", _own_settings(architecture.settings, self.settings))
+        architecture, prior = declared_by(ARCHITECTURES, self.kind), PRIORS[self.prior.kind]
+        object.__setattr__(self, "settings", own_settings(architecture.settings, self.settings))
         flat, encoders = prior.flat, architecture.encoders
         prior_dim = "code_dim" if self.matcher.noise_dim is None else "matcher.noise_dim"
-        _check(
+        check(
             **{
                 "code_dim": (self.code_dim >= 1, "must be at least 1"),
                 prior_dim: (
@@ -230,8 +230,8 @@ class ModelConfig:
                 ),
                 "channels": (all(c >= 1 for c in self.channels), "every number must be at least 1"),
                 "dropout": (0 <= self.dropout < 1, "must lie in [0, 1)"),
-                "decoder_std": (_positive(self.decoder_std), "must be positive"),
-                "init_std": (_positive(self.init_std), "must be positive"),
+                "decoder_std": (positive(self.decoder_std), "must be positive"),
+                "init_std": (positive(self.init_std), "must be positive"),
                 "encoder.kind": (
                     self.encoder.kind in encoders,
                     _others(self.encoder.kind, encoders, self.kind),
@@ -314,7 +314,7 @@ class ScheduleConfig:
     warmup_epochs: int = 0
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             drop_epochs=(all(e >= 1 for e in self.drop_epochs), "epochs count from 1"),
             factor=(0 < self.factor <= 1, "must lie in (0, 1]"),
             warmup_epochs=(self.warmup_epochs >= 0, "must not be negative"),
@@ -331,8 +331,8 @@ class OptimizerConfig:
     schedule: ScheduleConfig | None = None  # None: training.schedule
 
     def __post_init__(self) -> None:
-        _check(
-            lr=(_positive(self.lr), "must be positive"),
+        check(
+            lr=(positive(self.lr), "must be positive"),
             momentum=(0 <= self.momentum < 1, "must lie in [0, 1)"),
         )
 
@@ -371,8 +371,8 @@ class TrainConfig:
     metrics: tuple[str, ...] = ()  # of other packages, measured with the architecture's own
 
     def __post_init__(self) -> None:
-        declared = [_declared(DECLARED_METRICS, name, "metrics") for name in self.metrics]
-        _check(
+        declared = [declared_by(DECLARED_METRICS, name, "metrics") for name in self.metrics]
+        check(
             metrics=(
                 all(metric.measure for metric in declared),
                 "are those of other packages; an architecture's own are always measured",
@@ -380,9 +380,9 @@ class TrainConfig:
             epochs=(self.epochs >= 1, "must be at least 1"),
             batch_size=(self.batch_size >= 1, "must be at least 1"),
             validate_every=(self.validate_every >= 1, "must be at least 1"),
-            input_noise=_not_negative(self.input_noise),
+            input_noise=not_negative(self.input_noise),
             discriminator_steps=(self.discriminator_steps >= 1, "must be at least 1"),
-            discriminator_noise=_not_negative(self.discriminator_noise),
+            discriminator_noise=not_negative(self.discriminator_noise),
             input_dropout=(0 <= self.input_dropout < 1, "must lie in [0, 1)"),
         )
 
@@ -407,13 +407,13 @@ class TrialConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(**_ranges({name: asdict(getattr(self, name)) for name in _GROUPS}))
+        check(**ranges({name: asdict(getattr(self, name)) for name in _GROUPS}))
         labels, kind = self.data.labels, self.model.kind
         reads_labels = ARCHITECTURES[kind].labels != "none"
         has_discriminator = bool(ARCHITECTURES[kind].adversaries)
         share, part = self.model.autoencoder.share, self.model.autoencoder.batch_size
-        _check(seed=(0 <= self.seed < 2**63, "must lie in [0, 2^63)"))
-        _check(
+        check(seed=(0 <= self.seed < 2**63, "must lie in [0, 2^63)"))
+        check(
             **{
                 "data.labels": (
                     labels is None
@@ -474,7 +474,7 @@ class TrialConfig:
 
         Raises ConfigError for unknown keys and wrong values.
         """
-        built: Self = _build(cls, document)
+        built: Self = build(cls, document)
         return built
 
     @property
@@ -537,134 +537,8 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
         "settings": None,
     }
     data = {"range": None, "axes": None, "settings": None}
-    return _without(document, {"data": data, "training": training, "model": networks})
-
-
-def _without(document: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return the document without values that equal their default and without emptied groups."""
-    kept: dict[str, Any] = {}
-    for key, value in document.items():
-        default = defaults.get(key, _NO_DEFAULT)
-        if isinstance(value, dict) and isinstance(default, dict):
-            value = _without(value, default)
-            default = {}
-        if value != default:
-            kept[key] = value
-    return kept
-
-
-def settings_class(hint: Any) -> type | None:
-    """Return the settings class in a field's type, optional or not; None for other types."""
-    if get_origin(hint) is UnionType:
-        hint = next(arg for arg in get_args(hint) if arg is not NoneType)
-    return hint if is_dataclass(hint) and isinstance(hint, type) else None
-
-
-def digest(document: Any) -> str:
-    """Return 12 hexadecimal digits that name a JSON document, independent of its key order."""
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-def _build(hint: Any, value: Any) -> Any:
-    if value is None and NoneType in get_args(hint):
-        return None
-    if (settings := settings_class(hint)) is not None:
-        hints = get_type_hints(settings)
-        unknown = set(value) - hints.keys()
-        if unknown:
-            raise ConfigError(dict.fromkeys(sorted(unknown), "unknown key"))
-        return settings(**{name: _build(hints[name], item) for name, item in value.items()})
-    if get_origin(hint) is UnionType:
-        return _build(get_args(hint)[0], value)  # as in `int | None`
-    if get_origin(hint) is tuple:
-        return tuple(_build(get_args(hint)[0], item) for item in value)
-    return value
-
-
-_GROUPS = ("data", "model", "training")
-
-
-def _ranges(document: dict[str, Any], prefix: str = "") -> dict[str, tuple[bool, str]]:
-    """Return the rules that every number of a configuration obeys, by dotted path."""
-    found: dict[str, tuple[bool, str]] = {}
-    for name, value in document.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, dict):
-            found |= _ranges(value, f"{path}.")
-        for number in value if isinstance(value, tuple) else (value,):
-            if found.get(path, (True, ""))[0]:
-                found[path] = _in_range(number)
-    return found
-
-
-def _in_range(value: Any) -> tuple[bool, str]:
-    if isinstance(value, int):
-        return value <= MOST, f"must be at most {MOST:,}"
-    if isinstance(value, float):
-        fits = value == 0 or _SMALLEST <= abs(value) <= _LARGEST
-        return fits, f"must be 0 or from {_SMALLEST:.2g} to {_LARGEST:.2g} in size, as a float32"
-    return True, ""
-
-
-def _check(**rules: tuple[bool, str]) -> None:
-    problems = {name: message for name, (holds, message) in rules.items() if not holds}
-    if problems:
-        raise ConfigError(problems)
+    return without(document, {"data": data, "training": training, "model": networks})
 
 
 def _others(value: str, choices: tuple[str, ...], kind: str) -> str:
     return f"{kind} goes with {', '.join(choices)}, not with {value}"
-
-
-def _declared(registry: Registry[Declared], kind: str, key: str = "kind") -> Declared:
-    try:
-        return registry[kind]
-    except KeyError:
-        raise ConfigError({key: f"must be one of {', '.join(registry)}"}) from None
-    except PluginError as error:
-        raise ConfigError({key: str(error)}) from error
-
-
-def _own_settings(declared: type | None, given: Any) -> Any:
-    """Return a declaration's own settings as its dataclass, with defaults for what is not given."""
-    if declared is None:
-        return _check(settings=(given is None, "there are none for this kind; drop this"))
-    if isinstance(given, declared):
-        return given
-    try:
-        settings = _build(declared, given or {})
-        hints = get_type_hints(declared)
-        _check(**{name: _has_type(hint, getattr(settings, name)) for name, hint in hints.items()})
-    except ConfigError as error:
-        problems = {f"settings.{name}": text for name, text in error.problems.items()}
-        raise ConfigError(problems) from None
-    return settings
-
-
-_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-
-
-def _has_type(hint: Any, value: Any) -> tuple[bool, str]:
-    """Return whether a setting's value is of its declared type, and the message if not."""
-    args = get_args(hint)
-    if get_origin(hint) is UnionType:
-        return (True, "") if value is None else _has_type(args[0], value)
-    if get_origin(hint) is tuple:
-        items = [_has_type(args[0], item) for item in value] if isinstance(value, tuple) else []
-        return next((item for item in items if not item[0]), (isinstance(value, tuple), "a list"))
-    if get_origin(hint) is Literal:
-        return value in args, f"must be one of {', '.join(map(str, args))}"
-    if hint not in _TYPES:
-        return False, f"is declared as {hint}, which no setting can be"
-    accepted = (int, float) if hint is float else hint
-    fits = isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
-    return fits, f"must be {_TYPES[hint]}"
-
-
-def _not_negative(value: float) -> tuple[bool, str]:
-    return math.isfinite(value) and value >= 0, "must not be negative"
-
-
-def _positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0

@@ -10,8 +10,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from aae_core import checkpoint
-from aae_core.config import digest
 from aae_core.errors import CheckpointError
+from aae_core.reading import digest
 from orchestrator.errors import EnvironmentUnusable, SweepLocked
 
 Result = tuple[Mapping[str, Tensor], Mapping[str, Any]]  # tensors, and a JSON document

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
 
-from aae_core.config import digest
 from aae_core.data import TrainingData, load_training_data, open_data_set
 from aae_core.errors import DataError
+from aae_core.reading import digest
 from orchestrator import disk
 from orchestrator.documents import Evaluation
 from orchestrator.errors import DiskFull, EnvironmentUnusable, Interrupted, StudyLost, UsageError

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from optuna import Study
 
-from aae_core.config import digest
 from aae_core.metrics import Direction
+from aae_core.reading import digest
 from orchestrator import documents
 from orchestrator.errors import EnvironmentUnusable, UsageError
 from orchestrator.records import TRIAL_STATES, RunRecord, Stage, SweepRunState, conditions

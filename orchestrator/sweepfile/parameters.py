@@ -21,16 +21,10 @@ from pydantic import (
     model_validator,
 )
 
-from aae_core.config import (
-    MOST,
-    DataConfig,
-    ModelConfig,
-    TrainConfig,
-    TrialConfig,
-    settings_class,
-)
+from aae_core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
 from aae_core.declarations import ARCHITECTURES, PRIORS
 from aae_core.plugins import Registry
+from aae_core.reading import MOST, settings_class
 from orchestrator.sweepfile.messages import nearest, problems, shown
 
 Count = Annotated[int, Field(ge=1, le=MOST)]

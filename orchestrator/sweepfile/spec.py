@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from aae_core.config import MOST, TrialConfig, digest, without_younger
+from aae_core.config import TrialConfig, without_younger
 from aae_core.declarations import ARCHITECTURES
 from aae_core.errors import ConfigError
 from aae_core.metrics import METRICS, Bounds, Direction
+from aae_core.reading import MOST, digest
 from orchestrator.records import EVENTS, Event, Stage, violation
 from orchestrator.sweepfile.messages import nearest, problems
 from orchestrator.sweepfile.parameters import (
