@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from aae_core.errors import PluginError
 from aae_core.plugins import Registry
 
 Direction = Literal["minimize", "maximize"]
@@ -113,11 +112,8 @@ class _BySplit(Mapping[str, Metric]):
 
     def __getitem__(self, name: str) -> Metric:
         split, _, bare = name.partition("/")
-        try:
-            metric = DECLARED_METRICS[bare]
-        except PluginError as error:
-            raise KeyError(name) from error
-        if split not in metric.splits:
+        metric = DECLARED_METRICS.find(bare)
+        if metric is None or split not in metric.splits:
             raise KeyError(name)
         return metric
 

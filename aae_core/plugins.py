@@ -56,6 +56,13 @@ class Registry(Mapping[str, Declared]):
     def __len__(self) -> int:
         return len({**self.own, **self._points})
 
+    def find(self, name: str) -> Declared | None:
+        """Return a declaration, or None for an unknown or broken one: results outlive packages."""
+        try:
+            return self.get(name)
+        except PluginError:
+            return None
+
     def owner(self, name: str) -> str | None:
         """Return the package, with its version, that declares a name; None for this package."""
         return " and ".join(map(_package, self._points[name])) if name in self._points else None

@@ -8,6 +8,7 @@ import pandas as pd
 
 from aae_core.files import replacing
 from dashboards import candidates, page
+from dashboards.confirmed_sections import together_against_the_paper
 from dashboards.sections import hero, sections
 from dashboards.sweep import Sweep
 from dashboards.verdict import best_trial, verdict
@@ -95,7 +96,7 @@ def _several(sweeps: Sequence[Sweep]) -> str:
     articles = "".join(map(_article, sweeps))
     return (
         f"<header>{_over('Sweep report')}<h1>{len(sweeps)} sweeps, side by side</h1></header>"
-        + f'<main id="main">{_overview(sweeps)}{articles}</main>'
+        + f'<main id="main">{_overview(sweeps)}{_published(sweeps)}{articles}</main>'
     )
 
 
@@ -126,6 +127,12 @@ def _overview(sweeps: Sequence[Sweep]) -> str:
         page.Section(f"sweep{i}", sweep.view.status["id"], "") for i, sweep in enumerate(sweeps, 1)
     )
     return page.table(frame, "What each sweep found.", right=["time"]) + links
+
+
+def _published(sweeps: Sequence[Sweep]) -> str:
+    tables = together_against_the_paper(sweeps)
+    part = page.Section("published", "Beside the published figures", tables)
+    return page.section(part, 2) if tables else ""
 
 
 def _over(words: str) -> str:

@@ -1,15 +1,22 @@
-"""Published tables with this sweep's figures below, and the differences in protocol."""
+"""Published tables with the figures of one sweep or several below, and what differs in protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
+from statistics import fmean
 
 import pandas as pd
 
+from aae_core.metrics import METRICS
 from dashboards.paper import PublishedTable
 from dashboards.tables import group_scores, number, records, samples_label
+from orchestrator.records import RunRecord
+from orchestrator.results import ranking
+from orchestrator.results.ranking import Candidate
 
 TEST_SAMPLES = 10_000  # for test/parzen_ll and the paper's smaller column
-OURS = "this sweep"
+OURS, TOGETHER = "this sweep", "ours"
+TIE = " †"
 _EXTRA = (
     "About 89 % of the training labels are of images from SVHN's extra file, which are easier than "
     "those of the train file; the paper does not state which file its labels come from."
@@ -18,7 +25,7 @@ _EXTRA = (
 
 @dataclass(frozen=True, eq=False)
 class Ours:
-    """The parts of this sweep that are compared with a table."""
+    """The parts of a sweep that are compared with a table."""
 
     methods: Mapping[str, str]  # group -> the paper's name for its best candidate
     data: str
@@ -26,20 +33,74 @@ class Ours:
     confirmed: pd.DataFrame
     scores: pd.DataFrame
     extra: bool = False  # also trained on SVHN's extra file
-
-    def named(self, group: str) -> str:
-        return f"{self.methods[group]} ({OURS})"
+    sweep: str = ""  # its id
 
 
-def beside(table: PublishedTable, ours: Ours) -> pd.DataFrame:
-    """Return methods in rows, published ones first. Cells are text, or None without a figure."""
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    values: tuple[float, ...] = ()  # one per seed; empty for a figure of a single model
+
+
+def beside(table: PublishedTable, *sweeps: Ours) -> pd.DataFrame:
+    """Return methods in rows, published ones first. Cells are text, or None without a figure.
+
+    Several sweeps with one method share its row, as far as their columns differ. A cell of theirs
+    that ties with the best of them in its column has the mark TIE.
+    """
     published = {
         method: dict(zip((c.label for c in table.columns), cells, strict=True))
         for method, cells in table.rows.items()
     }
-    added = {ours.named(group): cells for group, cells in _our_cells(table, ours).items()}
+    rows = _our_rows(table, sweeps)
+    tied = _ties(table, rows) if len(sweeps) > 1 else set()
+    added = {
+        method: {
+            column: cell.text + (TIE if (method, column) in tied else "")
+            for column, cell in cells.items()
+        }
+        for method, cells in rows.items()
+    }
     frame = pd.DataFrame.from_dict(published | added, orient="index", dtype=object)
     return frame.astype(object).where(frame.notna(), None).rename_axis("method").reset_index()
+
+
+def _our_rows(table: PublishedTable, sweeps: Sequence[Ours]) -> dict[str, dict[str, Cell]]:
+    rows: dict[str, dict[str, Cell]] = {}
+    for ours in sweeps:
+        for group, cells in _our_cells(table, ours).items():
+            method = ours.methods[group]
+            name = f"{method} ({OURS if len(sweeps) == 1 else TOGETHER})"
+            if rows.get(name, {}).keys() & cells.keys():
+                name = f"{method} ({ours.sweep})"
+            rows.setdefault(name, {}).update(cells)
+    return rows
+
+
+def _ties(table: PublishedTable, rows: dict[str, dict[str, Cell]]) -> set[tuple[str, str]]:
+    """Return (method, column) of the cells that tie with the best one of ours in their column."""
+    metric = f"test/{table.metric}"
+    sign = -1 if METRICS[metric].direction == "maximize" else 1
+    found: set[tuple[str, str]] = set()
+    for column in {column for cells in rows.values() for column in cells}:
+        seeds = count()  # all different: seeds of several sweeps make no pairs
+        candidates = [
+            Candidate(method, {}, tuple(_run(metric, next(seeds), v) for v in cells[column].values))
+            for method, cells in rows.items()
+            if column in cells and len(cells[column].values) > 1
+        ]
+        ranked = sorted(candidates, key=lambda c: sign * fmean(c.values(metric).values()))
+        found |= {(c.config_hash, column) for c in ranking.tied_with_best(ranked, metric)}
+    return found
+
+
+def _run(metric: str, seed: int, value: float) -> RunRecord:
+    return RunRecord(0, "confirm", "complete", seed, "", {}, metrics={metric: value})
+
+
+def all_differences(table: PublishedTable, sweeps: Iterable[Ours]) -> list[str]:
+    """Return the differences in protocol of any of the sweeps, each once."""
+    return list(dict.fromkeys(line for ours in sweeps for line in differences(table, ours)))
 
 
 def differences(table: PublishedTable, ours: Ours) -> list[str]:
@@ -67,16 +128,17 @@ def differences(table: PublishedTable, ours: Ours) -> list[str]:
     return lines
 
 
-def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, str]]:
+def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, Cell]]:
     """Return group -> column -> figure.
 
     A figure is over all confirmed seeds if they are tested, else over the scored models.
     """
     tested = ours.confirmed[ours.confirmed["metric"] == f"test/{table.metric}"]
-    cells: dict[str, dict[str, str]] = {}
+    cells: dict[str, dict[str, Cell]] = {}
     for row in records(tested):  # the first row of a group is its best
         if row["group"] in ours.methods:
-            figure = {_column(table, ours): number(row["mean"], row["se"])}
+            cell = Cell(number(row["mean"], row["se"]), tuple(row["values"]))
+            figure = {_column(table, ours): cell}
             cells.setdefault(row["group"], figure)
     if table.metric == "parzen_ll":
         labels = _labels(table, ours, "samples")
@@ -84,7 +146,7 @@ def _our_cells(table: PublishedTable, ours: Ours) -> dict[str, dict[str, str]]:
             wanted = samples in labels or samples == ours.scores["n_samples"].max()
             if wanted and group in ours.methods:
                 label = labels.get(samples) or _own(table, ours, samples_label(samples))
-                cells.setdefault(group, {}).setdefault(label, number(mean, error))
+                cells.setdefault(group, {}).setdefault(label, Cell(number(mean, error)))
     return cells
 
 

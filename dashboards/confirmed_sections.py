@@ -1,7 +1,6 @@
 """Sections of the report about the confirmed candidates and their test results."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,15 +11,14 @@ from dashboards.verdict import is_test_objective, score, unit
 from orchestrator.documents import Compared, Summary
 from orchestrator.records import conditions
 
-if TYPE_CHECKING:
-    pass
-
 _STRICT = "on the strict grid", "its σ"
 _GAP = {  # metric -> description of its samples
     "val/parzen_ll": "draws of the prior, decoded",
     "val/parzen_codes": "codes of training images, decoded",
     "val/prior_gap": "the difference: the prior gap",
 }
+
+_TIE_TEST = "Welch's t-test over seeds, Holm-corrected, α = 0.05"
 
 
 def leaderboard(sweep: Sweep) -> str:
@@ -181,7 +179,20 @@ def against_the_paper(sweep: Sweep) -> str:
     data = sweep.view.spec["data"]["name"]
     metrics = [sweep.objective.metric, *sweep.confirmed["metric"]]
     published = paper.published(data, sweep.kinds, metrics)
-    return "".join(_beside_ours(sweep, table) for table in published)
+    return "".join(_beside_ours(table, [sweep]) for table in published)
+
+
+def together_against_the_paper(sweeps: Sequence[Sweep]) -> str:
+    """Return each published table with the figures of all sweeps that have some for it."""
+    by_table: dict[tuple[str, str], list[Sweep]] = {}
+    tables_of: dict[tuple[str, str], paper.PublishedTable] = {}
+    for sweep in sweeps:
+        data = sweep.view.spec["data"]["name"]
+        metrics = [sweep.objective.metric, *sweep.confirmed["metric"]]
+        for table in paper.published(data, sweep.kinds, metrics):
+            tables_of.setdefault((table.title, data), table)
+            by_table.setdefault((table.title, data), []).append(sweep)
+    return "".join(_beside_ours(tables_of[key], found) for key, found in by_table.items())
 
 
 def parzen(sweep: Sweep) -> str:
@@ -234,22 +245,30 @@ def _by_label(sweep: Sweep, metric: str) -> dict[str, str]:
     return dict(zip(rows["label"], _means(rows), strict=True))
 
 
-def _beside_ours(sweep: Sweep, table: paper.PublishedTable) -> str:
-    ours = comparison.Ours(
-        {name: method for name, (kind, method) in sweep.methods.items() if kind in table.kinds},
-        sweep.view.spec["data"]["name"],
-        sweep.view.spec["data"]["labels"],
-        sweep.confirmed,
-        sweep.scores,
-        sweep.view.spec["data"].get("extra", False),
-    )
-    frame = comparison.beside(table, ours)
+def _beside_ours(table: paper.PublishedTable, sweeps: Sequence[Sweep]) -> str:
+    ours = [_ours(table, sweep) for sweep in sweeps]
+    frame = comparison.beside(table, *ours)
     marked = [i for i, method in enumerate(frame["method"]) if method not in table.rows]
     caption = f"{table.title} ({table.unit}). {table.note} Source: {paper.SOURCE}. Ours is set off."
+    if any(str(cell).endswith(comparison.TIE) for cell in frame.to_numpy().flat):
+        caption += f"{comparison.TIE} ties with the best of ours in its column: {_TIE_TEST}."
     return (
         page.table(frame, caption, right=list(frame.columns[1:]), marked=marked)
         + page.paragraph("What differs between the two protocols:", "quiet")
-        + page.bullets(comparison.differences(table, ours))
+        + page.bullets(comparison.all_differences(table, ours))
+    )
+
+
+def _ours(table: paper.PublishedTable, sweep: Sweep) -> comparison.Ours:
+    data = sweep.view.spec["data"]
+    return comparison.Ours(
+        {name: method for name, (kind, method) in sweep.methods.items() if table.covers(kind)},
+        data["name"],
+        data["labels"],
+        sweep.confirmed,
+        sweep.scores,
+        data.get("extra", False),
+        sweep.view.status["id"],
     )
 
 

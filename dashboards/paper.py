@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from aae_core.declarations import ARCHITECTURES
+
 SOURCE = "Makhzani et al., Adversarial Autoencoders, arXiv:1511.05644v2"
 
 
@@ -42,6 +44,16 @@ class PublishedTable:
             differences=self.differences + tuple(filter(None, [self.differences_on.get(data)])),
         )
 
+    def covers(self, kind: str) -> bool:
+        """Return whether a row may be of this architecture.
+
+        Another package's architecture has one where its objective is the table's metric.
+        """
+        if kind in ARCHITECTURES.own:
+            return kind in self.kinds
+        declared = ARCHITECTURES.find(kind)
+        return declared is not None and declared.objective == self.metric
+
     def is_of(self, data: str) -> bool:
         return any(column.data == data for column in self.columns)
 
@@ -62,7 +74,7 @@ def published(data: str, kinds: Collection[str], metrics: Collection[str]) -> li
         if table.is_of(data)
         else replace(table, differences_on={}).only(table.columns[0].data)
         for table in TABLES
-        if table.metric in measured and not set(kinds).isdisjoint(table.kinds)
+        if table.metric in measured and any(map(table.covers, kinds))
     ]
 
 
@@ -77,8 +89,11 @@ def method(model: Mapping[str, Any], labels: int | None) -> str:
             return f"AAE ({clusters})"
         case "dimensionality_reduction":
             return f"AAE ({dimensions}, {clusters})" if labels == 0 else f"AAE ({dimensions})"
-        case other:
-            return _NAMES.get(other, "AAE")
+        case kind if kind in ARCHITECTURES.own:
+            return _NAMES.get(kind, "AAE")
+        case kind:
+            declared = ARCHITECTURES.find(kind)
+            return declared.title if declared else kind
 
 
 _NAMES = {"vae": "VAE", "gan": "GAN", "gmmn_ae": "GMMN + AE", "classifier": "NN baseline"}

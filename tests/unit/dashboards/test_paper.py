@@ -74,8 +74,10 @@ def ours(
     labels: int | None = None,
     method: str = "AAE, gaussian",
     data: str = "mnist",
+    values: Sequence[float] = (0.0, 0.0, 0.0),
+    sweep: str = "",
 ) -> comparison.Ours:
-    row = ("gaussian", "gaussian", f"test/{metric}", mean, se, [0.0, 0.0, 0.0])
+    row = ("gaussian", "gaussian", f"test/{metric}", mean, se, list(values))
     scores = [("gaussian", 1, float(n), ll) for n, ll in points]
     return comparison.Ours(
         {"gaussian": method},
@@ -83,6 +85,7 @@ def ours(
         labels,
         pd.DataFrame([] if mean is None else [row], columns=CONFIRMED),
         pd.DataFrame(scores, columns=["group", "seed", "n_samples", "log_likelihood"]),
+        sweep=sweep,
     )
 
 
@@ -163,3 +166,56 @@ def test_paper_table_without_our_figures_has_only_published_rows() -> None:
     frame = comparison.beside(table, ours())
     assert list(frame["method"]) == list(table.rows)
     assert frame.set_index("method").loc["DBN", "MNIST 10M"] is None
+
+
+def test_sweeps_of_one_method_share_its_row_in_the_paper_table() -> None:
+    table = paper.TABLE_2.only("mnist")
+    sweeps = [
+        ours("error", mean, 0.1, labels=labels, method="AAE")
+        for mean, labels in ((2.0, 100), (1.6, 1000), (0.9, None))
+    ]
+    cells = row(comparison.beside(table, *sweeps), "AAE (ours)")
+    assert cells == {
+        "MNIST 100": "2.00 ± 0.10",
+        "MNIST 1000": "1.60 ± 0.10",
+        "MNIST all": "0.90 ± 0.10",
+    }
+
+
+def test_second_figure_of_a_method_in_a_column_is_named_by_its_sweep() -> None:
+    table = paper.TABLE_2.only("mnist")
+    sweeps = [
+        ours("error", mean, 0.1, labels=100, method="AAE", sweep=f"sweep-{i}")
+        for i, mean in enumerate((2.0, 2.5))
+    ]
+    frame = comparison.beside(table, *sweeps)
+    assert row(frame, "AAE (ours)")["MNIST 100"].startswith("2.00 ± 0.10")
+    assert row(frame, "AAE (sweep-1)")["MNIST 100"].startswith("2.50 ± 0.10")
+
+
+@pytest.mark.parametrize(
+    ("values", "tied"), [((2.0, 2.3, 2.1), True), ((9.0, 9.1, 9.2), False), ((2.1,), False)]
+)
+def test_figure_that_ties_with_the_best_of_its_column_is_marked(
+    values: Sequence[float], tied: bool
+) -> None:
+    table = paper.TABLE_2.only("mnist")
+    best = ours("error", 2.0, 0.1, labels=100, method="VAT", values=(1.9, 2.0, 2.1))
+    other = ours("error", 2.2, 0.1, labels=100, method="AAE", values=values)
+    elsewhere = ours("error", 1.0, 0.1, method="AAE", values=(1.0, 1.1, 0.9))
+    frame = comparison.beside(table, other, best, elsewhere)
+    assert row(frame, "AAE (ours)") == {
+        "MNIST 100": "2.20 ± 0.10" + (comparison.TIE if tied else ""),
+        "MNIST 1000": None,
+        "MNIST all": "1.00 ± 0.10",
+    }
+    assert row(frame, "VAT (ours)")["MNIST 100"] == "2.00 ± 0.10"
+
+
+@pytest.mark.usefixtures("example")
+def test_architecture_of_another_package_has_a_row_where_its_objective_is_the_tables() -> None:
+    (table,) = paper.published("mnist", ["sliced_wasserstein"], ["test/parzen_ll", "test/error"])
+    assert table.title == paper.TABLE_1.title
+    model = {"kind": "sliced_wasserstein", "clusters": 16, "code_dim": 2}
+    assert paper.method(model, None) == "sliced-Wasserstein autoencoder"
+    assert paper.method(model | {"kind": "uninstalled"}, None) == "uninstalled"
