@@ -331,7 +331,7 @@ def _model(attempt: TrialAttempt) -> str:
 @contextmanager
 def watching(spec: SweepSpec) -> Iterator[Lines]:
     """Yield a panel if stderr is a terminal, else plain lines."""
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, force_jupyter=False)  # plain lines in a notebook
     standing = StageProgress(spec.objective.metric, spec.objective.direction, spec.baseline_hash)
     if not console.is_terminal:
         yield Lines(standing, console)
