@@ -26,6 +26,7 @@ from orchestrator.cli import (
     models,
     reproduce,
     run,
+    streams,
 )
 from orchestrator.errors import Interrupted, SweepError, UsageError
 from orchestrator.records import failed_allocation
@@ -73,7 +74,7 @@ app.add_typer(environment.data, name="data", rich_help_panel="Cluster and data")
 
 def main() -> None:
     """Run the command line. The README lists the exit codes."""
-    with common.standard_streams():
+    with streams.standard_streams():
         try:
             _require_text(sys.argv)
             with disk.explaining(Path(os.environ.get("AAE_HOME") or "aae-home")):

@@ -19,7 +19,7 @@ from sweep_command import aae
 from aae_core.data import fetch
 from aae_core.data.mnist import MNIST
 from aae_core.errors import PluginError
-from orchestrator.cli import common, environment
+from orchestrator.cli import environment, streams
 from orchestrator.errors import EnvironmentUnusable
 from orchestrator.execution import doctor
 from orchestrator.execution.doctor import Node, versions
@@ -373,6 +373,6 @@ def test_characters_beyond_the_encoding_of_standard_output_are_escaped(
 ) -> None:
     with (tmp_path / "out").open("w", encoding="ascii") as out:
         monkeypatch.setattr(sys, "stdout", out)
-        with common.standard_streams():
+        with streams.standard_streams():
             print("312.4 ± 1.9")
     assert (tmp_path / "out").read_text() == "312.4 \\xb1 1.9\n"
