@@ -5,6 +5,7 @@ epochs may be lost: one for each trial whose worker is lost.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -21,7 +22,7 @@ from tracking_server import TrackedBench
 
 from orchestrator.results.reader import ResultsReader
 
-CLOCK = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)  # Debian's faketime
+COMPILER = shutil.which("cc")
 
 
 class StruckBench(TrackedBench):
@@ -35,19 +36,16 @@ class StruckBench(TrackedBench):
         self, folder: Path, sweep_file: str, study: Server | None, has_clock: bool
     ) -> None:
         super().__init__(folder, sweep_file)
-        self.study, self.clock = study, folder / "clock"
+        self.study, self.clock = study, folder / "shift"
         self._clock_settings: dict[str, str] = {}
         if study is not None:
             self.settings = replace(self.settings, study_uri=study.uri)
         if has_clock:
-            self.clock.write_text("+0\n")
-            self._clock_settings = {
-                "LD_PRELOAD": str(CLOCK),
-                "FAKETIME_TIMESTAMP_FILE": str(self.clock),
-                "FAKETIME_CACHE_DURATION": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "NO_FAKE_STAT": "1",
-            }
+            self.clock.write_text("0")
+            library, source = folder / "clock.so", Path(__file__).with_name("clock.c")
+            assert COMPILER is not None
+            subprocess.run([COMPILER, "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
+            self._clock_settings = {"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(self.clock)}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -171,7 +169,7 @@ def restart_study_server(victim: Victim, draw: Random) -> int:
 
 def set_clock(victim: Victim, draw: Random) -> int:
     """Set the clock of all processes of the sweep back, at most an hour behind the machine's."""
-    victim.bench.clock.write_text(f"-{draw.randrange(3600)}\n")
+    victim.bench.clock.write_text(str(-draw.randrange(3600)))
     return 0
 
 
@@ -190,7 +188,7 @@ FAULTS: dict[str, Fault] = {
 }
 MISSING = {  # faults that this machine has no tools for
     fault: tool
-    for fault, tool, found in (("study", "PostgreSQL", BINARIES), ("clock", "faketime", CLOCK))
+    for fault, tool, found in (("study", "PostgreSQL", BINARIES), ("clock", "cc", COMPILER))
     if not found
 }
 
