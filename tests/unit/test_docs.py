@@ -7,6 +7,7 @@ import pytest
 
 from aae_core.declarations import ARCHITECTURES
 from aae_core.metrics import METRICS
+from orchestrator.sweepfile.loader import load_sweep
 from orchestrator.sweepfile.messages import keys
 from orchestrator.sweepfile.spec import SearchSpec, SweepSpec, objectives_of
 
@@ -75,3 +76,9 @@ def test_every_metric_is_documented_with_its_unit() -> None:
 def test_default_objective_of_every_architecture_is_documented(kind: str) -> None:
     [row] = [row for row in rows("`model.kind`") if named(row[0]) == [kind]]
     assert named(row[3])[0] == objectives_of(kind)[0]  # type: ignore[arg-type]
+
+
+def test_readme_shows_the_quickstarts_present_id() -> None:
+    root = Path(__file__).parents[2]
+    readme, quickstart = root / "README.md", root / "sweeps" / "quickstart.yaml"
+    assert f"\n{load_sweep(quickstart).sweep_id}: done after" in readme.read_text()
