@@ -20,8 +20,6 @@ from small_disk import fill
 from sweep_command import PATIENCE, processes_of, wait_until_gone, workers_of
 from tracking_server import TrackedBench
 
-from orchestrator.results.reader import ResultsReader
-
 COMPILER = shutil.which("cc")
 
 
@@ -52,10 +50,9 @@ class StruckBench(TrackedBench):
         study = {"AAE_STUDY_URI": self.study.uri} if self.study is not None else {}
         return super().environment | study | self._clock_settings
 
-    @property
-    def _reader(self) -> ResultsReader:  # type: ignore[override]
-        """Return a new reader, whose connections are younger than the study's server."""
-        return ResultsReader(self.settings)
+    def close(self) -> None:
+        """Close the connections to the study's server."""
+        self._reader._storage.engine.dispose()
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ def restart_study_server(victim: Victim, draw: Random) -> int:
 
 
 def set_clock(victim: Victim, draw: Random) -> int:
-    """Set the clock of all processes of the sweep back, at most an hour behind the machine's."""
+    """Set the clock of the driver and its workers back, at most an hour behind the machine's."""
     victim.bench.clock.write_text(str(-draw.randrange(3600)))
     return 0
 

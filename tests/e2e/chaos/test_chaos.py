@@ -103,6 +103,7 @@ def disturbed(chaos: Round, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         bench.start_server()
         yield bench
         bench.stop_server()
+        bench.close()
 
 
 @pytest.fixture(scope="module")
