@@ -5,9 +5,9 @@ BIN := .venv/bin
 
 setup: .venv/.installed
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt rivals/pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e rivals
 	touch $@
 
 quickstart: setup
@@ -25,7 +25,7 @@ SPREAD := --dist loadfile --no-loadscope-reorder
 CORE := tests/integration/test_faults.py tests/e2e/browser/test_report_in_a_browser.py
 
 test: setup
-	$(PYTEST) -n 3 $(SPREAD) $(CORE) tests/unit
+	$(PYTEST) -n 3 $(SPREAD) $(CORE) tests/unit rivals/tests
 	@echo "Left out: further faults, databases, containers, chaos, MLflow's pages. Run: make test-all"
 
 test-all: test test-rest
