@@ -8,9 +8,10 @@ import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from aae_core.errors import AAEError, ConfigError
 from orchestrator import disk
@@ -33,8 +34,20 @@ from orchestrator.records import failed_allocation
 
 _LESS_MEMORY = "take a smaller network, batch or data set, or a machine with more memory"
 
+
+class Commands(TyperGroup):
+    """The commands, whose EOFErrors stay errors: Typer would print "Aborted." without a reason."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError("a file or an answer ends too early") from error
+
+
 app = typer.Typer(
     name="aae-sweep",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -338,6 +338,17 @@ def test_full_standard_output_is_named_and_exits_with_4(
     assert "AAE_HOME" not in ended.err
 
 
+def test_file_that_ends_too_early_keeps_its_traceback(
+    sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr("orchestrator.sweepfile.loader.load_sweep", fail)
+    with pytest.raises(RuntimeError, match="ends too early"):
+        aae("validate", sweep_file)
+
+
 @pytest.mark.parametrize("command", [("data", "list"), ("data", "list", "--json")])
 def test_closed_standard_output_is_named_and_exits_with_4(
     command: tuple[str, ...],
