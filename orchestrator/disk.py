@@ -25,6 +25,11 @@ def is_full(error: BaseException) -> bool:
     )
 
 
+def has_room(path: Path) -> bool:
+    """Return whether the disk of a path has a megabyte free, with which a driver can write."""
+    return shutil.disk_usage(_existing(path)).free >= 1e6
+
+
 def described(path: Path, error: BaseException) -> str:
     """Return one line that names the full disk and its free space."""
     *_, first = causes(error)

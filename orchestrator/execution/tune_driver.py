@@ -25,6 +25,8 @@ from ray.tune.search import Searcher
 from aae_core.config import TrialConfig
 from aae_core.data import TrainingData
 from aae_core.training.pack import form
+from orchestrator import disk
+from orchestrator.errors import DiskFull
 from orchestrator.execution import cluster
 from orchestrator.execution.hangs import Watch
 from orchestrator.execution.worker import LEAVE, Report, TrialTask, train
@@ -488,5 +490,9 @@ def run_stage(
         raise passing.error from None
     except _Drained:
         pass
+    except EOFError as error:  # at its end Tune reads its last snapshot, which a full disk cuts off
+        if disk.has_room(scratch):
+            raise
+        raise DiskFull(driver.full or disk.described(scratch, error)) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,7 +16,8 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 from sweep_file import make_spec
 
-from orchestrator.execution import cluster
+from orchestrator.errors import DiskFull
+from orchestrator.execution import cluster, tune_driver
 from orchestrator.execution.cluster import TrialResources
 from orchestrator.execution.hangs import HUNG_AFTER, LEAST_PATIENCE
 from orchestrator.execution.tune_driver import MAX_LOSSES, StageDriver, see_memory_kills
@@ -442,6 +444,29 @@ def test_broken_constraint_reaches_the_sampler_and_the_records(straw: Straw) -> 
     assert broken.constraints == {"val/latent_std": 1.0}
     assert [r.violated for r in straw.study.records()] == [[], ["val/latent_std"]]
     assert straw.study.optuna_study.best_trial.number == 0
+
+
+class CutOff:
+    """A Tuner that reads its snapshot at its end, and finds nothing in the file."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def fit(self) -> None:
+        raise EOFError("Ran out of input")
+
+
+@pytest.mark.parametrize("free", [0, 10**9])
+def test_snapshot_of_tune_that_a_full_disk_has_cut_off_is_a_full_disk(
+    straw: Straw, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune_driver.tune, "Tuner", CutOff)
+    monkeypatch.setattr(tune_driver.tune, "with_parameters", lambda trainable, **_: trainable)
+    monkeypatch.setattr(tune_driver, "see_memory_kills", lambda: None)
+    usage = SimpleNamespace(total=10**9, used=10**9 - free, free=free)
+    monkeypatch.setattr("orchestrator.disk.shutil.disk_usage", lambda _: usage)
+    expected, message = (EOFError, "Ran out") if free else (DiskFull, "is full")
+    with pytest.raises(expected, match=message):
+        tune_driver.run_stage(straw.driver, Mock(), TrialResources(1.0, 0.0), tmp_path / ".tune")
 
 
 def test_trial_is_running_from_first_report_and_stops_when_draining(straw: Straw) -> None:
