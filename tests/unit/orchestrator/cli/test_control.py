@@ -208,7 +208,7 @@ def test_retry_refuses_a_sweep_that_is_running(
 def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The requests that `run` would have carried out."""
     found: list[Any] = []
-    monkeypatch.setattr(run_commands, "_carry_out", lambda *request: found.append(request))
+    monkeypatch.setattr(run_commands, "carry_out", lambda *request: found.append(request))
     return found
 
 

@@ -14,7 +14,7 @@ WRONG = {
     "unknown key": (("epochs:", "epoch:"), "training.epoch", 5, "did you mean `epochs`?"),
     "wrong type": (("trials: 3", "trials: many"), "search.trials", 9, "not 'many'"),
     "reversed bounds": (("[0.5, 8]", "[8, 0.5]"), "search.space.model.prior.std", 12, "swap them"),
-    "unknown data set": (("digits", "mnits"), "data.name", 2, "'mnist'"),
+    "unknown data set": (("digits", "mnits"), "data.name", 2, "mnist, fashion"),
     "when on a missing parameter": (
         ("log: true}", "when: {model.encoder.kind: universal}}"),
         "search.space.model.prior.std.when.model.encoder.kind",
