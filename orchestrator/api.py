@@ -33,10 +33,11 @@ def run(spec: SweepSpec) -> SweepReader:
     """
     if threading.current_thread() is not threading.main_thread():
         raise UsageError("run() handles Ctrl-C, so call it in the main thread")
-    spec = as_extended(spec, common.reader())
+    reader = common.reader()
+    spec = as_extended(spec, reader)
     for note in spec.notes:
         say(f"note: {note}")
-    if not common.reader().is_done(spec):
+    if not reader.is_done(spec):
         carry_out(spec, _text(spec), f"aae-sweep run {spec.sweep_id}")
     return SweepReader(spec.sweep_id)
 

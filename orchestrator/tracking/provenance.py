@@ -37,10 +37,12 @@ def plugins(config: TrialConfig) -> dict[str, str]:
         (ARCHITECTURES, config.model.kind),
         (PRIORS, config.model.prior.kind),
         (DATA_SETS, config.data.name),
+        *((DECLARED_METRICS, name) for name in ARCHITECTURES[config.model.kind].metrics),
         *((DECLARED_METRICS, name) for name in config.training.metrics),
     )
-    owners = {name: registry.owner(name) for registry, name in named}
-    return {f"aae.plugin.{name}": owner for name, owner in owners.items() if owner}
+    return {
+        f"aae.plugin.{name}": owner for registry, name in named if (owner := registry.owner(name))
+    }
 
 
 def succession(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Rivals of the adversarial autoencoder (Makhzani et al. 2015, table 2), declared without torch."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from aae_core.declarations import Architecture
 from aae_core.reading import check
@@ -51,38 +52,27 @@ class CatGanSettings:
         )
 
 
-VAT = Architecture(
-    "virtual adversarial training",
-    model="aae_rivals.vat:VAT",
+_classifier = partial(
+    Architecture,
     objective="error",
     metrics=("error",),
     labels="some",
     adversaries=(),
-    networks=("encoder",),
+    networks=(),
     encoders=("deterministic",),
+)
+VAT = _classifier(
+    "virtual adversarial training",
+    model="aae_rivals.vat:VAT",
+    networks=("encoder",),
     prior="unused",
     settings=VatSettings,
 )
-LADDER = Architecture(
-    "Ladder network",
-    model="aae_rivals.ladder:Ladder",
-    objective="error",
-    metrics=("error",),
-    labels="some",
-    adversaries=(),
-    networks=(),
-    encoders=("deterministic",),
-    prior="unused",
-    settings=LadderSettings,
+LADDER = _classifier(
+    "Ladder network", model="aae_rivals.ladder:Ladder", prior="unused", settings=LadderSettings
 )
-CATGAN = Architecture(
+CATGAN = _classifier(
     "categorical generative adversarial network",
     model="aae_rivals.catgan:CatGAN",
-    objective="error",
-    metrics=("error",),
-    labels="some",
-    adversaries=(),
-    networks=(),
-    encoders=("deterministic",),
     settings=CatGanSettings,
 )
