@@ -17,6 +17,7 @@ from aae_core.errors import ConfigError
 from aae_core.evaluation.scores import test_metrics as on_test
 from aae_core.metrics import METRICS
 from aae_core.training import TrainState, fit
+from orchestrator.tracking.provenance import plugins
 
 
 def swae(**settings: object) -> TrialConfig:
@@ -156,3 +157,13 @@ def test_broken_metric_is_unknown_to_results_and_named_where_a_trial_asks(instal
     assert "val/odd" not in METRICS
     with pytest.raises(ConfigError, match=r"metrics: `odd` of broken 1.2 is no Metric"):
         TrainConfig(metrics=("odd",))
+
+
+@pytest.mark.usefixtures("own_parts")
+def test_record_names_the_packages_of_all_parts_of_a_trial() -> None:
+    config = trial("aae", epochs=1).to_dict()
+    config["data"] = {"name": "stripes"}
+    config["training"]["metrics"] = ["contrast"]
+    owner = "own-parts 1.2"
+    expected = {"aae.plugin.stripes": owner, "aae.plugin.contrast": owner}
+    assert plugins(TrialConfig.from_dict(config)) == expected
