@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from orchestrator.sweepfile.spec import SweepSpec
 
 _NATIVE_SECONDS = 2.0  # for the main thread to leave native code after a signal
-_DESTRUCTOR_SECONDS = 0.1  # for the main thread to leave the code that drops its exceptions
 _DRIVER = (sys.executable, "-P", "-c", "from orchestrator.cli import main; main()")
 FileOrSweep = Annotated[
     Path,
@@ -276,7 +275,7 @@ def carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
 def _draining(under_way: Callable[[], str | None]) -> Iterator[threading.Event]:
     """Yield an event that the first SIGINT or SIGTERM sets. The second exits at once.
 
-    So does the first one while nothing is under way that a drain would finish.
+    The first one also exits at once while nothing is under way that a drain would finish.
     """
     draining, handled = threading.Event(), threading.Event()
 
@@ -285,45 +284,21 @@ def _draining(under_way: Callable[[], str | None]) -> Iterator[threading.Event]:
 
     def stop(signum: int, frame: FrameType | None) -> None:
         handled.set()
-        if is_last():
+        last = is_last()
+        draining.set()  # even before the last exit, since foreign code may drop the exception
+        if last:
             raise KeyboardInterrupt
-        draining.set()
         message = f"\nfinishing {under_way()}; once more to exit at once"
         # in a thread, since the signal may interrupt a write to the same stream
         threading.Thread(target=say, args=(message,)).start()
 
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _leaving_native_code(handled, is_last), _raising_again():
+        with _leaving_native_code(handled, is_last):
             yield draining
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _raising_again() -> Iterator[None]:
-    """Repeat an interrupt that Python drops because it was raised in a destructor or a callback."""
-    main_thread, before = threading.main_thread().ident, sys.unraisablehook
-    assert main_thread is not None
-    over = threading.Event()
-
-    def interrupt() -> None:
-        if not over.wait(_DESTRUCTOR_SECONDS):
-            signal.pthread_kill(main_thread, signal.SIGINT)
-
-    def dropped(what: "sys.UnraisableHookArgs") -> None:
-        if what.exc_type is not KeyboardInterrupt:
-            before(what)
-        else:  # in a thread, since Python also drops what this function raises
-            threading.Thread(target=interrupt, daemon=True).start()
-
-    sys.unraisablehook = dropped
-    try:
-        yield
-    finally:
-        over.set()
-        sys.unraisablehook = before
 
 
 @contextmanager

@@ -253,17 +253,20 @@ def _leaving_soon(sweep: SweepContext) -> Iterator[None]:
     """Interrupt the main thread once a drain has found nothing to wait for during a `with`.
 
     A drain waits for epochs. What else the driver does may take long and is repeated or resumed.
+    The interrupt is repeated until the `with` ends, since Python drops it in a destructor, and
+    pydantic makes a warning of it.
     """
     over, main_thread = threading.Event(), threading.main_thread().ident
     assert main_thread is not None
 
     def watch() -> None:
         idle = 0
-        while not over.wait(_WATCH_SECONDS) and idle < _IDLE_WATCHES:
+        while not over.wait(_WATCH_SECONDS):
             waits = not sweep.draining.is_set() or sweep.is_training()
             idle = 0 if waits else idle + 1
-        if not over.is_set():
-            signal.pthread_kill(main_thread, signal.SIGINT)  # like a second Ctrl-C
+            if idle == _IDLE_WATCHES and not over.is_set():
+                idle = 0
+                signal.pthread_kill(main_thread, signal.SIGINT)  # like a second Ctrl-C
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -3,12 +3,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from orchestrator.cli.run import _draining
+from orchestrator.pipeline.context import SweepContext
+from orchestrator.pipeline.stages import _leaving_soon
 
 
 class Interrupted(io.RawIOBase):
@@ -60,14 +65,25 @@ class InterruptedAtItsEnd:
         time.sleep(0)
 
 
-def test_interrupt_that_python_drops_in_a_destructor_is_raised_again() -> None:
-    def run() -> None:
-        with _draining(lambda: None):
-            InterruptedAtItsEnd()
-            time.sleep(60)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupt_that_python_drops_starts_a_drain_nevertheless() -> None:
+    with _draining(lambda: None) as draining:
+        InterruptedAtItsEnd()
+        assert draining.is_set()
 
-    with pytest.raises(KeyboardInterrupt):
-        run()
+
+def test_a_drain_repeats_its_interrupt_until_the_driver_leaves() -> None:
+    dropped = 0
+    sweep = SimpleNamespace(draining=threading.Event(), is_training=lambda: False)
+    sweep.draining.set()
+    with pytest.raises(KeyboardInterrupt), _leaving_soon(cast(SweepContext, sweep)):
+        while dropped < 2:
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:  # as pydantic does, and Python in a destructor
+                dropped += 1
+        time.sleep(60)
+    assert dropped == 2
 
 
 # a mutex is locked twice: unlike a sleep or a read, no signal ends the second call
