@@ -15,10 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+import torch
+import yaml
 from postgresql_server import BINARIES, Server
 from small_disk import fill
-from sweep_command import PATIENCE, processes_of, wait_until_gone, workers_of
+from sweep_command import PATIENCE, Outcome, processes_of, wait_until_gone, workers_of
 from tracking_server import TrackedBench
+
+from aae_core import checkpoint
+from orchestrator.records import RunRecord
 
 COMPILER = shutil.which("cc")
 
@@ -34,6 +39,8 @@ class StruckBench(TrackedBench):
         self, folder: Path, sweep_file: str, study: Server | None, has_clock: bool
     ) -> None:
         super().__init__(folder, sweep_file)
+        self._epochs: int = yaml.safe_load(sweep_file)["training"]["epochs"]
+        self._kept = folder / "kept"
         self.study, self.clock = study, folder / "shift"
         self._clock_settings: dict[str, str] = {}
         if study is not None:
@@ -50,9 +57,28 @@ class StruckBench(TrackedBench):
         study = {"AAE_STUDY_URI": self.study.uri} if self.study is not None else {}
         return super().environment | study | self._clock_settings
 
+    def here(self, *arguments: object) -> Outcome:
+        """Run a command in a process whose end closes its connections to the study's server."""
+        return self.tell(*arguments)
+
     def close(self) -> None:
         """Close the connections to the study's server."""
         self._reader._storage.engine.dispose()
+
+    def keep_models(self) -> None:
+        """Copy the checkpoints of last epochs to where no driver removes them."""
+        home = self.settings.home
+        for saved in home.glob(f"**/epoch-{self._epochs:06d}"):
+            copy = self._kept / saved.relative_to(home)
+            if not copy.exists():
+                shutil.copytree(saved, copy)
+
+    def model(self, record: RunRecord) -> dict[str, torch.Tensor]:
+        """Return the tensors of a trial's last checkpoint, or of the copy of a removed one."""
+        assert record.checkpoint is not None
+        saved = Path(record.checkpoint)
+        copy = self._kept / saved.relative_to(self.settings.home)
+        return checkpoint.load(saved if saved.exists() else copy)[0]
 
 
 @dataclass(frozen=True)
@@ -142,11 +168,16 @@ def toggle_server(victim: Victim, draw: Random) -> int:
 
 
 def fill_disk(victim: Victim, draw: Random) -> int:
-    """Fill the disk, and any space that the driver frees, until the driver exits."""
+    """Fill the disk, and any space that the driver frees, until the driver exits.
+
+    The driver frees space by removing checkpoints of the search that nothing needs.
+    """
     lost = len(_workers(victim))
     ballast = victim.bench.settings.home / "ballast"
     while victim.driver.poll() is None:
-        fill(ballast)
+        with _halted(victim.driver):
+            victim.bench.keep_models()
+            fill(ballast)
         time.sleep(0.1)
     _, err = victim.driver.communicate()
     assert victim.driver.returncode == 4, err

@@ -76,13 +76,19 @@ def test_a_drain_repeats_its_interrupt_until_the_driver_leaves() -> None:
     dropped = 0
     sweep = SimpleNamespace(draining=threading.Event(), is_training=lambda: False)
     sweep.draining.set()
-    with pytest.raises(KeyboardInterrupt), _leaving_soon(cast(SweepContext, sweep)):
-        while dropped < 2:
-            try:
-                time.sleep(60)
-            except KeyboardInterrupt:  # as pydantic does, and Python in a destructor
-                dropped += 1
-        time.sleep(60)
+
+    def run() -> None:
+        nonlocal dropped
+        with _leaving_soon(cast(SweepContext, sweep)):
+            while dropped < 2:
+                try:
+                    time.sleep(60)
+                except KeyboardInterrupt:  # as pydantic does, and Python in a destructor
+                    dropped += 1
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
     assert dropped == 2
 
 
