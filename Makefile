@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup quickstart test test-all test-rest chaos fuzz check bench experiments pictures notebook clean
+.PHONY: setup quickstart test test-all test-rest chaos fuzz check bench experiments schema pictures notebook clean
 
 setup: .venv/.installed
 
@@ -31,7 +31,8 @@ test: setup
 test-all: test test-rest
 
 test-rest: setup
-	$(PYTEST) -n 2 $(SPREAD) tests/integration tests/e2e/browser tests/e2e/chaos $(CORE:%=--ignore=%)
+	$(PYTEST) -n 2 $(SPREAD) tests/integration tests/e2e/browser tests/e2e/chaos tests/e2e/editor \
+		$(CORE:%=--ignore=%)
 	$(BIN)/python -m pytest tests/e2e/cluster
 
 # Long rounds of faults (docs/faults.md): make chaos ROUNDS=5 SEED=0 FAULTS="worker driver"
@@ -61,6 +62,10 @@ bench: setup
 # Writes the tables of docs/experiments.md and the README's figures from results/.
 experiments: setup
 	$(BIN)/python docs/experiments.py
+
+# Writes the JSON Schema that the shipped sweep files name.
+schema: setup
+	$(BIN)/aae-sweep schema --builtin > sweeps/schema.json
 
 pictures: setup
 	$(BIN)/python docs/pictures.py

@@ -6,35 +6,50 @@ A wrong value raises ConfigError, which lists every problem under the name of it
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from aae_core.declarations import ARCHITECTURES, ARRAYS, DATA_SETS, PRIORS, EncoderKind
 from aae_core.metrics import DECLARED_METRICS
 from aae_core.reading import (
+    Count,
+    Limits,
+    NotNegative,
+    Positive,
+    Share,
     build,
     check,
     declared_by,
     digest,
-    not_negative,
+    limits,
     own_settings,
-    positive,
     ranges,
     without,
 )
 
 Activation = Literal["relu", "sigmoid", "maxout"]
 _GROUPS = ("data", "model", "training")
+_AtLeast0 = Annotated[int, Limits("must not be negative", minimum=0)]
+_Fold = Annotated[int, Limits("must be one of 0, 1, 2, 3, 4", minimum=0, maximum=4)]
+_AtLeast2 = Annotated[int, Limits("must be at least 2", minimum=2)]
+_Width = Annotated[int, Limits("every width must be at least 1", minimum=1)]
+_Channels = Annotated[int, Limits("every number must be at least 1", minimum=1)]
+_Epoch = Annotated[int, Limits("epochs count from 1", minimum=1)]
+_Part = Annotated[float, Limits("must lie in (0, 1)", above=0, below=1)]
+_Factor = Annotated[float, Limits("must lie in (0, 1]", above=0, maximum=1)]
+
+# data set that alone has a setting
+OWNERS = {"colour": "svhn", "extra": "svhn", "fold": "tfd", "range": ARRAYS, "axes": ARRAYS}
 
 
 @dataclass(frozen=True)
 class DataConfig:
     name: str = "digits"
     path: str | None = None  # the user's .npz file, only for `arrays`
-    labels: int | None = None  # training labels the trial may use, drawn by its seed; None: all
+    labels: _AtLeast0 | None = None  # that the trial may use, drawn by its seed; None: all
     standardise: bool = False  # pixels, by training statistics; only inside the networks
     colour: bool = True  # svhn: True 32·32·3, False 32·32 grey
     extra: bool = False  # svhn: also train on the 531,131 extra images
-    fold: int = 0  # tfd: index of one of the five published folds
+    fold: _Fold = 0  # tfd: index of one of the five published folds
     range: tuple[float, float] | None = None  # arrays: black and white; None: 0, and 255 or 1
     axes: str | None = None  # arrays: a letter an axis of n, h, w, c, d; None: nd, nhw or nhwc
     settings: Any = None  # of another package's data set
@@ -42,21 +57,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         declared = declared_by(DATA_SETS, self.name, "name")
         object.__setattr__(self, "settings", own_settings(declared.settings, self.settings))
-        given = {
-            "colour": (not self.colour, "svhn"),
-            "extra": (self.extra, "svhn"),
-            "fold": (self.fold != 0, "tfd"),
-            "range": (self.range is not None, ARRAYS),
-            "axes": (self.axes is not None, ARRAYS),
-        }
         low, high = self.range or (0.0, 1.0)
         check(
+            **limits(self),
             path=(
                 (self.path is not None) == (self.name == ARRAYS),
                 "give the .npz file with `name: arrays`, and only there",
             ),
-            labels=(self.labels is None or self.labels >= 0, "must not be negative"),
-            fold=(0 <= self.fold < 5, "must be one of 0, 1, 2, 3, 4"),
             range=(
                 math.isfinite(high - low) and low < high,
                 "give the values of black and white, as [0, 255]; black is the smaller one",
@@ -68,8 +75,11 @@ class DataConfig:
         )
         check(
             **{
-                key: (not changed or self.name == owner, f"only `{owner}` has it; drop it")
-                for key, (changed, owner) in given.items()
+                key: (
+                    self.name == owner or getattr(self, key) == getattr(DataConfig, key),
+                    f"only `{owner}` has it; drop it",
+                )
+                for key, owner in OWNERS.items()
             }
         )
 
@@ -81,18 +91,13 @@ class LayersConfig:
     The decoder reverses the model's `hidden`, but does not reverse its own `hidden`.
     """
 
-    hidden: tuple[int, ...] | None = None  # widths from input to output
+    hidden: tuple[_Width, ...] | None = None  # widths from input to output
     activation: Activation = "relu"
-    pieces: int = 5  # linear outputs per maxout unit, which returns their maximum
-    init_std: float | None = None
+    pieces: _AtLeast2 = 5  # linear outputs per maxout unit, which returns their maximum
+    init_std: Positive | None = None
 
     def __post_init__(self) -> None:
-        widths, std = self.hidden or (), self.init_std
-        check(
-            hidden=(all(width >= 1 for width in widths), "every width must be at least 1"),
-            pieces=(self.pieces >= 2, "must be at least 2"),
-            init_std=(std is None or positive(std), "must be positive"),
-        )
+        check(**limits(self))
 
 
 @dataclass(frozen=True)
@@ -100,35 +105,22 @@ class EncoderConfig(LayersConfig):
     """Encoder q(z|x), section 2: a function of x, a Gaussian, or f(x, η) with noise η ~ N(0, I)."""
 
     kind: EncoderKind = "deterministic"
-    noise_dim: int = 16  # dimension of η; only `universal` reads it
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(noise_dim=(self.noise_dim >= 1, "must be at least 1"))
+    noise_dim: Count = 16  # dimension of η; only `universal` reads it
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(LayersConfig):
     """A network with its own dropout, active only in training."""
 
-    dropout: float = 0.0  # share of the hidden units
-    input_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        shares = ("dropout", "input_dropout")
-        check(**{name: (0 <= getattr(self, name) < 1, "must lie in [0, 1)") for name in shares})
+    dropout: Share = 0.0  # share of the hidden units
+    input_dropout: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatcherConfig(NetworkConfig):
     """The network of gmmn_ae that maps noise to codes."""
 
-    noise_dim: int | None = None  # dimension of the prior; None: code_dim
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(noise_dim=(self.noise_dim is None or self.noise_dim >= 1, "must be at least 1"))
+    noise_dim: Count | None = None  # dimension of the prior; None: code_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,15 +130,11 @@ class AutoencoderConfig:
     code: Literal["linear", "sigmoid"] = "linear"  # range of the code and of the matcher's output
     cost: Literal["squared_error", "cross_entropy"] = "squared_error"
     pretraining: bool = False  # layer by layer, then jointly; equally long stages
-    share: float = 0.5  # of the epochs; the matcher trains in the remaining epochs
-    batch_size: int | None = None  # images a step; None: training.batch_size
+    share: _Part = 0.5  # of the epochs; the matcher trains in the remaining epochs
+    batch_size: _AtLeast2 | None = None  # images a step; None: training.batch_size
 
     def __post_init__(self) -> None:
-        size = self.batch_size
-        check(
-            share=(0 < self.share < 1, "must lie in (0, 1)"),
-            batch_size=(size is None or size >= 2, "must be at least 2"),
-        )
+        check(**limits(self))
 
 
 @dataclass(frozen=True)
@@ -154,23 +142,19 @@ class PriorConfig:
     """Prior p(z).  mixture: 2-D petals around the origin; swiss_roll: a 2-D spiral."""
 
     kind: str = "gaussian"
-    std: float = 1.0  # gaussian, uniform: std of every coordinate
-    modes: int = 10  # mixture: petals; swiss_roll: parts of equal length along the roll
-    radius: float = 4.0  # mixture: of the petals' centres; swiss_roll: of the outer end
-    radial_std: float = 1.0  # mixture
-    tangential_std: float = 0.25  # mixture
-    turns: float = 2.0  # swiss_roll
-    width: float = 0.25  # swiss_roll: std across it
+    std: Positive = 1.0  # gaussian, uniform: std of every coordinate
+    modes: Count = 10  # mixture: petals; swiss_roll: parts of equal length along the roll
+    radius: Positive = 4.0  # mixture: of the petals' centres; swiss_roll: of the outer end
+    radial_std: Positive = 1.0  # mixture
+    tangential_std: Positive = 0.25  # mixture
+    turns: Positive = 2.0  # swiss_roll
+    width: Positive = 0.25  # swiss_roll: std across it
     settings: Any = None  # of another package's prior
 
     def __post_init__(self) -> None:
         declared = declared_by(PRIORS, self.kind)
         object.__setattr__(self, "settings", own_settings(declared.settings, self.settings))
-        lengths = ("std", "radius", "radial_std", "tangential_std", "turns", "width")
-        check(
-            modes=(self.modes >= 1, "must be at least 1"),
-            **{name: (positive(getattr(self, name)), "must be positive") for name in lengths},
-        )
+        check(**limits(self))
 
 
 @dataclass(frozen=True)
@@ -178,31 +162,28 @@ class HeadsConfig:
     """W_C of section 7: the position of each category in dimensionality reduction's code space."""
 
     kind: Literal["learned", "fixed"] = "learned"
-    distance: float = 4.0  # η: two learned heads at distance d < η cost η − d
-    scale: float = 10.0  # the fixed heads are scale·I
+    distance: Positive = 4.0  # η: two learned heads at distance d < η cost η − d
+    scale: Positive = 10.0  # the fixed heads are scale·I
 
     def __post_init__(self) -> None:
-        check(
-            distance=(positive(self.distance), "must be positive"),
-            scale=(positive(self.scale), "must be positive"),
-        )
+        check(**limits(self))
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     kind: str = "aae"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    code_dim: int = 8
+    code_dim: Count = 8
     prior: PriorConfig = field(default_factory=PriorConfig)
-    clusters: int = 16  # entries of y for a model without labels
+    clusters: _AtLeast2 = 16  # entries of y for a model without labels
     heads: HeadsConfig = field(default_factory=HeadsConfig)
-    hidden: tuple[int, ...] = (1000, 1000)  # widths; the decoder reverses them
-    channels: tuple[int, ...] = ()  # convolutions before `hidden`; each halves height and width
+    hidden: tuple[_Width, ...] = (1000, 1000)  # widths; the decoder reverses them
+    channels: tuple[_Channels, ...] = ()  # of convolutions before `hidden`; each halves the image
     output: Literal["sigmoid", "linear"] = "sigmoid"
-    decoder_std: float = 1.0  # σ of p(x|z) = N(x̂(z), σ²I): only `vae` uses σ in its cost
+    decoder_std: Positive = 1.0  # σ of p(x|z) = N(x̂(z), σ²I): only `vae` uses σ in its cost
     batch_norm: Literal["none", "encoder", "autoencoder"] = "none"  # also on heads and output
-    dropout: float = 0.0  # share of the encoder's hidden units
-    init_std: float = 0.01  # weights ~ N(0, init_std²), biases 0
+    dropout: Share = 0.0  # share of the encoder's hidden units
+    init_std: Positive = 0.01  # weights ~ N(0, init_std²), biases 0
     decoder: LayersConfig = field(default_factory=LayersConfig)
     discriminator: NetworkConfig = field(default_factory=NetworkConfig)
     matcher: MatcherConfig = field(default_factory=MatcherConfig)
@@ -214,24 +195,11 @@ class ModelConfig:
         object.__setattr__(self, "settings", own_settings(architecture.settings, self.settings))
         flat, encoders = prior.flat, architecture.encoders
         prior_dim = "code_dim" if self.matcher.noise_dim is None else "matcher.noise_dim"
+        two = f"must be 2, the dimension of the {self.prior.kind}"
         check(
             **{
-                "code_dim": (self.code_dim >= 1, "must be at least 1"),
-                prior_dim: (
-                    self.prior_dim >= 1 and (not flat or self.prior_dim == 2),
-                    f"must be 2, the dimension of the {self.prior.kind}"
-                    if flat
-                    else "must be at least 1",
-                ),
-                "clusters": (self.clusters >= 2, "must be at least 2"),
-                "hidden": (
-                    all(width >= 1 for width in self.hidden),
-                    "every width must be at least 1",
-                ),
-                "channels": (all(c >= 1 for c in self.channels), "every number must be at least 1"),
-                "dropout": (0 <= self.dropout < 1, "must lie in [0, 1)"),
-                "decoder_std": (positive(self.decoder_std), "must be positive"),
-                "init_std": (positive(self.init_std), "must be positive"),
+                **limits(self),
+                **({prior_dim: (self.prior_dim == 2, two)} if flat else {}),
                 "encoder.kind": (
                     self.encoder.kind in encoders,
                     _others(self.encoder.kind, encoders, self.kind),
@@ -309,16 +277,12 @@ class ScheduleConfig:
     """
 
     kind: Literal["constant", "step", "cosine", "exponential"] = "constant"
-    drop_epochs: tuple[int, ...] = ()
-    factor: float = 0.1
-    warmup_epochs: int = 0
+    drop_epochs: tuple[_Epoch, ...] = ()
+    factor: _Factor = 0.1
+    warmup_epochs: _AtLeast0 = 0
 
     def __post_init__(self) -> None:
-        check(
-            drop_epochs=(all(e >= 1 for e in self.drop_epochs), "epochs count from 1"),
-            factor=(0 < self.factor <= 1, "must lie in (0, 1]"),
-            warmup_epochs=(self.warmup_epochs >= 0, "must not be negative"),
-        )
+        check(**limits(self))
 
 
 @dataclass(frozen=True)
@@ -326,64 +290,55 @@ class OptimizerConfig:
     """Optimiser of the autoencoder, for the reconstruction phase."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: float = 0.01
-    momentum: float = 0.9  # SGD's momentum or Adam's β1
+    lr: Positive = 0.01
+    momentum: Share = 0.9  # SGD's momentum or Adam's β1
     schedule: ScheduleConfig | None = None  # None: training.schedule
 
     def __post_init__(self) -> None:
-        check(
-            lr=(positive(self.lr), "must be positive"),
-            momentum=(0 <= self.momentum < 1, "must lie in [0, 1)"),
-        )
+        check(**limits(self))
 
 
 @dataclass(frozen=True)
 class AdversarialConfig(OptimizerConfig):
     """Optimisers of discriminator and generator, for the regularisation phase."""
 
-    lr: float = 0.1
-    momentum: float = 0.1
+    lr: Positive = 0.1
+    momentum: Share = 0.1
 
 
 @dataclass(frozen=True)
 class ClassificationConfig(OptimizerConfig):
     """Optimiser of q(y|x) on labelled images, for the classification phase."""
 
-    lr: float = 0.1
-    momentum: float = 0.9
+    lr: Positive = 0.1
+    momentum: Share = 0.9
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    epochs: int = 50
-    batch_size: int = 100
-    validate_every: int = 1  # epochs; the last epoch is always validated
+    epochs: Count = 50
+    batch_size: Count = 100
+    validate_every: Count = 1  # epochs; the last epoch is always validated
     reconstruction: OptimizerConfig = field(default_factory=OptimizerConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)  # phases without their own
-    input_noise: float = 0.0  # std of Gaussian noise on the encoder's input, only in training
-    input_dropout: float = 0.0  # share of input pixels set to 0, only in training
+    input_noise: NotNegative = 0.0  # std of Gaussian noise on the encoder's input, only in training
+    input_dropout: Share = 0.0  # share of input pixels set to 0, only in training
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, only in training
     phases: Literal["successive", "joint"] = "successive"  # the paper's, or one joint pass
-    discriminator_steps: int = 1  # per batch; the generator makes one step
-    discriminator_noise: float = 0.0  # std of Gaussian noise on the discriminator's input
+    discriminator_steps: Count = 1  # per batch; the generator makes one step
+    discriminator_noise: NotNegative = 0.0  # std of Gaussian noise on the discriminator's input
     metrics: tuple[str, ...] = ()  # of other packages, measured with the architecture's own
 
     def __post_init__(self) -> None:
         declared = [declared_by(DECLARED_METRICS, name, "metrics") for name in self.metrics]
         check(
+            **limits(self),
             metrics=(
                 all(metric.measure for metric in declared),
                 "are those of other packages; an architecture's own are always measured",
             ),
-            epochs=(self.epochs >= 1, "must be at least 1"),
-            batch_size=(self.batch_size >= 1, "must be at least 1"),
-            validate_every=(self.validate_every >= 1, "must be at least 1"),
-            input_noise=not_negative(self.input_noise),
-            discriminator_steps=(self.discriminator_steps >= 1, "must be at least 1"),
-            discriminator_noise=not_negative(self.discriminator_noise),
-            input_dropout=(0 <= self.input_dropout < 1, "must lie in [0, 1)"),
         )
 
     @property

@@ -6,9 +6,11 @@ A wrong value raises ConfigError, which lists every problem under the name of it
 import hashlib
 import json
 import math
-from dataclasses import is_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aae_core.errors import ConfigError, PluginError
 from aae_core.plugins import Registry
@@ -20,11 +22,47 @@ MOST = 2**31 - 1  # of a size or a number of steps: 32-bit numbers in places
 _SMALLEST, _LARGEST = 2.0**-126, 2.0**127
 
 _NO_DEFAULT = object()
+_UNIONS = (Union, UnionType)  # `int | None`, with and without limits
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Range of a setting's number, or of each number in its list; finite.
+
+    The type of the field declares it: `Annotated[int, Limits("must be at least 1", minimum=1)]`.
+    """
+
+    message: str  # about a number outside
+    minimum: float = -math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    maximum: float = math.inf
+
+    def hold(self, number: float) -> bool:
+        return self.minimum <= number <= self.maximum and self.above < number < self.below
+
+    def __get_pydantic_json_schema__(
+        self, core: Any, build: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the JSON Schema; pydantic calls this where a sweep file has such a setting."""
+        ends = {
+            "minimum": self.minimum,
+            "exclusiveMinimum": self.above,
+            "exclusiveMaximum": self.below,
+            "maximum": self.maximum,
+        }
+        return build(core) | {name: end for name, end in ends.items() if math.isfinite(end)}
+
+
+Count = Annotated[int, Limits("must be at least 1", minimum=1)]
+NotNegative = Annotated[float, Limits("must not be negative", minimum=0)]
+Positive = Annotated[float, Limits("must be positive", above=0)]
+Share = Annotated[float, Limits("must lie in [0, 1)", minimum=0, below=1)]  # smaller than the whole
 
 
 def settings_class(hint: Any) -> type | None:
     """Return the settings class in a field's type, optional or not; None for other types."""
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in _UNIONS:
         hint = next(arg for arg in get_args(hint) if arg is not NoneType)
     return hint if is_dataclass(hint) and isinstance(hint, type) else None
 
@@ -45,7 +83,7 @@ def build(hint: Any, value: Any) -> Any:
         if unknown:
             raise ConfigError(dict.fromkeys(sorted(unknown), "unknown key"))
         return settings(**{name: build(hints[name], item) for name, item in value.items()})
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in _UNIONS:
         return build(get_args(hint)[0], value)  # as in `int | None`
     if get_origin(hint) is tuple:
         return tuple(build(get_args(hint)[0], item) for item in value)
@@ -72,7 +110,7 @@ def ranges(document: dict[str, Any], prefix: str = "") -> dict[str, tuple[bool, 
         path = f"{prefix}{name}"
         if isinstance(value, dict):
             found |= ranges(value, f"{path}.")
-        for number in value if isinstance(value, tuple) else (value,):
+        for number in _numbers(value):
             if found.get(path, (True, ""))[0]:
                 found[path] = _in_range(number)
     return found
@@ -94,12 +132,29 @@ def check(**rules: tuple[bool, str]) -> None:
         raise ConfigError(problems)
 
 
-def not_negative(value: float) -> tuple[bool, str]:
-    return math.isfinite(value) and value >= 0, "must not be negative"
+def limits(settings: Any) -> dict[str, tuple[bool, str]]:
+    """Return the rules of a settings object's declared limits, by field."""
+    return {
+        name: (all(map(limit.hold, _numbers(getattr(settings, name)))), limit.message)
+        for name, limit in _declared_limits(settings.__class__).items()
+    }
 
 
-def positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+@cache
+def _declared_limits(settings: type) -> dict[str, Limits]:
+    hints = get_type_hints(settings, include_extras=True)
+    return {name: found[0] for name, hint in hints.items() if (found := _limits_in(hint))}
+
+
+def _limits_in(hint: Any) -> list[Limits]:
+    own = [item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Limits)]
+    return own + [limit for inner in get_args(hint) for limit in _limits_in(inner)]
+
+
+def _numbers(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
 
 
 def declared_by(registry: Registry[Declared], kind: str, key: str = "kind") -> Declared:
@@ -122,6 +177,7 @@ def own_settings(declared: type | None, given: Any) -> Any:
         settings = build(declared, given or {})
         hints = get_type_hints(declared)
         check(**{name: _has_type(hint, getattr(settings, name)) for name, hint in hints.items()})
+        check(**limits(settings))
     except ConfigError as error:
         problems = {f"settings.{name}": text for name, text in error.problems.items()}
         raise ConfigError(problems) from None
@@ -134,7 +190,7 @@ _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 def _has_type(hint: Any, value: Any) -> tuple[bool, str]:
     """Return whether a setting's value is of its declared type, and the message if not."""
     args = get_args(hint)
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in _UNIONS:
         return (True, "") if value is None else _has_type(args[0], value)
     if get_origin(hint) is tuple:
         items = [_has_type(args[0], item) for item in value] if isinstance(value, tuple) else []

@@ -28,6 +28,7 @@ from orchestrator.cli import (
     reproduce,
     run,
     streams,
+    sweepfiles,
 )
 from orchestrator.errors import Interrupted, SweepError, UsageError
 from orchestrator.records import failed_allocation
@@ -72,7 +73,7 @@ def _about(
 
 
 PANELS = {
-    "Sweeps": (run.run, run.validate, run.plan, run.train),
+    "Sweeps": (run.run, run.plan, run.train, *sweepfiles.COMMANDS),
     "Control": control.COMMANDS,
     "Results": (*inspect.COMMANDS, *compare.COMMANDS, environment.ui),
     "Models": (*models.COMMANDS, *figures.COMMANDS, *reproduce.COMMANDS),

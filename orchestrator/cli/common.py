@@ -82,6 +82,11 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def say_notes(notes: list[str]) -> None:
+    for note in notes:
+        say(f"note: {note}")
+
+
 def emit(document: Any) -> None:
     """Print a JSON document, or one line of JSON lines, on stdout."""
     print(json.dumps(document, allow_nan=False, default=str), flush=True)

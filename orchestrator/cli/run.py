@@ -1,4 +1,4 @@
-"""Commands run, validate, plan and train."""
+"""Commands run, plan and train."""
 
 import os
 import re
@@ -19,7 +19,7 @@ import typer
 
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, Overrides, SweepFile, say
-from orchestrator.errors import SpecError, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.text import count, duration, number
 
 if TYPE_CHECKING:
@@ -73,27 +73,6 @@ def run(
         raise typer.Exit(3)
 
 
-def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
-    """Check a sweep file, and name every problem with its line."""
-    from orchestrator.sweepfile.loader import load_sweep
-
-    try:
-        spec = load_sweep(file, set_)
-    except SpecError as error:
-        if json:
-            problems = [
-                {"path": p.path, "line": p.line, "message": p.message} for p in error.problems
-            ]
-            common.emit({"ok": False, "errors": problems})
-            raise typer.Exit(2) from error
-        raise
-    _say_notes(spec.notes)
-    if json:
-        common.emit({"ok": True, "errors": [], "notes": spec.notes, "id": spec.sweep_id})
-    else:
-        print(f"{file} is valid (sweep id {spec.sweep_id}).")
-
-
 def plan(
     file: SweepFile,
     set_: Overrides = [],  # noqa: B006
@@ -145,7 +124,7 @@ def train(
     events = local.train(spec, seed, settings, threads or usable_cpus(), evaluate=evaluate)
     for event in events:
         if event["event"] == "start":
-            _say_notes(event["notes"])
+            common.say_notes(event["notes"])
         if json:
             common.emit(event)
         else:
@@ -156,18 +135,13 @@ def _load(file: Path, overrides: list[str], small: bool) -> "SweepSpec":
     from orchestrator.sweepfile.loader import load_sweep
 
     spec = load_sweep(file, overrides)
-    _say_notes(spec.notes)
+    common.say_notes(spec.notes)
     if not small:
         return spec
     from orchestrator.sweepfile import smoke
 
     say(f"note: {smoke.NOTE}")
     return smoke.smoke(spec, common.writable())
-
-
-def _say_notes(notes: list[str]) -> None:
-    for note in notes:
-        say(f"note: {note}")
 
 
 def stored(sweep: str) -> "SweepSpec":

@@ -318,8 +318,11 @@ class NotifySpec(Spec):
     events: tuple[Event, ...] = EVENTS
 
 
+_NAME = r"[a-z0-9_-]{1,64}"
+
+
 def _sound_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_-]{1,64}", name):
+    if not re.fullmatch(_NAME, name):
         raise ValueError("must be 1 to 64 of the characters a-z, 0-9, `_` and `-`")
     return name
 
@@ -327,7 +330,9 @@ def _sound_name(name: str) -> str:
 class SweepSpec(TrialSpec):
     """A sweep. Without `search` it only confirms the file's own configuration."""
 
-    name: Annotated[str, AfterValidator(_sound_name)]
+    name: Annotated[
+        str, AfterValidator(_sound_name), Field(json_schema_extra={"pattern": f"^{_NAME}$"})
+    ]
     search: SearchSpec | None = None
     confirm: ConfirmSpec = ConfirmSpec()
     evaluate: EvaluateSpec = EvaluateSpec()

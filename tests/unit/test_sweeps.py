@@ -44,8 +44,10 @@ def test_shipped_sweep_loads_without_notes_and_with_seeds(path: Path) -> None:
 
 
 @each_sweep
-def test_shipped_sweep_opens_with_its_launch_command(path: Path) -> None:
-    first, second, *rest = path.read_text().splitlines()
+def test_shipped_sweep_opens_with_its_schema_and_launch_command(path: Path) -> None:
+    editor, first, second, *rest = path.read_text().splitlines()
+    schema = editor.removeprefix("# yaml-language-server: $schema=")
+    assert (path.parent / schema).resolve() == ROOT / "sweeps" / "schema.json"
     assert first == f"# aae-sweep run {path.relative_to(ROOT)}"
     assert second == "#"
     said = next(i for i, line in enumerate(rest) if not line.startswith("# "))

@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from orchestrator.errors import Problem, SpecError
 from orchestrator.sweepfile.loader import load_sweep, parse_sweep
 from orchestrator.sweepfile.parameters import Choice, IntRange
+from orchestrator.sweepfile.schema import sweep_schema
 from orchestrator.sweepfile.spec import SweepSpec
 
 GOOD = """\
@@ -678,3 +682,56 @@ def test_quoted_path_may_hold_any_space() -> None:
 
 def test_override_with_a_look_alike_is_named() -> None:
     assert "a minus sign (U+2212)" in only(GOOD, "model.code_dim=\u22124").message
+
+
+# -- the JSON Schema, which an editor reads ----------------------------------------------------
+
+SCHEMA = Draft202012Validator(sweep_schema())
+BEYOND_THE_SCHEMA = (  # relations of values, and infinite numbers, which JSON does not have
+    "must be a finite number",
+    "swap them",
+    "exclude each other",
+    "is never 'gaussian'",
+    "is not in the space",
+    "is a float range",
+    "refers to itself",
+    "is not measured",
+    "names an objective twice",
+    "several objectives",
+    "is not below",
+    "must have a low end",
+    "is not in its range",
+    "must be below confirm.seeds",
+    "is not in the search space",
+    "is a range",
+    "standardised pixels",
+    "gmmn_ae takes at least 2",
+)
+
+
+def schema_accepts(text: str) -> bool:
+    """Return whether an editor would show the text without an error."""
+    try:
+        document = YAML(typ="safe", pure=True).load(text)
+        return SCHEMA.is_valid(json.loads(json.dumps(document)))
+    except (YAMLError, TypeError, ValueError):  # no YAML, or nothing that JSON holds
+        return False
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((edited(old, new), message) for old, new, _, _, message in MISTAKES),
+        *((text, expected[0][2]) for text, expected in TOGETHER),
+    ],
+)
+def test_schema_refuses_each_mistake_but_relations_of_values(text: str, message: str) -> None:
+    assert schema_accepts(text) == any(part in message for part in BEYOND_THE_SCHEMA)
+
+
+def test_schema_accepts_what_the_loader_accepts() -> None:
+    assert schema_accepts(GOOD)
+    for base, space, expected in SPACES:
+        if not expected:
+            head = f"name: x\nmodel: {base}\nsearch:\n  trials: 1\n  space:\n"
+            assert schema_accepts(f"{head}    {space}\n")

@@ -1,0 +1,96 @@
+"""Test the JSON Schema of the sweep file; test_loader.py has the mistakes that it refuses."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
+from sweep_command import aae
+
+from orchestrator.sweepfile.parameters import SETTINGS
+from orchestrator.sweepfile.schema import sweep_schema
+
+ROOT = Path(__file__).parents[4]
+FOLDERS = ("sweeps", "rivals/sweeps")
+SHIPPED = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.yaml"))]
+SCHEMA = sweep_schema()
+
+
+def messages(document: object, schema: dict[str, Any]) -> list[str]:
+    return [error.message for error in Draft202012Validator(schema).iter_errors(document)]
+
+
+def test_schema_is_a_valid_schema() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_schema_accepts_every_shipped_sweep(file: Path) -> None:
+    text = file.read_text()
+    document = YAML(typ="safe", pure=True).load(text)
+    assert messages(json.loads(json.dumps(document)), SCHEMA) == []
+    assert not re.search(r"[0-9]_[0-9]{3}", text), "editors read 10_000 as text, as YAML 1.2 does"
+
+
+def test_shipped_schema_is_the_printed_one() -> None:
+    printed = aae("schema", "--builtin")
+    assert printed.out == (ROOT / "sweeps" / "schema.json").read_text(), "run `make schema`"
+
+
+def test_settings_have_their_comment_default_and_limits() -> None:
+    groups = SCHEMA["$defs"]
+    assert groups["TrainConfig"]["properties"]["validate_every"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 2147483647,
+        "default": 1,
+        "description": "epochs; the last epoch is always validated",
+    }
+    labels = groups["DataConfig"]["properties"]["labels"]
+    assert labels["description"] == "that the trial may use, drawn by its seed; null: all"
+    assert set(groups["Space"]["properties"]) >= set(SETTINGS)
+
+
+@pytest.mark.usefixtures("example", "own_parts")
+def test_schema_knows_what_installed_packages_declare() -> None:
+    document: dict[str, Any] = {
+        "name": "x",
+        "data": {"name": "stripes", "settings": {"side": 5}},
+        "model": {
+            "kind": "sliced_wasserstein",
+            "code_dim": 2,
+            "settings": {"projections": 3},
+            "prior": {"kind": "ring", "settings": {"width": 0.2}},
+        },
+        "search": {
+            "trials": 2,
+            "objective": {"metric": "val/contrast"},
+            "space": {"model.prior.settings.width": {"float": [0.1, 0.5]}},
+        },
+    }
+    schema = sweep_schema()
+    assert messages(document, schema) == []
+    assert messages(document, sweep_schema(installed=False))
+    width = schema["$defs"]["aae_example.RingSettings"]["properties"]["width"]
+    assert width["description"] == "std of the radius"
+    document["model"]["prior"]["settings"]["width"] = "wide"
+    assert messages(document, schema)
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [
+        ({"training": None}, True),
+        ({"search": {"budget": None, "space": {"model.code_dim": None}}}, True),
+        ({"search": {"sampler": {"startup_trials": 3}}}, True),
+        ({"training": {"epoch": 3}}, False),
+        ({"training": {"epochs": 0}}, False),
+        ({"search": {"space": {"model.code_dim": {"int": None}}}}, False),
+    ],
+)
+def test_extending_file_gives_parts_and_drops_keys(change: dict[str, Any], accepted: bool) -> None:
+    assert (not messages({"extends": "base.yaml", **change}, SCHEMA)) == accepted
+    assert messages(change, SCHEMA)  # without `extends` the name is missing
