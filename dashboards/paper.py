@@ -96,6 +96,32 @@ def method(model: Mapping[str, Any], labels: int | None) -> str:
             return declared.title if declared else kind
 
 
+# shipped sweeps of a table's architecture, in a setting that the table does not have
+_OUTSIDE_THE_TABLES = {
+    "clusters_mnist",
+    "large_code_gaussian",
+    "latent_gaussian_2d_aae",
+    "latent_mixture_aae",
+}
+
+
+def printed_figure(sweep: Mapping[str, Any], metric: str) -> str:
+    """Return what the paper prints for a resolved sweep and its objective, "" for nothing."""
+    model, data, labels = sweep["model"], sweep["data"]["name"], sweep["data"]["labels"]
+    if sweep["name"] in _OUTSIDE_THE_TABLES:
+        return ""
+    found = []
+    for table in published(data, [model["kind"]], [metric]):
+        cells = table.rows.get(method(model, labels))
+        for column, cell in zip(table.columns, cells or (), strict=False):
+            if cell and column.data == data and column.labels in (None, labels):
+                if column.labels is None and table.across == "labels" and labels is not None:
+                    continue
+                named = f" ({column.label.split()[-1]})" if table.across == "samples" else ""
+                found.append(f"{cell} %" if table.unit.startswith("%") else cell + named)
+    return ", ".join(found)
+
+
 _NAMES = {"vae": "VAE", "gan": "GAN", "gmmn_ae": "GMMN + AE", "classifier": "NN baseline"}
 
 

@@ -37,7 +37,20 @@ def _override_keys(incomplete: str) -> list[str]:
     return [f"{key}=" for key in keys(SweepSpec) if key.startswith(incomplete)]
 
 
-SweepFile = Annotated[Path, typer.Argument(help="The sweep file, YAML.", show_default=False)]
+def shipped_names(incomplete: str) -> list[str]:
+    from orchestrator.sweepfile.shipped import shipped
+
+    return [name for name in shipped() if name.startswith(incomplete)]
+
+
+SweepFile = Annotated[
+    Path,
+    typer.Argument(
+        help="The sweep file, YAML, or a shipped sweep's name.",
+        show_default=False,
+        autocompletion=shipped_names,
+    ),
+]
 SweepName = Annotated[
     str,
     typer.Argument(

@@ -31,7 +31,11 @@ _NATIVE_SECONDS = 2.0  # for the main thread to leave native code after a signal
 _DRIVER = (sys.executable, "-P", "-c", "from orchestrator.cli import main; main()")
 FileOrSweep = Annotated[
     Path,
-    typer.Argument(help="The sweep file, YAML; or a sweep as it was run.", show_default=False),
+    typer.Argument(
+        help="The sweep file, YAML; a shipped sweep's name; or a sweep as it was run.",
+        show_default=False,
+        autocompletion=common.shipped_names,
+    ),
 ]
 Smoke = Annotated[
     bool,
@@ -161,11 +165,15 @@ def stored(sweep: str) -> "SweepSpec":
 def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec", str, str]:
     """Return the sweep to run, its text and the command that resumes it.
 
-    `file` is a sweep file, or a sweep's name. A named sweep runs as it last ran.
+    `file` is a sweep file, or a sweep's name. A named sweep runs as it last ran, or from the
+    shipped file of that name.
     """
     from orchestrator.sweepfile.loader import sweep_text
+    from orchestrator.sweepfile.shipped import shipped
 
-    if file.is_file() or not re.fullmatch(r"[a-z0-9_-]+", str(file)):
+    name = str(file)
+    is_shipped = name in shipped() and (overrides or small or not common.reader().knows(name))
+    if file.is_file() or is_shipped or not re.fullmatch(r"[a-z0-9_-]+", name):
         spec = as_extended(_load(file, overrides, small), common.reader())
         options = [*(f"--set={o}" for o in overrides), *(["--smoke"] if small else [])]
         resume = shlex.join(["aae-sweep", "run", str(file), *options])
@@ -173,7 +181,7 @@ def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec",
     if overrides or small:
         raise UsageError(f"--set and --smoke go with a sweep file; {file} is none")
     reader = common.reader()
-    sweep = reader.resolve(str(file))
+    sweep = reader.resolve(name)
     spec = as_extended(stored(sweep), reader)
     return spec, reader.spec_text(sweep), f"aae-sweep run {sweep}"
 

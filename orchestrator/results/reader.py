@@ -82,6 +82,11 @@ class ResultsReader:
         listed = ", ".join(begun or known)
         raise UsageError(f"`{name}` names {'several sweeps' if begun else 'no sweep'}: {listed}")
 
+    def knows(self, name: str) -> bool:
+        """Return True if a sweep has this name or id."""
+        known = self.sweeps()
+        return name in known or any(self.state(sweep).name == name for sweep in known)
+
     def is_done(self, spec: SweepSpec) -> bool:
         """Return True if the same sweep file has been run to its end."""
         study = StageStudy.read(self._storage, spec.sweep_id, "search")

@@ -24,6 +24,7 @@ from ruamel.yaml.reader import ReaderError
 from orchestrator.errors import Problem, SpecError
 from orchestrator.sweepfile.messages import named, oddity, plain, problems, shown
 from orchestrator.sweepfile.parameters import PARAMETER_KEYS, Parameter, TrialSpec, contradictions
+from orchestrator.sweepfile.shipped import file_of, similar
 from orchestrator.sweepfile.spec import SweepSpec
 
 _MAX_BYTES = 256 * 1024
@@ -37,11 +38,12 @@ _TEXT_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp"))
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> SweepSpec:
-    """Read a sweep file; `overrides` are `key.path=value`, as given to `--set`.
+    """Read a sweep file, or the shipped file of that name.
 
-    Raises SpecError. Odd but valid settings are listed in the spec's `notes`.
+    overrides: `key.path=value`, as given to `--set`. Raises SpecError. Odd but valid settings are
+    listed in the spec's `notes`.
     """
-    path = Path(path)
+    path = file_of(Path(path))
     try:
         text = _read(path)
     except _UnreadableError as error:
@@ -77,11 +79,18 @@ def parse_sweep(
 
 def sweep_text(path: Path) -> str:
     """Return the text of a valid sweep file, followed by that of every file that it extends."""
+    path = file_of(path)
     text = _read(path)
     base = (_Tree(text).value or {}).get(_EXTENDS)
     if base is None:
         return text
-    return f"{text.rstrip()}\n\n# {_EXTENDS}: {base}\n{sweep_text(path.parent / base)}"
+    return f"{text.rstrip()}\n\n# {_EXTENDS}: {base}\n{sweep_text(_base(path.parent, base))}"
+
+
+def _base(folder: Path, name: str) -> Path:
+    """Return the file that a file in `folder` extends: a path from there, or a shipped name."""
+    path = folder / name
+    return path if path.is_file() else folder / file_of(Path(name))
 
 
 class _UnreadableError(Exception):
@@ -123,7 +132,7 @@ class _Draft:
         assert isinstance(line, int)
         if not isinstance(name, str):
             raise _UnreadableError(line, f"{_EXTENDS}: must name one sweep file")
-        path = folder / name
+        path = _base(folder, name)
         if _place(path) in above:
             circle = " → ".join(each.name for each in (*above, path))
             raise _UnreadableError(line, f"{_EXTENDS}: refers to itself: {circle}")
@@ -310,7 +319,7 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise _UnreadableError(None, f"cannot be read: {error.strerror}") from error
+        raise _UnreadableError(None, f"cannot be read: {error.strerror}{similar(path)}") from error
     if len(raw) > _MAX_BYTES:
         raise _UnreadableError(
             None, f"larger than {_MAX_BYTES // 1024} KiB; this is not a sweep file"

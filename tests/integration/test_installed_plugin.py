@@ -86,6 +86,17 @@ def test_sweep_of_an_installed_plugin_resumes_and_ends(bench: Bench, done: Outco
     assert {"model.settings.projections", "model.prior.settings.width"} == found[0]["params"].keys()
 
 
+def test_installed_wheel_has_the_shipped_sweeps(bench: Bench) -> None:
+    folder = bench.folder / "elsewhere"
+    folder.mkdir()
+    assert bench.tell("validate", "likelihood_mnist_two_cores").code == 0
+    ended = bench.tell("train", "quickstart", "--smoke", "--json")
+    assert (ended.code, ended.lines[-1]["state"]) == (0, "complete"), ended.err
+    file = folder / "mine.yaml"
+    assert bench.tell("new", file).code == 0
+    assert bench.tell("validate", file).code == 0
+
+
 def test_results_of_an_installed_plugin_are_in_report_and_mlflow(
     bench: Bench, done: Outcome
 ) -> None:
