@@ -56,7 +56,8 @@ app = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        print(version("aae-sweep"))
+        parts = ", ".join(f"{name} {version(name)}" for name in ("ray", "optuna", "mlflow", "torch"))
+        print(f"aae-sweep {version('aae-sweep')} ({parts})")
         raise typer.Exit
 
 
@@ -65,7 +66,7 @@ def _about(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_tell_version, is_eager=True, help="Print the version and exit."
+            "--version", callback=_tell_version, is_eager=True, help="Print the versions and exit."
         ),
     ] = False,
 ) -> None:

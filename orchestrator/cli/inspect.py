@@ -167,7 +167,13 @@ def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
             ),
         ],
     )
-    print(f"\n{_verdict(document)}\ncheckpoint  {document['checkpoints'][0]}")
+    print(
+        f"\n{_verdict(document)}\n"
+        f"checkpoint  {document['checkpoints'][0]}\n"
+        f"draw        aae-sweep figures {name} --out figures\n"
+        f"sample      aae-sweep sample {name} -n 100 --seed 0 --out samples.npy\n"
+        f"register    aae-sweep export {name} --register"
+    )
 
 
 def export(

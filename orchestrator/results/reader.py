@@ -355,7 +355,7 @@ def summary(best: documents.Best) -> str:
 def nothing_yet(settings: Settings) -> str:
     return (
         f"no sweep has been run in {settings.home}; "
-        "begin with: aae-sweep run sweeps/quickstart.yaml"
+        "begin with: aae-sweep run quickstart"
     )
 
 

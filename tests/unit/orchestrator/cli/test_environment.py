@@ -122,20 +122,22 @@ def test_commands_in_an_empty_home_name_the_first_command(home: Path, command: s
     ended = aae(command, "--json")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
-        f"no sweep has been run in {home}; begin with: aae-sweep run sweeps/quickstart.yaml\n"
+        f"no sweep has been run in {home}; begin with: aae-sweep run quickstart\n"
     )
     assert not home.exists()
 
 
 def test_version_option_prints_the_version() -> None:
-    assert aae("--version").out == f"{version('aae-sweep')}\n"
+    said = aae("--version").out
+    assert said.startswith(f"aae-sweep {version('aae-sweep')} (ray {version('ray')}, optuna ")
+    assert said.endswith(f"mlflow {version('mlflow')}, torch {version('torch')})\n")
 
 
 def test_ls_of_an_empty_home_is_empty(home: Path) -> None:
     assert aae("ls", "--json").document == []
     ended = aae("ls")
     assert (ended.code, ended.out) == (0, "")
-    assert "aae-sweep run sweeps/quickstart.yaml" in ended.err
+    assert "aae-sweep run quickstart" in ended.err
     assert not home.exists()
 
 
