@@ -56,7 +56,9 @@ app = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        parts = ", ".join(f"{name} {version(name)}" for name in ("ray", "optuna", "mlflow", "torch"))
+        parts = ", ".join(
+            f"{name} {version(name)}" for name in ("ray", "optuna", "mlflow", "torch")
+        )
         print(f"aae-sweep {version('aae-sweep')} ({parts})")
         raise typer.Exit
 

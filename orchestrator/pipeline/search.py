@@ -57,9 +57,17 @@ def _enough(sweep: SweepContext) -> str | None:
         return used_up
     if search.patience is not None and sweep.search.since_best() >= search.patience:
         return f"the best has not moved for {search.patience} trials"
+    if search.target is not None and _reached(sweep, search.target):
+        return f"the objective has reached {search.target:g}"
     if sweep.search.repeats.in_a_row >= MAX_IN_A_ROW:
         return f"the last {MAX_IN_A_ROW} suggestions had all been tried before"
     return None
+
+
+def _reached(sweep: SweepContext, target: float) -> bool:
+    maximized = sweep.spec.objective.direction == "maximize"
+    values = sweep.search.completed_values()
+    return any(value >= target if maximized else value <= target for value in values)
 
 
 def _used_up(sweep: SweepContext) -> str | None:

@@ -353,10 +353,7 @@ def summary(best: documents.Best) -> str:
 
 
 def nothing_yet(settings: Settings) -> str:
-    return (
-        f"no sweep has been run in {settings.home}; "
-        "begin with: aae-sweep run quickstart"
-    )
+    return f"no sweep has been run in {settings.home}; begin with: aae-sweep run quickstart"
 
 
 def run_key(sweep: str, stage: str, number: int) -> str:

@@ -146,19 +146,25 @@ class StageStudy(StudyLog):
 
     def since_best(self) -> int:
         """Return the number of trials completed since the best trial."""
-        complete = self._trials(OptunaState.COMPLETE)
-        complete.sort(key=lambda trial: trial.datetime_complete or datetime.max)
-        complete = [
-            trial
-            for trial in complete
-            if not NOT_TRAINED & trial.user_attrs.keys()
-            and all(violation <= 0 for violation in trial.constraints.values())
-        ]
-        values = [trial.values[0] for trial in complete]
+        values = self.completed_values()
         if not values:
             return 0
         best = min if self.optuna_study.directions[0] == StudyDirection.MINIMIZE else max
         return len(values) - 1 - values.index(best(values))
+
+    def completed_values(self) -> list[float]:
+        """Return the objective of each completed trial in order of their ends.
+
+        Trials of other sweeps, and those that violate a constraint, are left out.
+        """
+        complete = self._trials(OptunaState.COMPLETE)
+        complete.sort(key=lambda trial: trial.datetime_complete or datetime.max)
+        return [
+            trial.values[0]
+            for trial in complete
+            if not NOT_TRAINED & trial.user_attrs.keys()
+            and all(violation <= 0 for violation in trial.constraints.values())
+        ]
 
     def ask(self, spec: SweepSpec) -> TrialAttempt | None:
         """Let the sampler suggest the next trial; return None if the suggestion is a repeat.

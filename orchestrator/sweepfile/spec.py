@@ -199,6 +199,7 @@ class SearchSpec(Spec):
     balance: str | None = None  # a parameter; each of its choices gets the same number of trials
     budget: BudgetSpec | None = None
     patience: Count | None = None  # completed trials without a better one that end the search
+    target: float | None = None  # value of the objective that ends the search
     constraints: dict[str, Annotated[Bounds, AfterValidator(_open_at_most_on_one_side)]] = Field(
         default={}  # by metric; a trial that breaks one is confirmed only if no other is left
     )
@@ -382,8 +383,9 @@ class SweepSpec(TrialSpec):
             found["search.pruner.kind"] = (
                 "must be none: a pruner needs one order, which several objectives do not have"
             )
-        if search.patience is not None:
-            found["search.patience"] = "must be left out: several objectives have no single best"
+        for key in ("patience", "target"):
+            if getattr(search, key) is not None:
+                found[f"search.{key}"] = "must be left out: several objectives have no single best"
         return found
 
     def _contradictions_of_overrides(self) -> dict[str, str]:
@@ -555,7 +557,7 @@ class SweepSpec(TrialSpec):
         if overrides := document.pop("confirm")["set"]:
             document["confirm"] = {"set": overrides}
         if document["search"] is not None:
-            for key in ("trials", "budget", "patience"):
+            for key in ("trials", "budget", "patience", "target"):
                 del document["search"][key]
             # keys added after the first sweeps; empty ones must not change an old hash
             for key in ("secondary_objectives", "constraints", "initial_trials", "warm_start"):

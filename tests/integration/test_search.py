@@ -174,6 +174,17 @@ def test_search_with_patience_ends_when_the_best_stays(straw: StrawHome) -> None
     assert [r.state for r in searched] == ["complete"] * (len(values) + 1)
 
 
+@pytest.mark.parametrize(("target", "ends_early"), [(1e9, True), (-1.0, False)])
+def test_search_ends_once_a_trial_has_reached_the_target(
+    straw: StrawHome, target: float, ends_early: bool
+) -> None:
+    spec, watcher = straw.sweep(trials=4, search={"target": target}), Watcher()
+    found = [r for r in straw.run(spec, watcher).trials(spec.sweep_id) if r.stage == "search"]
+    assert (len(found) < 4) == ends_early
+    said = f"search: ended after {len(found)} trials: the objective has reached {target:g}"
+    assert (said in watcher.seen) == ends_early
+
+
 def racing(straw: StrawHome, **confirm: Any) -> SweepSpec:
     """A sweep over two learning rates and a setting that has no effect here."""
     space = {

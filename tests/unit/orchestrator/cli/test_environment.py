@@ -121,9 +121,7 @@ def test_object_store_as_folder_is_refused_with_the_remedy(
 def test_commands_in_an_empty_home_name_the_first_command(home: Path, command: str) -> None:
     ended = aae(command, "--json")
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == (
-        f"no sweep has been run in {home}; begin with: aae-sweep run quickstart\n"
-    )
+    assert ended.err == (f"no sweep has been run in {home}; begin with: aae-sweep run quickstart\n")
     assert not home.exists()
 
 

@@ -183,6 +183,7 @@ def test_config_hash_changes_with_the_experiment(change: dict[str, Any]) -> None
         {"search__initial_trials": []},
         {"confirm": {"seeds": 3, "race": 2}},
         {"search__patience": 4},
+        {"search__target": 0.5},
         {"confirm__seeds": 9},
         {"confirm": {"seeds": 2, "baseline": False, "margin": 5}},
         {"confirm__per": "model.encoder.kind"},
