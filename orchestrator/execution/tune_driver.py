@@ -490,7 +490,8 @@ def run_stage(
         raise passing.error from None
     except _Drained:
         pass
-    except EOFError as error:  # at its end Tune reads its last snapshot, which a full disk cuts off
+    except (EOFError, ValueError) as error:
+        # at its end Tune reads its last snapshot, which a full disk cuts off or keeps from being
         if disk.has_room(scratch):
             raise
         raise DiskFull(driver.full or disk.described(scratch, error)) from error

@@ -446,25 +446,18 @@ def test_broken_constraint_reaches_the_sampler_and_the_records(straw: Straw) -> 
     assert straw.study.optuna_study.best_trial.number == 0
 
 
-class CutOff:
-    """A Tuner that reads its snapshot at its end, and finds nothing in the file."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def fit(self) -> None:
-        raise EOFError("Ran out of input")
-
-
 @pytest.mark.parametrize("free", [0, 10**9])
-def test_snapshot_of_tune_that_a_full_disk_has_cut_off_is_a_full_disk(
-    straw: Straw, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [EOFError("Ran out of input"), ValueError("No experiment")])
+def test_snapshot_of_tune_that_a_full_disk_prevents_is_a_full_disk(
+    straw: Straw, free: int, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune_driver.tune, "Tuner", CutOff)
+    tuner = Mock(fit=Mock(side_effect=error))  # it reads its snapshot at its end
+    monkeypatch.setattr(tune_driver.tune, "Tuner", lambda *_, **__: tuner)
     monkeypatch.setattr(tune_driver.tune, "with_parameters", lambda trainable, **_: trainable)
     monkeypatch.setattr(tune_driver, "see_memory_kills", lambda: None)
     usage = SimpleNamespace(total=10**9, used=10**9 - free, free=free)
     monkeypatch.setattr("orchestrator.disk.shutil.disk_usage", lambda _: usage)
-    expected, message = (EOFError, "Ran out") if free else (DiskFull, "is full")
+    expected, message = (type(error), str(error)) if free else (DiskFull, "is full")
     with pytest.raises(expected, match=message):
         tune_driver.run_stage(straw.driver, Mock(), TrialResources(1.0, 0.0), tmp_path / ".tune")
 
