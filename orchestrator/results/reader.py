@@ -339,17 +339,32 @@ PICTURES = (
 
 
 def summary(best: documents.Best) -> str:
-    """Summarise the document of `best`: metrics over all seeds, the search's gain, parameters."""
-    figures = (
-        f"{name} {number(found['mean'], found['se'])}"
+    """Summarise the document of `best` in Markdown: metrics over all seeds, gain, parameters."""
+    figures = {
+        name: number(found["mean"], found["se"])
         for name, found in best["metrics"].items()
-        if name.startswith(("val/", "test/")) and found["mean"] is not None
+        if found["mean"] is not None
+    }
+    splits = ("val", "test")
+    names = dict.fromkeys(
+        name for split, _, name in (key.partition("/") for key in figures) if split in splits
     )
-    params = (f"{path} = {value}" for path, value in best["params"].items())
-    seeds = f"{best['sweep']}, {count(len(best['seeds']), 'seed')}"
-    gained = verdicts.gain_in_words(best)
-    paragraphs = (f"{seeds}: {', '.join(figures)}", gained, ", ".join(params))
-    return "\n\n".join(filter(None, paragraphs))
+    metrics = [[name, *(figures.get(f"{s}/{name}", "–") for s in splits)] for name in names]
+    parts = (
+        f"**{best['sweep']}**: the winner over {count(len(best['seeds']), 'seed')}",
+        _markdown(["metric", "validation", "test"], metrics),
+        verdicts.gain_in_words(best),
+        _markdown(["setting", "value"], [[path, str(v)] for path, v in best["params"].items()]),
+    )
+    return "\n\n".join(filter(None, parts))
+
+
+def _markdown(headers: list[str], rows: list[list[str]]) -> str | None:
+    """Return a table in Markdown, None without rows."""
+    if not rows:
+        return None
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def nothing_yet(settings: Settings) -> str:

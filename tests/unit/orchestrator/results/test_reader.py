@@ -225,7 +225,13 @@ def test_best_measures_gain_and_optimism_against_the_control(
     assert best["baseline"]["metrics"]["val/parzen_ll"]["mean"] == 51.5
     assert best["gain"]["mean"] == -49.0
     assert best["gain"]["ci95"] == pytest.approx([-49 - 12.706205, -49 + 12.706205])
-    assert "the file's own configuration is better than the winner by 49 nats" in summary(best)
+    written = summary(best).split("\n\n")
+    assert written[0] == f"**{spec.sweep_id}**: the winner over 2 seeds"
+    assert written[1].splitlines()[:2] == ["| metric | validation | test |", "| --- | --- | --- |"]
+    assert "| parzen_ll | 2.50 ± 0.50 | – |" in written[1].splitlines()
+    assert "the file's own configuration is better than the winner by 49 nats" in written[2]
+    [path] = chosen
+    assert written[3].splitlines()[-1] == f"| {path} | {chosen[path]} |"
     json.dumps(best, allow_nan=False)
 
 
