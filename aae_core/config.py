@@ -5,7 +5,7 @@ A wrong value raises ConfigError, which lists every problem under the name of it
 """
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, Self
 
 from aae_core.declarations import ARCHITECTURES, ARRAYS, DATA_SETS, PRIORS, EncoderKind
@@ -28,6 +28,9 @@ from aae_core.reading import (
 
 Activation = Literal["relu", "sigmoid", "maxout"]
 _GROUPS = ("data", "model", "training")
+_NETWORKS = ("encoder", "decoder", "discriminator", "matcher", "autoencoder")
+_PHASES = ("reconstruction", "adversarial", "classification")
+_SCHEDULED = {"drop_epochs": ("step",), "factor": ("step", "cosine", "exponential")}  # by setting
 _AtLeast0 = Annotated[int, Limits("must not be negative", minimum=0)]
 _Fold = Annotated[int, Limits("must be one of 0, 1, 2, 3, 4", minimum=0, maximum=4)]
 _AtLeast2 = Annotated[int, Limits("must be at least 2", minimum=2)]
@@ -436,10 +439,7 @@ class TrialConfig:
     def departures(self) -> list[str]:
         """List the training settings that differ from the paper's method."""
         training = self.training
-        phases = {
-            name: getattr(training, name)
-            for name in ("reconstruction", "adversarial", "classification")
-        }
+        phases = {name: getattr(training, name) for name in _PHASES}
         adam = [name for name, phase in phases.items() if phase.optimizer == "adam"]
         scheduled = [name for name, phase in phases.items() if phase.schedule is not None]
         return [
@@ -460,6 +460,38 @@ class TrialConfig:
         ]
 
     @property
+    def unread(self) -> list[str]:
+        """List the settings, and groups of settings, that change no number of this trial."""
+        model, training = self.model, self.training
+        architecture, prior = ARCHITECTURES[model.kind], PRIORS[model.prior.kind]
+        networks = [net for net in _NETWORKS if net in architecture.networks]
+        schedules = {"training.schedule": training.schedule} | {
+            f"training.{phase}.schedule": getattr(training, phase).schedule for phase in _PHASES
+        }
+        return [
+            *architecture.unread,
+            *(f"data.{key}" for key, owner in OWNERS.items() if owner != self.data.name),
+            *(f"model.{net}" for net in _NETWORKS if net not in networks),
+            *(
+                f"model.{net}.pieces"
+                for net in networks
+                if getattr(getattr(model, net), "activation", None) != "maxout"
+            ),
+            *(["model.encoder.noise_dim"] if model.encoder.kind != "universal" else []),
+            *(
+                f"model.prior.{item.name}"
+                for item in fields(PriorConfig)
+                if prior.reads is not None and item.name not in ("kind", "settings", *prior.reads)
+            ),
+            *(
+                f"{path}.{key}"
+                for path, schedule in schedules.items()
+                for key, kinds in _SCHEDULED.items()
+                if schedule is not None and schedule.kind not in kinds
+            ),
+        ]
+
+    @property
     def config_hash(self) -> str:
         """Name of the configuration without its seed: 12 hexadecimal digits."""
         document = self.to_dict()
@@ -472,7 +504,6 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
 
     A document written before these settings existed therefore keeps its digest.
     """
-    phases = ("reconstruction", "adversarial", "classification")
     training = {
         "precision": "float32",
         "phases": "successive",
@@ -480,7 +511,7 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
         "discriminator_steps": 1,
         "discriminator_noise": 0.0,
         "metrics": [],
-        **{phase: {"schedule": None} for phase in phases},
+        **{phase: {"schedule": None} for phase in _PHASES},
     }
     networks = {
         "encoder": asdict(LayersConfig()),

@@ -26,6 +26,7 @@ class PriorDeclaration:
     """Declaration of one prior.
 
     build: `package.module:function`, which takes the PriorConfig and the dimension of the code.
+    reads: settings of the PriorConfig that change the prior; None: any may.
     settings: in the file `model.prior.settings`.
     """
 
@@ -34,6 +35,7 @@ class PriorDeclaration:
     flat: bool = False  # always of dimension 2
     has_density: bool = False  # in closed form (`priors.DensePrior`)
     has_modes: bool = False  # which may belong to classes (`priors.LabelledPrior`)
+    reads: tuple[str, ...] | None = None
     settings: type | None = None
 
 
@@ -42,7 +44,10 @@ PRIORS = Registry(
     PriorDeclaration,
     {
         "gaussian": PriorDeclaration(
-            "Gaussian", "aae_core.priors.gaussian:GaussianPrior.of", has_density=True
+            "Gaussian",
+            "aae_core.priors.gaussian:GaussianPrior.of",
+            has_density=True,
+            reads=("std",),
         ),
         "mixture": PriorDeclaration(
             "mixture of 2-D Gaussians",
@@ -50,14 +55,18 @@ PRIORS = Registry(
             flat=True,
             has_density=True,
             has_modes=True,
+            reads=("modes", "radius", "radial_std", "tangential_std"),
         ),
         "swiss_roll": PriorDeclaration(
             "swiss roll",
             "aae_core.priors.swiss_roll:SwissRollPrior.of",
             flat=True,
             has_modes=True,
+            reads=("modes", "radius", "turns", "width"),
         ),
-        "uniform": PriorDeclaration("uniform", "aae_core.priors.uniform:UniformPrior.of"),
+        "uniform": PriorDeclaration(
+            "uniform", "aae_core.priors.uniform:UniformPrior.of", reads=("std",)
+        ),
     },
 )
 
@@ -70,6 +79,7 @@ class Architecture:
         that takes a `networks.Blueprint`; its `optimizers()` returns its optimisers by name.
     fit: `package.module:function` with the signature of `training.fit`, for training that is no
         `train_step`. Checkpoints hold the state of the module, its optimisers and the streams.
+    unread: settings, or groups of them, that change no number, beside the networks that it has not.
     settings: in the file `model.settings`.
     """
 
@@ -82,6 +92,7 @@ class Architecture:
     networks: tuple[str, ...] = ("encoder", "decoder", "discriminator")  # with settings in use
     encoders: tuple[EncoderKind, ...] = _ENCODERS
     prior: Literal["any", "dense", "labelled", "unused"] = "any"  # what the model needs of it
+    unread: tuple[str, ...] = ()
     settings: type | None = None
     fit: str | None = None
 
@@ -99,12 +110,16 @@ class Architecture:
         }[self.prior]
 
 
+_UNLABELLED = ("model.clusters", "model.heads", "model.decoder_std", "training.classification")
+_NO_DISCRIMINATOR = ("training.discriminator_steps", "training.discriminator_noise")
+
 _OWN: dict[str, Architecture] = {
     "aae": Architecture(
         "adversarial autoencoder",
         model="aae_core.models.aae:AAE",
         objective="parzen_ll",
         metrics=("recon", *_PARZEN, *_CODES, *_LATENT, "knn_error"),
+        unread=_UNLABELLED,
     ),
     "label_regularised": Architecture(
         "adversarial autoencoder, labels in the discriminator",
@@ -113,6 +128,7 @@ _OWN: dict[str, Architecture] = {
         metrics=("recon", *_LATENT, "knn_error", "mode_accuracy", "mode_mmd"),
         labels="some",
         prior="labelled",
+        unread=_UNLABELLED,
     ),
     "supervised": Architecture(
         "supervised adversarial autoencoder",
@@ -120,6 +136,7 @@ _OWN: dict[str, Architecture] = {
         objective="recon",
         metrics=("recon", *_LATENT, "knn_error"),
         labels="only",
+        unread=_UNLABELLED,
     ),
     "semi_supervised": Architecture(
         "semi-supervised adversarial autoencoder",
@@ -128,6 +145,7 @@ _OWN: dict[str, Architecture] = {
         metrics=("recon", "error", *_LATENT),
         labels="some",
         adversaries=("y", "z"),
+        unread=("model.clusters", "model.heads", "model.decoder_std"),
     ),
     "clustering": Architecture(
         "clustering adversarial autoencoder",
@@ -135,6 +153,7 @@ _OWN: dict[str, Architecture] = {
         objective="cluster_error",
         metrics=("recon", *_CLUSTERS, *_LATENT),
         adversaries=("y", "z"),
+        unread=("model.heads", "model.decoder_std", "training.classification"),
     ),
     "dimensionality_reduction": Architecture(
         "adversarial autoencoder with cluster heads",
@@ -150,6 +169,7 @@ _OWN: dict[str, Architecture] = {
         ),
         labels="some",
         adversaries=("y", "z"),
+        unread=("model.decoder_std",),
     ),
     "vae": Architecture(
         "variational autoencoder",
@@ -160,6 +180,13 @@ _OWN: dict[str, Architecture] = {
         networks=("encoder", "decoder"),
         encoders=("gaussian",),
         prior="dense",
+        unread=(
+            "model.clusters",
+            "model.heads",
+            "training.adversarial",
+            "training.classification",
+            *_NO_DISCRIMINATOR,
+        ),
     ),
     "gan": Architecture(
         "generative adversarial network",
@@ -169,6 +196,7 @@ _OWN: dict[str, Architecture] = {
         adversaries=("x",),
         networks=("decoder", "discriminator"),
         encoders=("deterministic",),
+        unread=(*_UNLABELLED, "training.reconstruction"),
     ),
     "gmmn_ae": Architecture(
         "moment-matching network over a dropout autoencoder",
@@ -177,6 +205,7 @@ _OWN: dict[str, Architecture] = {
         metrics=("recon", *_PARZEN, *_CODES, "knn_error"),
         adversaries=(),
         networks=("encoder", "decoder", "matcher", "autoencoder"),
+        unread=(*_UNLABELLED, *_NO_DISCRIMINATOR),
     ),
     "classifier": Architecture(
         "dropout classifier",
@@ -188,6 +217,16 @@ _OWN: dict[str, Architecture] = {
         networks=("encoder",),
         encoders=("deterministic",),
         prior="unused",
+        unread=(
+            "model.clusters",
+            "model.heads",
+            "model.decoder_std",
+            "model.code_dim",
+            "model.prior",
+            "training.reconstruction",
+            "training.adversarial",
+            *_NO_DISCRIMINATOR,
+        ),
     ),
 }
 

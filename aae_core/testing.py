@@ -23,7 +23,7 @@ from aae_core.config import PriorConfig, TrialConfig
 from aae_core.data import DataSet, TrainingData, unit_interval
 from aae_core.data.splits import permutation
 from aae_core.declarations import ARCHITECTURES, PRIORS
-from aae_core.errors import TrialDiverged
+from aae_core.errors import ConfigError, TrialDiverged
 from aae_core.metrics import DECLARED_METRICS
 from aae_core.priors import DensePrior, LabelledPrior, Prior, build_prior
 from aae_core.training import EpochMetrics, TrainState, fit
@@ -63,6 +63,8 @@ def check_architecture(kind: str, **model: Any) -> None:
     with _law("training depends only on the configuration and its seed"):
         _require_same(_trained(config), whole)
         assert _trained(_trial(kind, model, seed=6)).history != whole.history
+    with _law("a setting that is declared as unread changes no digit"):
+        _require_same(_trained(_otherwise_unread(config)), whole)
     with _law("a trial resumed from a checkpoint has the digits of an uninterrupted one"):
         for epochs in range(1, config.training.epochs):
             _require_same(_trained(config, interrupted_after=epochs), whole)
@@ -171,6 +173,33 @@ def _trial(
             "seed": seed,
         }
     )
+
+
+def _otherwise_unread(config: TrialConfig) -> TrialConfig:
+    """Return the trial with other numbers in its unread settings, where such a trial is valid."""
+
+    def changed(document: dict[str, Any], prefix: str = "") -> None:
+        nonlocal config
+        for key, value in document.items():
+            path = f"{prefix}{key}"
+            if isinstance(value, dict):
+                changed(value, f"{path}.")
+            elif any(f"{path}.".startswith(f"{unread}.") for unread in config.unread):
+                document[key] = _another(value)
+                try:
+                    config = TrialConfig.from_dict(whole)
+                except ConfigError:
+                    document[key] = value
+
+    whole = config.to_dict()
+    changed(whole)
+    return config
+
+
+def _another(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return value + 1 if isinstance(value, int) else 0.5 * value + 0.1
 
 
 def _trained(config: TrialConfig, interrupted_after: int | None = None) -> TrainState:

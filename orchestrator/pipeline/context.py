@@ -26,7 +26,7 @@ from orchestrator.study.study import StageStudy, TrialAttempt, open_storage
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.tracking.mlflow_writer import MlflowWriter
 from orchestrator.tracking.outbox import EndStatus, Outbox
-from orchestrator.tracking.provenance import DATA, dataset, flat, succession
+from orchestrator.tracking.provenance import DATA, dataset, params_of, succession
 
 _LAST_PASS_SECONDS = 30.0  # for MLflow to receive the rest at the end of a sweep
 _MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}
@@ -233,7 +233,7 @@ class Recorder:
             experiment=sweep.spec.name,
             parent=sweep.id,
             name=f"{attempt.stage}-{attempt.number:04d}",
-            params=flat(config.to_dict()),
+            params=params_of(config),
             tags={
                 "aae.stage": attempt.stage,
                 "aae.sweep": sweep.id,

@@ -30,8 +30,8 @@ from orchestrator.tracking.provenance import (
     DATA,
     DEVICE,
     THREADS,
-    flat,
     latest,
+    params_of,
     plugins,
     provenance,
 )
@@ -265,7 +265,7 @@ def _with_data_at(config: TrialConfig, path: Path | None) -> TrialConfig:
 
 def _other_conditions(run: Recorded, here: Mapping[str, str]) -> list[dict[str, str | None]]:
     """Return the conditions that differ between the recorded and the present training."""
-    config = {path: str(value) for path, value in flat(run.config.to_dict()).items()}
+    config = {path: str(value) for path, value in params_of(run.config).items()}
     pairs = {name.removeprefix("aae."): (run.tags.get(name), now) for name, now in here.items()}
     pairs |= {path: (run.params.get(path), now) for path, now in config.items()}
     return [

@@ -86,6 +86,16 @@ def _tensors(array: np.ndarray | None) -> str | None:
     return json.dumps([{"type": "tensor", "tensor-spec": spec}])
 
 
+def params_of(config: TrialConfig) -> dict[str, Any]:
+    """Return the MLflow params of a trial: the settings that change its numbers."""
+    return {
+        path: value
+        for path, value in flat(config.to_dict()).items()
+        if value is not None
+        and not any(f"{path}.".startswith(f"{unread}.") for unread in config.unread)
+    }
+
+
 def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return MLflow params of a document: {"model": {"code_dim": 8}} -> {"model.code_dim": 8}."""
     found: dict[str, Any] = {}

@@ -112,3 +112,12 @@ def test_wrong_prior_breaks_a_law_by_name(
     monkeypatch.setitem(PRIORS.own, "wrong", wrong)
     with pytest.raises(AssertionError, match=law):
         testing.check_prior("wrong")
+
+
+def test_setting_that_is_wrongly_declared_as_unread_breaks_a_law(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = replace(ARCHITECTURES["aae"], unread=("training.reconstruction",))
+    monkeypatch.setitem(ARCHITECTURES.own, "aae", wrong)
+    with pytest.raises(AssertionError, match="declared as unread changes no digit"):
+        testing.check_architecture("aae")
