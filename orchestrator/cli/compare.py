@@ -1,6 +1,7 @@
 """Command compare: test the differences between confirmed candidates of one or more sweeps."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,10 +58,18 @@ def compare(
     if json:
         common.emit(document)
         return
-    named = ("sweep", "configuration", "seeds", document["metric"])
+    candidates = document["candidates"]
     common.table(
-        (*named, "minus the best", "by", "p", "verdict", ""),
-        [_row(candidate, document["metric"]) for candidate in document["candidates"]],
+        ("configuration", "seeds", document["metric"], "minus the best", "by", "p", "verdict"),
+        [_row(candidate, document["metric"]) for candidate in candidates],
+    )
+    print()
+    common.table(
+        ("configuration", "sweep", "settings, where they differ"),
+        [
+            (candidate["config_hash"], candidate["sweep"], settings)
+            for candidate, settings in zip(candidates, _differing(candidates), strict=True)
+        ],
     )
     print(f"\n{_verdict(document)}")
 
@@ -169,18 +178,26 @@ def _row(candidate: "Compared", metric: str) -> tuple[Any, ...]:
 
     figures, versus = candidate["metrics"][metric], candidate["versus_best"]
     mean = number(figures["mean"], figures["se"])
-    settings = ", ".join(common.setting(*item) for item in candidate["params"].items())
-    about = (candidate["sweep"], candidate["config_hash"], len(figures["values"]), mean)
+    about = (candidate["config_hash"], len(figures["values"]), mean)
     if versus is None:
-        return (*about, "", "", "", "best", settings)
+        return (*about, "", "", "", "best")
     return (
         *about,
         number(versus["difference"], versus["se"]),
         METHODS[versus["method"]].format(**versus),
         "" if versus["p_holm"] is None else f"{versus['p_holm']:.2g}",
         f"{candidate['verdict']}{though(candidate)}",
-        settings,
     )
+
+
+def _differing(candidates: "list[Compared]") -> Iterator[str]:
+    """Yield the settings of each candidate that are not the same for all."""
+    params = [candidate["params"] for candidate in candidates]
+    paths = {path: None for found in params for path in found}
+    differing = [p for p in paths if any(f.get(p) != params[0].get(p) for f in params)]
+    for found in params:
+        shown = (common.setting(path, found[path]) for path in differing if path in found)
+        yield ", ".join(shown) or "the file's own"
 
 
 def _verdict(document: "ComparisonDocument") -> str:
