@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup quickstart test test-all test-rest chaos fuzz check bench experiments schema pictures notebook clean
+.PHONY: setup quickstart test test-all test-rest chaos fuzz check bench experiments schema pictures docs notebook clean
 
 setup: .venv/.installed
 
@@ -70,10 +70,17 @@ schema: setup
 pictures: setup
 	$(BIN)/python docs/pictures.py
 
+# Builds the documentation site into site/, without the network; warnings are errors.
+docs: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/commands.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html, or serve site/ to have its search: $(BIN)/python -m http.server -d site"
+
 # Runs examples/sweep.ipynb and keeps its output.
 notebook: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'
 	cd examples && AAE_HOME=../aae-home/notebook ../$(BIN)/jupyter execute --inplace --timeout=1800 sweep.ipynb
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
