@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from aae_core.declarations import Architecture
-from aae_core.reading import Count, NotNegative, Positive, check
+from aae_core.reading import Count, Limits, NotNegative, Positive, check
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,24 @@ class CatGanSettings:
     weight: Positive = 1.0  # λ: of the labelled images' cross-entropy
 
 
+@dataclass(frozen=True)
+class M1Settings:
+    features: tuple[Count, ...] = (500, 500)  # widths of M1's encoder; its decoder reverses them
+    share: Annotated[float, Limits("must lie in (0, 1)", above=0, below=1)] = 0.25  # of the epochs
+    decay: NotNegative = 2e-5  # of ½‖W‖²; 1/N for a prior N(0, I) of the weights, N images
+
+
+@dataclass(frozen=True)
+class M2Settings:
+    alpha: NotNegative = 0.1  # α/N: of the labelled images' cross-entropy
+    decay: NotNegative = 2e-5  # of ½‖W‖²; 1/N for a prior N(0, I) of the weights, N images
+
+
+@dataclass(frozen=True)
+class M1M2Settings(M1Settings):
+    alpha: NotNegative = 0.1  # α/N: of the labelled images' cross-entropy
+
+
 _classifier = partial(
     Architecture,
     objective="error",
@@ -54,4 +73,31 @@ CATGAN = _classifier(
     "categorical generative adversarial network",
     model="aae_rivals.catgan:CatGAN",
     settings=CatGanSettings,
+)
+_generative = partial(_classifier, prior="unused")
+_UNREAD = (
+    "model.clusters",
+    "model.heads",
+    "model.decoder_std",
+    "training.adversarial",
+    "training.discriminator_steps",
+    "training.discriminator_noise",
+)
+M1 = _generative(
+    "variational autoencoder under a classifier",
+    model="aae_rivals.m1:M1",
+    unread=_UNREAD,
+    settings=M1Settings,
+)
+M2 = _generative(
+    "semi-supervised variational autoencoder",
+    model="aae_rivals.m2:M2",
+    unread=(*_UNREAD, "training.reconstruction"),
+    settings=M2Settings,
+)
+M1_M2 = _generative(
+    "semi-supervised variational autoencoder on the codes of another",
+    model="aae_rivals.m1_m2:M1M2",
+    unread=_UNREAD,
+    settings=M1M2Settings,
 )
