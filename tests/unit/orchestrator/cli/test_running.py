@@ -72,7 +72,7 @@ def test_interrupt_that_python_drops_starts_a_drain_nevertheless() -> None:
         assert draining.is_set()
 
 
-def test_a_drain_repeats_its_interrupt_until_the_driver_leaves() -> None:
+def test_drain_repeats_its_interrupt_until_the_driver_leaves() -> None:
     dropped = 0
     sweep = SimpleNamespace(draining=threading.Event(), is_training=lambda: False)
     sweep.draining.set()

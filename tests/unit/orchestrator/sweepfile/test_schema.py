@@ -1,4 +1,4 @@
-"""Test the JSON Schema of the sweep file; test_loader.py has the mistakes that it refuses."""
+"""Test the JSON Schema of the sweep file, which an editor reads."""
 
 import json
 import re
@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from sweep_command import aae
+from sweep_mistakes import GOOD, MISTAKES, SPACES, TOGETHER, edited
 
 from orchestrator.sweepfile.parameters import SETTINGS
 from orchestrator.sweepfile.schema import sweep_schema
@@ -94,3 +96,55 @@ def test_schema_knows_what_installed_packages_declare() -> None:
 def test_extending_file_gives_parts_and_drops_keys(change: dict[str, Any], accepted: bool) -> None:
     assert (not messages({"extends": "base.yaml", **change}, SCHEMA)) == accepted
     assert messages(change, SCHEMA)  # without `extends` the name is missing
+
+
+# -- mistakes ---------------------------------------------------------------------------------
+
+BEYOND_THE_SCHEMA = (  # relations of values, and infinite numbers, which JSON does not have
+    "must be a finite number",
+    "swap them",
+    "exclude each other",
+    "is never 'gaussian'",
+    "is not in the space",
+    "is a float range",
+    "refers to itself",
+    "is not measured",
+    "names an objective twice",
+    "several objectives",
+    "is not below",
+    "must have a low end",
+    "is not in its range",
+    "must be below confirm.seeds",
+    "is not in the search space",
+    "is a range",
+    "standardised pixels",
+    "gmmn_ae takes at least 2",
+)
+
+
+def schema_accepts(text: str) -> bool:
+    """Return whether an editor would show the text without an error."""
+    try:
+        document = YAML(typ="safe", pure=True).load(text)
+        return Draft202012Validator(SCHEMA).is_valid(json.loads(json.dumps(document)))
+    except (YAMLError, TypeError, ValueError):  # no YAML, or nothing that JSON holds
+        return False
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((edited(old, new), message) for old, new, _, _, message in MISTAKES),
+        *((text, expected[0][2]) for text, expected in TOGETHER),
+    ],
+)
+def test_schema_refuses_each_mistake_but_relations_of_values(text: str, message: str) -> None:
+    assert schema_accepts(text) == any(part in message for part in BEYOND_THE_SCHEMA)
+
+
+def test_schema_accepts_what_the_loader_accepts() -> None:
+    assert schema_accepts(GOOD)
+    for base, space, expected in SPACES:
+        if not expected:
+            head = f"name: x\nmodel: {base}\nsearch:\n  trials: 1\n  space:\n"
+            assert schema_accepts(f"{head}    {space}\n")
