@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from orchestrator.records import RunRecord
 from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.loader import load_sweep
 
-EPOCHS = 14
+EPOCHS, TRIAL_TIMEOUT = 14, 10
 FAULTS = make_long_text(
     "faults",
     EPOCHS,
@@ -30,7 +31,7 @@ FAULTS = make_long_text(
             "model.encoder.kind": {"choice": ["deterministic", "gaussian", "universal"]},
         },
     },
-    resources={"trial_timeout": 10},
+    resources={"trial_timeout": TRIAL_TIMEOUT},
 )
 
 
@@ -49,7 +50,9 @@ def _killed_worker_then_interrupted(bench: Bench) -> None:
         for strikes, strike in enumerate((signal.SIGSTOP, signal.SIGKILL), start=1):
             bench.wait_for(process, under_way(EPOCHS))
             os.kill(workers_of(process)[0], strike)
+            began = time.monotonic()
             bench.wait_for(process, lambda records, n=strikes: resumptions(records) >= n)
+            assert time.monotonic() - began < TRIAL_TIMEOUT + 60  # the trial goes on elsewhere
         bench.wait_for(process, under_way(EPOCHS))
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get the signal too
         _, err = process.communicate(timeout=PATIENCE)
