@@ -5,6 +5,7 @@ Data goes to stdout, messages to stderr. Slow imports are inside the commands.
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -75,7 +76,7 @@ def _about(
     """Honest, unstoppable hyper-parameter sweeps over adversarial autoencoders."""
 
 
-PANELS = {
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Sweeps": (run.run, run.plan, run.train, *sweepfiles.COMMANDS),
     "Control": control.COMMANDS,
     "Results": (*inspect.COMMANDS, *compare.COMMANDS, environment.ui),

@@ -1,7 +1,8 @@
-"""Commands that control a sweep: stop, pause, resume, retry, extend and logs."""
+"""Commands that control a sweep: stop, pause, resume, retry, extend, enqueue and logs."""
 
 import time
 from contextlib import suppress
+from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -127,15 +128,46 @@ def extend(
     A larger number in the file does the same. More epochs make another sweep: change
     training.epochs in the file.
     """
-    from orchestrator.study.lock import held
-
     settings = common.settings()
     name = common.reader().resolve(sweep)
     study = _search(settings, name)
     spec = stored(name).extended(**study.state.extended)
-    search = _longer(spec, trials or 0, hours or 0.0)
-    hours_in_all = (search.budget.hours if search.budget else None) or 0.0
-    numbers = {"trials": search.trials, "hours": hours_in_all}
+    _grow(settings, name, study, _longer(spec, trials or 0, hours or 0.0), json)
+
+
+def enqueue(
+    sweep: SweepName = "latest",
+    set_: common.Overrides = [],  # noqa: B006
+    json: AsJson = False,
+) -> None:
+    """Queue one configuration for a sweep's search, which tries it next.
+
+    --set gives values for settings of the search space; the sampler chooses the others. The search
+    gets one trial more.
+    """
+    settings = common.settings()
+    name = common.reader().resolve(sweep)
+    study = _search(settings, name)
+    spec = stored(name).extended(**study.state.extended)
+    params = _configuration(spec, set_)
+    search = _longer(spec, spec.search.planned + 1 if spec.search else 1, 0.0)
+    study.note(enqueued=[*study.state.enqueued, params])
+    _grow(settings, name, study, search, json, enqueued=params)
+
+
+def _grow(
+    settings: "Settings",
+    name: str,
+    study: "StageStudy",
+    search: "SearchSpec",
+    json: bool,
+    **about: Any,
+) -> None:
+    """Record the larger limits of a search, and tell what follows."""
+    from orchestrator.study.lock import held
+
+    hours = (search.budget.hours if search.budget else None) or 0.0
+    numbers = {"trials": search.trials, "hours": hours}
     searching = study.state.stage == "search"
     study.note(extended=numbers)
     running = True
@@ -145,12 +177,28 @@ def extend(
         running = False
     resume = f"aae-sweep run {name}"
     if json:
-        common.emit({"sweep": name, **numbers, "running": running, "resume": resume})
+        common.emit({"sweep": name, **about, **numbers, "running": running, "resume": resume})
     elif running and searching:
         print(f"{name}: {search.span}; the running driver continues to these limits")
     else:
         once = "once it has ended, " if running else ""
         print(f"{name}: {search.span}; {once}resume with: {resume}")
+
+
+def _configuration(spec: "SweepSpec", given: list[str]) -> dict[str, Any]:
+    """Return the parameters of `--set path=value`. Raises SpecError if a trial rejects them."""
+    from orchestrator.sweepfile.loader import parse_sweep
+
+    if not given or not all("=" in each for each in given):
+        raise UsageError("give at least one --set setting=value of the search space")
+    if spec.search is None:
+        raise UsageError(f"{spec.sweep_id} has no search; raise confirm.seeds in its file")
+    pairs = (each.partition("=") for each in given)
+    written = ", ".join(f"{path.strip()}: {value}" for path, _, value in pairs)
+    text = dumps(spec.resolved())
+    tried = parse_sweep(text, spec.sweep_id, [f"search.initial_trials=[{{{written}}}]"])
+    assert tried.search is not None
+    return tried.search.initial_trials[0]
 
 
 def logs(
@@ -206,7 +254,7 @@ def _print_trial_logs(reader: "ResultsReader", sweep: str, trial: str, *, json: 
         print(text, end="" if text.endswith("\n") else "\n")
 
 
-COMMANDS = (stop, pause, resume, retry, extend, logs)
+COMMANDS = (stop, pause, resume, retry, extend, enqueue, logs)
 
 
 def _send_request(sweep: str, request: "ControlRequest | None", *, json: bool) -> None:

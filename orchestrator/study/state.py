@@ -29,7 +29,7 @@ class Limits(TypedDict, total=False):
 class SweepState(BaseModel):
     """A sweep's state. Each field is one attribute of the study, so that writers do not collide.
 
-    The driver writes every field but `request` and `extended`, which other terminals write. The
+    Other terminals write `request`, `extended` and `enqueued`, the driver all other fields. The
     search's study has all fields; the confirmation's has `objectives`, `baseline` and `winner`.
     """
 
@@ -42,6 +42,7 @@ class SweepState(BaseModel):
     spec_text: str = ""  # the sweep file as its author wrote it
     resume: str | None = None  # the command that resumes the sweep
     extended: Limits = {}  # from `aae-sweep extend`
+    enqueued: list[dict[str, Any]] = []  # parameters from `aae-sweep enqueue`, the first one first
     request: ControlRequest | None = None  # from `aae-sweep stop` or `pause`
     # progress
     stage: Literal["search", "confirm", "evaluate"] = "search"

@@ -43,6 +43,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 # attributes that a retry does not copy
 _OF_ITS_END = ("end", "reason", "node", "started", "losses", "lost", "killed_for_memory")
+_ENQUEUED = "enqueued"  # marks a trial of the user's with its index in the state's list
 _NOT_ASKED_FOR = {"retry_of", "taken_from"}  # mark trials that no sampler suggested
 
 
@@ -326,15 +327,21 @@ class StageStudy(StudyLog):
     def _next(self, spec: SweepSpec) -> tuple[int, int]:
         """Return number and place of the next trial, after enqueuing its fixed parameters.
 
-        The place alone determines the parameters that the file fixes: a share, a start.
+        These are the user's (`aae-sweep enqueue`), else those that the file fixes at the place.
         """
         trials = self._trials()
         waiting = [t.number for t in trials if t.state == OptunaState.WAITING]
         number = waiting[0] if waiting else len(trials)  # a driver may have died right here
         place = _place(number, trials)
-        fixed = _fixed(spec, place)
-        if fixed and not waiting:
-            self.optuna_study.enqueue_trial(fixed)
+        if not waiting:
+            tried = {t.user_attrs[_ENQUEUED] for t in trials if _ENQUEUED in t.user_attrs}
+            fixed, attributes = _fixed(spec, place), {}
+            if len(tried) < len(queue := self.state.enqueued):
+                assert spec.search is not None
+                fixed = space.labels(spec.search.space, queue[len(tried)])
+                attributes = {_ENQUEUED: len(tried)}
+            if fixed:
+                self.optuna_study.enqueue_trial(fixed, user_attrs=attributes)
         return number, place
 
 

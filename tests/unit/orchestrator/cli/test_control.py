@@ -17,6 +17,7 @@ from orchestrator.settings import Settings
 from orchestrator.study.lock import held, is_held
 from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.sweepfile.loader import load_sweep
+from orchestrator.sweepfile.parameters import FloatRange
 from orchestrator.sweepfile.spec import SweepSpec
 
 RESUME = "aae-sweep run tiny.yaml"
@@ -292,6 +293,50 @@ def test_extend_refuses_a_sweep_without_a_search(settings: Settings, sweep_file:
     ended = aae("extend", "--trials", 9)
     assert ended.code == 2
     assert "has no search; raise confirm.seeds" in ended.err
+
+
+# -- enqueue ---------------------------------------------------------------------------------
+
+
+def test_enqueued_configuration_is_the_next_trial_of_a_larger_search(
+    study: StageStudy, spec: SweepSpec
+) -> None:
+    describe(study, spec, done="0123", state="done", stage="evaluate")
+    assert spec.search is not None
+    [path] = [path for path, p in spec.search.space.items() if isinstance(p, FloatRange)][:1]
+    low, high = spec.search.space[path].ends
+    ended = aae("enqueue", "tiny", "--set", f"{path}={(low + high) / 2}", "--json")
+    assert ended.code == 0, ended.err
+    document = ended.document
+    assert document["enqueued"] == {path: (low + high) / 2}
+    assert document["trials"] == spec.search.planned + 1
+    status = aae("status", "--json").document
+    assert (status["state"], status["planned"]["search"]) == ("stopped", document["trials"])
+    longer = spec.extended(trials=document["trials"])
+    first, second = study.ask(longer), study.ask(longer)
+    assert first is not None
+    assert first.params[path] == (low + high) / 2
+    assert second is not None
+    assert second.params[path] != first.params[path]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "give at least one --set"),
+        (["--set", "training.epochs"], "give at least one --set"),
+        (["--set", "training.epochs=3"], "is not in the space"),
+        (["--set", "model.prior.std=-7"], "is not in its range"),
+    ],
+)
+def test_enqueue_refuses_what_the_search_cannot_try(
+    study: StageStudy, spec: SweepSpec, given: list[str], words: str
+) -> None:
+    describe(study, spec)
+    ended = aae("enqueue", "tiny", *given)
+    assert (ended.code, ended.out) == (2, "")
+    assert words in ended.err
+    assert (study.state.enqueued, study.state.extended) == ([], {})
 
 
 # -- run, by name or detached ----------------------------------------------------------------

@@ -486,6 +486,25 @@ def test_trials_since_best_are_counted_in_order_of_ends(settings: Settings) -> N
     assert [*found, study.since_best()] == [0, 0, 1, 2, 0, 0]
 
 
+def test_enqueued_configuration_is_tried_once_though_a_driver_dies_and_its_trial_fails(
+    settings: Settings,
+) -> None:
+    spec = sweep()
+    study = opened(settings, spec)
+    study.ask(spec)
+    study.note(enqueued=[{"model.prior.std": 1.25}, {"model.prior.std": 1.5}])
+    study._next(spec)  # a driver dies before the sampler completes the configuration
+    study = opened(settings, spec)
+    first = study.ask(spec)
+    assert first is not None
+    fail(study, first)
+    study.retry()
+    later = [study.ask(spec) for _ in range(3)]
+    tried = [attempt.params["model.prior.std"] for attempt in (first, *later) if attempt]
+    assert tried[:2] == [1.25, 1.5]
+    assert not {1.25, 1.5} & set(tried[2:])
+
+
 # -- confirm ---------------------------------------------------------------------------------
 
 
