@@ -50,6 +50,14 @@ class M1M2Settings(M1Settings):
     alpha: NotNegative = 0.1  # α/N: of the labelled images' cross-entropy
 
 
+_UNREAD = (
+    "model.clusters",
+    "model.heads",
+    "model.decoder_std",
+    "training.discriminator_steps",
+    "training.discriminator_noise",
+)
+_ONE_OPTIMISER = (*_UNREAD, "training.reconstruction", "training.adversarial")
 _classifier = partial(
     Architecture,
     objective="error",
@@ -58,46 +66,43 @@ _classifier = partial(
     adversaries=(),
     networks=(),
     encoders=("deterministic",),
+    prior="unused",
 )
 VAT = _classifier(
     "virtual adversarial training",
     model="aae_rivals.vat:VAT",
     networks=("encoder",),
-    prior="unused",
+    unread=(*_ONE_OPTIMISER, "model.code_dim", "model.prior"),
     settings=VatSettings,
 )
 LADDER = _classifier(
-    "Ladder network", model="aae_rivals.ladder:Ladder", prior="unused", settings=LadderSettings
+    "Ladder network",
+    model="aae_rivals.ladder:Ladder",
+    unread=(*_ONE_OPTIMISER, "model.code_dim", "model.prior"),
+    settings=LadderSettings,
 )
 CATGAN = _classifier(
     "categorical generative adversarial network",
     model="aae_rivals.catgan:CatGAN",
+    prior="any",
+    unread=(*_UNREAD, "training.reconstruction"),
     settings=CatGanSettings,
 )
-_generative = partial(_classifier, prior="unused")
-_UNREAD = (
-    "model.clusters",
-    "model.heads",
-    "model.decoder_std",
-    "training.adversarial",
-    "training.discriminator_steps",
-    "training.discriminator_noise",
-)
-M1 = _generative(
+M1 = _classifier(
     "variational autoencoder under a classifier",
     model="aae_rivals.m1:M1",
-    unread=_UNREAD,
+    unread=(*_UNREAD, "training.adversarial"),
     settings=M1Settings,
 )
-M2 = _generative(
+M2 = _classifier(
     "semi-supervised variational autoencoder",
     model="aae_rivals.m2:M2",
-    unread=(*_UNREAD, "training.reconstruction"),
+    unread=_ONE_OPTIMISER,
     settings=M2Settings,
 )
-M1_M2 = _generative(
+M1_M2 = _classifier(
     "semi-supervised variational autoencoder on the codes of another",
     model="aae_rivals.m1_m2:M1M2",
-    unread=_UNREAD,
+    unread=(*_UNREAD, "training.adversarial"),
     settings=M1M2Settings,
 )
