@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,18 +73,19 @@ def test_interrupt_that_python_drops_starts_a_drain_nevertheless() -> None:
 
 def test_drain_repeats_its_interrupt_until_the_driver_leaves() -> None:
     dropped = 0
-    sweep = SimpleNamespace(draining=threading.Event(), is_training=lambda: False)
-    sweep.draining.set()
 
     def run() -> None:
         nonlocal dropped
-        with _leaving_soon(cast(SweepContext, sweep)):
-            while dropped < 2:
-                try:
-                    time.sleep(60)
-                except KeyboardInterrupt:  # as pydantic does, and Python in a destructor
-                    dropped += 1
-            time.sleep(60)
+        with _draining(lambda: None) as draining:
+            draining.set()
+            sweep = SimpleNamespace(draining=draining, is_training=lambda: False)
+            with _leaving_soon(cast(SweepContext, sweep)):
+                while dropped < 2:
+                    try:
+                        time.sleep(60)
+                    except KeyboardInterrupt:  # as pydantic does, and Python in a destructor
+                        dropped += 1
+                time.sleep(60)
 
     with pytest.raises(KeyboardInterrupt):
         run()
