@@ -109,7 +109,7 @@ def test_parzen_resume_after_driver_kill_computes_no_finished_block(
     np.save(tmp_path / "valid.npy", VALID.numpy())
     np.save(tmp_path / "test.npy", TEST.numpy())
     folder = tmp_path / "unfinished"
-    script = DRIVER.format(samples=samples.path, images=tmp_path, folder=folder, curve=BLOCK)
+    script = DRIVER.format(samples=samples.path, images=tmp_path, folder=folder, curve=BLOCK, n=N)
     driver = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=100)
     assert driver.returncode == -signal.SIGKILL, driver.stderr.decode()
     finished = len(list(folder.glob("block-*"))) + 1  # the total holds the first block
@@ -136,10 +136,24 @@ def test_parzen_resume_after_driver_kill_computes_no_finished_block(
 
 
 DRIVER = """
-import os, signal
+import os, signal, time
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, ray
 from orchestrator.execution.parzen_pool import ArrayFile, score_samples
+
+@dataclass
+class Endless:
+    samples: ArrayFile
+    n_samples: int = {n}
+
+    def open(self):
+        return self
+
+    def block(self, index):  # an actor may be far ahead of another on a busy machine
+        if index > 2:
+            time.sleep(600)
+        return self.samples.open().block(index)
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 valid, test = (np.load(Path("{images}") / f"{{name}}.npy") for name in ("valid", "test"))
@@ -149,7 +163,7 @@ def progress(done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 
 score_samples(
-    ArrayFile(Path("{samples}")), valid, test,
+    Endless(ArrayFile(Path("{samples}"))), valid, test,
     actors=2, curve=[{curve}], progress=progress, folder=Path("{folder}"),
 )
 """
