@@ -337,11 +337,16 @@ def test_image_is_at_most_2500_megabytes(cluster: Cluster) -> None:
     assert image["Size"] <= 2.5e9
 
 
+def test_image_holds_the_shipped_sweeps(cluster: Cluster) -> None:
+    said = cluster.compose("run", "--rm", "sweep", "validate", "likelihood_mnist_two_cores").stdout
+    assert said.startswith("likelihood_mnist_two_cores is valid")
+
+
 def test_image_rebuild_after_a_source_change_installs_no_package(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     root = DOCKER.parent
-    for name in ("aae_core", "orchestrator", "dashboards", "docker"):
+    for name in ("aae_core", "orchestrator", "dashboards", "sweeps", "docker"):
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("secrets"))
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(root / name, tmp_path)
