@@ -338,7 +338,7 @@ def test_image_is_at_most_2500_megabytes(cluster: Cluster) -> None:
 
 
 def test_image_holds_the_shipped_sweeps(cluster: Cluster) -> None:
-    said = cluster.compose("run", "--rm", "sweep", "validate", "likelihood_mnist_two_cores").stdout
+    said = cluster.sweep("validate", "likelihood_mnist_two_cores").stdout
     assert said.startswith("likelihood_mnist_two_cores is valid")
 
 

@@ -85,8 +85,8 @@ def test_register_twice_gives_one_version_with_champion_alias(
     assert version.run_id == first.run_id
     assert version.tags["aae.sweep"] == home.spec.sweep_id
     assert len(version.tags[CHECKPOINT_TAG]) == 64
-    assert version.description.startswith(f"{home.spec.sweep_id}, 2 seeds: ")
-    assert "val/recon" in version.description
+    assert version.description.startswith(f"**{home.spec.sweep_id}**: the winner over 2 seeds")
+    assert "\n| recon | " in version.description
 
 
 def test_register_under_another_name_creates_another_model(home: Home, first: Registered) -> None:
