@@ -184,14 +184,14 @@ def _otherwise_unread(config: TrialConfig) -> TrialConfig:
             path = f"{prefix}{key}"
             if isinstance(value, dict):
                 changed(value, f"{path}.")
-            elif any(f"{path}.".startswith(f"{unread}.") for unread in config.unread):
+            elif f"{path}.".startswith(unread):
                 document[key] = _another(value)
                 try:
                     config = TrialConfig.from_dict(whole)
                 except ConfigError:
                     document[key] = value
 
-    whole = config.to_dict()
+    whole, unread = config.to_dict(), tuple(f"{name}." for name in config.unread)
     changed(whole)
     return config
 

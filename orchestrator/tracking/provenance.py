@@ -88,11 +88,11 @@ def _tensors(array: np.ndarray | None) -> str | None:
 
 def params_of(config: TrialConfig) -> dict[str, Any]:
     """Return the MLflow params of a trial: the settings that change its numbers."""
+    unread = tuple(f"{name}." for name in config.unread)
     return {
         path: value
         for path, value in flat(config.to_dict()).items()
-        if value is not None
-        and not any(f"{path}.".startswith(f"{unread}.") for unread in config.unread)
+        if value is not None and not f"{path}.".startswith(unread)
     }
 
 
