@@ -333,16 +333,38 @@ class TrainConfig:
     discriminator_steps: Count = 1  # per batch; the generator makes one step
     discriminator_noise: NotNegative = 0.0  # std of Gaussian noise on the discriminator's input
     metrics: tuple[str, ...] = ()  # of other packages, measured with the architecture's own
+    extended_from: tuple[int, ...] = ()  # last epochs of the shorter trainings that this extends
 
     def __post_init__(self) -> None:
         declared = [declared_by(DECLARED_METRICS, name, "metrics") for name in self.metrics]
         check(
             **limits(self),
+            extended_from=(
+                not self.extended_from or [0, *self.ends] == sorted({0, *self.ends}),
+                f"must rise from 1 and stay below training.epochs, {self.epochs}",
+            ),
             metrics=(
                 all(metric.measure for metric in declared),
                 "are those of other packages; an architecture's own are always measured",
             ),
         )
+
+    @property
+    def schedules(self) -> dict[str, ScheduleConfig]:
+        """The schedules by their paths: the training's, and those of phases with their own."""
+        own = {f"training.{phase}.schedule": getattr(self, phase).schedule for phase in _PHASES}
+        return {"training.schedule": self.schedule} | {
+            path: schedule for path, schedule in own.items() if schedule is not None
+        }
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Last epoch of each training: of those that were extended, and of this one."""
+        return *self.extended_from, self.epochs
+
+    def end_of(self, epoch: int) -> int:
+        """Return the last epoch of the training in which `epoch` was trained; 1 is the first."""
+        return next(end for end in self.ends if epoch <= end)
 
     @property
     def shares_optimizer(self) -> bool:
@@ -422,8 +444,9 @@ class TrialConfig:
         for group in (document["data"], document["model"], document["model"]["prior"]):
             if group["settings"] is None:
                 del group["settings"]
-        if not document["training"]["metrics"]:
-            del document["training"]["metrics"]
+        for key in ("metrics", "extended_from"):
+            if not document["training"][key]:
+                del document["training"][key]
         return document
 
     @classmethod
@@ -434,6 +457,24 @@ class TrialConfig:
         """
         built: Self = build(cls, document)
         return built
+
+    def extended(self, *ends: int) -> Self:
+        """Return this configuration, trained on to each of `ends` in turn; none: as it is.
+
+        Raises ConfigError if an end is not above the one before.
+        """
+        *earlier, epochs = *self.training.ends, *ends
+        training = replace(self.training, epochs=epochs, extended_from=tuple(earlier))
+        return replace(self, training=training)
+
+    @property
+    def lineage(self) -> list[Self]:
+        """This configuration, then those of the shorter trainings that it extends."""
+        *earlier, end = self.training.ends[:-1] or (0,)
+        if not end:
+            return [self]
+        training = replace(self.training, epochs=end, extended_from=tuple(earlier))
+        return [self, *replace(self, training=training).lineage]
 
     @property
     def departures(self) -> list[str]:
@@ -465,9 +506,6 @@ class TrialConfig:
         model, training = self.model, self.training
         architecture, prior = ARCHITECTURES[model.kind], PRIORS[model.prior.kind]
         networks = [net for net in _NETWORKS if net in architecture.networks]
-        schedules = {"training.schedule": training.schedule} | {
-            f"training.{phase}.schedule": getattr(training, phase).schedule for phase in _PHASES
-        }
         return [
             *architecture.unread,
             *(f"data.{key}" for key, owner in OWNERS.items() if owner != self.data.name),
@@ -485,9 +523,9 @@ class TrialConfig:
             ),
             *(
                 f"{path}.{key}"
-                for path, schedule in schedules.items()
+                for path, schedule in training.schedules.items()
                 for key, kinds in _SCHEDULED.items()
-                if schedule is not None and schedule.kind not in kinds
+                if schedule.kind not in kinds
             ),
         ]
 
@@ -511,6 +549,7 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
         "discriminator_steps": 1,
         "discriminator_noise": 0.0,
         "metrics": [],
+        "extended_from": [],
         **{phase: {"schedule": None} for phase in _PHASES},
     }
     networks = {

@@ -68,6 +68,9 @@ def check_architecture(kind: str, **model: Any) -> None:
     with _law("a trial resumed from a checkpoint has the digits of an uninterrupted one"):
         for epochs in range(1, config.training.epochs):
             _require_same(_trained(config, interrupted_after=epochs), whole)
+    with _law("an extended trial has the digits of one that was planned with the extension"):
+        extended = config.extended(config.training.epochs + 1)
+        _require_same(_extended(whole, extended), _trained(extended))
 
 
 def check_prior(kind: str, dim: int = 2, **settings: Any) -> None:
@@ -206,10 +209,16 @@ def _trained(config: TrialConfig, interrupted_after: int | None = None) -> Train
     state = TrainState.create(config, images())
     for epoch in fit(state, images()):
         if epoch.epoch == interrupted_after:
-            with TemporaryDirectory() as folder:
-                state.save(Path(folder) / "checkpoint")
-                state = TrainState.load(Path(folder) / "checkpoint")
-            break
+            return _extended(state, config)
+    return state
+
+
+def _extended(state: TrainState, config: TrialConfig) -> TrainState:
+    """Return the state after the rest of `config`'s epochs, from a checkpoint of `state`."""
+    with TemporaryDirectory() as folder:
+        state.save(Path(folder) / "checkpoint")
+        state = TrainState.load(Path(folder) / "checkpoint")
+    state.config = config
     for _ in fit(state, images()):
         pass
     return state

@@ -82,6 +82,8 @@ class RunRecord:
     epochs_computed: int = 0  # all trained epochs, including repeated ones
     train_seconds: float = 0.0  # of these epochs, with validation; packed trials share the time
     resumed_from: list[int] = field(default_factory=list)
+    extends: int | None = None  # number of the confirmation that this one trains on
+    extended_to: list[int] = field(default_factory=list)  # last epoch of each extension
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
     violated: list[str] = field(default_factory=list)  # metrics that violate a constraint
     checkpoint: str | None = None

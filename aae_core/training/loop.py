@@ -90,7 +90,7 @@ def finish_epoch(
 def is_validated(state: TrainState, epoch: int, validate_at: Collection[int]) -> bool:
     """Return whether an epoch's metrics include validation."""
     training = state.config.training
-    due = epoch % training.validate_every == 0 or epoch == training.epochs
+    due = epoch % training.validate_every == 0 or epoch in training.ends
     return due or epoch in validate_at
 
 

@@ -70,6 +70,7 @@ def form(config: TrialConfig) -> TrialConfig | None:
         training=replace(
             training,
             epochs=1,
+            extended_from=(),
             validate_every=1,
             reconstruction=_any_rate(training.reconstruction),
             adversarial=_any_rate(training.adversarial),

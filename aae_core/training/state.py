@@ -81,15 +81,17 @@ class TrainState:
 
     @property
     def progress(self) -> float:
-        return self.epoch / self.config.training.epochs
+        """Share of the epochs that are finished, of the training that the next epoch belongs to."""
+        training = self.config.training
+        return self.epoch / training.end_of(min(self.epoch + 1, training.epochs))
 
     def set_rates(self) -> dict[str, float]:
         """Set every optimiser's rate for the next epoch; return the rates by group of settings."""
-        training, rates = self.config.training, dict[str, float]()
+        training, epoch, rates = self.config.training, self.epoch + 1, dict[str, float]()
         for name, (group, _) in self.model.objectives().items():
             settings: OptimizerConfig = getattr(training, group)
             schedule = settings.schedule or training.schedule
-            rates[group] = settings.lr * multiplier(schedule, self.epoch + 1, training.epochs)
+            rates[group] = settings.lr * multiplier(schedule, epoch, training.end_of(epoch))
             for param_group in self.optimizers[name].param_groups:
                 param_group["lr"] = rates[group]
         return rates

@@ -15,6 +15,7 @@ from orchestrator.errors import SweepLocked, UsageError
 from orchestrator.text import count
 
 if TYPE_CHECKING:
+    from orchestrator.records import RunRecord
     from orchestrator.results.reader import ResultsReader
     from orchestrator.settings import Settings
     from orchestrator.study.state import ControlRequest
@@ -115,21 +116,35 @@ def retry(
 
 def extend(
     sweep: SweepName = "latest",
+    trial: Annotated[
+        str | None, typer.Argument(help="With --epochs: this confirmation alone, as confirm-3.")
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trials of the search, in total.", show_default=False)
     ] = None,
     hours: Annotated[
         float | None, typer.Option(min=0, help="Hours of the search, in total.", show_default=False)
     ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs of the confirmations, in total.", show_default=False),
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Give a sweep's search more trials or hours than its file says.
+    """Give a sweep's search more trials or hours, or its confirmations more epochs.
 
-    A larger number in the file does the same. More epochs make another sweep: change
-    training.epochs in the file.
+    --trials and --hours do the same as larger numbers in the file. With --epochs, the finished
+    confirmations train on from their checkpoints; the control, too.
     """
     settings = common.settings()
     name = common.reader().resolve(sweep)
+    if epochs is not None:
+        if trials or hours:
+            raise UsageError("give --epochs alone: --trials and --hours are the search's")
+        _train_on(settings, name, trial, epochs, json)
+        return
+    if trial is not None:
+        raise UsageError("one trial is extended by --epochs; --trials and --hours are the search's")
     study = _search(settings, name)
     spec = stored(name).extended(**study.state.extended)
     _grow(settings, name, study, _longer(spec, trials or 0, hours or 0.0), json)
@@ -153,6 +168,75 @@ def enqueue(
     search = _longer(spec, spec.search.planned + 1 if spec.search else 1, 0.0)
     study.note(enqueued=[*study.state.enqueued, params])
     _grow(settings, name, study, search, json, enqueued=params)
+
+
+def _train_on(
+    settings: "Settings", name: str, trial: str | None, epochs: int, json: bool
+) -> None:
+    """Queue finished confirmations to be trained on to more epochs, and tell what follows."""
+    from orchestrator.study.lock import held
+    from orchestrator.study.study import StageStudy, open_storage
+
+    with held(settings, name):
+        study = StageStudy.read(open_storage(settings), name, "confirm")
+        records = study.records() if study else []
+        begun = {record.extends for record in records}
+        finished = [r for r in records if r.state == "complete" and r.number not in begun]
+        if study is None or not finished:
+            raise UsageError(
+                f"no confirmation of {name} has finished that is not being extended already. "
+                f"Run: aae-sweep run {name}"
+            )
+        chosen = finished if trial is None else [pick(finished, trial)]
+        shorter = [record for record in chosen if record.epochs < epochs]
+        if not shorter:
+            reached = min(record.epochs for record in chosen)
+            raise UsageError(f"--epochs is a total; give more than {reached}")
+        notes = _extended_schedules(stored(name), shorter[0], epochs)
+        study.extend(shorter, epochs)
+        extensions = {record.extends: record.number for record in study.records()}
+        _reopen(_search(settings, name))
+    resume = f"aae-sweep run {name}"
+    queued = [
+        {"trial": r.number, "extended_as": extensions[r.number], "from": r.epochs, "to": epochs}
+        for r in shorter
+    ]
+    if json:
+        common.emit({"sweep": name, "extended": queued, "notes": notes, "resume": resume})
+        return
+    for each in queued:
+        says = "confirm-{trial} trains on from epoch {from} to {to}, as confirm-{extended_as}"
+        print(says.format(**each))
+    for note in notes:
+        print(note)
+    print(f"Resume with: {resume}")
+
+
+def _extended_schedules(spec: "SweepSpec", record: "RunRecord", epochs: int) -> list[str]:
+    """Describe each schedule that depends on the number of epochs, and so changes with it.
+
+    Raises SpecError if the configuration cannot have so many epochs.
+    """
+    from aae_core.errors import ConfigError
+    from aae_core.training.schedules import multiplier
+    from orchestrator.errors import Problem, SpecError
+
+    config = spec.stage_config("confirm", record.params, record.seed)
+    try:
+        training = config.extended(*record.extended_to, epochs).training
+    except ConfigError as error:
+        problems = [Problem(path, None, message) for path, message in error.problems.items()]
+        raise SpecError(f"--epochs {epochs}", problems) from error
+    notes, last = [], training.extended_from[-1]
+    for path, schedule in training.schedules.items():
+        before = multiplier(schedule, last, last)
+        after = multiplier(schedule, last + 1, epochs)
+        if schedule.kind in ("cosine", "exponential"):
+            notes.append(
+                f"{path}: from epoch {last + 1} on, the {schedule.kind} schedule is that of "
+                f"{epochs} epochs; it multiplies rates by {after:.2g} then, by {before:.2g} before"
+            )
+    return notes
 
 
 def _grow(

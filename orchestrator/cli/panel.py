@@ -76,6 +76,7 @@ class StageProgress:
             seed=attempt.config.seed,
             config_hash=attempt.config.config_hash,
             params=dict(attempt.params),
+            extends=attempt.extends,
             reason=reason,
             metrics=report.metrics if report else {},
         )

@@ -248,7 +248,8 @@ def begin(task: TrialTask, data: TrainingData) -> TrainState:
         except CheckpointError:
             _print_traceback()
         else:
-            if state.config == config:
+            if state.config in config.lineage:
+                state.config = config
                 return state
     return TrainState.create(config, data, device)
 

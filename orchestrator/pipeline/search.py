@@ -140,10 +140,14 @@ def _left_in_race(
 ) -> list[dict[str, Any]]:
     """Return the parameters of the candidates that enter the next heat.
 
-    Only the seeds of the heats so far count, so a restart makes the same choice.
+    Only the seeds of the heats so far count, and no extension, so a restart makes the same choice.
     """
     objective, confirm = sweep.spec.objective, sweep.spec.confirm
-    records = (r for r in sweep.confirm.records() if r.seed in seeds and r.params in racing)
+    records = (
+        r
+        for r in sweep.confirm.records()
+        if r.seed in seeds and r.params in racing and r.extends is None
+    )
     left = ranking.left_in_race(
         ranking.candidates(records),
         objective.metric,

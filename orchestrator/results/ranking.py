@@ -39,6 +39,7 @@ class Candidate:
     params: dict[str, Any]
     runs: tuple[RunRecord, ...]
     sweep: str | None = None  # set if several sweeps are compared
+    origin: str | None = None  # configuration hash before its extensions, if it was extended
     diverged: int = 0  # number of seeds that diverged; `runs` lacks them
 
     @property
@@ -102,22 +103,43 @@ def fronts(costs: np.ndarray) -> np.ndarray:
 
 
 def candidates(records: Iterable[RunRecord]) -> list[Candidate]:
-    """Group the finished confirmations by configuration, one run per seed."""
+    """Group the finished confirmations by configuration, one run per seed.
+
+    A complete extension stands for the confirmation that it extends.
+    """
+    records = list(records)
+    extended = {r.extends for r in records if r.state == "complete"}
+    known = {record.number: record for record in records}
     groups: dict[str, dict[int, RunRecord]] = {}
     diverged: Counter[str] = Counter()
     for record in records:
-        if record.state == "complete":
+        if record.state == "complete" and record.number not in extended:
             groups.setdefault(record.config_hash, {}).setdefault(record.seed, record)
         diverged[record.config_hash] += record.state == "diverged"
+
+    def origin(record: RunRecord) -> str | None:
+        if record.extends is None:
+            return None
+        before = known[record.extends]
+        return origin(before) or before.config_hash
+
     return [
         Candidate(
             config_hash,
-            next((run.params for run in runs.values() if run.params), {}),
+            next((_settings(run) for run in runs.values() if run.params), _settings(first)),
             tuple(runs.values()),
+            origin=origin(first),
             diverged=diverged[config_hash],
         )
         for config_hash, runs in groups.items()
+        for first in [next(iter(runs.values()))]
     ]
+
+
+def _settings(record: RunRecord) -> dict[str, Any]:
+    """Return the record's parameters, with its epochs if it is an extension."""
+    epochs = {"training.epochs": record.extended_to[-1]} if record.extended_to else {}
+    return record.params | epochs
 
 
 def apart(
@@ -129,8 +151,9 @@ def apart(
     itself has suggested the file's own configuration, that candidate is also the control.
     """
     found = list(found)
-    control = next((each for each in found if each.config_hash == baseline), None)
-    return [each for each in found if each is not control or each.params], control
+    own = [each for each in found if (each.origin or each.config_hash) == baseline]
+    control = max(own, key=lambda each: len(each.runs), default=None)
+    return [each for each in found if each not in own or each.runs[0].params], control
 
 
 def rank(

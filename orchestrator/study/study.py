@@ -57,6 +57,7 @@ class TrialAttempt:
     config: TrialConfig
     resume: Path | None  # the last good checkpoint of an earlier attempt
     params: Mapping[str, Any] = field(default_factory=dict)  # of the search space, by path
+    extends: int | None = None  # number of the confirmation that it trains on
 
 
 def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
@@ -206,10 +207,26 @@ class StageStudy(StudyLog):
     def enqueue(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Queue confirmations, each with "params" and "seed"; skip those queued before."""
         trials = self.optuna_study.get_trials(deepcopy=False)
-        known = [(t.user_attrs["params"], t.user_attrs["seed"]) for t in trials]
+        known = [_confirmed(t.user_attrs) for t in trials]
         for entry in entries:
-            if (entry["params"], entry["seed"]) not in known:
+            if _confirmed(entry) not in known:
                 self.optuna_study.enqueue_trial({}, user_attrs=dict(entry))
+
+    def extend(self, records: Iterable[RunRecord], epochs: int) -> None:
+        """Queue complete confirmations to be trained on, each from its checkpoint.
+
+        The new trial stands for the old one, which stays in the study.
+        """
+        self.enqueue(
+            {
+                "params": record.params,
+                "seed": record.seed,
+                "extends": record.number,
+                "extended_to": [*record.extended_to, epochs],
+                "progress": {"checkpoint": record.checkpoint},
+            }
+            for record in records
+        )
 
     def pop(self, spec: SweepSpec) -> TrialAttempt | None:
         """Return the next queued confirmation; None if the queue is empty."""
@@ -249,7 +266,8 @@ class StageStudy(StudyLog):
 
     def next_attempt(self, number: int, spec: SweepSpec) -> TrialAttempt:
         known = self._live(number).attributes
-        return self._attempt(number, spec.stage_config(self.stage, known["params"], known["seed"]))
+        config = spec.stage_config(self.stage, known["params"], known["seed"])
+        return self._attempt(number, config.extended(*known.get("extended_to", ())))
 
     def _attempt(self, number: int, config: TrialConfig) -> TrialAttempt:
         live = self._live(number)
@@ -265,6 +283,7 @@ class StageStudy(StudyLog):
             config,
             Path(checkpoint) if checkpoint else None,
             known["params"],
+            known.get("extends"),
         )
 
     @property
@@ -343,6 +362,11 @@ class StageStudy(StudyLog):
             if fixed:
                 self.optuna_study.enqueue_trial(fixed, user_attrs=attributes)
         return number, place
+
+
+def _confirmed(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what makes two entries of the confirmation's queue the same."""
+    return entry["params"], entry["seed"], entry.get("extended_to", [])
 
 
 def _place(number: int, trials: Sequence[FrozenTrial]) -> int:

@@ -98,6 +98,8 @@ def _record(stage: Stage, trial: FrozenTrial, objectives: Sequence[str]) -> RunR
         epochs_computed=progress.get("epochs_computed", 0),
         train_seconds=progress.get("seconds", 0.0),
         resumed_from=a.get("resumed_from", []),
+        extends=a.get("extends"),
+        extended_to=a.get("extended_to", []),
         metrics={} if last is None else dict(zip(objectives, [last, *secondary], strict=True)),
         violated=[name for name, value in progress.get("violations", {}).items() if value > 0],
         checkpoint=progress.get("checkpoint"),

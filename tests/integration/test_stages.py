@@ -228,6 +228,26 @@ def test_complete_sweep_is_extended_by_more_trials_and_seeds(straw: StrawHome) -
     assert reader.status(large.sweep_id)["state"] == "done"
 
 
+def test_extended_confirmations_equal_those_of_a_sweep_planned_with_more_epochs(
+    straw: StrawHome,
+) -> None:
+    short = straw.sweep(confirm={"baseline": True})
+    planned = straw.sweep(name="long", confirm={"baseline": True, "set": {"training.epochs": 5}})
+    want = straw.run(planned).best(planned.sweep_id)
+    reader, study = straw.run(short), straw.study(short, "confirm")
+    for epochs in (3, 5):
+        study.extend(study.records()[-4:], epochs)
+        straw.study(short).note(done=None)
+        straw.run(short)
+    got = reader.best(short.sweep_id)
+    assert got["metrics"] == want["metrics"]
+    assert "test/recon" in got["metrics"]
+    assert got["gain"] == want["gain"]
+    assert got["baseline"]["metrics"] == want["baseline"]["metrics"]
+    assert got["params"] == want["params"] | {"training.epochs": 5}
+    assert len(reader.trials(short.sweep_id, "confirm")) == 12  # the shorter trainings remain
+
+
 def test_sweep_refuses_data_changed_since_its_start(straw: StrawHome) -> None:
     spec = straw.sweep()
     straw.run(spec)

@@ -101,6 +101,30 @@ def test_fit_learning_rates_follow_the_schedule_of_their_phase(data: TrainingDat
     assert own == pytest.approx([1e-3, 7.75e-4, 3.25e-4, 1e-4])
 
 
+def test_extended_training_follows_the_longer_schedule_from_its_next_epoch_on(
+    data: TrainingData,
+) -> None:
+    trial = config().extended(6)
+    trial = replace(
+        trial, training=replace(trial.training, schedule=ScheduleConfig("exponential", factor=0.01))
+    )
+    rates = [epoch.lr["reconstruction"] for epoch in fit(start(trial, data), data)]
+    of_four = [0.01 ** (epoch / 3) for epoch in range(4)]
+    of_six = [0.01 ** (epoch / 5) for epoch in range(6)]
+    assert rates == pytest.approx([1e-3 * factor for factor in of_four + of_six[4:]])
+
+
+def test_extended_training_equals_one_planned_longer_if_the_schedule_does_not_depend_on_its_end(
+    data: TrainingData,
+) -> None:
+    trial = config()
+    planned = replace(trial, training=replace(trial.training, epochs=6))
+    extended = trial.extended(5, 6)
+    assert extended.lineage == [extended, trial.extended(5), trial]
+    want, got = (list(fit(start(each, data), data)) for each in (planned, extended))
+    assert numbers(got) == numbers(want)
+
+
 def test_joint_phases_with_sgd_follow_the_generator_schedule(data: TrainingData) -> None:
     """Test that a tenth of the rate moves the encoder a tenth as far."""
 
@@ -191,6 +215,12 @@ def test_fit_raises_divergence_in_its_epoch(data: TrainingData) -> None:
 def test_fit_accepts_a_batch_larger_than_the_data(data: TrainingData) -> None:
     trial = replace(config(), training=replace(config().training, batch_size=1000))
     assert len(list(fit(start(trial, data), data))) == 4
+
+
+def test_fit_progress_begins_again_with_the_epochs_of_an_extension(data: TrainingData) -> None:
+    state = start(config().extended(10), data)
+    seen = [state.progress, *(state.progress for _ in fit(state, data))]
+    assert seen == [0, 0.25, 0.5, 0.75, *(epoch / 10 for epoch in range(4, 11))]
 
 
 def test_fit_progress_counts_finished_epochs(data: TrainingData) -> None:

@@ -295,6 +295,77 @@ def test_extend_refuses_a_sweep_without_a_search(settings: Settings, sweep_file:
     assert "has no search; raise confirm.seeds" in ended.err
 
 
+def confirm_all(settings: Settings, spec: SweepSpec, epochs: int = 2) -> StageStudy:
+    """Record two complete confirmations."""
+    study = StageStudy.create(open_storage(settings), spec, "confirm")
+    study.enqueue({"params": {"model.prior.std": 2.0}, "seed": seed} for seed in (1, 3))
+    while (attempt := study.pop(spec)) is not None:
+        study.epoch(attempt.number, epochs, [1.0], f"{attempt.number}", trained=True)
+        study.end(attempt.number, "complete", 1.0, None)
+    return study
+
+
+def test_extended_confirmations_are_queued_once_and_the_sweep_is_reopened(
+    settings: Settings, study: StageStudy, spec: SweepSpec
+) -> None:
+    describe(study, spec, done="0123", state="done", stage="evaluate")
+    confirmations = confirm_all(settings, spec)
+    resume = f"aae-sweep run {spec.sweep_id}"
+    assert aae("extend", "tiny", "confirm-1", "--epochs", 30, "--json").document == {
+        "sweep": spec.sweep_id,
+        "extended": [{"trial": 1, "extended_as": 2, "from": 2, "to": 30}],
+        "notes": [],
+        "resume": resume,
+    }
+    assert aae("extend", "tiny", "--epochs", 30).out == (
+        f"confirm-0 trains on from epoch 2 to 30, as confirm-3\nResume with: {resume}\n"
+    )
+    status = aae("status", "--json").document
+    assert (status["state"], status["stage"]) == ("stopped", "search")
+    assert [r.extends for r in confirmations.records()] == [None, None, 1, 0]
+    ended = aae("extend", "tiny", "--epochs", 40)
+    assert (ended.code, ended.err) == (
+        2,
+        f"no confirmation of {spec.sweep_id} has finished that is not being extended already. "
+        f"Run: {resume}\n",
+    )
+
+
+def test_extend_describes_a_schedule_that_depends_on_the_number_of_epochs(
+    settings: Settings, sweep_file: Path
+) -> None:
+    falling = load_sweep(sweep_file, ["training.schedule={kind: cosine, factor: 0.1}"])
+    describe(StageStudy.create(open_storage(settings), falling, "search"), falling)
+    confirm_all(settings, falling)
+    assert aae("extend", "--epochs", 3, "--json").document["notes"] == [
+        "training.schedule: from epoch 3 on, the cosine schedule is that of 3 epochs; it "
+        "multiplies rates by 0.1 then, by 0.1 before"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", 2], "--epochs is a total; give more than 2"),
+        (["--epochs", 3, "--trials", 9], "give --epochs alone"),
+        (["confirm-1", "--trials", 9], "one trial is extended by --epochs"),
+        (["7", "--epochs", 9], "no trial `7`"),
+    ],
+)
+def test_extend_refuses_wrong_extensions_of_epochs(
+    settings: Settings,
+    study: StageStudy,
+    spec: SweepSpec,
+    arguments: list[Any],
+    message: str,
+) -> None:
+    confirmations = confirm_all(settings, spec)
+    ended = aae("extend", "tiny", *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
+    assert len(confirmations.records()) == 2
+
+
 # -- enqueue ---------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from orchestrator.records import RunRecord
 from orchestrator.results.ranking import (
     Candidate,
     Comparison,
+    apart,
     best_trials,
     candidates,
     compare,
@@ -61,6 +62,40 @@ def confirmed(name: str, values: dict[int, float | None]) -> list[RunRecord]:
 def ranked(*groups: list[RunRecord], direction: Any = "maximize") -> list[str]:
     found = candidates(record for group in groups for record in group)
     return [c.config_hash for c in rank(found, LL, direction)]
+
+
+def extended(number: int, extends: RunRecord, **fields: Any) -> RunRecord:
+    """Return a confirmation that extends another to 30 epochs."""
+    given = {"seed": extends.seed, "params": extends.params, "config_hash": "longer"}
+    also = {"stage": "confirm", "extends": extends.number, "extended_to": [30], "epochs": 30}
+    return trial(number, 9.0, **(given | also | fields))
+
+
+def test_complete_extension_stands_for_the_confirmation_that_it_extends() -> None:
+    first, second = (
+        trial(n, 1.0, config_hash="short", stage="confirm", params={"x": 1}) for n in (0, 1)
+    )
+    under_way = extended(3, second, state="running")
+    found = {c.config_hash: c for c in candidates([first, second, extended(2, first), under_way])}
+    assert {name: c.seeds for name, c in found.items()} == {"short": [1], "longer": [0]}
+    assert found["longer"].params == {"x": 1, "training.epochs": 30}
+    further = extended(4, extended(2, first), config_hash="longest", extended_to=[30, 60])
+    (last,) = candidates([first, extended(2, first), further])
+    assert (last.config_hash, last.origin, last.params["training.epochs"]) == ("longest", "short", 60)
+
+
+def test_extended_control_remains_the_control() -> None:
+    shorts = [trial(n, 1.0, config_hash="file", stage="confirm") for n in (0, 1)]
+    winner = trial(5, 0.5, config_hash="found", stage="confirm", params={"x": 1})
+    longer = [extended(2 + n, short) for n, short in enumerate(shorts)]
+    found, control = apart(candidates([*shorts, winner, *longer]), "file")
+    assert [each.config_hash for each in found] == ["found"]
+    assert control is not None
+    assert (control.config_hash, control.seeds) == ("longer", [0, 1])
+    found, control = apart(candidates([*shorts, winner, longer[1]]), "file")
+    assert [each.config_hash for each in found] == ["found"]
+    assert control is not None
+    assert control.config_hash == "file"
 
 
 def test_rank_ignores_seeds_beyond_the_requested_number() -> None:

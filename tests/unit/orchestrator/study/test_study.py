@@ -552,6 +552,31 @@ def test_failed_confirm_trial_is_retried_with_its_seed(settings: Settings) -> No
     assert {a.config.seed for a in popped if a} == {entry["seed"] for entry in entries()}
 
 
+def test_extended_confirmation_begins_at_the_checkpoint_of_the_one_it_extends(
+    settings: Settings,
+) -> None:
+    spec = sweep()
+    queue = opened(settings, spec, "confirm")
+    queue.enqueue(entries()[:1])
+    first = queue.pop(spec)
+    assert first is not None
+    queue.epoch(first.number, 9, [1.0], "a/checkpoint", trained=True)
+    queue.end(first.number, "complete", 1.0, None)
+    for _ in range(2):  # the second queues nothing
+        queue.extend(queue.records()[:1], 12)
+    queue = opened(settings, spec, "confirm")
+    longer = queue.pop(spec)
+    assert longer is not None
+    assert longer.config == first.config.extended(12)
+    assert (longer.extends, longer.attempt, longer.resume) == (0, 1, Path("a/checkpoint"))
+    assert queue.pop(spec) is None
+    record = queue.records()[1]
+    assert (record.extends, record.extended_to, record.epochs) == (0, [12], 0)
+    fail(queue, longer)
+    queue.retry()
+    assert queue.next_attempt(2, spec).config == longer.config
+
+
 # -- pruning ---------------------------------------------------------------------------------
 
 
