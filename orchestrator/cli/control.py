@@ -28,6 +28,10 @@ _LAST_WORDS_SECONDS = 2.0  # a driver prints its summary after releasing the loc
 
 def stop(
     sweep: SweepName = "latest",
+    trial: Annotated[
+        str | None,
+        typer.Argument(help="Stop this trial of the search alone: its number.", show_default=False),
+    ] = None,
     now: Annotated[
         bool, typer.Option("--now", help="Exit at once; trials resume from their last checkpoints.")
     ] = False,
@@ -38,12 +42,18 @@ def stop(
 ) -> None:
     """Drain a sweep: finish the current epochs, save checkpoints and exit.
 
-    Works from any host. `aae-sweep run` resumes the sweep.
+    Works from any host. `aae-sweep run` resumes the sweep. With a trial, only that trial of the
+    search ends, after its current epoch; it counts as pruned.
     """
     from orchestrator.study.lock import is_held
 
     reader = common.reader()
     name = reader.resolve(sweep)
+    if trial is not None:
+        if now:
+            raise UsageError("--now stops a whole sweep: leave out the trial")
+        _stop_trial(reader, name, trial, json)
+        return
     if is_held(reader.settings, name):
         _stop(reader.settings, name, "now" if now else "drain", timeout)
     else:
@@ -55,6 +65,21 @@ def stop(
         print(f"{name} is done")
     else:
         print(f"{name} is {status['state']}. Resume with: {status['resume']}")
+
+
+def _stop_trial(reader: "ResultsReader", name: str, trial: str, json: bool) -> None:
+    """Request the end of one trial of the search."""
+    record = pick(reader.trials(name), trial)
+    if record.stage != "search":
+        raise UsageError("a candidate needs all its seeds, so no confirmation is stopped alone")
+    if record.state not in ("running", "waiting"):
+        raise UsageError(f"search-{record.number} has ended: {record.state}")
+    study = _search(reader.settings, name)
+    study.note(stopped=sorted({*study.state.stopped, record.number}))
+    if json:
+        common.emit({"sweep": name, "stage": "search", "trial": record.number})
+    else:
+        print(f"stop of search-{record.number} requested: it ends as pruned after its next epoch")
 
 
 def pause(sweep: SweepName = "latest", json: AsJson = False) -> None:

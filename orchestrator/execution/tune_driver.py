@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.text import duration
 
 MAX_LOSSES = 4  # losses of a trial's worker at one epoch until the trial is taken for the cause
+STOPPED = "stopped by a user"  # the reason of such a trial's end
 _CAPACITY_SECONDS = 5.0  # between two reads of the cluster's resources
 
 
@@ -90,6 +91,7 @@ class StageDriver:
         pack_size: Callable[[TrialConfig], int],  # maximum for trials of that form
         draining: threading.Event,
         paused: threading.Event,
+        stopped: Collection[int],  # trials of the search that a user stops, which may become more
     ) -> None:
         self.spec = spec
         self.study = study
@@ -106,6 +108,7 @@ class StageDriver:
         self._pack_size = pack_size
         self._draining = draining
         self._paused = paused
+        self._stopped = stopped
         self._capacity = (0.0, 1)  # time of the last read, number of trials that fit
         self.full: str | None = None  # which disk, once a worker could not save
 
@@ -221,17 +224,18 @@ class StageDriver:
         if report.end == "complete":
             objective = report.metrics[self.spec.objective.metric]
             self._end(members, report.number, "complete", objective, None)
-        elif self._is_behind(live, report):
-            reason = f"behind its peers after epoch {report.epoch}"
+        elif live.attempt.stage == "search" and (reason := self._why_prune(report)):
             self._end(members, report.number, "pruned", None, reason)
             if members:
                 self._send_away(live.attempt)
 
-    def _is_behind(self, live: Live, report: Report) -> bool:
-        """Return True if the pruner, which compares validated epochs only, stops the trial."""
-        if live.attempt.stage != "search" or self._objectives(report.metrics) is None:
-            return False
-        return self.study.should_prune(report.number)
+    def _why_prune(self, report: Report) -> str | None:
+        """Return why a user or the pruner, which compares validated epochs only, ends the trial."""
+        if report.number in self._stopped:
+            return STOPPED
+        if self._objectives(report.metrics) is None or not self.study.should_prune(report.number):
+            return None
+        return f"behind its peers after epoch {report.epoch}"
 
     def _objectives(self, metrics: Mapping[str, float]) -> list[float] | None:
         """Return the objectives' values, the main one first; None without validation."""

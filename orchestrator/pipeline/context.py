@@ -64,6 +64,7 @@ class SweepContext:
     confirm: StageStudy
     outbox: Outbox
     paused: threading.Event = field(default_factory=threading.Event)  # the driver waits instead
+    stopped: set[int] = field(default_factory=set)  # trials of the search that a user stops
     is_training: Callable[[], bool] = lambda: False  # epochs are under way, for which a drain waits
     began: float = field(default_factory=time.monotonic)
     elapsed_before: float = 0.0

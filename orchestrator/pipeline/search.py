@@ -192,6 +192,7 @@ def _train(
         pack_size(sweep.spec, planned, data, resources),
         sweep.draining,
         sweep.paused,
+        sweep.stopped,
     )
     scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
     sweep.is_training = lambda: not driver.is_drained

@@ -206,7 +206,8 @@ def _obeying_requests(sweep: SweepContext) -> Iterator[None]:
     """Carry out the control requests of `aae-sweep stop` and `pause`, sent from any machine.
 
     A control request is an attribute of the search's study.  The driver clears the attribute when
-    it starts and when it ends.
+    it starts and when it ends.  The list of single trials to stop is another attribute, which is
+    kept.
     """
     over = threading.Event()
     seen: list[ControlRequest | None] = [None]
@@ -217,7 +218,12 @@ def _obeying_requests(sweep: SweepContext) -> Iterator[None]:
         while not over.wait(_LISTENING_SECONDS):
             request = seen[-1]
             with suppress(StorageInternalError):  # server briefly away: read again
-                request = sweep.search.state.request
+                state = sweep.search.state
+                request = state.request
+                for number in state.stopped:
+                    if number not in sweep.stopped:
+                        sweep.stopped.add(number)
+                        sweep.observer.note(f"stop of search-{number} requested")
             if request == seen[-1]:
                 continue
             seen.append(request)

@@ -29,8 +29,8 @@ class Limits(TypedDict, total=False):
 class SweepState(BaseModel):
     """A sweep's state. Each field is one attribute of the study, so that writers do not collide.
 
-    Other terminals write `request`, `extended` and `enqueued`, the driver all other fields. The
-    search's study has all fields; the confirmation's has `objectives`, `baseline` and `winner`.
+    Other terminals write `request`, `extended`, `enqueued` and `stopped`, the driver all other
+    fields. The search's study has all fields; the confirmation's has `objectives`, `baseline` and `winner`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +43,7 @@ class SweepState(BaseModel):
     resume: str | None = None  # the command that resumes the sweep
     extended: Limits = {}  # from `aae-sweep extend`
     enqueued: list[dict[str, Any]] = []  # parameters from `aae-sweep enqueue`, the first one first
+    stopped: list[int] = []  # trials of the search, from `aae-sweep stop SWEEP TRIAL`
     request: ControlRequest | None = None  # from `aae-sweep stop` or `pause`
     # progress
     stage: Literal["search", "confirm", "evaluate"] = "search"

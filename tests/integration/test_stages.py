@@ -128,6 +128,27 @@ def test_sweep_resumed_after_stop_request_ends_the_same(
 
 
 @pytest.mark.usefixtures("attentive")
+def test_stopped_trial_ends_as_pruned_and_the_others_stay_as_they_were(
+    undisturbed: list[Any], straw: StrawHome
+) -> None:
+    spec, watcher = straw.sweep(), Watcher()
+
+    def act(what: str) -> None:
+        if what == "search 1 epoch 1":
+            straw.study(spec).note(stopped=[1])
+            while "stop of search-1 requested" not in watcher.seen:
+                time.sleep(0.01)
+
+    watcher.act = act
+    reader = straw.run(spec, watcher)
+    stopped = reader.trials(spec.sweep_id, "search")[1]
+    assert (stopped.state, stopped.reason, stopped.epochs) == ("pruned", "stopped by a user", 1)
+    searched = [n for n in undisturbed if n[0] == "search"]
+    assert [n for n in numbers(reader, spec) if n[0] == "search"] == searched
+    assert reader.status(spec.sweep_id)["state"] == "done"
+
+
+@pytest.mark.usefixtures("attentive")
 @pytest.mark.parametrize("moment", ["search 1 epoch 1", "confirm 0 started", "scoring"])
 def test_sweep_paused_and_resumed_ends_the_same(
     moment: str, undisturbed: list[Any], straw: StrawHome

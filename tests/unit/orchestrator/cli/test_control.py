@@ -113,6 +113,27 @@ def test_stop_repeats_its_request_until_the_driver_exits(
     assert ended.out == f"{spec.sweep_id} is stopped. Resume with: {RESUME}\n"
 
 
+def test_stop_of_a_trial_is_recorded_once_for_the_driver(
+    study: StageStudy, spec: SweepSpec
+) -> None:
+    numbers = [study.ask(spec).number for _ in range(3)]
+    study.end(numbers[2], "complete", 1.0, None)
+    for _ in range(2):
+        assert aae("stop", "tiny", "1").out == (
+            "stop of search-1 requested: it ends as pruned after its next epoch\n"
+        )
+    assert aae("stop", "tiny", "0", "--json").document["trial"] == 0
+    assert study.state.stopped == [0, 1]
+    for wrong, message in (
+        (["2"], "search-2 has ended: complete"),
+        (["9"], "no trial `9`"),
+        (["1", "--now"], "--now stops a whole sweep"),
+    ):
+        ended = aae("stop", "tiny", *wrong)
+        assert (ended.code, ended.out) == (2, "")
+        assert message in ended.err
+
+
 @pytest.mark.parametrize(("command", "control"), [("pause", "pause"), ("resume", None)])
 def test_pause_and_resume_send_requests_to_the_driver(
     settings: Settings, study: StageStudy, spec: SweepSpec, command: str, control: str | None

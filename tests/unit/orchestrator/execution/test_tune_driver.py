@@ -20,7 +20,7 @@ from orchestrator.errors import DiskFull
 from orchestrator.execution import cluster, tune_driver
 from orchestrator.execution.cluster import TrialResources
 from orchestrator.execution.hangs import HUNG_AFTER, LEAST_PATIENCE
-from orchestrator.execution.tune_driver import MAX_LOSSES, StageDriver, see_memory_kills
+from orchestrator.execution.tune_driver import MAX_LOSSES, STOPPED, StageDriver, see_memory_kills
 from orchestrator.execution.worker import LEAVE, Report
 from orchestrator.records import Stage, TrialState
 from orchestrator.settings import Settings
@@ -55,6 +55,7 @@ class Straw:
         self.study = StageStudy.create(open_storage(self.settings), self.spec, "search")
         self.study.reconcile(self.spec)
         self.draining, self.paused = threading.Event(), threading.Event()
+        self.stopped = set[int]()
 
         def next_trial() -> TrialAttempt | None:
             return self.study.ask(self.spec) if self.study.asked() < self.trials else None
@@ -69,6 +70,7 @@ class Straw:
             lambda _: self.spec.resources.pack,
             self.draining,
             self.paused,
+            self.stopped,
         )
         self.driver.capacity = lambda: 2  # type: ignore[method-assign]
 
@@ -501,6 +503,16 @@ def test_trial_behind_its_peers_is_pruned_in_search(straw: Straw) -> None:
     straw.driver.tune_ended("b")
     assert straw.states() == ["complete", "pruned"]
     assert straw.study.records()[1].reason == "behind its peers after epoch 1"
+
+
+def test_trial_that_a_user_stops_is_pruned_at_its_next_epoch_without_validation(
+    straw: Straw,
+) -> None:
+    task = straw.suggest("a")
+    straw.stopped.add(0)
+    assert straw.tell("a", after(task, 1) | {"metrics": {"train/recon": 1.0}})
+    assert straw.states() == ["pruned"]
+    assert straw.study.records()[0].reason == STOPPED
 
 
 @pytest.mark.parametrize("event", ["started", "epoch", "ended"])
