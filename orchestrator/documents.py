@@ -153,6 +153,18 @@ class Status(TypedDict):
     resume: str | None
 
 
+class QueuedSweep(TypedDict):
+    """A sweep of `aae-sweep ls --queue`. A place is what one of its trials needs."""
+
+    id: str
+    priority: int
+    stage: Literal["search", "confirm", "evaluate"]
+    share: int  # places that the sweep may use now
+    wants: int  # places that it could use
+    slots: int  # places of the whole cluster
+    since: str  # ISO 8601, UTC: the driver's start
+
+
 class Control(TypedDict):
     """A control row: images scored as if they were samples."""
 

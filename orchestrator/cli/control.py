@@ -195,9 +195,7 @@ def enqueue(
     _grow(settings, name, study, search, json, enqueued=params)
 
 
-def _train_on(
-    settings: "Settings", name: str, trial: str | None, epochs: int, json: bool
-) -> None:
+def _train_on(settings: "Settings", name: str, trial: str | None, epochs: int, json: bool) -> None:
     """Queue finished confirmations to be trained on to more epochs, and tell what follows."""
     from orchestrator.study.lock import held
     from orchestrator.study.study import StageStudy, open_storage

@@ -15,7 +15,7 @@ from orchestrator.errors import UsageError
 from orchestrator.text import count, duration, number
 
 if TYPE_CHECKING:
-    from orchestrator.documents import Best, BestTrial, Compared, Summary
+    from orchestrator.documents import Best, BestTrial, Compared, QueuedSweep, Summary
     from orchestrator.records import TrialState
     from orchestrator.results.reader import ResultsReader
 
@@ -45,11 +45,19 @@ def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
     )
 
 
-def ls(json: AsJson = False) -> None:
+def ls(
+    queue: Annotated[
+        bool, typer.Option("--queue", help="List the queued sweeps, the first to be served first.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
     """List the sweeps, oldest first."""
     from orchestrator.results.reader import nothing_yet
 
     reader = common.reader()
+    if queue:
+        _list_queue(reader.queue(), json)
+        return
     documents = [reader.status(sweep) for sweep in reader.sweeps()]
     if json:
         keys = {"sweep", "id", "stage", "state", "trials", "best", "elapsed_seconds"}
@@ -72,6 +80,27 @@ def ls(json: AsJson = False) -> None:
             for d in documents
         ),
     )
+
+
+def _list_queue(places: "list[QueuedSweep]", json: bool) -> None:
+    if json:
+        common.emit(places)
+    elif not places:
+        say("no queued sweep runs; queue one with: aae-sweep run FILE -d --queue")
+    else:
+        common.table(
+            ("sweep", "priority", "stage", "places", "since"),
+            (
+                (
+                    place["id"],
+                    place["priority"],
+                    place["stage"],
+                    f"{place['share']} of {place['slots']}" if place["share"] else "waits",
+                    place["since"],
+                )
+                for place in places
+            ),
+        )
 
 
 def show(

@@ -52,6 +52,12 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Run in the background, with a log.")
     ] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Share the cluster with the other queued sweeps.")
+    ] = False,
+    priority: Annotated[
+        int, typer.Option(help="In the queue: higher ones go first, equal ones share.")
+    ] = 0,
     json: AsJson = False,
 ) -> None:
     """Run a sweep to its end, or resume it.
@@ -59,14 +65,18 @@ def run(
     The same file is the same sweep. The first Ctrl-C finishes the current epochs and saves, the
     second exits at once. The same command resumes.
     """
+    if priority and not queue:
+        raise UsageError("--priority goes with --queue")
     spec, text, resume = _wanted(file, set_, smoke)
+    if queue:
+        resume += f" --queue --priority={priority}" if priority else " --queue"
     if common.reader().is_done(spec):
         say(f"{spec.sweep_id} is done; nothing to run")
     elif detach:
         _leave_running(spec, resume, json)
         return
     else:
-        carry_out(spec, text, resume)
+        carry_out(spec, text, resume, priority if queue else None)
     reader = common.reader()
     status = reader.status(spec.sweep_id)
     if json:
@@ -233,8 +243,10 @@ def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
     )
 
 
-def carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
+def carry_out(spec: "SweepSpec", text: str, resume: str, priority: int | None = None) -> None:
     """Run a sweep to its end in this process, and obey signals; `resume` is the command to resume.
+
+    `priority` is the sweep's in the queue; None: the sweep is not queued.
 
     Raises what `orchestrator.pipeline.stages.run` raises, and KeyboardInterrupt at a last signal.
     """
@@ -248,7 +260,7 @@ def carry_out(spec: "SweepSpec", text: str, resume: str) -> None:
     from orchestrator.pipeline import stages
     from orchestrator.pipeline.context import Request
 
-    request = Request(spec, text, resume)
+    request = Request(spec, text, resume, priority)
     with watching(spec) as observer, _draining(lambda: observer.standing.under_way) as draining:
         stages.run(request, settings, observer, draining, lambda sweep: build_report([sweep], None))
 

@@ -92,6 +92,7 @@ class StageDriver:
         draining: threading.Event,
         paused: threading.Event,
         stopped: Collection[int],  # trials of the search that a user stops, which may become more
+        allowed: Callable[[], int | None],  # packs that may train beside other sweeps; None: all
     ) -> None:
         self.spec = spec
         self.study = study
@@ -109,6 +110,8 @@ class StageDriver:
         self._draining = draining
         self._paused = paused
         self._stopped = stopped
+        self._allowed = allowed
+        self._yielded: set[str] = set()  # packs that end, so that another sweep can train
         self._capacity = (0.0, 1)  # time of the last read, number of trials that fit
         self.full: str | None = None  # which disk, once a worker could not save
 
@@ -133,9 +136,7 @@ class StageDriver:
         """Return the next pack; None for "later"; FINISHED at the end."""
         if self._is_stopping:
             return None if self.live else Searcher.FINISHED
-        if self._paused.is_set():
-            return None
-        if len(self.live) > self.capacity():  # one more than fit, so that an actor is reused
+        if self._paused.is_set() or len(self.live) >= self._limit():
             return None
         pack = self._next_pack()
         if not pack:
@@ -183,6 +184,17 @@ class StageDriver:
             validate_at=self.spec.rungs if attempt.stage == "search" else [],
         )
 
+    def _limit(self) -> int:
+        """Return the number of packs that Tune may have; Ray places those that fit."""
+        allowed, fit = self._allowed(), self.capacity()
+        # one more than fit, so that an actor is reused
+        return fit + 1 if allowed is None or allowed >= fit else allowed
+
+    def _has_to_yield(self) -> bool:
+        """Return True if more packs train than may, for which another sweep waits."""
+        allowed = self._allowed()
+        return allowed is not None and len(self.live) - len(self._yielded) > self._limit()
+
     def capacity(self) -> int:
         asked, fit = self._capacity
         if time.monotonic() - asked > _CAPACITY_SECONDS:
@@ -208,7 +220,9 @@ class StageDriver:
             return True
         for live in members.values():
             live.drained = self._draining.is_set()
-        return self._is_stopping or self._paused.is_set()
+        if self._has_to_yield():
+            self._yielded.add(trial_id)
+        return self._is_stopping or self._paused.is_set() or trial_id in self._yielded
 
     def _on_report(self, members: dict[int, Live], report: Report, pack: int) -> None:
         live = members[report.number]
@@ -276,7 +290,9 @@ class StageDriver:
         if members is None or self._is_stopping:
             return
         hang = watch.hang
-        if self._paused.is_set() and hang is None:
+        left = self._paused.is_set() or trial_id in self._yielded
+        self._yielded.discard(trial_id)
+        if left and hang is None:
             self.lost.extend(members)
             return
         for number in members:

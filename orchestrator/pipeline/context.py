@@ -49,6 +49,7 @@ class Request:
     spec: SweepSpec
     spec_text: str
     resume: str  # the command that resumes the sweep
+    priority: int | None = None  # in the queue; None: the sweep is not queued
 
 
 @dataclass
@@ -65,6 +66,7 @@ class SweepContext:
     outbox: Outbox
     paused: threading.Event = field(default_factory=threading.Event)  # the driver waits instead
     stopped: set[int] = field(default_factory=set)  # trials of the search that a user stops
+    allowed: int | None = None  # trials that may train at once beside other sweeps; None: all
     is_training: Callable[[], bool] = lambda: False  # epochs are under way, for which a drain waits
     began: float = field(default_factory=time.monotonic)
     elapsed_before: float = 0.0
@@ -135,6 +137,7 @@ def describe(sweep: SweepContext, data: TrainingData, notes: Iterable[str] = ())
         planned=planned,
         code_version=version("aae-sweep"),
         drivers=sweep.search.state.drivers + 1,
+        queue=None,
         state="running",
         done=None,
         touched=_now(),

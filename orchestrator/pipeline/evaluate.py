@@ -3,6 +3,8 @@
 import math
 import shutil
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,11 +42,7 @@ def evaluate(sweep: SweepContext, data: TrainingData) -> Evaluation:
     scored = [*ranked, *(c for c in [control] if c is not None and c not in ranked)]
     planned = list(planned_samples(scored, sweep.spec.evaluate.parzen))
     sweep.observer.stage_began("evaluate", len(planned), ())
-    folder = sweep.settings.scores_folder(sweep.id)
-    with ParzenPool(cluster.cpus() if sweep.spec.has_parzen else 0) as pool:
-        progress, metrics = partial(_scoring, sweep), sweep.spec.training.metrics
-        scorer = ModelScorer(data, test, folder, pool, progress, metrics)
-        models = [_score(sweep, scorer, run, samples) for run, samples in planned]
+    models = _score_all(sweep, data, test, planned)
     _show_in_front(sweep, planned[0][0])
     document: Evaluation = {"sweep": sweep.id, "winner": ranked[0].config_hash, "models": models}
     path = sweep.settings.evaluation(sweep.id)
@@ -53,12 +51,41 @@ def evaluate(sweep: SweepContext, data: TrainingData) -> Evaluation:
     return document
 
 
+class _OutOfTurn(Exception):
+    """The places belong to other sweeps now. Known scores and blocks of samples are kept."""
+
+
+def _score_all(
+    sweep: SweepContext,
+    data: TrainingData,
+    test: TestData,
+    planned: Sequence[tuple[RunRecord, int]],
+) -> list[ScoredModel]:
+    folder = sweep.settings.scores_folder(sweep.id)
+    progress, metrics = partial(_scoring, sweep), sweep.spec.training.metrics
+    while True:
+        _await_turn(sweep)
+        actors = cluster.cpus() if sweep.spec.has_parzen else 0
+        if sweep.allowed is not None:
+            actors = min(actors, max(1, round(sweep.allowed * sweep.spec.resources.cpu)))
+        with suppress(_OutOfTurn), ParzenPool(actors) as pool:
+            scorer = ModelScorer(data, test, folder, pool, progress, metrics)
+            return [_score(sweep, scorer, run, samples) for run, samples in planned]
+
+
 def _scoring(sweep: SweepContext, what: str, done: int, total: int) -> None:
-    while sweep.paused.is_set() and not sweep.draining.is_set():
+    if sweep.allowed == 0:
+        raise _OutOfTurn  # its actors leave their places
+    _await_turn(sweep)
+    sweep.observer.scoring(what, done, total)
+
+
+def _await_turn(sweep: SweepContext) -> None:
+    """Wait while the sweep is paused or has no place. Raises Interrupted once a drain begins."""
+    while (sweep.paused.is_set() or sweep.allowed == 0) and not sweep.draining.is_set():
         time.sleep(_LISTENING_SECONDS)
     if sweep.draining.is_set():
         raise interrupted(sweep)
-    sweep.observer.scoring(what, done, total)
 
 
 def _test_data(sweep: SweepContext, data: TrainingData) -> TestData:

@@ -193,6 +193,7 @@ def _train(
         sweep.draining,
         sweep.paused,
         sweep.stopped,
+        lambda: sweep.allowed,
     )
     scratch = sweep.settings.sweep_folder(sweep.id) / ".tune"
     sweep.is_training = lambda: not driver.is_drained

@@ -33,6 +33,7 @@ from orchestrator.pipeline.context import (
     tracked,
 )
 from orchestrator.pipeline.notify import Notifier
+from orchestrator.pipeline.turns import taking_turns
 from orchestrator.results.reader import ResultsReader, summary
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
@@ -115,9 +116,10 @@ def _drive(
             # recorded first: Ray's shutdown takes seconds, and a kill may come earlier
             with cluster.connected(settings), recorded(sweep), _leaving_soon(sweep):
                 resources = cluster.trial_resources(spec.resources)
-                search.search(sweep, data, resources)
-                search.confirm(sweep, data, resources)
-                evaluate.evaluate(sweep, data)
+                with taking_turns(sweep, resources):
+                    search.search(sweep, data, resources)
+                    search.confirm(sweep, data, resources)
+                    evaluate.evaluate(sweep, data)
             sweep.note(done=digest(sweep.spec.resolved()), state="done")
             try:
                 with _leaving_soon(sweep):

@@ -20,6 +20,7 @@ from orchestrator.results import ranking, verdicts
 from orchestrator.results.ranking import Candidate, Comparison
 from orchestrator.settings import Settings
 from orchestrator.study.lock import is_held
+from orchestrator.study.queue import queued, shares
 from orchestrator.study.state import SweepState
 from orchestrator.study.study import StageStudy, open_storage, sweep_ids
 from orchestrator.sweepfile.spec import SweepSpec
@@ -124,6 +125,15 @@ class ResultsReader:
             "report": state.report,
             "resume": state.resume,
         }
+
+    def queue(self) -> list[documents.QueuedSweep]:
+        """Describe the queued sweeps whose drivers run, those that are served first in front."""
+        places = queued(self.settings, self._storage)
+        parts = shares(places)
+        return [
+            {"id": sweep, "stage": self.state(sweep).stage, "share": parts[sweep], **place}
+            for sweep, place in places.items()
+        ]
 
     def objective(self, sweep: str) -> documents.DirectedMetric:
         metric, direction = next(iter(self.objectives(sweep).items()))

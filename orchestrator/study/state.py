@@ -26,11 +26,21 @@ class Limits(TypedDict, total=False):
     hours: float
 
 
+class QueuePlace(TypedDict):
+    """A sweep in the queue, as its driver records it."""
+
+    priority: int  # higher ones go first
+    since: str  # ISO 8601, UTC: the driver's start
+    slots: int  # trials of this sweep that the whole cluster holds, at least 1
+    wants: int  # trials that it could train at once, at most `slots`
+
+
 class SweepState(BaseModel):
     """A sweep's state. Each field is one attribute of the study, so that writers do not collide.
 
     Other terminals write `request`, `extended`, `enqueued` and `stopped`, the driver all other
-    fields. The search's study has all fields; the confirmation's has `objectives`, `baseline` and `winner`.
+    fields. The search's study has all fields; the confirmation's has `objectives`, `baseline` and
+    `winner`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +53,7 @@ class SweepState(BaseModel):
     resume: str | None = None  # the command that resumes the sweep
     extended: Limits = {}  # from `aae-sweep extend`
     enqueued: list[dict[str, Any]] = []  # parameters from `aae-sweep enqueue`, the first one first
+    queue: QueuePlace | None = None  # None: the sweep is not queued
     stopped: list[int] = []  # trials of the search, from `aae-sweep stop SWEEP TRIAL`
     request: ControlRequest | None = None  # from `aae-sweep stop` or `pause`
     # progress

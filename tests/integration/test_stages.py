@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from straw_sweep import (
     digits_with_labels,
     images,
     numbers,
+    run,
     sweep,
 )
 
 from aae_core.errors import DataError
 from orchestrator.errors import EnvironmentUnusable, Interrupted, SpecError, UsageError
-from orchestrator.pipeline import stages
+from orchestrator.pipeline import stages, turns
 from orchestrator.results.reader import ResultsReader
+from orchestrator.study.lock import held
 from orchestrator.study.state import SweepState
 from orchestrator.study.study import StageStudy, open_storage
 from orchestrator.tracking.outbox import Outbox
@@ -145,6 +149,63 @@ def test_stopped_trial_ends_as_pruned_and_the_others_stay_as_they_were(
     assert (stopped.state, stopped.reason, stopped.epochs) == ("pruned", "stopped by a user", 1)
     searched = [n for n in undisturbed if n[0] == "search"]
     assert [n for n in numbers(reader, spec) if n[0] == "search"] == searched
+    assert reader.status(spec.sweep_id)["state"] == "done"
+
+
+@contextmanager
+def competing(straw: StrawHome, priority: int) -> Iterator[None]:
+    """Hold the lock of another queued sweep, which wants every place."""
+    other = straw.sweep(name=f"other{priority}")
+    study = StageStudy.create(open_storage(straw.settings), other, "search")
+    place = {"priority": priority, "since": "2026-01-01", "slots": 1, "wants": 1}
+    begun, over = threading.Event(), threading.Event()
+
+    def drive() -> None:
+        with held(straw.settings, other.sweep_id):
+            study.note(queue=place, state="running")
+            begun.set()
+            over.wait()
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    assert begun.wait(20)
+    try:
+        yield
+    finally:
+        over.set()
+        driver.join()
+
+
+@pytest.mark.usefixtures("attentive")
+@pytest.mark.parametrize("moment", ["search 1 epoch 1", "confirm 0 started", "scoring"])
+def test_queued_sweep_waits_for_one_of_higher_priority_and_ends_the_same(
+    moment: str, undisturbed: list[Any], straw: StrawHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_SECONDS", 0.05)
+    monkeypatch.setattr(turns.cluster, "slots", lambda _: 1)
+    spec, watcher = straw.sweep(), Watcher()
+    waits = f"queue: 0 of 1 place; waits for {straw.sweep(name='other1').sweep_id}"
+    meanwhile: list[str] = []
+
+    def compete() -> None:
+        with competing(straw, priority=1):
+            while waits not in watcher.seen:
+                time.sleep(0.01)
+            time.sleep(0.5)
+            meanwhile.extend(watcher.seen[watcher.seen.index(waits) + 1 :])
+
+    def act(what: str) -> None:
+        if what.startswith(moment) and waits not in watcher.seen:
+            threading.Thread(target=compete).start()
+            while waits not in watcher.seen:
+                time.sleep(0.01)
+
+    watcher.act = act
+    with competing(straw, priority=-1):
+        reader = run(straw.settings, spec, watcher, priority=0)
+    assert len(meanwhile) <= 1  # the epoch that was under way
+    assert watcher.seen.count("queue: 1 of 1 place") == 2
+    assert numbers(reader, spec) == undisturbed
     assert reader.status(spec.sweep_id)["state"] == "done"
 
 

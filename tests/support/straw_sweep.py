@@ -159,6 +159,7 @@ def run(
     spec: SweepSpec,
     watcher: Watcher | None = None,
     draining: threading.Event | None = None,
+    priority: int | None = None,
 ) -> ResultsReader:
     def write_report(sweep: str) -> Path:
         report = settings.sweep_folder(sweep) / "report.html"
@@ -166,7 +167,7 @@ def run(
         return report
 
     stages.run(
-        Request(spec, "name: straw", "aae-sweep run straw.yaml"),
+        Request(spec, "name: straw", "aae-sweep run straw.yaml", priority),
         settings,
         watcher or Watcher(),
         draining or threading.Event(),

@@ -55,7 +55,7 @@ class Straw:
         self.study = StageStudy.create(open_storage(self.settings), self.spec, "search")
         self.study.reconcile(self.spec)
         self.draining, self.paused = threading.Event(), threading.Event()
-        self.stopped = set[int]()
+        self.stopped, self.allowed = set[int](), list[int | None]([None])
 
         def next_trial() -> TrialAttempt | None:
             return self.study.ask(self.spec) if self.study.asked() < self.trials else None
@@ -71,6 +71,7 @@ class Straw:
             self.draining,
             self.paused,
             self.stopped,
+            lambda: self.allowed[-1],
         )
         self.driver.capacity = lambda: 2  # type: ignore[method-assign]
 
@@ -424,6 +425,25 @@ def test_pauses_of_a_trial_count_as_no_losses(straw: Straw) -> None:
         assert straw.report(trial_id, task, 1)
         straw.driver.tune_ended(trial_id)
         straw.paused.clear()
+    assert straw.ends() == []
+
+
+def test_trials_beyond_the_share_yield_at_their_next_epoch_and_go_on_later(straw: Straw) -> None:
+    straw.allowed.append(2)
+    running, staged = straw.suggest("a"), straw.suggest("b")
+    assert isinstance(straw.suggest("c"), dict)  # one more than fit
+    straw.allowed.append(1)
+    assert straw.report("a", running, 1)
+    straw.driver.tune_ended("a")
+    assert straw.report("b", staged, 1)
+    straw.driver.tune_ended("b")
+    assert straw.suggest("d") is None  # c has the only place
+    straw.allowed.append(0)
+    assert straw.suggest("d") is None
+    straw.allowed.append(None)
+    again: list[Any] = [straw.suggest(t) for t in "de"]
+    assert [(w["number"], w["attempt"]) for w in again] == [(0, 2), (1, 2)]
+    assert again[1]["resume"].endswith("1/1/epoch-000001")
     assert straw.ends() == []
 
 
