@@ -25,9 +25,10 @@ from orchestrator.documents import (
     Versus,
 )
 from orchestrator.records import BASELINE, RunRecord
-from orchestrator.results.ranking import METHODS, fronts
+from orchestrator.results.ranking import METHODS
 from orchestrator.results.tuning import tuning_curve
 from orchestrator.results.verdicts import though
+from orchestrator.study.pareto import fronts
 from orchestrator.text import MISSING
 
 Curves = Mapping[tuple[str, int], Sequence[Mapping[str, float]]]

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from aae_core.evaluation.controls import control_sizes
 from aae_core.evaluation.parzen import CURVE, block_count
+from orchestrator.study.pruners import report, should_prune
 from orchestrator.study.samplers import build_pruner
 from orchestrator.sweepfile.spec import BudgetSpec, ParzenSpec, SweepSpec
 
@@ -176,26 +177,27 @@ def _play(spec: SweepSpec, pace: Pace, gpu: float, seed: int) -> tuple[int, int,
 def fates(spec: SweepSpec, trials: int, seed: int) -> list[int]:
     """Return the epochs that each trial trains, in order of start; the pruner may end trials early.
 
-    A trial reports the same random value to the pruner at each of its epochs; greater is better.
+    A trial reports the same random objectives to the pruner at each of its epochs; greater is
+    better.
     """
     study = optuna.create_study(
         study_name=f"play-{seed}",  # hyperband derives a trial's bracket from the name
-        direction="maximize",
+        directions=["maximize"] * len(spec.objectives),
         sampler=RandomSampler(seed=0),
         pruner=build_pruner(spec),
     )
     decisions = _decisions(spec)
     found = []
-    for value in np.random.default_rng(seed).random(trials).tolist():
+    for values in np.random.default_rng(seed).random((trials, len(spec.objectives))).tolist():
         trial = study.ask()
         for epoch in decisions:
-            trial.report(value, epoch)
-            if trial.should_prune():
+            report(trial, values, epoch)
+            if should_prune(trial):
                 study.tell(trial, state=TrialState.PRUNED)
                 found.append(epoch)
                 break
         else:
-            study.tell(trial, value)
+            study.tell(trial, values)
             found.append(spec.max_epochs)
     return found
 

@@ -21,6 +21,7 @@ import numpy as np
 from aae_core.metrics import Direction
 from orchestrator.documents import Summary
 from orchestrator.records import RunRecord
+from orchestrator.study.pareto import fronts
 
 METHODS = {  # Comparison.method -> its description
     "paired": "seed by seed ({seeds})",
@@ -80,26 +81,6 @@ def _by_front(records: Sequence[RunRecord], objectives: Mapping[str, Direction])
     costs = np.array([[r.metrics[name] for name in objectives] for r in records]) * signs
     front = fronts(costs) if len(objectives) > 1 else np.zeros(len(costs), int)  # one: no fronts
     return [records[i] for i in np.lexsort((costs[:, 0], front))]
-
-
-def fronts(costs: np.ndarray) -> np.ndarray:
-    """Return the Pareto front of each point, (points,).  costs: (points, objectives), to minimise.
-
-    A point dominates another if it is as good in every objective and better in one.  No point
-    dominates those of front 0, only points of front 0 dominate those of front 1, and so on.
-
-    >>> fronts(np.array([[1, 4], [3, 2], [3, 5]])).tolist()
-    [0, 0, 1]
-    """
-    found = np.zeros(len(costs), int)
-    left = np.arange(len(costs))
-    costs = np.where(np.isnan(costs), np.inf, costs)
-    while left.size:
-        rest = costs[left]
-        as_good, better = rest[:, None] <= rest, rest[:, None] < rest
-        left = left[(as_good.all(-1) & better.any(-1)).any(0)]
-        found[left] += 1
-    return found
 
 
 def candidates(records: Iterable[RunRecord]) -> list[Candidate]:

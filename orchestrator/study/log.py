@@ -10,6 +10,7 @@ from optuna.trial import Trial
 from optuna.trial import TrialState as OptunaState
 
 from orchestrator.records import Stage, TrialState
+from orchestrator.study import pruners
 from orchestrator.study.view import StudyView
 
 _ENDS: dict[str, OptunaState] = {
@@ -89,13 +90,9 @@ class StudyLog(StudyView):
         secondary = before.get("secondary") if objectives is None or not new else objectives[1:]
         if secondary:
             progress["secondary"] = list(secondary)
+        if objectives is not None and new:  # first: a driver that dies here repeats the epoch
+            pruners.report(live.trial, objectives, epoch)
         live.note(progress=progress)
-        if objectives is None or not new:
-            return
-        if len(objectives) == 1:
-            live.trial.report(objectives[0], epoch)
-        else:  # `Trial.report` refuses several objectives
-            self._storage.set_trial_intermediate_value(live.trial._trial_id, epoch, objectives[0])
 
     def explain_loss(self, number: int, cause: str) -> None:
         """Record why the trial's current attempt was lost."""
@@ -119,9 +116,7 @@ class StudyLog(StudyView):
         return again
 
     def should_prune(self, number: int) -> bool:
-        if len(self.optuna_study.directions) > 1:
-            return False
-        return bool(self._live(number).trial.should_prune())  # some pruners return numpy's bool
+        return pruners.should_prune(self._live(number).trial)
 
     def epochs(self, number: int) -> int:
         """Return the last recorded epoch of any attempt."""

@@ -23,6 +23,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial
 
 from aae_core.seeding import stream_seed
+from orchestrator.study.pruners import ParetoHalving, ParetoMedian
 from orchestrator.sweepfile import space
 from orchestrator.sweepfile.spec import PrunerSpec, SamplerSpec, SweepSpec
 
@@ -60,8 +61,16 @@ def build_sampler(spec: SweepSpec, number: int) -> BaseSampler:
 
 
 def build_pruner(spec: SweepSpec) -> BasePruner:
+    """Build Optuna's pruner; with several objectives, its counterpart for Pareto fronts."""
     pruner: PrunerSpec = spec.pruner
+    several = len(spec.objectives) > 1
     match pruner.kind:
+        case "successive_halving" if several:
+            return ParetoHalving(spec.rungs, pruner.reduction_factor)
+        case "hyperband" if several:
+            return ParetoHalving(spec.rungs, pruner.reduction_factor, brackets=len(spec.rungs))
+        case "median" if several:
+            return ParetoMedian(pruner.startup_trials, pruner.grace_epochs)
         case "successive_halving":
             return SuccessiveHalvingPruner(
                 min_resource=pruner.grace_epochs, reduction_factor=pruner.reduction_factor

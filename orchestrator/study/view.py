@@ -11,6 +11,7 @@ from optuna.trial import TrialState as OptunaState
 
 from aae_core.metrics import Direction
 from orchestrator.records import RunRecord, Stage
+from orchestrator.study.pruners import reported
 from orchestrator.study.state import SweepState
 
 ENDED = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL)
@@ -110,8 +111,8 @@ def _record(stage: Stage, trial: FrozenTrial, objectives: Sequence[str]) -> RunR
 
 
 def last_value(trial: FrozenTrial) -> float | None:
-    values = trial.intermediate_values
-    return values[max(values)] if values else None
+    values = reported(trial)
+    return values[max(values)][0] if values else None
 
 
 def _seconds(trial: FrozenTrial) -> float | None:

@@ -379,10 +379,6 @@ class SweepSpec(TrialSpec):
         for name in (name for name in secondary if name not in self._objectives):
             left = [other for other in self._objectives if other != self.objective.metric]
             found[key] = f"`{name}` is not measured on all its models; {_choose(left)}"
-        if search.pruner.kind != "none":
-            found["search.pruner.kind"] = (
-                "must be none: a pruner needs one order, which several objectives do not have"
-            )
         for key in ("patience", "target"):
             if getattr(search, key) is not None:
                 found[f"search.{key}"] = "must be left out: several objectives have no single best"

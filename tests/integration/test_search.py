@@ -22,6 +22,7 @@ from orchestrator.pipeline.search import pack_size
 from orchestrator.records import BASELINE, is_baseline
 from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
+from orchestrator.study.pruners import reported
 from orchestrator.study.study import StageStudy, confirm_seed, search_seed
 from orchestrator.sweepfile.spec import SweepSpec
 
@@ -96,9 +97,8 @@ def test_sweep_validates_every_nth_epoch_the_last_and_pruner_rungs(straw: StrawH
 def test_sweep_with_sparse_validation_resumed_gives_the_same_metrics(
     straw: StrawHome, new_home: Callable[[str], Settings]
 ) -> None:
-    """Test that a constraint and a second objective survive the epochs without validation."""
+    """Test that constraint, second objective and pruner survive epochs without validation."""
     search = {
-        "pruner": {"kind": "none"},
         "secondary_objectives": ["val/latent_mmd"],
         "constraints": {"val/latent_std": [None, 1e-9]},
     }
@@ -110,7 +110,7 @@ def test_sweep_with_sparse_validation_resumed_gives_the_same_metrics(
     with pytest.raises(Interrupted):
         other.run(spec, watcher, draining)
     trial = other.study(spec).optuna_study.trials[1]
-    assert set(trial.intermediate_values) == {3}
+    assert set(reported(trial)) == {2, 3, 4}
     assert trial.user_attrs["progress"].keys() >= {"secondary", "violations"}
     reader = other.run(spec)
     assert [r.metrics for r in reader.trials(spec.sweep_id)] == want

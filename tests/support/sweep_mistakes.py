@@ -112,7 +112,6 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("{kind: tpe}", "{kind: tpe}\n  secondary_objectives: [val/recon, val/recon]", "search.secondary_objectives", 14, "names an objective twice"),
     ("{kind: tpe}", "{kind: tpe}\n  secondary_objectives: [val/latent_mmd]\n  patience: 3", "search.patience", 15, "several objectives have no single best"),
     ("{kind: tpe}", "{kind: tpe}\n  secondary_objectives: [val/latent_mmd]\n  target: 3", "search.target", 15, "several objectives have no single best"),
-    ("{kind: tpe}", "{kind: tpe}\n  secondary_objectives: [val/latent_mmd]\n  pruner: {kind: median}", "search.pruner.kind", 15, "several objectives do not have"),
     ("{kind: tpe}", "{kind: tpe}\n  constraints: {val/latent_sdt: [0, 1]}", "search.constraints.val/latent_sdt", 14, "is not measured; did you mean `val/latent_std`?"),
     ("{kind: tpe}", "{kind: tpe}\n  constraints: {val/error: [0, 1]}", "search.constraints.val/error", 14, "is not measured"),
     ("{kind: tpe}", "{kind: tpe}\n  constraints: {val/recon: [2, 1]}", "search.constraints.val/recon", 14, "must be [low, high]; 2 is not below 1"),

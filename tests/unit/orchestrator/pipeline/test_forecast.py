@@ -76,6 +76,14 @@ def test_pruner_saves_epochs_and_never_exceeds_the_bound(pruner: dict[str, Any])
     assert budget.seconds_expected <= budget.seconds
 
 
+@pytest.mark.parametrize("pruner", PRUNERS, ids=lambda p: p["kind"])
+def test_pruner_of_several_objectives_saves_fewer_epochs(pruner: dict[str, Any]) -> None:
+    one = sweep(pruner=pruner)
+    three = sweep(pruner=pruner, secondary_objectives=["val/recon", "val/latent_mmd"])
+    bound = 40 * 81
+    assert sum(fates(one, 40, 0)) < sum(fates(three, 40, 0)) < 0.9 * bound
+
+
 def test_halving_keeps_one_trial_in_three_at_each_rung() -> None:
     spec = sweep(pruner=PRUNERS[0], trials=300)
     played = [fates(spec, 300, seed) for seed in range(10)]

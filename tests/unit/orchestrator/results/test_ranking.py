@@ -17,7 +17,6 @@ from orchestrator.results.ranking import (
     best_trials,
     candidates,
     compare,
-    fronts,
     holm,
     left_in_race,
     rank,
@@ -237,26 +236,6 @@ def test_search_candidates_of_several_objectives_follow_pareto_fronts() -> None:
     records = [trial(n, ll, recon=recon) for n, (ll, recon) in enumerate(values)]
     found = best_trials(records, {LL: "maximize", "val/recon": "minimize"}, top=9, per=None)
     assert [r.number for r in found] == [1, 3, 0, 2, 4]
-
-
-@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
-def test_fronts_points_are_beaten_from_the_previous_front_only(
-    points: list[tuple[int, int, int]],
-) -> None:
-    found = fronts(np.array(points, float))
-
-    def beats(a: int, b: int) -> bool:
-        as_good = all(x <= y for x, y in zip(points[a], points[b], strict=True))
-        return as_good and points[a] != points[b]
-
-    for n, front in enumerate(found):
-        assert not any(beats(m, n) for m in np.flatnonzero(found == front))
-        if front:
-            assert any(beats(m, n) for m in np.flatnonzero(found == front - 1))
-
-
-def test_fronts_put_nan_on_the_last_front() -> None:
-    assert list(fronts(np.array([[math.nan, 1.0], [2.0, 1.0], [1.0, 2.0]]))) == [1, 0, 0]
 
 
 def test_search_candidates_are_chosen_for_every_group() -> None:

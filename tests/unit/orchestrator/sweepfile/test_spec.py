@@ -160,7 +160,7 @@ def test_resolved_names_every_setting_and_reads_back() -> None:
         {"search__pruner": {"kind": "none"}},
         {"search__objective": {"metric": "val/recon"}},
         {"search__balance": "model.encoder.kind"},
-        {"search__secondary_objectives": ["val/recon"], "search__pruner": {"kind": "none"}},
+        {"search__secondary_objectives": ["val/recon"]},
         {"search__constraints": {"val/latent_std": [0.5, 2.0]}},
         {"search__initial_trials": [{"model.encoder.kind": "universal"}]},
         {"search__warm_start": "another"},
