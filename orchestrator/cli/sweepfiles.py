@@ -12,6 +12,7 @@ from orchestrator.errors import SpecError, UsageError
 
 if TYPE_CHECKING:
     from orchestrator.sweepfile.shipped import ShippedSweep
+    from orchestrator.sweepfile.spec import SweepSpec
 
 
 def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> None:  # noqa: B006
@@ -28,11 +29,25 @@ def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> Non
             common.emit({"ok": False, "errors": problems})
             raise typer.Exit(2) from error
         raise
-    common.say_notes(spec.notes)
+    notes = [*spec.notes, *_of_warm_start(spec)]
+    common.say_notes(notes)
     if json:
-        common.emit({"ok": True, "errors": [], "notes": spec.notes, "id": spec.sweep_id})
+        common.emit({"ok": True, "errors": [], "notes": notes, "id": spec.sweep_id})
     else:
         print(f"{file} is valid (sweep id {spec.sweep_id}).")
+
+
+def _of_warm_start(spec: "SweepSpec") -> list[str]:
+    """Return what the search has from another sweep, or why it can have nothing."""
+    if spec.search is None or spec.search.warm_start is None:
+        return []  # the import takes a second
+    from orchestrator.results import warm_start
+
+    try:
+        found = warm_start.read(spec, common.settings())
+    except UsageError as error:
+        return [str(error)]
+    return [found.summary] if found else []
 
 
 def sweeps(json: AsJson = False) -> None:

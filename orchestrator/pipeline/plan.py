@@ -41,6 +41,7 @@ from orchestrator.pipeline import forecast
 from orchestrator.pipeline.forecast import Cost, Pace
 from orchestrator.pipeline.search import pack_size
 from orchestrator.records import Stage
+from orchestrator.results import warm_start
 from orchestrator.results.figures import draw_figures
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.checks import data_notes, require_compatible
@@ -69,6 +70,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
     cluster.preflight(settings, spec.resources)
     data = load_training_data(spec.data, settings.data)
     require_compatible(spec, data)
+    warm = warm_start.read(spec, settings, data.sha256)
     with cluster.connected(settings):
         resources = cluster.trial_resources(spec.resources)
         slots, actors = cluster.slots(resources), cluster.cpus()
@@ -117,7 +119,11 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
                 "seconds_expected": evaluating,
             },
         },
-        "notes": [*data_notes(spec, data), *_notes(spec, searching, confirming, evaluating)],
+        "notes": [
+            *data_notes(spec, data),
+            *([warm.summary] if warm else []),
+            *_notes(spec, searching, confirming, evaluating),
+        ],
     }
 
 

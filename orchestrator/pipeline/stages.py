@@ -3,13 +3,11 @@
 Completed stages are skipped.  The driver handles failures and control requests meanwhile.
 """
 
-import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
@@ -19,7 +17,7 @@ from aae_core.errors import DataError
 from aae_core.reading import digest
 from orchestrator import disk
 from orchestrator.documents import Evaluation
-from orchestrator.errors import DiskFull, EnvironmentUnusable, Interrupted, StudyLost, UsageError
+from orchestrator.errors import DiskFull, EnvironmentUnusable, Interrupted, StudyLost
 from orchestrator.execution import cluster
 from orchestrator.pipeline import evaluate, gc, search
 from orchestrator.pipeline.context import (
@@ -34,12 +32,12 @@ from orchestrator.pipeline.context import (
 )
 from orchestrator.pipeline.notify import Notifier
 from orchestrator.pipeline.turns import taking_turns
+from orchestrator.results import warm_start
 from orchestrator.results.reader import ResultsReader, summary
 from orchestrator.settings import Settings
 from orchestrator.study.lock import held
 from orchestrator.study.state import CONTROL_REQUESTS, ControlRequest
 from orchestrator.study.study import StageStudy, open_storage
-from orchestrator.sweepfile import space
 from orchestrator.sweepfile.checks import data_notes, require_compatible, require_same_data
 from orchestrator.sweepfile.spec import EvaluateSpec, ParzenSpec, SweepSpec
 
@@ -176,31 +174,14 @@ def _require_same_data(sweep: SweepContext, data: TrainingData) -> None:
 
 
 def _learn(sweep: SweepContext) -> None:
-    """Give the sampler another sweep's finished trials, before its first suggestion.
-
-    Only trials whose configurations also lie in this sweep's space are used.
-    """
-    search = sweep.spec.search
-    if search is None or search.warm_start is None or sweep.search.state.warm_trials is not None:
+    """Give the sampler another sweep's finished trials, before its first suggestion."""
+    if sweep.search.state.warm_trials is not None:
         return
-    reader = ResultsReader(sweep.settings)
-    other = reader.resolve(search.warm_start)
-    if other == sweep.id or reader.data_sha256(other) != sweep.search.state.data_sha256:
-        raise UsageError(f"search.warm_start: {other} is not another sweep on the same data")
-    theirs = SweepSpec.of(reader.spec(other))
-    known = [
-        replace(record, params=params)
-        for record in reader.trials(other, "search")
-        if record.state == "complete"
-        and all(math.isfinite(record.metrics.get(name, math.nan)) for name in sweep.spec.objectives)
-        and (params := space.locate(theirs.trial_config(record.params, 0), sweep.spec)) is not None
-    ]
-    if not known:
-        raise UsageError(
-            f"search.warm_start: no finished trial of {other} has a configuration of this space"
-        )
-    sweep.note(warm_trials=sweep.search.warm_start(other, known, sweep.spec))
-    sweep.observer.note(f"search: the sampler has {len(known)} trials of {other}")
+    found = warm_start.read(sweep.spec, sweep.settings, sweep.search.state.data_sha256)
+    if found is not None:
+        taken = sweep.search.warm_start(found.sweep, found.known, sweep.spec)
+        sweep.note(warm_trials=taken)
+        sweep.observer.note(found.summary)
 
 
 @contextmanager

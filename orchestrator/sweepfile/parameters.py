@@ -127,7 +127,8 @@ class FloatRange(_Parameter):
 
     def includes(self, value: Value) -> bool:
         low, high = self.bounds
-        return not isinstance(value, bool | str | list) and low <= value <= high
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and low <= value <= high
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -96,6 +96,7 @@ def _small_search(search: dict[str, Any]) -> dict[str, Any]:
         "sampler": sampler,
         "pruner": pruner,
         "space": {path: _small_parameter(path, p) for path, p in search["space"].items()},
+        "warm_start": None,  # no other sweep is on the small data
     }
 
 

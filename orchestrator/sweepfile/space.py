@@ -4,16 +4,19 @@ Optuna stores text, numbers and booleans as choices, but no lists. A list is sto
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import reduce
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import ValidationError
+
 from aae_core.config import TrialConfig
+from orchestrator.sweepfile.messages import problems, shown
 from orchestrator.sweepfile.parameters import (
     Choice,
     FloatRange,
     IntRange,
     Parameter,
+    TrialSpec,
     Value,
     parents_first,
 )
@@ -42,22 +45,68 @@ def suggest(trial: Suggester, space: Space) -> dict[str, Value]:
     return params
 
 
-def locate(config: TrialConfig, spec: SweepSpec) -> dict[str, Value] | None:
+def locate(config: TrialConfig, spec: SweepSpec) -> tuple[dict[str, Value], list[str]]:
     """Return the parameters with which the search of `spec` would try this configuration.
 
-    The seed does not matter. Returns None if the search never tries the configuration.
+    Neither the seed nor a setting that changes no number matters.  The list has a message for each
+    setting because of which the search never tries the configuration, such as "model.code_dim
+    outside of [5, 7]".
     """
     assert spec.search is not None
-    settings = json.loads(json.dumps(config.to_dict()))
+    settings = _document(config)
     params: dict[str, Value] = {}
+    outside: dict[str, str] = {}
     for path in parents_first(spec.search.space):
         parameter = spec.search.space[path]
-        if parameter.exists(params):
-            params[path] = reduce(lambda node, name: node[name], path.split("."), settings)
-            if not parameter.includes(params[path]):
-                return None
-    same = spec.trial_config(params, config.seed).config_hash == config.config_hash
-    return params if same else None
+        if not parameter.exists(params):
+            continue
+        value: Any = settings
+        for name in path.split("."):
+            value = (value or {}).get(name)
+        if parameter.includes(value):
+            params[path] = value
+        else:
+            outside[path] = f"{path} {_unmet(parameter)}"
+    return params, [*{**_misfits(config, params, spec), **outside}.values()]
+
+
+def _misfits(config: TrialConfig, params: Mapping[str, Value], spec: SweepSpec) -> dict[str, str]:
+    """Return messages by path where the configuration differs from a trial with the parameters."""
+    try:
+        own = spec.trial_config(params, config.seed)
+    except ValidationError as error:
+        messages = problems(error, TrialSpec).items()
+        return {path: f"a problem with {path}: {message}" for path, message in messages}
+    unread = {*config.unread} & {*own.unread}
+    return {
+        path: message
+        for path, message in _differences(_document(config), _document(own))
+        if not any(f"{path}.".startswith(f"{each}.") for each in unread)
+    }
+
+
+def _document(config: TrialConfig) -> dict[str, Any]:
+    """Return the configuration as JSON holds it, with lists for tuples."""
+    document: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
+    return document
+
+
+def _differences(settings: Any, own: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield `(path, message)` for each setting that is not as in the document `own`."""
+    if isinstance(settings, dict) and isinstance(own, dict):
+        for name in sorted(settings.keys() | own.keys()):
+            inner = f"{path}.{name}" if path else name
+            yield from _differences(settings.get(name), own.get(name), inner)
+    elif settings != own:
+        yield path, f"{path} other than {shown(own)}"
+
+
+def _unmet(parameter: Parameter) -> str:
+    if isinstance(parameter, Choice):
+        return f"other than {' or '.join(map(shown, parameter.choices))}"
+    low, high = parameter.ends
+    by = f" by {parameter.step}" if isinstance(parameter, IntRange) and parameter.step > 1 else ""
+    return f"outside of [{low:g}, {high:g}]{by}"
 
 
 def labels(space: Space, params: Mapping[str, Value]) -> dict[str, Any]:

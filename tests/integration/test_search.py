@@ -321,7 +321,10 @@ def test_sweep_learns_from_another_sweep_where_spaces_agree(straw: StrawHome) ->
         {"model.prior.std": r.params["model.prior.std"]} for r in fits
     ]
     assert [t.value for t in known] == [r.metrics["val/recon"] for r in fits]
-    output = f"search: the sampler has {len(fits)} trials of {first.sweep_id}"
+    output = f"search.warm_start: the sampler has {len(fits)} of the 6 trials of {first.sweep_id}"
+    output = next(seen for seen in watcher.seen if seen.startswith(output))
+    assert "model.hidden other than [4]" in output
+    assert "model.prior.std outside of [1.5, 4]" in output
     assert watcher.seen.count(output) == 1
     assert reader.status(second.sweep_id)["trials"]["complete"] == 3 + 2
     again = Watcher()

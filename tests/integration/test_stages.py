@@ -278,7 +278,7 @@ def test_driver_retries_control_requests_after_a_storage_error(
     [
         ("unknown", "names no sweep"),
         ("elsewhere", "is not another sweep on the same data"),
-        ("first", "has a configuration of this space"),
+        ("first", "none of the 3 trials of first-.*; 3 have model.hidden other than"),
     ],
 )
 def test_learn_from_unusable_sweep_is_refused_before_anything_starts(

@@ -11,10 +11,12 @@ from sweep_file import make_spec, make_text
 from aae_core.config import DataConfig
 from aae_core.data import load_training_data
 from aae_core.declarations import ARCHITECTURES
+from orchestrator.errors import UsageError
 from orchestrator.execution import cluster
 from orchestrator.pipeline import plan
 from orchestrator.pipeline.plan import Timing, estimate, measure
 from orchestrator.settings import Settings
+from orchestrator.study.study import StageStudy, open_storage
 
 TIMING = Timing(
     epoch=2.0, per_model=5.0, samples_per_second=500.0, checkpoint_bytes=7, blocks=[3.0]
@@ -50,6 +52,26 @@ def test_plan_bounds_the_cost_of_each_stage(settings: Settings) -> None:
     assert evaluate["seconds_expected"] > 4 * (5 + 3)
     [note] = document["notes"]
     assert note.startswith("search.budget: does not cover confirm and evaluate")
+
+
+@pytest.mark.usefixtures("timed")
+def test_plan_counts_the_trials_of_its_warm_start(settings: Settings) -> None:
+    space = {"model.prior.std": {"float": [0.5, 4]}}
+    first = make_spec("first", search={"space": space})
+    study = StageStudy.create(open_storage(settings), first, "search")
+    data = load_training_data(first.data, settings.data)
+    study.note(name="first", spec=first.resolved(), data_sha256=data.sha256)
+    for n in range(3):
+        assert study.ask(first) is not None
+        study.epoch(n, 1, [1.0], None, trained=True)
+        study.end(n, "complete", 1.0, None)
+    second = make_spec(search={"space": space, "warm_start": "first"})
+    assert estimate(second, settings)["notes"] == [
+        f"search.warm_start: the sampler has 3 of the 3 trials of {first.sweep_id}"
+    ]
+    study.note(data_sha256="0" * 64)
+    with pytest.raises(UsageError, match="not another sweep on the same data"):
+        estimate(second, settings)
 
 
 @pytest.mark.usefixtures("timed")

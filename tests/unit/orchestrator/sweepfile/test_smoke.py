@@ -127,6 +127,12 @@ def test_smoke_shrinks_the_space_as_its_settings(settings: Settings) -> None:
     assert [list(value) for value in when] == [[32, 32], [32]]
 
 
+def test_smoke_has_no_trials_of_another_sweep(settings: Settings) -> None:
+    search = small(WIDE, settings, "search.warm_start=another").search
+    assert search is not None
+    assert search.warm_start is None
+
+
 def test_smoke_keeps_its_suffix_on_a_long_name(settings: Settings) -> None:
     assert small(f"name: {'n' * 64}\n", settings).name == f"{'n' * 58}-smoke"
 

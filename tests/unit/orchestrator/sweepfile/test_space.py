@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 from pydantic import TypeAdapter
+from sweep_file import make_spec
 
 from orchestrator.sweepfile import space
 from orchestrator.sweepfile.parameters import Parameter, parents_first
@@ -100,3 +101,25 @@ def test_grid_holds_every_combination_of_values() -> None:
 def test_grid_refuses_a_float_range() -> None:
     with pytest.raises(ValueError, match="no list of values"):
         space.grid(parameters({"a": {"float": [0, 1]}}))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_locate_finds_every_configuration_that_the_search_suggests(seed: int) -> None:
+    kinds = {"choice": ["deterministic", "universal"]}
+    when = {"model.encoder.kind": "universal"}
+    spec = make_spec(
+        search={
+            "space": {
+                "model.encoder.kind": kinds,
+                "model.encoder.noise_dim": {"int": [2, 64], "log": True, "when": when},
+                "model.hidden": {"choice": [[4], [5, 5]]},
+                "model.prior.std": {"float": [0.5, 20], "log": True},
+                "model.code_dim": {"int": [4, 16], "step": 5},
+            }
+        }
+    )
+    assert spec.search is not None
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    params = space.suggest(study.ask(), spec.search.space)
+    located, misfits = space.locate(spec.trial_config(params, 1), spec)
+    assert (json.dumps(located), misfits) == (json.dumps(params), [])
