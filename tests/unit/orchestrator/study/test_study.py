@@ -97,6 +97,27 @@ def test_start_configurations_survive_restart_and_change_no_later_suggestion(
         assert through[2:] == suggestions(new_home("c"), sweep(sampler))[2:]
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_start_configurations_count_as_startup_trials(
+    sampler: str, new_home: Callable[[str], Settings]
+) -> None:
+    """Test that suggestions depend on the start configurations once these are enough."""
+
+    def fourth(home: str, startup: int, dims: tuple[int, int, int]) -> dict[str, Any]:
+        search = {
+            "trials": 6,
+            "space": SPACE,
+            "sampler": {"kind": sampler, "startup_trials": startup},
+            "initial_trials": [{"model.code_dim": dim} for dim in dims],
+        }
+        params: dict[str, Any] = suggestions(new_home(home), make_spec(search=search))[3][0]
+        return params
+
+    low, high = (4, 5, 6), (14, 15, 16)
+    assert fourth("a", 3, low) != fourth("b", 3, high)
+    assert fourth("c", 4, low) == fourth("d", 4, high)
+
+
 def test_start_configuration_without_balanced_parameter_keeps_the_balance(
     settings: Settings,
 ) -> None:
