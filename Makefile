@@ -1,7 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup quickstart test test-all test-rest chaos fuzz check bench experiments schema pictures docs notebook clean
+.PHONY: setup quickstart test test-all test-rest chaos fuzz check bench experiments schema pictures docs notebook dist clean
 
 setup: .venv/.installed
 
@@ -82,5 +82,10 @@ notebook: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebook]'
 	cd examples && AAE_HOME=../aae-home/notebook ../$(BIN)/jupyter execute --inplace --timeout=1800 sweep.ipynb
 
+# Builds a source distribution, and the wheel from it, into dist/.
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
 clean:
-	rm -rf .venv build site *.egg-info
+	rm -rf .venv build dist site *.egg-info

@@ -4,7 +4,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -13,7 +15,13 @@ from sweep_file import make_text
 from tracking_server import runs_by_key
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "aae_core", "orchestrator", "dashboards")
+SOURCES = (
+    *("pyproject.toml", "README.md", "LICENSE", "constraints.txt"),
+    *("aae_core", "orchestrator", "dashboards", "sweeps", "docker"),
+)
+SECRETS = ("docker/.env", "docker/secrets/ray_token")
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+OFFLINE = ["--no-deps", "--no-build-isolation"]
 SWEEP = make_text(
     "own",
     model={"kind": "sliced_wasserstein", "prior": {"kind": "ring"}, "settings": {"weight": 0.5}},
@@ -30,27 +38,42 @@ SWEEP = make_text(
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout with its links, and with secrets that belong in no package."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in SOURCES:
+        original, copy = ROOT / name, folder / name
+        if original.is_dir():
+            shutil.copytree(original, copy, symlinks=True)
+        else:
+            shutil.copy(original, copy)
+    for name in SECRETS:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("a secret")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheels(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make dist` builds of the checkout, with the wheel of the example's plugin."""
+    folder = tmp_path_factory.mktemp("wheels")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source]
+    subprocess.run(build, stdout=subprocess.DEVNULL, check=True)
+    shutil.copytree(ROOT / "examples" / "plugin", folder / "plugin")
+    subprocess.run([*PIP, "wheel", *OFFLINE, "--wheel-dir", folder, folder / "plugin"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with both wheels; the packages that they need are this one's."""
     folder = tmp_path_factory.mktemp("environment")
-    (folder / "source").mkdir()
-    for name in SOURCES:
-        source, copy = ROOT / name, folder / "source" / name
-        shutil.copytree(source, copy) if source.is_dir() else shutil.copy(source, copy)
-    shutil.copytree(ROOT / "examples" / "plugin", folder / "plugin")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    offline = ["--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels"]
-    for project in (folder / "source", folder / "plugin"):
-        subprocess.run([*pip, "wheel", *offline, project], check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "own"], check=True)
     [packages] = (folder / "own").glob("lib/*/site-packages")
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
     python = folder / "own" / "bin" / "python"
-    wheels = sorted((folder / "wheels").glob("*.whl"))
-    subprocess.run(
-        [python, *pip[1:], "install", "--no-deps", "--no-index", "--ignore-installed", *wheels],
-        check=True,
-    )
+    install = ["install", "--no-deps", "--no-index", "--ignore-installed"]
+    subprocess.run([python, *PIP[1:], *install, *sorted(wheels.glob("*.whl"))], check=True)
     return folder / "own"
 
 
@@ -84,6 +107,48 @@ def test_sweep_of_an_installed_plugin_resumes_and_ends(bench: Bench, done: Outco
     assert [trial["state"] for trial in found] == ["complete"] * len(found)
     assert any(trial["attempts"] == 2 for trial in found)
     assert {"model.settings.projections", "model.prior.settings.width"} == found[0]["params"].keys()
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    """Return the files of a wheel, without its description of itself."""
+    with ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if ".dist-info" not in name}
+
+
+def test_wheel_of_the_source_distribution_equals_that_of_the_checkout(
+    source: Path, wheels: Path, tmp_path: Path
+) -> None:
+    subprocess.run([*PIP, "wheel", *OFFLINE, "--wheel-dir", tmp_path, source], check=True)
+    [of_checkout], [of_distribution] = tmp_path.glob("*.whl"), wheels.glob("aae_sweep-*.whl")
+    assert contents(of_checkout) == contents(of_distribution)
+    assert b"a secret" not in contents(of_checkout).values()
+    [archive] = wheels.glob("*.tar.gz")
+    with tarfile.open(archive) as distribution:
+        assert not {name for name in distribution.getnames() if name.endswith(SECRETS)}
+
+
+def test_installed_wheel_writes_the_cluster_with_an_equal_wheel(
+    bench: Bench, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    ended = bench.tell("up", "--files-only")
+    assert ended.code == 0, ended.err
+    folder = Path(ended.out.strip())
+    assert folder == tmp_path / "aae-sweep" / "cluster"
+    for name in ("compose.yaml", "databases.sql", "image/Dockerfile", "image/constraints.txt"):
+        assert (folder / name).read_bytes() == (ROOT / "docker" / name).read_bytes()
+    [written], [built] = (folder / "image").glob("*.whl"), wheels.glob("aae_sweep-*.whl")
+    assert contents(written) == contents(built)
+
+
+def test_installed_wheel_reports_and_examines_the_machine(bench: Bench, done: Outcome) -> None:
+    ended = bench.tell("report", "own", "--out", bench.folder / "page.html")
+    assert ended.code == 0, ended.err
+    assert "</html>" in (bench.folder / "page.html").read_text()
+    checks = {c["check"]: c for c in bench.tell("doctor", "--json").document["checks"]}
+    assert {"packages", "home", "study storage", "tracking", "Ray"} < checks.keys()
+    # the packages of this environment may declare plugins whose sources that one does not see
+    assert {c["check"] for c in checks.values() if not c["ok"]} <= {"plugins"}, checks
 
 
 def test_installed_wheel_has_the_shipped_sweeps(bench: Bench) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 from sweep_command import free_port
 from sweep_file import make_long_text
 
+from orchestrator.execution.containers import cluster_folder, compose
+
 DOCKER = Path(__file__).parents[2] / "docker"
 COMMAND = Path(sys.executable).with_name("aae-sweep")
 PATIENCE = 300.0  # seconds, on a busy machine
@@ -24,19 +26,18 @@ class Cluster:
     """Two workers of two CPUs each: room for all three trials, or for two without one worker."""
 
     def __init__(self, folder: Path) -> None:
-        self.secrets = folder / "secrets"
         self.port = free_port()
-        self.sweeps = folder / "sweeps"
-        self.sweeps.mkdir()
-        (self.sweeps / "cluster.yaml").write_text(SWEEP)
         self.environment = os.environ | {
+            "XDG_CONFIG_HOME": str(folder),
             "COMPOSE_PROJECT_NAME": f"aae-sweep-test-{os.getpid()}",
             "AAE_MLFLOW_PORT": str(self.port),
-            "AAE_SECRETS": str(self.secrets),
-            "AAE_SWEEPS": str(self.sweeps),
             "AAE_OBJECT_STORE": "200000000",
             "AAE_WORKER_CPUS": "2",
         }
+        self.folder = cluster_folder(self.environment)
+        self.secrets, self.sweeps = self.folder / "secrets", self.folder / "sweeps"
+        self.sweeps.mkdir(parents=True)
+        (self.sweeps / "cluster.yaml").write_text(SWEEP)
 
     def up(self) -> str:
         return self._run(COMMAND, "up", "--workers", "2").stdout
@@ -45,7 +46,7 @@ class Cluster:
         self._run(COMMAND, "down")
 
     def compose(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        return self._run("docker", "compose", *arguments, check=check)
+        return self._run(*compose(self.folder), *arguments, check=check)
 
     def docker(self, *arguments: str) -> str:
         return self._run("docker", *arguments).stdout
@@ -87,7 +88,6 @@ class Cluster:
     def _run(self, *command: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
             command,
-            cwd=DOCKER,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -18,6 +18,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ruamel.yaml import YAML
 
 from orchestrator.errors import EnvironmentUnusable, SpecError, SweepError
+from orchestrator.sweepfile.shipped import shipped
 
 ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "docker"
@@ -290,7 +291,7 @@ def test_pod_image_environment_and_home_equal_those_of_compose(pod: Document) ->
     assert COMPOSE["x-ray"]["environment"].items() <= _environment(container).items()
     (home,) = (m["mountPath"] for m in container["volumeMounts"] if m["name"] == "home")
     assert any(f":{home}" in volume for volume in COMPOSE["services"]["worker"]["volumes"])
-    assert f"AAE_HOME={home} " in (DOCKER / "Dockerfile").read_text()
+    assert f"AAE_HOME={home} " in (DOCKER / "image" / "Dockerfile").read_text()
 
 
 def _defaults(text: str) -> str:
@@ -312,7 +313,7 @@ def test_driver_pod_has_the_entrypoint_of_compose() -> None:
     assert environment["RAY_ADDRESS"] == f"{CLUSTER['metadata']['name']}-head-svc:6379"
     verb, file = container["args"]
     assert verb == "run"
-    assert (ROOT / file).exists()
+    assert file in shipped()
 
 
 def test_job_resumes_unless_the_exit_code_is_final() -> None:

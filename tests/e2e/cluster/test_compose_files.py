@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.execution import containers
+
 DOCKER = Path(__file__).parents[3] / "docker"
 EXTRA = sorted(path.name for path in DOCKER.glob("compose.*.yaml"))
 
@@ -35,12 +37,15 @@ def _compose() -> None:
     [c for n in range(len(EXTRA) + 1) for c in itertools.combinations(EXTRA, n)],
     ids=lambda extra: "+".join(extra) or "alone",
 )
-def test_compose_files_are_valid_in_every_combination(extra: tuple[str, ...]) -> None:
+def test_compose_files_are_valid_in_every_combination(
+    extra: tuple[str, ...], tmp_path: Path
+) -> None:
     files = [word for name in ("compose.yaml", *extra) for word in ("--file", name)]
+    containers.write_files(tmp_path)
     command = ["docker", "compose", *files, "--profile", "commands", "config", "--quiet"]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AAE_", "COMPOSE_"))}
     done = subprocess.run(
-        command, cwd=DOCKER, env=kept, capture_output=True, text=True, check=False
+        command, cwd=tmp_path, env=kept, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -48,7 +53,7 @@ def test_compose_files_are_valid_in_every_combination(extra: tuple[str, ...]) ->
 def test_dockerfile_has_no_hadolint_warning() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run(
-        [hadolint, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False
+        [hadolint, DOCKER / "image" / "Dockerfile"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "")
 

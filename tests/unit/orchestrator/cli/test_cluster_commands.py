@@ -1,14 +1,9 @@
-"""The commands `up` and `down` without a container engine, and the secrets that `up` creates."""
+"""The commands `up` and `down` without a container engine."""
 
-import os
-import stat
 from pathlib import Path
 
 import pytest
 from sweep_command import aae
-
-from orchestrator.cli import cluster as cluster_commands
-from orchestrator.errors import EnvironmentUnusable
 
 
 @pytest.mark.parametrize("command", ["up", "down"])
@@ -16,31 +11,35 @@ def test_up_and_down_without_engine_say_what_to_install(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("AAE_SECRETS", str(tmp_path / "secrets"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     ended = aae(command)
     assert ended.code == 4
     assert "install Docker Engine" in ended.err
-    assert not (tmp_path / "secrets").exists()
+    assert not [*tmp_path.iterdir()]
 
 
-def test_secrets_are_created_once_and_only_for_their_owner(tmp_path: Path) -> None:
-    folder = tmp_path / "secrets"
-    cluster_commands._make_secrets(folder, os.getuid(), s3=False)
-    made = {path.name: path.read_text() for path in folder.iterdir()}
-    assert len(set(made.values())) == len(made)
-    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
-    (folder / "ray_token").unlink()
-    cluster_commands._make_secrets(folder, os.getuid(), s3=False)
-    again = {path.name: path.read_text() for path in folder.iterdir()}
-    assert {name for name in made if made[name] != again[name]} == {"ray_token"}
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cluster's folder, with an engine that answers `docker info`."""
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho 2\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "configuration"))
+    return tmp_path / "configuration" / "aae-sweep" / "cluster"
 
 
-def test_s3_store_needs_credentials_and_limits_them_to_their_owner(tmp_path: Path) -> None:
-    folder = tmp_path / "secrets"
-    with pytest.raises(EnvironmentUnusable, match="aws_access_key_id"):
-        cluster_commands._make_secrets(folder, os.getuid(), s3=True)
-    (folder / "s3_credentials").write_text("[default]\n")
-    (folder / "s3_credentials").chmod(0o644)
-    cluster_commands._make_secrets(folder, os.getuid(), s3=True)
-    assert stat.S_IMODE((folder / "s3_credentials").stat().st_mode) == 0o600
-    assert (folder / "s3_credentials").read_text() == "[default]\n"
+def test_up_with_relative_compose_files_names_their_whole_paths(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / ".env").write_text("COMPOSE_FILE=compose.yaml:compose.gpu.yaml\n")
+    ended = aae("up")
+    assert ended.code == 4
+    assert f"COMPOSE_FILE={folder}/compose.yaml:{folder}/compose.gpu.yaml" in ended.err
+    assert not (folder / "secrets").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_down_without_a_cluster_says_that_there_is_none() -> None:
+    ended = aae("down")
+    assert ended.code == 0
+    assert "there is nothing to stop" in ended.err
