@@ -30,7 +30,10 @@ def fetch_files(names: Sequence[str], folder: Path, mirrors: Sequence[str], chec
                 if failures:
                     raise missing_files(_absent(names, folder), folder, failures)
     except OSError as error:
-        reason = f"the folder cannot be written: {_reason(error)}"
+        reason = (
+            f"the folder cannot be written: {_reason(error)}; a user who can write it runs: "
+            f"aae-sweep data fetch {folder.name}"
+        )
         raise missing_files(_absent(names, folder), folder, [reason]) from error
 
 
@@ -40,7 +43,7 @@ def missing_files(names: Sequence[str], folder: Path, reasons: Sequence[str]) ->
     return DataError(
         f"{', '.join(names)}: not in {folder}{because}\n"
         f"Put them there, or set AAE_DATA to the folder that holds {folder.name}/. "
-        "To begin without downloads use `data: {name: digits}` (sweeps/quickstart.yaml)."
+        "To begin without downloads use `data: {name: digits}`, as the sweep quickstart does."
     )
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator import disk
+from orchestrator.cli import on_host
 from orchestrator.errors import SweepError, UsageError
 from orchestrator.settings import Settings
 from orchestrator.text import count, number
 
 if TYPE_CHECKING:
-    from orchestrator.documents import Best
+    from orchestrator.documents import Best, Status
     from orchestrator.results.reader import ResultsReader
 
 
@@ -90,9 +91,14 @@ def reader() -> "ResultsReader":
     return ResultsReader(settings())
 
 
+def tell(message: str) -> None:
+    """Print a result in words on stdout."""
+    print(on_host.commands(message), flush=True)
+
+
 def say(message: str) -> None:
     """Print a message on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(on_host.commands(message), file=sys.stderr, flush=True)
 
 
 def say_notes(notes: list[str]) -> None:
@@ -138,6 +144,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         sheet.add_row(*("" if cell is None else _text(cell) for cell in row))
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     Console(file=sys.stdout, width=width, highlight=False).print(sheet, crop=False)
+
+
+def report_of(status: "Status") -> str:
+    """Return where a sweep's report is for its reader, or the command that builds the report."""
+    path = status["report"]
+    return on_host.file(path, settings()) if path else f"aae-sweep report {status['id']}"
 
 
 def setting(path: str, value: Any) -> str:

@@ -64,7 +64,7 @@ def stop(
     elif status["state"] == "done":
         print(f"{name} is done")
     else:
-        print(f"{name} is {status['state']}. Resume with: {status['resume']}")
+        common.tell(f"{name} is {status['state']}. Resume with: {status['resume']}")
 
 
 def _stop_trial(reader: "ResultsReader", name: str, trial: str, json: bool) -> None:
@@ -136,7 +136,7 @@ def retry(
     elif not queued:
         print(f"no trial of {name} has failed")
     if queued:
-        print(f"Resume with: {resume}")
+        common.tell(f"Resume with: {resume}")
 
 
 def extend(
@@ -289,7 +289,7 @@ def _grow(
         print(f"{name}: {search.span}; the running driver continues to these limits")
     else:
         once = "once it has ended, " if running else ""
-        print(f"{name}: {search.span}; {once}resume with: {resume}")
+        common.tell(f"{name}: {search.span}; {once}resume with: {resume}")
 
 
 def _configuration(spec: "SweepSpec", given: list[str]) -> dict[str, Any]:
@@ -381,7 +381,7 @@ def _send_request(sweep: str, request: "ControlRequest | None", *, json: bool) -
         print(f"resume of {name} requested")
     else:
         print(f"pause of {name} requested: {CONTROL_REQUESTS[request]}")
-        print(f"Resume with: aae-sweep resume {name}")
+        common.tell(f"Resume with: aae-sweep resume {name}")
 
 
 def _stop(settings: "Settings", sweep: str, request: "ControlRequest", timeout: float) -> None:

@@ -91,7 +91,7 @@ def verify(name: DataName, json: AsJson = False) -> None:
         common.emit([{"file": str(v.path), "ok": v.ok, "problem": v.problem} for v in verdicts])
     else:
         for v in verdicts:
-            print(v.problem or f"{v.path}: ok")
+            common.tell(v.problem or f"{v.path}: ok")
     if not all(v.ok for v in verdicts):
         raise typer.Exit(4)
 
@@ -137,7 +137,7 @@ def doctor(json: AsJson = False) -> None:
             ok, detail = False, str(error)
         checks.append({"check": name, "ok": ok, "detail": detail})
         if not json:
-            print(f"{'ok  ' if ok else 'FAIL'}  {name}: {detail}", flush=True)
+            common.tell(f"{'ok  ' if ok else 'FAIL'}  {name}: {detail}")
 
     for name, check in _CHECKS.items():
         note(name, check)

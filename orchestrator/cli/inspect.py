@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli import common
+from orchestrator.cli import common, on_host
 from orchestrator.cli.common import AsJson, SweepName, say
 from orchestrator.errors import UsageError
 from orchestrator.text import count, duration, number
@@ -34,12 +34,12 @@ def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
     done = document["state"] == "done"
     running = "paused" if document["paused"] else document["state"]
     state = "done" if done else f"{running}, stage {document['stage']}"
-    print(
+    common.tell(
         f"{document['id']}  {state}\n"
         f"  trials    {counts or 'none yet'}\n"
         f"  best      {_best_trial(document['best'])}\n"
         f"  time      {time}\n"
-        f"  report    {document['report'] or f'aae-sweep report {sweep}'}\n"
+        f"  report    {common.report_of(document)}\n"
         f"{_unsent(document['unsynced'])}"
         f"  {'again   ' if done else 'resume  '}  {document['resume']}"
     )
@@ -196,7 +196,7 @@ def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
             ),
         ],
     )
-    print(
+    common.tell(
         f"\n{_verdict(document)}\n"
         f"checkpoint  {document['checkpoints'][0]}\n"
         f"draw        aae-sweep figures {name} --out figures\n"
@@ -265,7 +265,7 @@ def report(
     if json:
         common.emit({"report": str(path)})
     else:
-        print(path)
+        print(on_host.file(str(path), reader.settings))
 
 
 def dashboard(

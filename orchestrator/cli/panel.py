@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aae_core.metrics import Direction
+from orchestrator.cli import on_host
 from orchestrator.cli.common import setting
 from orchestrator.execution.worker import Report
 from orchestrator.records import RunRecord, Stage, TrialState
@@ -165,7 +166,7 @@ class Lines:
             self._print(f"evaluate  {what} scored")
 
     def note(self, message: str) -> None:
-        self._print(message)
+        self._print(on_host.commands(message))
 
     def _ending(self, record: RunRecord) -> str:
         standing = self.standing

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli import common
+from orchestrator.cli import common, on_host
 from orchestrator.cli.common import AsJson, Overrides, SweepFile, say
 from orchestrator.errors import UsageError
 from orchestrator.text import count, duration, number
@@ -214,6 +214,11 @@ def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
     """Start the driver in its own session, and wait until it holds the sweep's lock."""
     from orchestrator.study.lock import held, is_held
 
+    if compose := on_host.compose():
+        raise UsageError(
+            "the container ends with this command, and a driver in the background with it\n"
+            f"start it with: {compose} run -d sweep {resume.removeprefix('aae-sweep ')}"
+        )
     settings, sweep = common.writable(), spec.sweep_id
     with held(settings, sweep):  # raises SweepLocked if another driver holds it
         log = settings.driver_log(sweep)
@@ -235,7 +240,7 @@ def _leave_running(spec: "SweepSpec", resume: str, json: bool) -> None:
     if json:
         common.emit({"sweep": sweep, "pid": driver.pid, "log": str(log)})
         return
-    print(
+    common.tell(
         f"{sweep} runs in the background as process {driver.pid}\n"
         f"  log     {log}\n"
         f"  watch   aae-sweep logs {sweep} -f  (or: aae-sweep status {sweep})\n"
@@ -335,11 +340,11 @@ def _summarise(status: "Status", best: "Best | None", evaluation: "Evaluation | 
     if best is not None:
         lines += _winner(status, best, evaluation)
     lines += [
-        f"  report  {status['report']}",
+        f"  report  {common.report_of(status)}",
         f"  MLflow  aae-sweep ui  ({ui_url(common.settings())})",
         f"  again   {status['resume']}",
     ]
-    print("\n".join(lines))
+    common.tell("\n".join(lines))
 
 
 def _winner(status: "Status", best: "Best", evaluation: "Evaluation | None") -> list[str]:
@@ -387,7 +392,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
         ),
     )
     total = sum(stage["seconds_expected"] for stage in stages.values())
-    print(
+    common.tell(
         f"\nabout {duration(total)} in all\n"
         f"{plan['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint: about "
         f"{plan['disk_bytes_expected'] / 1e6:,.0f} MB on disk, at most "
@@ -395,7 +400,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
         "aae-sweep gc"
     )
     for note in plan["notes"]:
-        print(f"note: {note}")
+        common.tell(f"note: {note}")
 
 
 def _whole(number: int | None) -> str:

@@ -91,7 +91,7 @@ def new(
             out.write(copied(shipped()[from_], file, name))
     except FileExistsError:
         raise UsageError(f"{file} exists; give another name") from None
-    print(
+    common.tell(
         f"{file} is a copy of the shipped sweep {from_}\n"
         f"  edit   aae-sweep schema > {file.parent / 'schema.json'}  (completion in an editor)\n"
         f"  check  aae-sweep validate {file}\n"

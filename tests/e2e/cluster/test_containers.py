@@ -297,6 +297,25 @@ def test_sweep_resumes_after_cluster_down_and_up(
     assert max(trial["epochs_computed"] for trial in after) < 2 * EPOCHS
 
 
+def test_commands_that_a_driver_prints_run_on_the_host(cluster: Cluster, tmp_path: Path) -> None:
+    told = cluster.sweep("status", "cluster").stdout
+    printed = {line.split()[0]: line.split(maxsplit=1)[1] for line in told.splitlines()[1:]}
+    ended = {
+        name: subprocess.run(
+            ["sh", "-c", printed[name]],
+            cwd=tmp_path,
+            env=cluster.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for name in ("again", "report")
+    }
+    assert "is done; nothing to run" in ended["again"].stderr
+    assert "</html>" in (tmp_path / "report.html").read_text()
+
+
 def test_mlflow_has_every_epoch_of_every_trial(cluster: Cluster) -> None:
     def ask(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()

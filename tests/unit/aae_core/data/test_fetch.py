@@ -110,7 +110,7 @@ def test_fetch_error_names_the_failure_of_every_mirror(
     assert "wrong content: " in wrong
     assert "begins with 0x3c68746d" in wrong
     assert "AAE_DATA" in advice
-    assert "sweeps/quickstart.yaml" in advice
+    assert "the sweep quickstart" in advice
     assert [path.name for path in data_set.folder.iterdir() if path.name != ".lock"] == []
 
 
@@ -121,8 +121,9 @@ def test_fetch_error_names_a_folder_that_cannot_be_created(
     data_set = _set(published, tmp_path / "file", "http://127.0.0.1:1/")
     with pytest.raises(
         DataError, match=r"train-images\.gz, .*\n  the folder cannot be written: Not"
-    ):
+    ) as caught:
         data_set.fetch()
+    assert f"runs: aae-sweep data fetch {data_set.folder.name}\n" in str(caught.value)
 
 
 def test_fetch_from_several_threads_downloads_once(
