@@ -1,10 +1,13 @@
 """Shared parts of the commands: options, output, and the lookup of sweeps and checkpoints."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -68,6 +71,8 @@ Overrides = Annotated[
     ),
 ]
 _PIPE_WIDTH = 1000  # columns; programs that read the output get unbroken rows
+_UNBROKEN = 20  # columns; a table breaks no narrower cell
+_GAP = 2  # columns between the columns of a table
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 
 
@@ -133,17 +138,39 @@ def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print aligned plain columns on stdout."""
+    """Print aligned plain columns on stdout, no line longer than the terminal or COLUMNS.
+
+    Long cells wrap. Columns that do not fit beside the others follow below, after the first column.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    sheet = Table(box=None, header_style="bold", pad_edge=False)
-    for header in headers:
-        sheet.add_column(header, overflow="fold")
-    for row in rows:
-        sheet.add_row(*("" if cell is None else _text(cell) for cell in row))
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(file=sys.stdout, width=width, highlight=False).print(sheet, crop=False)
+    cells = [list(headers), *(list(map(cell, row)) for row in rows)]
+    console = Console(file=sys.stdout, width=_width(), highlight=False)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for block, shown in enumerate(_blocks(widths, console.width)):
+        sheet = Table(box=None, header_style="bold", pad_edge=False)
+        for place in shown:
+            whole = widths[place] <= _UNBROKEN or place == 0
+            sheet.add_column(cells[0][place], overflow="fold", no_wrap=whole)
+        for row in cells[1:]:
+            sheet.add_row(*(row[place] for place in shown))
+        if block:
+            print()
+        console.print(sheet, crop=False)
+
+
+def cell(value: Any) -> str:
+    """Format a value as `table` does."""
+    if value is None:
+        return ""
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def prose(text: str) -> None:
+    """Print sentences on stdout, wrapped between words like the cells of a table."""
+    for line in text.splitlines():
+        print(fill(line, _width() or get_terminal_size().columns, break_long_words=False))
 
 
 def report_of(status: "Status") -> str:
@@ -214,5 +241,19 @@ def page(path: Path) -> Path:
     return resolved
 
 
-def _text(cell: Any) -> str:
-    return number(cell) if isinstance(cell, float) else str(cell)
+def _width() -> int | None:
+    """Return the width of a line in a pipe, None where COLUMNS or the terminal says the width."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+
+
+def _blocks(widths: Sequence[int], width: int) -> Iterator[list[int]]:
+    """Yield the columns of each block by their places; every block starts with the first column."""
+    block, used = [0], widths[0]
+    for place, wanted in enumerate(widths[1:], 1):
+        least = _GAP + min(wanted, _UNBROKEN)
+        if len(block) > 1 and used + least > width:
+            yield block
+            block, used = [0], widths[0]
+        block.append(place)
+        used += least
+    yield block

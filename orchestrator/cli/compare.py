@@ -71,7 +71,8 @@ def compare(
             for candidate, settings in zip(candidates, _differing(candidates), strict=True)
         ],
     )
-    print(f"\n{_verdict(document)}")
+    print()
+    common.prose(_verdict(document))
 
 
 COMMANDS = (compare,)

@@ -196,8 +196,9 @@ def best(sweep: SweepName = "latest", json: AsJson = False) -> None:
             ),
         ],
     )
+    print()
+    common.prose(_verdict(document))
     common.tell(
-        f"\n{_verdict(document)}\n"
         f"checkpoint  {document['checkpoints'][0]}\n"
         f"draw        aae-sweep figures {name} --out figures\n"
         f"sample      aae-sweep sample {name} -n 100 --seed 0 --out samples.npy\n"
@@ -370,7 +371,10 @@ def _print_trial(record: dict[str, Any], curve: list[Any]) -> None:
     del record["metrics"]  # the last row of the curve has them
     losses = {f"attempt {attempt} lost": cause for attempt, cause in lost.items()}
     facts = {**record, **losses, **params}
-    common.table(("", ""), ((k, v) for k, v in facts.items() if v not in (None, [])))
+    shown = {name: value for name, value in facts.items() if value not in (None, [])}
+    width = max(map(len, shown))
+    for name, value in shown.items():  # no table, which may break the path of the checkpoint
+        print(f"{name:<{width}}  {common.cell(value)}")
     columns = sorted({key for row in curve for key in row} - {"epoch"})
     print()
     common.table(("epoch", *columns), ((row["epoch"], *map(row.get, columns)) for row in curve))

@@ -400,7 +400,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
         "aae-sweep gc"
     )
     for note in plan["notes"]:
-        common.tell(f"note: {note}")
+        common.prose(f"note: {note}")
 
 
 def _whole(number: int | None) -> str:

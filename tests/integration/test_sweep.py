@@ -294,6 +294,22 @@ def test_doctor_reports_every_check_as_ok(bench: Bench) -> None:
     assert "CPUs" in checks["Ray"]
 
 
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("width", [100, 80])
+@pytest.mark.parametrize(
+    "command",
+    ["ls", "status", "show", "show tiny 3", "best", "compare", "evaluate", "sweeps", "data list"],
+)
+def test_tables_are_no_wider_than_the_terminal(
+    bench: Bench, command: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = output(bench, *command.split()).splitlines()
+    breakable = [line for line in lines if str(bench.settings.home.parent) not in line]
+    assert len(breakable) > 1
+    assert max(map(len, breakable)) <= width
+
+
 # -- evaluate ----------------------------------------------------------------------------------
 
 
