@@ -3,8 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
@@ -114,27 +113,6 @@ def say_notes(notes: list[str]) -> None:
 def emit(document: Any) -> None:
     """Print a JSON document, or one line of JSON lines, on stdout."""
     print(json.dumps(document, allow_nan=False, default=str), flush=True)
-
-
-@contextmanager
-def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with rate and time left if stderr is a terminal, else nothing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            per_second = f", {task.speed:.1f}/s" if task.speed else ""
-            return Text(f"{task.completed:.0f}/{task.total or 0:.0f} {unit}{per_second}, left")
-
-    console = Console(file=sys.stderr)
-    columns = ("{task.description}", BarColumn(), Rate(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -294,6 +294,7 @@ def _score(
     """
     from aae_core.data.sets import fingerprint
     from aae_core.evaluation.parzen import CURVE, block_count
+    from orchestrator.cli.panel import scoring
     from orchestrator.execution import cluster
     from orchestrator.execution.parzen_pool import score_once, score_samples
 
@@ -310,7 +311,7 @@ def _score(
 
     def score(folder: Path) -> "ParzenResult":
         ray = cluster.connected(settings) if most > 1 else nullcontext()
-        with ray, common.progress("scoring", "blocks") as progress:
+        with ray, scoring("parzen", f"{size:,} samples") as progress:
             return score_samples(
                 samples,
                 valid,

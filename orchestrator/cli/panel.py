@@ -4,8 +4,8 @@ import math
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from aae_core.metrics import Direction
 from orchestrator.cli import on_host
-from orchestrator.cli.common import setting
+from orchestrator.cli.common import say, setting
 from orchestrator.execution.worker import Report
 from orchestrator.records import RunRecord, Stage, TrialState
 from orchestrator.results import ranking
@@ -29,6 +29,8 @@ from orchestrator.text import count, duration, number
 _TICK_SECONDS = 0.25
 _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 20  # epochs
+_PACE_SECONDS = 30.0  # a scoring's pace is recent: a resumed one only reads its first blocks
+_LINE_SECONDS, _LINE_SHARE = 60.0, 0.1  # of a scoring: the least between two plain lines
 
 
 @dataclass
@@ -132,13 +134,53 @@ class StageProgress:
         self.best_candidate = ranked[0] if ranked else None
 
 
+class Scoring:
+    """Progress of one scoring, with the time left at its recent pace."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.done = self.total = 0  # blocks
+        self.began = time.monotonic()
+        self._recent = deque([(self.began, 0)])
+        self._line = (self.began, 0)  # time and blocks of the last plain line
+
+    def advance(self, done: int, total: int) -> str | None:
+        """Record the blocks done; return a plain line if one is due."""
+        now = time.monotonic()
+        self.done, self.total = done, total
+        self._recent.append((now, done))
+        while now - self._recent[1][0] >= _PACE_SECONDS:
+            self._recent.popleft()
+        then, before = self._line
+        if done == total or now - then < _LINE_SECONDS or done - before < total * _LINE_SHARE:
+            return None
+        self._line = (now, done)
+        return f"{self.what}  {self._blocks}, {self._time}"
+
+    def drawn(self, title: str) -> Table:
+        head = _bar(title, self.done, self.total or None, self._blocks)
+        head.add_row("scoring", self.what, "")
+        head.add_row("time", self._time, "")
+        return head
+
+    @property
+    def _blocks(self) -> str:
+        return f"{self.done}/{self.total} blocks"
+
+    @property
+    def _time(self) -> str:
+        (then, before), (now, done) = self._recent[0], self._recent[-1]
+        left = (now - then) / (done - before) * (self.total - done) if done > before else None
+        return f"{duration(time.monotonic() - self.began)}, left {_about(left)}"
+
+
 class Lines:
     """One line per event, for logs and pipes."""
 
     def __init__(self, standing: StageProgress, console: Console) -> None:
         self.standing = standing
         self.console = console
-        self._scored = ""
+        self._scoring = Scoring("")
 
     def stage_began(self, stage: str, planned: int, known: Iterable[RunRecord]) -> None:
         self.standing.stage_began(stage, planned, known)
@@ -161,12 +203,19 @@ class Lines:
         self._print(self._ending(record), self._style(record))
 
     def scoring(self, what: str, done: int, total: int) -> None:
-        if done == total and what != self._scored:
-            self._scored = what
+        if what != self._scoring.what:
+            self._scoring = Scoring(what)
+        before = self._scoring.done
+        if line := self._scoring.advance(done, total):
+            self._under_way(f"evaluate  {line}")
+        if before < done == total:
             self._print(f"evaluate  {what} scored")
 
     def note(self, message: str) -> None:
         self._print(on_host.commands(message))
+
+    def _under_way(self, line: str) -> None:
+        self._print(line)
 
     def _ending(self, record: RunRecord) -> str:
         standing = self.standing
@@ -200,14 +249,6 @@ class Panel(Lines):
         super().__init__(standing, console)
         self._sweep_id = sweep_id
         self._drawing = threading.Lock()
-        self._scoring: tuple[str, int, int] = ("", 0, 0)
-        self._scoring_began = 0.0
-
-    def scoring(self, what: str, done: int, total: int) -> None:
-        if what != self._scoring[0]:
-            self._scoring_began = time.monotonic()
-        self._scoring = (what, done, total)
-        super().scoring(what, done, total)
 
     def __rich__(self) -> RenderableType:
         """Return the panel. The ticker's thread calls this method, too."""
@@ -245,6 +286,9 @@ class Panel(Lines):
         with self._drawing:
             super()._print(line, style)
 
+    def _under_way(self, line: str) -> None:
+        """Print nothing: the panel shows the progress of the scoring."""
+
     def _ending(self, record: RunRecord) -> str:
         return self._outcome(record)  # the panel shows best and time left
 
@@ -252,7 +296,8 @@ class Panel(Lines):
         standing = self.standing
         done, gone = len(standing.ended), time.monotonic() - standing.began
         counts = Counter(record.state for record in standing.ended.copy().values())
-        head = self._bar(standing.work, standing.planned, f"{done}/{standing.planned} trials")
+        trials = f"{done}/{standing.planned} trials"
+        head = _bar(self._title, standing.work, standing.planned, trials)
         head.add_row(
             standing.metric,
             Text(f"best {standing.best}", style="bold" if standing.best_candidate else "dim"),
@@ -284,23 +329,13 @@ class Panel(Lines):
         return running
 
     def _evaluation(self) -> RenderableType:
-        what, done, total = self._scoring
-        if not total:
-            return self._bar(0, None, count(self.standing.planned, "model"))
-        gone = time.monotonic() - self._scoring_began
-        left = gone / done * (total - done) if done else None
-        head = self._bar(done, total, f"{done}/{total} blocks")
-        head.add_row("scoring", what, "")
-        head.add_row("time", f"{duration(gone)}, left {_about(left)}", "")
-        return head
+        if not self._scoring.total:
+            return _bar(self._title, 0, None, count(self.standing.planned, "model"))
+        return self._scoring.drawn(self._title)
 
-    def _bar(self, done: float, total: int | None, rest: str) -> Table:
-        head = Table.grid(padding=(0, 2))
-        for _ in range(3):
-            head.add_column(no_wrap=True)
-        bar = ProgressBar(total, done, width=40, pulse=total is None)
-        head.add_row(Text(f"{self._sweep_id} {self.standing.stage}", style="bold"), bar, rest)
-        return head
+    @property
+    def _title(self) -> str:
+        return f"{self._sweep_id} {self.standing.stage}"
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -312,6 +347,15 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(
         _BARS[round((value - low) * steps)] if math.isfinite(value) else " " for value in shown
     )
+
+
+def _bar(title: str, done: float, total: int | None, rest: str) -> Table:
+    head = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        head.add_column(no_wrap=True)
+    bar = ProgressBar(total, done, width=40, pulse=total is None)
+    head.add_row(Text(title, style="bold"), bar, rest)
+    return head
 
 
 def _about(seconds: float | None) -> str:
@@ -341,3 +385,22 @@ def watching(spec: SweepSpec) -> Iterator[Lines]:
     panel = Panel(standing, console, spec.sweep_id)
     with panel.drawn():
         yield panel
+
+
+@contextmanager
+def scoring(title: str, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows the blocks done: drawn on a terminal, else in lines."""
+    console, progress = Console(file=sys.stderr), Scoring(what)
+
+    def advance(done: int, total: int) -> None:
+        line = progress.advance(done, total)
+        if line and not console.is_terminal:
+            say(f"{title}  {line}")
+
+    with Live(
+        get_renderable=lambda: progress.drawn(title),
+        console=console,
+        auto_refresh=console.is_terminal,
+        transient=True,
+    ):
+        yield advance

@@ -20,9 +20,7 @@ def test_table_continues_below_with_the_columns_that_do_not_fit(
     common.table(HEADERS, ROWS)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
-    blocks = [
-        [line.split() for line in block.splitlines()] for block in out.strip().split("\n\n")
-    ]
+    blocks = [[line.split() for line in block.splitlines()] for block in out.strip().split("\n\n")]
     assert len(blocks) > 1
     for place, row in enumerate([HEADERS, *ROWS]):
         assert {block[place][0] for block in blocks} == {row[0]}

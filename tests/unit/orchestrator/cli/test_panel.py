@@ -230,6 +230,67 @@ def test_panel_shows_progress_of_the_evaluation(standing: StageProgress, clock: 
     assert printed(out) == ["evaluate: 1 model", "evaluate  confirm-0: 1,000 samples scored"]
 
 
+def scored(observer: Lines, clock: Clock, seconds: float, total: int) -> None:
+    """Score all blocks, each in the same time."""
+    observer.stage_began("evaluate", 1, ())
+    for done in range(total + 1):
+        observer.scoring("confirm-0", done, total)
+        clock.now += seconds
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.5, 0), (2, 3), (60, 9)])
+def test_lines_of_a_scoring_come_after_a_minute_and_a_tenth_of_the_work(
+    standing: StageProgress, clock: Clock, seconds: float, lines: int
+) -> None:
+    out = console()
+    scored(Lines(standing, out), clock, seconds, 100)
+    assert len(printed(out)) == 2 + lines
+
+
+def test_line_of_a_scoring_has_blocks_time_and_time_left(
+    standing: StageProgress, clock: Clock
+) -> None:
+    out = console()
+    scored(Lines(standing, out), clock, 12.0, 10)
+    assert printed(out)[:2] == [
+        "evaluate: 1 model",
+        "evaluate  confirm-0  5/10 blocks, 1 min 00 s, left about 1 min 00 s",
+    ]
+
+
+def test_time_left_of_a_resumed_scoring_is_at_the_pace_of_its_new_blocks(
+    standing: StageProgress, clock: Clock
+) -> None:
+    out = console()
+    lines = Lines(standing, out)
+    for done in range(500):  # read from disk
+        lines.scoring("confirm-0", done, 1000)
+    for done in range(500, 520):
+        clock.now += 4
+        lines.scoring("confirm-0", done, 1000)
+    [line] = printed(out)
+    assert line.endswith("514/1000 blocks, 1 min 00 s, left about 32 min 24 s")
+
+
+def test_panel_prints_no_lines_of_a_scoring(standing: StageProgress, clock: Clock) -> None:
+    out = console()
+    scored(Panel(standing, out, "tiny-1234"), clock, 60.0, 100)
+    assert printed(out) == ["evaluate: 1 model", "evaluate  confirm-0 scored"]
+
+
+def test_scoring_of_a_command_without_a_terminal_prints_the_same_lines(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with panel.scoring("parzen", "10,000 samples") as advance:
+        for done in range(11):
+            advance(done, 10)
+            clock.now += 12
+    assert capsys.readouterr() == (
+        "",
+        "parzen  10,000 samples  5/10 blocks, 1 min 00 s, left about 1 min 00 s\n",
+    )
+
+
 def test_panel_keeps_the_lines_above_whole(
     standing: StageProgress, start: Callable[..., TrialAttempt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
