@@ -81,6 +81,10 @@ class Settings:
     def attempt_folder(self, sweep_id: str, stage: str, number: int, attempt: int) -> Path:
         return self.trial_folder(sweep_id, stage, number) / str(attempt)
 
+    def checkpoint(self, sweep_id: str, recorded: str) -> Path:
+        """Return the place of a recorded checkpoint: the home may have been moved or copied."""
+        return self.trials_folder(sweep_id).joinpath(*Path(recorded).parts[-3:])
+
     def attempt_logs(self, sweep_id: str, stage: str, number: int) -> list[Path]:
         """Return the existing logs of a trial's attempts, the first attempt's first."""
         attempts = self.trial_folder(sweep_id, stage, number).glob("[0-9]*")

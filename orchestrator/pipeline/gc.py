@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from optuna.storages import RDBStorage
 
 from orchestrator.errors import SweepLocked
 from orchestrator.records import RunRecord
 from orchestrator.results import ranking
 from orchestrator.settings import Settings
+from orchestrator.study.database import StudyStorage
 from orchestrator.study.lock import held
 from orchestrator.study.study import StageStudy
 
@@ -38,7 +38,7 @@ class Removed:
 
 def clean(
     settings: Settings,
-    storage: RDBStorage,
+    storage: StudyStorage,
     sweep: str,
     *,
     dry_run: bool = False,
@@ -110,7 +110,7 @@ def _clean(
     winners = [*_best_trials(search, searched), *(r for r in confirmed if r.state == "complete")]
     ended = [r for r in (*searched, *confirmed) if r.state in over]
     unfinished = [r for r in (*searched, *confirmed) if r.state not in over]
-    needed = {_here(trials, r.checkpoint) for r in winners if r.checkpoint}
+    needed = {Path(r.checkpoint) for r in winners if r.checkpoint}
     for record in unfinished:
         needed.update(_to_go_on(trials, record))
     touched = (
@@ -138,16 +138,11 @@ def _best_trials(search: StageStudy, records: Sequence[RunRecord]) -> list[RunRe
 def _to_go_on(trials: Path, record: RunRecord) -> Iterator[Path]:
     """Yield the last recorded checkpoint, and the one before from any attempt as a fallback."""
     if record.checkpoint is not None:
-        last = _here(trials, record.checkpoint)
+        last = Path(record.checkpoint)
         folders = {trials / f"{record.stage}-{record.number:04d}", last.parent.parent}
         saved = (path for folder in folders for path in folder.glob("*/epoch-*"))
         before = sorted((path for path in saved if path.name <= last.name), key=lambda p: p.name)
         yield from {last, *before[-_GENERATIONS:]}
-
-
-def _here(trials: Path, checkpoint: str) -> Path:
-    """Return a recorded checkpoint's path under the present home, which may have been moved."""
-    return trials.joinpath(*Path(checkpoint).parts[-3:])
 
 
 def _saved(trial: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from orchestrator.records import SYSTEM
 from orchestrator.settings import Settings
 from orchestrator.study.database import sqlite_file
 from orchestrator.sweepfile.checks import require_same_data
-from orchestrator.tracking.mlflow_writer import described, prepare_client
+from orchestrator.tracking.mlflow_writer import described, make_store, prepare_client
 from orchestrator.tracking.provenance import (
     DATA,
     DEVICE,
@@ -206,6 +206,7 @@ def reproduce(
 def _read(store: str, run_id: str) -> Recorded:
     from mlflow.tracking import MlflowClient
 
+    make_store(store)
     client = MlflowClient(store)
     run = client.get_run(run_id)
     tags: dict[str, str] = run.data.tags

@@ -122,7 +122,7 @@ class ResultsReader:
                 "experiment_id": parent.experiment_id if parent else None,
                 "run_id": parent.run_id if parent else None,
             },
-            "report": state.report,
+            "report": str(self.settings.report(sweep)) if state.report else None,
             "resume": state.resume,
         }
 
@@ -230,6 +230,9 @@ class ResultsReader:
         if not path.exists():
             return None
         document: documents.Evaluation = json.loads(path.read_text())
+        for model in document["models"]:
+            if recorded := model["checkpoint"]:
+                model["checkpoint"] = str(self.settings.checkpoint(sweep, recorded))
         return document
 
     def spec(self, sweep: str) -> dict[str, Any]:

@@ -7,12 +7,21 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import sqlalchemy
+from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import EnvironmentUnusable, causes
 from orchestrator.settings import Settings
 from orchestrator.text import masked
+
+
+class StudyStorage(RDBStorage):
+    """The database of all studies, and the settings of the home where their checkpoints lie."""
+
+    def __init__(self, settings: Settings, address: str, arguments: dict[str, Any]) -> None:
+        super().__init__(address, arguments)
+        self.settings = settings
 
 
 class _Connection(sqlite3.Connection):

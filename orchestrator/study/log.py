@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import optuna
-from optuna.storages import RDBStorage
 from optuna.trial import Trial
 from optuna.trial import TrialState as OptunaState
 
 from orchestrator.records import Stage, TrialState
 from orchestrator.study import pruners
+from orchestrator.study.database import StudyStorage
 from orchestrator.study.view import StudyView
 
 _ENDS: dict[str, OptunaState] = {
@@ -43,9 +43,8 @@ class LiveTrial:
 class StudyLog(StudyView):
     """The study of one stage, for the driver's records. Only the driver writes trials."""
 
-    def __init__(self, study: optuna.Study, stage: Stage, storage: RDBStorage) -> None:
-        super().__init__(study, stage)
-        self._storage = storage
+    def __init__(self, study: optuna.Study, stage: Stage, storage: StudyStorage) -> None:
+        super().__init__(study, stage, storage)
         self._open: dict[int, LiveTrial] = {}
 
     def started(self, number: int, node: str, resumed_epoch: int | None) -> None:

@@ -21,7 +21,7 @@ import sqlalchemy
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
@@ -31,6 +31,7 @@ from aae_core.seeding import stream_seed
 from orchestrator.records import OUT_OF_GPU_MEMORY, OUT_OF_HOST_MEMORY, RunRecord, Stage
 from orchestrator.settings import Settings
 from orchestrator.study import database
+from orchestrator.study.database import StudyStorage
 from orchestrator.study.log import LiveTrial, StudyLog
 from orchestrator.study.repeats import Repeats
 from orchestrator.study.samplers import build_pruner, build_sampler
@@ -60,7 +61,7 @@ class TrialAttempt:
     extends: int | None = None  # number of the confirmation that it trains on
 
 
-def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
+def open_storage(settings: Settings, *, read_only: bool = False) -> StudyStorage:
     """Open the database of all studies. A reader creates no file: a missing file reads as empty."""
     url = database.url_of(settings)
     file = database.sqlite_file(url)
@@ -74,7 +75,7 @@ def open_storage(settings: Settings, *, read_only: bool = False) -> RDBStorage:
     arguments["connect_args"] = database.connect_arguments(url)
     try:
         address = "sqlite://" if absent else url.render_as_string(hide_password=False)
-        storage = RDBStorage(address, arguments)
+        storage = StudyStorage(settings, address, arguments)
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, ImportError) as error:
         raise database.unusable(url, error) from error
     if file is not None:
@@ -94,12 +95,12 @@ def sweep_ids(storage: BaseStorage) -> list[str]:
 class StageStudy(StudyLog):
     """The study of one stage: it also suggests trials and retries failed ones."""
 
-    def __init__(self, study: optuna.Study, stage: Stage, storage: RDBStorage) -> None:
+    def __init__(self, study: optuna.Study, stage: Stage, storage: StudyStorage) -> None:
         super().__init__(study, stage, storage)
         self._repeats: Repeats | None = None
 
     @classmethod
-    def create(cls, storage: RDBStorage, spec: SweepSpec, stage: Stage) -> "StageStudy":
+    def create(cls, storage: StudyStorage, spec: SweepSpec, stage: Stage) -> "StageStudy":
         """Open the stage's study; the first call creates the study."""
         study = optuna.create_study(
             storage=storage,
@@ -114,7 +115,7 @@ class StageStudy(StudyLog):
         return found
 
     @classmethod
-    def read(cls, storage: RDBStorage, sweep_id: str, stage: Stage) -> "StageStudy | None":
+    def read(cls, storage: StudyStorage, sweep_id: str, stage: Stage) -> "StageStudy | None":
         """Open the stage's study for readers; return None if the stage has not begun."""
         try:
             study = optuna.load_study(
@@ -275,13 +276,12 @@ class StageStudy(StudyLog):
         live.note(attempts=known.get("attempts", 0) + 1, config_hash=config.config_hash)
         # even after a power cut, no later attempt may get this attempt's folder
         database.make_durable(self._storage.engine)
-        checkpoint = live.progress.get("checkpoint")
         return TrialAttempt(
             self.stage,
             number,
             known["attempts"],
             config,
-            Path(checkpoint) if checkpoint else None,
+            self._checkpoint(live.progress),
             known["params"],
             known.get("extends"),
         )

@@ -1,8 +1,10 @@
 """Read a stage's study: the sweep's state, the trials' records, counts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
@@ -11,6 +13,7 @@ from optuna.trial import TrialState as OptunaState
 
 from aae_core.metrics import Direction
 from orchestrator.records import RunRecord, Stage
+from orchestrator.study.database import StudyStorage
 from orchestrator.study.pruners import reported
 from orchestrator.study.state import SweepState
 
@@ -21,9 +24,10 @@ NOT_TRAINED = {"repeats", "taken_from"}  # attributes of trials that only the sa
 class StudyView:
     """The study of one stage of one sweep, for readers."""
 
-    def __init__(self, study: optuna.Study, stage: Stage) -> None:
+    def __init__(self, study: optuna.Study, stage: Stage, storage: StudyStorage) -> None:
         self.optuna_study = study
         self.stage: Stage = stage
+        self._storage = storage
 
     @property
     def state(self) -> SweepState:
@@ -50,7 +54,7 @@ class StudyView:
         objectives, over = list(self.objectives), set(self._retries().values())
         trials = self.optuna_study.get_trials(deepcopy=False)
         return [
-            _record(self.stage, t, objectives)
+            self._record(t, objectives)
             for t in trials
             if t.number not in over and not NOT_TRAINED & t.user_attrs.keys()
         ]
@@ -70,6 +74,42 @@ class StudyView:
         seconds = (t.user_attrs.get("progress", {}).get("gpu_seconds", 0.0) for t in trials)
         return float(sum(seconds)) / 3600
 
+    def _record(self, trial: FrozenTrial, objectives: Sequence[str]) -> RunRecord:
+        a = trial.user_attrs
+        progress = a.get("progress", {})
+        running = trial.state == OptunaState.RUNNING and "node" in a
+        checkpoint = self._checkpoint(progress)
+        last, secondary = last_value(trial), progress.get("secondary", [])
+        return RunRecord(
+            number=trial.number,
+            stage=self.stage,
+            state=a.get("end") or ("running" if running else "waiting"),
+            seed=a.get("seed", 0),
+            config_hash=a.get("config_hash", ""),
+            params=a.get("params", {}),
+            reason=a.get("reason"),
+            attempts=a.get("attempts", 0),
+            lost=a.get("lost", {}),
+            epochs=progress.get("epochs", 0),
+            epochs_computed=progress.get("epochs_computed", 0),
+            train_seconds=progress.get("seconds", 0.0),
+            resumed_from=a.get("resumed_from", []),
+            extends=a.get("extends"),
+            extended_to=a.get("extended_to", []),
+            metrics={} if last is None else dict(zip(objectives, [last, *secondary], strict=True)),
+            violated=[name for name, value in progress.get("violations", {}).items() if value > 0],
+            checkpoint=str(checkpoint) if checkpoint else None,
+            node=a.get("node"),
+            started=a.get("started"),
+            seconds=_seconds(trial),
+        )
+
+    def _checkpoint(self, progress: Mapping[str, Any]) -> Path | None:
+        """Return a trial's last checkpoint, under the present home."""
+        recorded = progress.get("checkpoint")
+        sweep_id = self.optuna_study.study_name.removesuffix(f"/{self.stage}")
+        return self._storage.settings.checkpoint(sweep_id, recorded) if recorded else None
+
     def _retries(self) -> dict[int, int]:
         """Return the number of each retried trial, keyed by its retry's number."""
         trials = self.optuna_study.get_trials(deepcopy=False)
@@ -78,36 +118,6 @@ class StudyView:
 
     def _trials(self, *states: OptunaState) -> list[FrozenTrial]:
         return self.optuna_study.get_trials(deepcopy=False, states=states or None)
-
-
-def _record(stage: Stage, trial: FrozenTrial, objectives: Sequence[str]) -> RunRecord:
-    a = trial.user_attrs
-    progress = a.get("progress", {})
-    running = trial.state == OptunaState.RUNNING and "node" in a
-    last, secondary = last_value(trial), progress.get("secondary", [])
-    return RunRecord(
-        number=trial.number,
-        stage=stage,
-        state=a.get("end") or ("running" if running else "waiting"),
-        seed=a.get("seed", 0),
-        config_hash=a.get("config_hash", ""),
-        params=a.get("params", {}),
-        reason=a.get("reason"),
-        attempts=a.get("attempts", 0),
-        lost=a.get("lost", {}),
-        epochs=progress.get("epochs", 0),
-        epochs_computed=progress.get("epochs_computed", 0),
-        train_seconds=progress.get("seconds", 0.0),
-        resumed_from=a.get("resumed_from", []),
-        extends=a.get("extends"),
-        extended_to=a.get("extended_to", []),
-        metrics={} if last is None else dict(zip(objectives, [last, *secondary], strict=True)),
-        violated=[name for name, value in progress.get("violations", {}).items() if value > 0],
-        checkpoint=progress.get("checkpoint"),
-        node=a.get("node"),
-        started=a.get("started"),
-        seconds=_seconds(trial),
-    )
 
 
 def last_value(trial: FrozenTrial) -> float | None:

@@ -57,6 +57,14 @@ _TABLES = (  # without those that MLflow fills before its store is finished
     "SELECT name FROM sqlite_master WHERE type = 'table'"
     " AND name NOT IN ('alembic_version', 'workspaces')"
 )
+_ARTIFACTS = "mlartifacts"  # the folder beside a bare database
+_ADDRESSES = (  # where MLflow records the address of an artifact or of a folder of artifacts
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item", OutboxRun, OutboxArtifact)
 
@@ -78,6 +86,9 @@ class MlflowWriter:
         self._outbox = outbox
         self._uri = tracking_uri
         self._store = masked(tracking_uri)
+        file = store_file(tracking_uri)
+        beside = file is not None and file.parent == outbox.path.parent
+        self._name = file.name if file and beside else self._store  # valid wherever the home is
         self._artifact_root = artifact_root
         self._sweep_id = sweep_id
         self._client: MlflowClient | None = None
@@ -204,7 +215,8 @@ class MlflowWriter:
         if self._client is None:
             make_store(self._uri)
             client = MlflowClient(self._uri)
-            self._outbox.forget(self._sweep_id, keep=self._store)  # sent only to another server
+            # forget what was sent only to another server
+            self._outbox.forget(self._sweep_id, keep=[self._name, self._store])
             self._client = client
         return self._client
 
@@ -300,7 +312,7 @@ class MlflowWriter:
         run_id: str = mlflow_run.info.run_id
         self._send_dataset(client, run.sweep, run_id)
         self._outbox.note_created(
-            run.key, store=self._store, experiment_id=experiment_id, run_id=run_id
+            run.key, store=self._name, experiment_id=experiment_id, run_id=run_id
         )
         return run_id
 
@@ -374,12 +386,13 @@ class MlflowWriter:
             self.sent["metrics"] += len(batch)
 
     def _upload(self, client: "MlflowClient", artifact: OutboxArtifact) -> None:
-        if Path(artifact.path).exists():
+        path = self._outbox.file_of(artifact)
+        if path.exists():
             run_id = self._run_id_of(client, artifact.run)
-            client.log_artifact(run_id, artifact.path, artifact.folder or None)
+            client.log_artifact(run_id, str(path), artifact.folder or None)
             self.sent["artifacts"] += 1
         else:
-            _log.warning("%s is gone; MLflow goes without it", artifact.path)
+            _log.warning("%s is gone; MLflow goes without it", path)
         self._outbox.note_artifact(artifact)
 
 
@@ -390,7 +403,10 @@ def make_store(tracking_uri: str) -> None:
     some of them. Nothing is lost with such a database: no run was recorded in it.
     """
     file = store_file(tracking_uri)
-    if file is None or not _is_empty(file):
+    if file is None:
+        return
+    if not _is_empty(file):
+        _follow_move(file)
         return
     prepare_client()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -402,11 +418,38 @@ def make_store(tracking_uri: str) -> None:
         for part in file.parent.glob(f".{escape(file.name)}.*"):
             part.unlink()
         with replacing(file) as part:
-            artifacts = (file.absolute().parent / "mlartifacts").as_uri()
-            store = SqlAlchemyStore(sqlite_address(part), artifacts)  # type: ignore[no-untyped-call]
+            store = SqlAlchemyStore(sqlite_address(part), _artifacts_beside(file))  # type: ignore[no-untyped-call]
             store.engine.dispose()
             for left in _parts(file):  # SQLite would apply an old journal to the new file
                 left.unlink()
+
+
+def _follow_move(file: Path) -> None:
+    """Correct the places of artifacts in a database that was moved or copied with its folder.
+
+    MLflow records absolute addresses. That of the default experiment, which no user chooses, says
+    where `make_store` made the database.
+    """
+    now = _artifacts_beside(file)
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True)) as db, db:
+        query = "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
+        try:
+            (default,) = db.execute(query).fetchone() or ("",)
+        except sqlite3.OperationalError:  # the tables are not MLflow's, which will say so
+            return
+        before = default.removesuffix("/0")
+        if not before.endswith(f"/{_ARTIFACTS}") or before == now:
+            return
+        for table, column in _ADDRESSES:
+            db.execute(
+                f"UPDATE {table} SET {column} = :now || substr({column}, length(:before) + 1)"
+                f" WHERE substr({column} || '/', 1, length(:before) + 1) = :before || '/'",
+                {"before": before, "now": now},
+            )
+
+
+def _artifacts_beside(file: Path) -> str:
+    return (file.absolute().parent / _ARTIFACTS).as_uri()
 
 
 def store_file(tracking_uri: str) -> Path | None:

@@ -14,7 +14,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -102,7 +102,7 @@ class OutboxMetric(NamedTuple):
 
 class OutboxArtifact(NamedTuple):
     run: str
-    path: str
+    path: str  # when it was attached
     folder: str
     stamp: str
 
@@ -332,17 +332,24 @@ class Outbox:
             [(key, metric.name, metric.epoch) for metric in metrics],
         )
 
+    def file_of(self, artifact: OutboxArtifact) -> Path:
+        """Return the place of an artifact: the home may have been moved since it was attached."""
+        folder = f"/sweeps/{artifact.run.partition('/')[0]}/"
+        _, inside, rest = artifact.path.partition(folder)
+        return Path(f"{self.path.parent}{folder}{rest}" if inside else artifact.path)
+
     def note_artifact(self, artifact: OutboxArtifact) -> None:
         self._write(
             "UPDATE artifact SET sent = ? WHERE run = ? AND path = ? AND folder = ?",
             [(artifact.stamp, artifact.run, artifact.path, artifact.folder)],
         )
 
-    def forget(self, sweep_id: str | None = None, *, keep: str | None = None) -> None:
-        """Mark everything as unsent, except data that the store `keep` has."""
-        chosen = f"{_OF_SWEEP} AND store IS NOT :keep"
+    def forget(self, sweep_id: str | None = None, *, keep: Sequence[str] = ()) -> None:
+        """Mark everything as unsent, except what a store of one of the names `keep` has."""
+        kept = "(SELECT value FROM json_each(:keep))"
+        chosen = f"{_OF_SWEEP} AND coalesce(store, '') NOT IN {kept}"
         theirs = f"run IN (SELECT key FROM run WHERE {chosen})"
-        values = {"sweep": sweep_id, "keep": keep}
+        values = {"sweep": sweep_id, "keep": json.dumps(keep)}
         with self._lock, self._db as db:
             db.execute(
                 f"UPDATE metric SET synced = 0 WHERE abs(value) < 9e999 AND {theirs}", values
@@ -420,5 +427,6 @@ def _by_epoch(rows: list[sqlite3.Row]) -> list[dict[str, float]]:
 def _stamp(path: Path) -> str:
     """Return a digest that changes with the file, or with any file of the folder."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
+    stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    names = [str(file.relative_to(path)) for file in files]
+    return hashlib.sha256(json.dumps([names, stats]).encode()).hexdigest()

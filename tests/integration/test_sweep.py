@@ -4,22 +4,27 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
 from sweep_command import PATIENCE, Bench, Outcome, processes_of, wait_until_gone
 from sweep_file import make_text
 
+import aae_core
 from orchestrator.records import BASELINE
+from orchestrator.results.reader import ResultsReader
 from orchestrator.study.study import confirm_seed
 
 SPACE = {
@@ -298,13 +303,15 @@ def test_doctor_reports_every_check_as_ok(bench: Bench) -> None:
 @pytest.mark.parametrize("width", [100, 80])
 @pytest.mark.parametrize(
     "command",
-    ["ls", "status", "show", "show tiny 3", "best", "compare", "evaluate", "sweeps", "data list"],
+    ["ls", "status", "show", "show tiny 3", "best", "compare", "sweeps", "data list"],
 )
 def test_tables_are_no_wider_than_the_terminal(
     bench: Bench, command: str, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    lines = output(bench, *command.split()).splitlines()
+    ended = bench.here(*command.split())
+    assert ended.code == 0, ended.err
+    lines = ended.out.splitlines()
     breakable = [line for line in lines if str(bench.settings.home.parent) not in line]
     assert len(breakable) > 1
     assert max(map(len, breakable)) <= width
@@ -463,6 +470,59 @@ def test_mlflow_has_every_metric_of_the_outbox_once(bench: Bench, ran: Outcome) 
         rows = outbox.execute("SELECT run, name, epoch FROM metric WHERE run LIKE '%/%'")
         here = set(map(tuple, rows))
     assert there == dict.fromkeys(here, 1)
+
+
+# -- a moved home ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moved(bench: Bench, ran: Outcome, tmp_path: Path) -> Iterator[Bench]:
+    """Move the home with the registered winner; nothing is left in its old place meanwhile."""
+    bench.ask("export", "tiny", "--register")
+    there = Bench(tmp_path, TINY)
+    shutil.copytree(bench.settings.home, there.settings.home)
+    away = bench.settings.home.rename(bench.folder / "away")
+    yield there
+    away.rename(bench.settings.home)
+
+
+def test_moved_home_has_every_result_of_its_sweep(
+    moved: Bench, shown: list[dict[str, Any]]
+) -> None:
+    home = moved.settings.home
+    again = moved.here("run", moved.file)
+    assert (again.code, again.err) == (0, f"{moved.sweep} is done; nothing to run\n")
+    trials = moved.ask("show", "tiny")["trials"]
+    assert [{**t, "checkpoint": 0} for t in trials] == [{**t, "checkpoint": 0} for t in shown]
+    checkpoints = [t["checkpoint"] for t in trials if t["stage"] == "confirm"]
+    checkpoints += moved.ask("best", "tiny")["checkpoints"]
+    evaluation = ResultsReader(moved.settings).evaluation(moved.sweep)
+    assert evaluation is not None
+    checkpoints += [model["checkpoint"] for model in evaluation["models"]]
+    for checkpoint in map(Path, checkpoints):
+        assert checkpoint.is_relative_to(home)
+        assert (checkpoint / "manifest.json").exists()
+    assert Path(moved.ask("status", "tiny")["report"]).is_relative_to(home)
+    report = Path(moved.ask("report", "tiny")["report"])
+    assert report.is_relative_to(home)
+    output(moved, "sample", "tiny", "-n", 25, "--out", moved.folder / "samples.npy")
+
+
+def test_moved_home_has_every_artifact_in_mlflow(
+    moved: Bench, status: dict[str, Any], shown: list[dict[str, Any]]
+) -> None:
+    assert output(moved, "sync") == "nothing to send\n"
+    client = MlflowClient(moved.settings.tracking_uri)
+    confirmed = next(trial for trial in shown if trial["stage"] == "confirm")
+    checkpoint = client.download_artifacts(confirmed["run_id"], "checkpoint", str(moved.folder))
+    assert list(Path(checkpoint).rglob("manifest.json"))
+    [logged] = client.search_logged_models([status["mlflow"]["experiment_id"]])
+    source = client.get_model_version("tiny", "1").source
+    assert source == logged.artifact_location
+    model = download_artifacts(source, dst_path=str(moved.folder))
+    [manifest] = Path(model).rglob("manifest.json")
+    aae_core.load(manifest.parent)
+    assert not moved.ask("export", "tiny", "--register")["model"]["new"]
 
 
 # -- start-up ----------------------------------------------------------------------------------

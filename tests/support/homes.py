@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.tracking import MlflowClient
 from straw_sweep import StrawHome, images, numbers, run, sweep, without_ray
 
 from orchestrator.pipeline import stages
 from orchestrator.settings import Settings
 from orchestrator.study.study import open_storage
+from orchestrator.tracking.mlflow_writer import make_store
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database to copy: MLflow takes seconds to create its tables."""
     settings = Settings.from_environment({"AAE_HOME": str(tmp_path_factory.mktemp("mlflow"))})
-    MlflowClient(settings.tracking_uri).search_experiments()
+    make_store(settings.tracking_uri)
     return settings.home / "mlflow.db"
 
 

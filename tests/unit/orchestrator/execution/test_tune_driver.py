@@ -44,7 +44,7 @@ class Straw:
     def __init__(self, tmp_path: Path, trials: int = 3, spec: SweepSpec = SPEC) -> None:
         self.settings = Settings.from_environment({"AAE_HOME": str(tmp_path)})
         self.trials = trials
-        self.trials_folder = tmp_path / "trials"
+        self.trials_folder = self.settings.trials_folder(spec.sweep_id)
         self.spec = spec
         self.events: list[tuple[Any, ...]] = []
         self.killed_at: Callable[[tuple[Any, ...]], bool] = lambda _: False

@@ -285,6 +285,22 @@ def test_lost_trial_resumes_its_configuration_from_the_last_checkpoint(settings:
     assert lost.resume is None
 
 
+def test_lost_trial_of_a_moved_home_resumes_from_the_checkpoint_there(settings: Settings) -> None:
+    spec = sweep()
+    study = opened(settings, spec)
+    number = study.ask(spec).number
+    study.started(number, "here", None)
+    folder = settings.attempt_folder(spec.sweep_id, "search", number, 1)
+    study.epoch(number, 1, [0.5], str(folder / "epoch-000001"), trained=True)
+
+    home = settings.home.rename(settings.home.with_name("moved"))
+    settings = Settings.from_environment({"AAE_HOME": str(home)})
+    checkpoint = settings.attempt_folder(spec.sweep_id, "search", number, 1) / "epoch-000001"
+    moved = opened(settings, spec)
+    assert [r.checkpoint for r in moved.records()] == [str(checkpoint)]
+    assert moved.next_attempt(number, spec).resume == checkpoint
+
+
 def test_repeated_epoch_is_counted_and_keeps_its_first_value(settings: Settings) -> None:
     spec = sweep()
     study = opened(settings, spec)

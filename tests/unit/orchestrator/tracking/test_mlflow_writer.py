@@ -478,6 +478,52 @@ def test_database_at_another_schema_revision_gets_the_command_that_upgrades_it(
         new_writer(outbox, settings).sync_once()
 
 
+@pytest.mark.parametrize("name", ["moved", "b mov%ed_?"])
+def test_moved_home_keeps_its_artifacts_and_sends_what_waits(
+    empty_mlflow: Path, tmp_path: Path, name: str
+) -> None:
+    """Test with the first run's artifact sent before the move, and the second's after it."""
+    before = Settings.from_environment({"AAE_HOME": str(tmp_path / "home")})
+    folder = before.trial_folder(SWEEP, "search", 3)
+    folder.mkdir(parents=True)
+    shutil.copy(empty_mlflow, before.home)
+    for file in ("sent.json", "waits.json"):
+        (folder / file).write_text(file)
+    with Outbox(before.outbox) as outbox:
+        open_sweep(outbox)
+        log_epochs(outbox, 1, 3)
+        outbox.attach(TRIAL, folder / "sent.json")
+        new_writer(outbox, before).sync_once()
+        outbox.attach(SWEEP, folder / "waits.json")
+    after = Settings.from_environment({"AAE_HOME": str(before.home.rename(tmp_path / name))})
+    client = MlflowClient(after.tracking_uri)
+    with Outbox(after.outbox) as outbox:
+        assert new_writer(outbox, after).sync_once() == 1
+        runs = runs_by_key(client, outbox)
+        assert_same(client, outbox)
+    for run, file in ((runs[TRIAL], "sent.json"), (runs[SWEEP], "waits.json")):
+        found = client.download_artifacts(run.info.run_id, file, str(tmp_path))
+        assert Path(found).read_text() == file
+    assert not before.home.exists()
+
+
+def test_moved_database_keeps_artifacts_that_lie_elsewhere(
+    empty_mlflow: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    database = Path(shutil.copy(empty_mlflow, tmp_path / "home"))
+    make_store(sqlite_address(database))
+    client = MlflowClient(sqlite_address(database))
+    places = [f"{tmp_path.as_uri()}/home/mlartifacts_2", "s3://bucket/mlartifacts"]
+    for place in places:
+        client.create_experiment(place.rpartition("/")[2], artifact_location=place)
+    moved = (tmp_path / "home").rename(tmp_path / "moved") / "mlflow.db"
+    make_store(sqlite_address(moved))
+    found = MlflowClient(sqlite_address(moved)).search_experiments()
+    default = f"{tmp_path.as_uri()}/moved/mlartifacts/0"
+    assert {each.artifact_location for each in found} == {default, *places}
+
+
 REPLIES = [
     (MlflowException("API request failed with exception HTTPConnectionPool"), None),
     (MlflowException("busy", error_code=TEMPORARILY_UNAVAILABLE), None),

@@ -183,7 +183,7 @@ def test_forget_spares_the_runs_of_the_kept_store(outbox: Outbox) -> None:
         outbox.log(key, 1, {"a": 1.0})
         outbox.note_created(key, store=store, experiment_id="1", run_id=key)
     reconcile(outbox)
-    outbox.forget(keep="here")
+    outbox.forget(keep=["here"])
     assert outbox.run_ids(SWEEP) == {SWEEP: SWEEP}
     assert outbox.run_ids("other-00000000") == {}
     assert outbox.unsynced(SWEEP) == 0
