@@ -13,7 +13,7 @@ from dashboards import search_sections as search
 from dashboards.sweep import Sweep
 from dashboards.verdict import score, unit, verdict
 from orchestrator.documents import Best, Status
-from orchestrator.text import duration
+from orchestrator.text import duration, energy, money
 
 if TYPE_CHECKING:
     from orchestrator.results.reader import Picture
@@ -133,7 +133,13 @@ def _key_numbers(sweep: Sweep) -> list[tuple[str, str, str]]:
     cards.append(("trials", tables.number(sum(counts.values())), finished))
     elapsed, rest = status["elapsed_seconds"], status["eta_seconds"]
     remark = f"about {duration(rest)} to go" if rest else status["state"]
-    return [*cards, ("time", duration(elapsed), remark)]
+    cards.append(("time", duration(elapsed), remark))
+    trained = f"{duration(status['train_seconds'])} of training"
+    if status["energy_joules"] is not None:
+        cards.append(("energy", energy(status["energy_joules"]), trained))
+    if status["cost"]:
+        cards.append(("cost", money(**status["cost"]), trained))
+    return cards
 
 
 def _within_budget(pictures: Sequence["Picture"]) -> tuple[list["Picture"], list["Picture"]]:

@@ -131,7 +131,22 @@ class MlflowRun(TypedDict):
     run_id: str | None
 
 
-class Status(TypedDict):
+class Money(TypedDict):
+    """What training costs by `resources.price_per_hour`; the evaluation is not counted."""
+
+    amount: float
+    currency: str | None
+
+
+class Consumption(TypedDict):
+    """What the trials' epochs took, repeated ones included."""
+
+    train_seconds: float
+    energy_joules: float | None  # None where the machine counts no energy
+    cost: Money | None  # None without a price
+
+
+class Status(Consumption):
     """`aae-sweep status`."""
 
     sweep: str

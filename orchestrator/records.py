@@ -32,6 +32,7 @@ _ADVICE = " If reserved but unallocated memory"  # where torch's advice to devel
 _CPU_ALLOCATOR = "DefaultCPUAllocator: "
 BASELINE = "control (no search)"  # label of the control in every result
 SYSTEM = "system/"  # prefix of metrics of the machine, not of the model
+ENERGY = f"{SYSTEM}energy_joules"  # of a trial's epoch; absent where the machine counts none
 
 
 def violation(value: float, bounds: Bounds) -> float:
@@ -81,6 +82,7 @@ class RunRecord:
     epochs: int = 0  # the last epoch reported
     epochs_computed: int = 0  # all trained epochs, including repeated ones
     train_seconds: float = 0.0  # of these epochs, with validation; packed trials share the time
+    energy_joules: float | None = None  # of these epochs; None where the machine counts none
     resumed_from: list[int] = field(default_factory=list)
     extends: int | None = None  # number of the confirmation that this one trains on
     extended_to: list[int] = field(default_factory=list)  # last epoch of each extension

@@ -74,6 +74,25 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes:.3g} {unit}"
 
 
+def energy(joules: float) -> str:
+    """Format an energy.
+
+    >>> energy(1_234), energy(7_654_321)
+    ('0.343 Wh', '2.13 kWh')
+    """
+    hours = joules / 3600
+    return f"{hours / 1000:.3g} kWh" if hours >= 999.5 else f"{hours:.3g} Wh"
+
+
+def money(amount: float, currency: str | None) -> str:
+    """Format an amount of money.
+
+    >>> money(1234.5, "EUR"), money(0.0712, None)
+    ('1,234.50 EUR', '0.07')
+    """
+    return f"{amount:,.2f} {currency or ''}".rstrip()
+
+
 def one_line(error: BaseException) -> str:
     """Return an error's type and the first line of its text, without the stack that may follow.
 

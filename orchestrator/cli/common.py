@@ -147,7 +147,7 @@ def cell(value: Any) -> str:
 
 def prose(text: str) -> None:
     """Print sentences on stdout, wrapped between words like the cells of a table."""
-    for line in text.splitlines():
+    for line in on_host.commands(text).splitlines():
         print(fill(line, _width() or get_terminal_size().columns, break_long_words=False))
 
 

@@ -12,10 +12,10 @@ import typer
 from orchestrator.cli import common, on_host
 from orchestrator.cli.common import AsJson, SweepName, say
 from orchestrator.errors import UsageError
-from orchestrator.text import count, duration, number
+from orchestrator.text import count, duration, energy, money, number
 
 if TYPE_CHECKING:
-    from orchestrator.documents import Best, BestTrial, Compared, QueuedSweep, Summary
+    from orchestrator.documents import Best, BestTrial, Compared, QueuedSweep, Status, Summary
     from orchestrator.records import TrialState
     from orchestrator.results.reader import ResultsReader
 
@@ -39,6 +39,7 @@ def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
         f"  trials    {counts or 'none yet'}\n"
         f"  best      {_best_trial(document['best'])}\n"
         f"  time      {time}\n"
+        f"{_consumption(document)}"
         f"  report    {common.report_of(document)}\n"
         f"{_unsent(document['unsynced'])}"
         f"  {'again   ' if done else 'resume  '}  {document['resume']}"
@@ -326,6 +327,14 @@ def _register(reader: "ResultsReader", sweep: str, name: str | None) -> dict[str
     from orchestrator.results.model_registry import CHAMPION, register
 
     return {**asdict(register(reader, sweep, name)), "alias": CHAMPION}
+
+
+def _consumption(status: "Status") -> str:
+    """Return a line for the energy and one for the price of the training, where they are known."""
+    joules, cost = status["energy_joules"], status["cost"]
+    used = "" if joules is None else f"  energy    {energy(joules)}\n"
+    spent = f"{duration(status['train_seconds'])} of training"
+    return used + (f"  cost      {money(**cost)}, {spent}\n" if cost else "")
 
 
 def _unsent(records: int) -> str:

@@ -20,7 +20,7 @@ import typer
 from orchestrator.cli import common, on_host
 from orchestrator.cli.common import AsJson, Overrides, SweepFile, say
 from orchestrator.errors import UsageError
-from orchestrator.text import count, duration, number
+from orchestrator.text import count, duration, money, number
 
 if TYPE_CHECKING:
     from orchestrator.documents import Best, Evaluation, Status, TrainEvent
@@ -392,8 +392,12 @@ def _print_plan(plan: dict[str, Any]) -> None:
         ),
     )
     total = sum(stage["seconds_expected"] for stage in stages.values())
+    price = ""
+    if plan["cost"]:
+        expected, most = (money(**plan[name]) for name in ("cost_expected", "cost"))
+        price = f"; training costs about {expected}, at most {most}"
     common.tell(
-        f"\nabout {duration(total)} in all\n"
+        f"\nabout {duration(total)} in all{price}\n"
         f"{plan['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint: about "
         f"{plan['disk_bytes_expected'] / 1e6:,.0f} MB on disk, at most "
         f"{plan['disk_bytes'] / 1e6:,.0f} MB; {plan['disk_bytes_after_gc'] / 1e6:,.0f} MB after "

@@ -30,7 +30,7 @@ from orchestrator.errors import DiskFull
 from orchestrator.execution import cluster
 from orchestrator.execution.hangs import Watch
 from orchestrator.execution.worker import LEAVE, Report, TrialTask, train
-from orchestrator.records import Stage, TrialState
+from orchestrator.records import ENERGY, Stage, TrialState
 from orchestrator.study.study import StageStudy, TrialAttempt
 from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.text import duration
@@ -180,7 +180,7 @@ class StageDriver:
             folder=str(self._folder_of(attempt)),
             resume=str(attempt.resume) if attempt.resume else None,
             threads=self._resources.threads,
-            gpu=self._resources.gpu > 0,
+            gpu=self._resources.gpu,
             validate_at=self.spec.rungs if attempt.stage == "search" else [],
         )
 
@@ -355,6 +355,7 @@ class StageDriver:
             trained=report.trained,
             seconds=report.seconds / pack,
             gpu_seconds=report.seconds * self._resources.gpu / pack,
+            joules=report.system.get(ENERGY),
             violations=None if objectives is None else self.spec.violations(report.metrics),
         )
 

@@ -26,8 +26,9 @@ from aae_core.errors import CheckpointError, TrialDiverged
 from aae_core.training import EpochMetrics, TrainState, fit_pack
 from orchestrator import disk
 from orchestrator.execution.attempt_log import AttemptLog, printing_to
+from orchestrator.execution.energy import EnergyMeter
 from orchestrator.execution.system_metrics import system_metrics
-from orchestrator.records import failed_allocation
+from orchestrator.records import ENERGY, failed_allocation
 from orchestrator.results.figures import draw_epoch, is_drawn
 from orchestrator.text import one_line
 from orchestrator.tracking.provenance import plugins, provenance
@@ -48,7 +49,7 @@ class TrialTask:
     folder: str  # used by this attempt alone
     resume: str | None
     threads: int
-    gpu: bool
+    gpu: float  # GPUs, or the part of one
     validate_at: list[int] = field(default_factory=list)  # epochs, besides the configuration's
 
 
@@ -94,7 +95,7 @@ def train_pack(
     tasks: Sequence[TrialTask], data: TrainingData, log: AttemptLog | None = None
 ) -> None:
     """Train attempts as one pack, and report to Tune."""
-    gpu = tasks[0].gpu
+    gpu = tasks[0].gpu > 0
     torch.set_num_threads(tasks[0].threads)
     if gpu:  # the trial before may have filled the GPU's memory in this process
         gc.collect()
@@ -115,9 +116,12 @@ def train_pack(
         for attempt in [attempt for attempt in attempts.values() if attempt.is_done]:
             tell([attempt.done_before()])
         states = {number: attempt.state for number, attempt in attempts.items()}
+        meter = EnergyMeter(gpu=tasks[0].gpu)
         system_metrics(gpu=gpu)  # the first epoch's CPU use counts from here
         for epoch in fit_pack(states, data, tasks[0].validate_at):
             system = system_metrics(gpu=gpu)
+            if (joules := meter.joules()) is not None:
+                system[ENERGY] = joules / len(epoch)
             tell([attempts[number].after(said, system) for number, said in epoch.items()])
             for number in [number for number in states if attempts[number].is_to_leave]:
                 del states[number], attempts[number]
@@ -152,7 +156,7 @@ class AttemptReporter:
         self.state = begin(self._task, self._data)
         if self.state.epoch:
             self._past.update(resumed_from=self.state.epoch, history=list(self.state.history))
-        made_by = provenance(self._task.threads, gpu=self._task.gpu, pack=self._pack)
+        made_by = provenance(self._task.threads, gpu=self._task.gpu > 0, pack=self._pack)
         made_by |= plugins(self.state.config)
         pictures = self._pictures()  # those of an earlier attempt may be lost
         return self._report(self.state.epoch, {}, machine=made_by, pictures=pictures)

@@ -43,6 +43,7 @@ from orchestrator.pipeline.search import pack_size
 from orchestrator.records import Stage
 from orchestrator.results import warm_start
 from orchestrator.results.figures import draw_figures
+from orchestrator.results.reader import cost
 from orchestrator.settings import Settings
 from orchestrator.sweepfile.checks import data_notes, require_compatible
 from orchestrator.sweepfile.spec import SweepSpec
@@ -92,6 +93,13 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
         actors=actors,
         train_images=len(data.x_train),
     )
+    training = {
+        epochs: sum(
+            getattr(stage, epochs) * paces[name].epoch_seconds / forms[name][1]
+            for name, stage in (("search", searching), ("confirm", confirming))
+        )
+        for epochs in ("epochs", "epochs_expected")
+    }  # seconds of all trials
     first = "search" if spec.search else "confirm"
     checkpoint, at_once = timing[0].checkpoint_bytes, paces[first].at_once
     most = forecast.disk_bytes(spec, searching.trials, at_once, checkpoint)
@@ -106,6 +114,8 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
         "samples_per_second": fmean(t.samples_per_second for t in timings[forms[first]]),
         "parallel": at_once,
         "seconds": searching.seconds + confirming.seconds,
+        "cost": cost(training["epochs"], spec.resources.model_dump()),
+        "cost_expected": cost(training["epochs_expected"], spec.resources.model_dump()),
         "checkpoint_bytes": checkpoint,
         "disk_bytes": most["peak"],
         "disk_bytes_expected": expected["peak"],

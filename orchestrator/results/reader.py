@@ -117,6 +117,7 @@ class ResultsReader:
             "elapsed_seconds": state.elapsed,
             "paused": running and state.request == "pause",
             "eta_seconds": self._eta(sweep, records) if running else (0.0 if done else None),
+            **_consumed(records, state.spec.get("resources") or {}),
             "unsynced": self._outbox.unsynced(sweep),
             "mlflow": {
                 "experiment_id": parent.experiment_id if parent else None,
@@ -314,6 +315,24 @@ class ResultsReader:
         if not ended:
             return None
         return state.elapsed / ended * max(planned - ended, 0)
+
+
+def _consumed(records: list[RunRecord], resources: dict[str, Any]) -> documents.Consumption:
+    seconds = sum(record.train_seconds for record in records)
+    energies = [r.energy_joules for r in records if r.energy_joules is not None]
+    return {
+        "train_seconds": seconds,
+        "energy_joules": sum(energies) if energies else None,
+        "cost": cost(seconds, resources),
+    }
+
+
+def cost(seconds: float, resources: dict[str, Any]) -> documents.Money | None:
+    """Return the price of some seconds of training; None without `resources.price_per_hour`."""
+    price = resources.get("price_per_hour")
+    if price is None:
+        return None
+    return {"amount": price * seconds / 3600, "currency": resources.get("currency")}
 
 
 def _state(state: SweepState, running: bool) -> SweepRunState:

@@ -65,6 +65,7 @@ class StudyLog(StudyView):
         trained: bool,
         seconds: float = 0.0,
         gpu_seconds: float = 0.0,
+        joules: float | None = None,
         violations: Mapping[str, float] | None = None,
     ) -> None:
         """Record a finished epoch; a repeated epoch keeps its first values.
@@ -83,6 +84,10 @@ class StudyLog(StudyView):
             progress["seconds"] = before.get("seconds", 0.0) + seconds
         if gpu_seconds:
             progress["gpu_seconds"] = before.get("gpu_seconds", 0.0) + gpu_seconds
+        if joules is not None:
+            progress["joules"] = before.get("joules", 0.0) + joules
+        elif "joules" in before:
+            progress["joules"] = before["joules"]
         if violations := before.get("violations") if objectives is None else violations:
             progress["violations"] = dict(violations)
         new = objectives is not None and epoch > before.get("epochs", 0)

@@ -93,6 +93,7 @@ class StudyView:
             epochs=progress.get("epochs", 0),
             epochs_computed=progress.get("epochs_computed", 0),
             train_seconds=progress.get("seconds", 0.0),
+            energy_joules=progress.get("joules"),
             resumed_from=a.get("resumed_from", []),
             extends=a.get("extends"),
             extended_to=a.get("extended_to", []),

@@ -298,6 +298,9 @@ class ResourcesSpec(Spec):
     `pack`: how many trials of the same form may share the resources, trained as one model. `auto`:
     as many as gain speed and still let the sampler learn between trials.
 
+    `price_per_hour`: price of an hour of the `cpu` and `gpu` of one trial, in `currency`. `plan`,
+    `status` and the report then show what the training costs.
+
     `trial_timeout`: seconds without a report after which a worker counts as hung and its attempt as
     lost. `auto`: ten times the attempt's longest epoch so far, and at least a minute.
     """
@@ -306,6 +309,8 @@ class ResourcesSpec(Spec):
     gpu: Annotated[_Gpus | _Auto, _AutoOrNumber] = "auto"
     pack: Annotated[Annotated[Count, Tag("number")] | _Auto, _AutoOrNumber] = 1
     disk_gb: float | None = Field(default=None, ge=0)
+    price_per_hour: float | None = Field(default=None, ge=0)
+    currency: str | None = None  # like EUR; a word beside the amounts
     trial_timeout: Annotated[_Seconds | _Auto, _AutoOrNumber] = "auto"
 
 

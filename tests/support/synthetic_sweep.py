@@ -346,6 +346,9 @@ def _status(trials: list[RunRecord]) -> dict[str, Any]:
         "planned": {"search": len(trials), "confirm": 9},
         "elapsed_seconds": 7860.0,
         "eta_seconds": None,
+        "train_seconds": 3600.0,
+        "energy_joules": 7.2e5,
+        "cost": {"amount": 2.5, "currency": "EUR"},
         "resume": "aae-sweep run sweeps/likelihood_mnist.yaml",
     }
 

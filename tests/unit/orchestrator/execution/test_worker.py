@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from aae_core.data import TrainingData
 from aae_core.training import TrainState, fit
 from orchestrator.execution import worker
 from orchestrator.execution.worker import LEAVE, Checkpoints, Report, TrialTask, begin, train_pack
+from orchestrator.records import ENERGY
 
 EPOCHS = 5
 CONFIG = TrialConfig(
@@ -127,6 +129,17 @@ def test_worker_reports_system_metrics_with_every_epoch(tmp_path: Path) -> None:
     for report in reports_of(task(tmp_path)):
         assert report.system["system/system_memory_usage_megabytes"] > 0
         assert not report.metrics.keys() & report.system.keys()
+
+
+@pytest.mark.parametrize("joules", [None, 6.0])
+def test_worker_reports_energy_of_each_trial_only_where_the_machine_counts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, joules: float | None
+) -> None:
+    monkeypatch.setattr(worker, "EnergyMeter", lambda gpu: SimpleNamespace(joules=lambda: joules))
+    first, second = (replace(task(tmp_path / name), number=n) for n, name in enumerate("ab"))
+    packed = [report for report in all_reports_of(first, second) if report.seconds]
+    assert {report.number for report in packed} == {0, 1}
+    assert {report.system.get(ENERGY) for report in packed} == {joules and joules / 2}
 
 
 def test_checkpoints_keep_only_the_two_newest(tmp_path: Path) -> None:

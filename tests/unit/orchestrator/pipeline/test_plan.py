@@ -1,5 +1,6 @@
 """The plan's estimate from timed trials, on three CPUs that stand in for Ray's."""
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from orchestrator.study.study import StageStudy, open_storage
 TIMING = Timing(
     epoch=2.0, per_model=5.0, samples_per_second=500.0, checkpoint_bytes=7, blocks=[3.0]
 )
+
+
+PRICE = {"price_per_hour": 3600.0, "currency": "EUR"}
 
 
 @pytest.fixture
@@ -88,18 +92,32 @@ def test_plan_of_packs_counts_their_members_as_trials_at_once(settings: Settings
 
 
 @pytest.mark.usefixtures("timed")
+@pytest.mark.parametrize("pack", [1, 2])
+def test_plan_prices_the_share_of_each_trial_in_its_place(settings: Settings, pack: int) -> None:
+    assert estimate(make_spec(), settings)["cost"] is None
+    priced = {"price_per_hour": 90.0, "pack": pack, "cpu": pack}
+    document = estimate(make_spec(resources=priced), settings)
+    hours = document["epochs"] * TIMING.epoch / pack / 3600
+    assert document["cost"] == {"amount": pytest.approx(90 * hours), "currency": None}
+    assert document["cost_expected"] == document["cost"]  # no pruner
+
+
+@pytest.mark.usefixtures("timed")
 def test_plan_text_shows_each_stage_and_a_too_small_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AAE_HOME", str(tmp_path))
     file = tmp_path / "tiny.yaml"
-    file.write_text(make_text(search={"trials": 10_000, "budget": {"hours": 1e-4}}))
+    file.write_text(
+        make_text(search={"trials": 10_000, "budget": {"hours": 1e-4}}, resources=PRICE)
+    )
     output = aae("plan", file).out
     assert "10000 trials to search, 4 to confirm" in output
     stages = [line.split()[0] for line in output.splitlines()[3:7]]
     assert stages == ["stage", "search", "confirm", "evaluate"]
     assert "search.budget: ends the search after about " in output
     assert "after aae-sweep gc" in output
+    assert re.search(r"training costs about [\d.]+ EUR, at most [\d.]+ EUR", output)
 
 
 @pytest.mark.parametrize(

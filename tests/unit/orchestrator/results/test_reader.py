@@ -165,6 +165,27 @@ def test_status_of_a_search_keeps_its_contract(searched: ResultsReader, spec: Sw
     json.dumps(status, allow_nan=False)
 
 
+def test_status_sums_time_energy_and_price_of_all_epochs(settings: Settings) -> None:
+    spec = make_spec(search={"trials": 2}, resources={"price_per_hour": 1.8, "currency": "EUR"})
+    study = begin(settings, spec, "2030")
+    for joules in (None, 3.0):
+        number = study.ask(spec).number
+        for epoch in (1, 2):
+            study.epoch(number, epoch, [0.0], None, trained=True, seconds=500.0, joules=joules)
+    reader = ResultsReader(settings)
+    status = reader.status(spec.sweep_id)
+    assert (status["train_seconds"], status["energy_joules"]) == (2000.0, 6.0)
+    assert status["cost"] == {"amount": pytest.approx(1.0), "currency": "EUR"}
+    assert [r.energy_joules for r in reader.trials(spec.sweep_id)] == [None, 6.0]
+
+
+def test_status_has_neither_energy_nor_price_where_none_is_known(
+    searched: ResultsReader, spec: SweepSpec
+) -> None:
+    status = searched.status(spec.sweep_id)
+    assert (status["energy_joules"], status["cost"]) == (None, None)
+
+
 def test_best_of_a_search_is_not_confirmed(searched: ResultsReader, spec: SweepSpec) -> None:
     best: Any = searched.best(spec.sweep_id)
     assert best.keys() >= BEST_KEYS
