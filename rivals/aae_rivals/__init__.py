@@ -10,10 +10,11 @@ from aae_core.reading import Count, Limits, NotNegative, Positive, check
 
 @dataclass(frozen=True)
 class VatSettings:
-    epsilon: Positive = 0.3  # ε: length of the adversarial perturbation, in the networks' scale
+    epsilon: Positive = 1.5  # ε: length of the adversarial perturbation, in the networks' scale
     weight: NotNegative = 1.0  # λ: of the divergence, beside the likelihood
     power_iterations: Count = 1  # I_p
-    xi: Positive = 1e-3  # ξ: length of the step that measures Hd
+    xi: Positive = 10.0  # ξ: length of the step that measures Hd
+    output_norm: bool = False  # batch norm of the logits too, where the hidden layers have it
 
 
 @dataclass(frozen=True)
