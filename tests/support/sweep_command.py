@@ -22,6 +22,9 @@ from orchestrator.results.reader import ResultsReader
 from orchestrator.settings import Settings
 from orchestrator.tracking.outbox import Outbox
 
+# GNU readline, which pytest imports, sets this for pytest's workers; a pipe has no width
+os.environ.pop("COLUMNS", None)
+
 COMMAND = Path(sys.executable).with_name("aae-sweep")
 PATIENCE = 240.0  # seconds, on a busy machine
 

@@ -258,8 +258,8 @@ def test_run_resumes_an_extended_sweep_by_name_and_by_file(
         )
     by_file, *by_name = [(found.resolved(), *rest) for found, *rest in carried_out]
     longer = spec.extended(trials=5).resolved()
-    assert by_file == (longer, sweep_file.read_text(), f"aae-sweep run {sweep_file}")
-    assert by_name == [(longer, "name: tiny", resume)] * 3
+    assert by_file == (longer, sweep_file.read_text(), f"aae-sweep run {sweep_file}", None)
+    assert by_name == [(longer, "name: tiny", resume, None)] * 3
 
     aae("run", sweep_file, "--set", "search.trials=9")
     assert carried_out[-1][0] == spec.extended(trials=9)

@@ -597,7 +597,8 @@ def test_extended_confirmation_begins_at_the_checkpoint_of_the_one_it_extends(
     queue.enqueue(entries()[:1])
     first = queue.pop(spec)
     assert first is not None
-    queue.epoch(first.number, 9, [1.0], "a/checkpoint", trained=True)
+    checkpoint = settings.attempt_folder(spec.sweep_id, "confirm", 0, 1) / "epoch-000009"
+    queue.epoch(first.number, 9, [1.0], str(checkpoint), trained=True)
     queue.end(first.number, "complete", 1.0, None)
     for _ in range(2):  # the second queues nothing
         queue.extend(queue.records()[:1], 12)
@@ -605,7 +606,7 @@ def test_extended_confirmation_begins_at_the_checkpoint_of_the_one_it_extends(
     longer = queue.pop(spec)
     assert longer is not None
     assert longer.config == first.config.extended(12)
-    assert (longer.extends, longer.attempt, longer.resume) == (0, 1, Path("a/checkpoint"))
+    assert (longer.extends, longer.attempt, longer.resume) == (0, 1, checkpoint)
     assert queue.pop(spec) is None
     record = queue.records()[1]
     assert (record.extends, record.extended_to, record.epochs) == (0, [12], 0)
