@@ -36,11 +36,12 @@ VALUES = st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=2,
 
 
 def candidate(name: str, values: dict[int, float], metric: str = LL, **fields: Any) -> Candidate:
+    params = fields.pop("params", {"x": 1})
     runs = (
-        RunRecord(seed, "confirm", "complete", seed, name, {}, metrics={metric: value})
+        RunRecord(seed, "confirm", "complete", seed, name, params, metrics={metric: value})
         for seed, value in values.items()
     )
-    return Candidate(name, fields.pop("params", {"x": 1}), tuple(runs), **fields)
+    return Candidate(name, params, tuple(runs), **fields)
 
 
 def versus(ours: list[float], theirs: list[float], start: int = 0, **fields: Any) -> Comparison:
