@@ -32,7 +32,9 @@ def urgent(bench: Bench) -> Any:
     (place,) = bench.ask("ls", "--queue")
     assert (place["priority"], place["share"]) == (0, place["wants"])
     file = bench.folder / "urgent.yaml"
-    file.write_text(make_text("urgent", confirm={"seeds": 1, "baseline": False}))
+    samples = {"samples": 1000, "screen_samples": 1000}
+    alone = {"seeds": 1, "baseline": False}
+    file.write_text(make_text("urgent", confirm=alone, evaluate={"parzen": samples}))
     ended = bench.tell("run", file, "--queue", "--priority", 5, "--json")
     assert ended.code == 0, ended.err
     assert ended.document["resume"] == f"aae-sweep run {file} --queue --priority=5"

@@ -480,7 +480,8 @@ def moved(bench: Bench, ran: Outcome, tmp_path: Path) -> Iterator[Bench]:
     """Move the home with the registered winner; nothing is left in its old place meanwhile."""
     bench.ask("export", "tiny", "--register")
     there = Bench(tmp_path, TINY)
-    shutil.copytree(bench.settings.home, there.settings.home)
+    # in a process of its own: closing a copied database here would drop this process's locks on it
+    subprocess.run(["cp", "-a", bench.settings.home, there.settings.home], check=True)
     away = bench.settings.home.rename(bench.folder / "away")
     yield there
     away.rename(bench.settings.home)
