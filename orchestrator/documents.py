@@ -132,14 +132,14 @@ class MlflowRun(TypedDict):
 
 
 class Money(TypedDict):
-    """What training costs by `resources.price_per_hour`; the evaluation is not counted."""
+    """Cost of training by `resources.price_per_hour`, without the evaluation."""
 
     amount: float
     currency: str | None
 
 
 class Consumption(TypedDict):
-    """What the trials' epochs took, repeated ones included."""
+    """Time, energy and cost of the trials' epochs, repeated ones included."""
 
     train_seconds: float
     energy_joules: float | None  # None where the machine counts no energy

@@ -232,7 +232,7 @@ def _train_on(settings: "Settings", name: str, trial: str | None, epochs: int, j
         print(says.format(**each))
     for note in notes:
         print(note)
-    print(f"Resume with: {resume}")
+    common.tell(f"Resume with: {resume}")
 
 
 def _extended_schedules(spec: "SweepSpec", record: "RunRecord", epochs: int) -> list[str]:
@@ -252,9 +252,9 @@ def _extended_schedules(spec: "SweepSpec", record: "RunRecord", epochs: int) -> 
         raise SpecError(f"--epochs {epochs}", problems) from error
     notes, last = [], training.extended_from[-1]
     for path, schedule in training.schedules.items():
-        before = multiplier(schedule, last, last)
-        after = multiplier(schedule, last + 1, epochs)
         if schedule.kind in ("cosine", "exponential"):
+            before = multiplier(schedule, last, last)
+            after = multiplier(schedule, last + 1, epochs)
             notes.append(
                 f"{path}: from epoch {last + 1} on, the {schedule.kind} schedule is that of "
                 f"{epochs} epochs; it multiplies rates by {after:.2g} then, by {before:.2g} before"

@@ -55,7 +55,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make dist` builds of the checkout, with the wheel of the example's plugin."""
+    """Return the distributions of `make dist`, with the wheel of the example's plugin."""
     folder = tmp_path_factory.mktemp("wheels")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source]
     subprocess.run(build, stdout=subprocess.DEVNULL, check=True)

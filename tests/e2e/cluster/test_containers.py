@@ -298,8 +298,8 @@ def test_sweep_resumes_after_cluster_down_and_up(
 
 
 def test_commands_that_a_driver_prints_run_on_the_host(cluster: Cluster, tmp_path: Path) -> None:
-    told = cluster.sweep("status", "cluster").stdout
-    printed = {line.split()[0]: line.split(maxsplit=1)[1] for line in told.splitlines()[1:]}
+    output = cluster.sweep("status", "cluster").stdout
+    printed = {line.split()[0]: line.split(maxsplit=1)[1] for line in output.splitlines()[1:]}
     ended = {
         name: subprocess.run(
             ["sh", "-c", printed[name]],
