@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from orchestrator.text import duration
 MAX_LOSSES = 4  # losses of a trial's worker at one epoch until the trial is taken for the cause
 STOPPED = "stopped by a user"  # the reason of such a trial's end
 _CAPACITY_SECONDS = 5.0  # between two reads of the cluster's resources
+_SAVE_SECONDS = 0.1  # after a report until all reports since then are saved
 
 
 class Listener(Protocol):
@@ -52,6 +53,12 @@ class Listener(Protocol):
     def trial_ended(
         self, stage: Stage, number: int, state: TrialState, reason: str | None
     ) -> None: ...
+
+
+class EventLog(Listener, Protocol):
+    """Listener that records the events; those since the last `save` are lost with the process."""
+
+    def save(self) -> None: ...
 
 
 @dataclass
@@ -86,7 +93,7 @@ class StageDriver:
         study: StageStudy,
         folder_of: Callable[[TrialAttempt], Path],
         resources: cluster.TrialResources,
-        listener: Listener,
+        listener: EventLog,
         next_attempt: Callable[[], TrialAttempt | None],
         pack_size: Callable[[TrialConfig], int],  # maximum for trials of that form
         draining: threading.Event,
@@ -113,6 +120,7 @@ class StageDriver:
         self._allowed = allowed
         self._yielded: set[str] = set()  # packs that end, so that another sweep can train
         self._capacity = (0.0, 1)  # time of the last read, number of trials that fit
+        self._unsaved_since: float | None = None  # time of the first report that is not saved
         self.full: str | None = None  # which disk, once a worker could not save
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,9 +143,11 @@ class StageDriver:
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next pack; None for "later"; FINISHED at the end."""
         if self._is_stopping:
+            self.save()
             return None if self.live else Searcher.FINISHED
         if self._paused.is_set() or len(self.live) >= self._limit():
             return None
+        self.save()  # the study never has epochs that the listener would lose
         pack = self._next_pack()
         if not pack:
             return None if self.live else Searcher.FINISHED
@@ -211,6 +221,7 @@ class StageDriver:
         if members is None or "reports" not in result:
             return True  # ended already: Tune repeats the last report of a function that returns
         reports = [Report(**fields) for fields in json.loads(result["reports"])]
+        self._unsaved_since = self._unsaved_since or time.monotonic()
         self._watches[trial_id].on_report(reports[0])
         for report in reports:
             if report.number in members:  # else ended, though its worker still trains
@@ -226,7 +237,9 @@ class StageDriver:
 
     def _on_report(self, members: dict[int, Live], report: Report, pack: int) -> None:
         live = members[report.number]
-        self._on_start(live, report)
+        if not live.started and (reason := self._on_start(live, report)):
+            self._prune(members, live.attempt, reason)
+            return
         if report.end in ("diverged", "failed"):
             self._end(members, report.number, report.end, None, report.reason)  # type: ignore[arg-type]
             return
@@ -238,18 +251,37 @@ class StageDriver:
         if report.end == "complete":
             objective = report.metrics[self.spec.objective.metric]
             self._end(members, report.number, "complete", objective, None)
-        elif live.attempt.stage == "search" and (reason := self._why_prune(report)):
-            self._end(members, report.number, "pruned", None, reason)
-            if members:
-                self._send_away(live.attempt)
+        elif reason := self._why_prune(live.attempt, report.epoch, report.metrics):
+            self._prune(members, live.attempt, reason)
 
-    def _why_prune(self, report: Report) -> str | None:
+    def save_if_due(self) -> None:
+        """Save the reports of the last moment together: a transaction costs more than a report."""
+        if self._unsaved_since and time.monotonic() - self._unsaved_since > _SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Save all reports: the listener first, since the study says where a trial resumes."""
+        if self._unsaved_since is not None:
+            self._listener.save()
+            self.study.save()
+            self._unsaved_since = None
+
+    def _why_prune(
+        self, attempt: TrialAttempt, epoch: int, metrics: Mapping[str, float]
+    ) -> str | None:
         """Return why a user or the pruner, which compares validated epochs only, ends the trial."""
-        if report.number in self._stopped:
-            return STOPPED
-        if self._objectives(report.metrics) is None or not self.study.should_prune(report.number):
+        if attempt.stage != "search":
             return None
-        return f"behind its peers after epoch {report.epoch}"
+        if attempt.number in self._stopped:
+            return STOPPED
+        if self._objectives(metrics) is None or not self.study.should_prune(attempt.number):
+            return None
+        return f"behind its peers after epoch {epoch}"
+
+    def _prune(self, members: dict[int, Live], attempt: TrialAttempt, reason: str) -> None:
+        self._end(members, attempt.number, "pruned", None, reason)
+        if members:
+            self._send_away(attempt)
 
     def _objectives(self, metrics: Mapping[str, float]) -> list[float] | None:
         """Return the objectives' values, the main one first; None without validation."""
@@ -327,21 +359,28 @@ class StageDriver:
             reason = f"out of host memory, twice (resources.cpu: how many run at once): {what}"
             self._end(members, number, "failed", None, reason)
 
-    def _on_start(self, live: Live, report: Report) -> None:
-        if not live.started:
-            live.started = True
-            self.study.started(report.number, report.node, report.resumed_from)
-            self._listener.trial_begun(live.attempt.stage, report)  # first: metrics may repeat
-            self._replay_epochs(report)
+    def _on_start(self, live: Live, report: Report) -> str | None:
+        """Record that an attempt has started; return why it ends at once, if it does."""
+        live.started = True
+        self.study.started(report.number, report.node, report.resumed_from)
+        self._listener.trial_begun(live.attempt.stage, report)  # first: metrics may repeat
+        return self._replay_epochs(live.attempt, report.history or [])
 
-    def _replay_epochs(self, report: Report) -> None:
-        """Replay epochs of earlier attempts that the study lacks.
+    def _replay_epochs(
+        self, attempt: TrialAttempt, history: Sequence[Mapping[str, float]]
+    ) -> str | None:
+        """Replay the epochs of earlier attempts that the study lacks, with their decisions.
 
-        Workers outlive a killed driver for a few seconds and finish epochs meanwhile.
+        Workers outlive a killed driver for a few seconds and finish epochs meanwhile.  The driver's
+        last reports may be unsaved.
         """
-        for row in (report.history or [])[self.study.epochs(report.number) :]:
+        for row in history[self.study.epochs(attempt.number) :]:
+            epoch = int(row["epoch"])
             objectives = self._objectives(row)
-            self.study.epoch(report.number, int(row["epoch"]), objectives, None, trained=True)
+            self.study.epoch(attempt.number, epoch, objectives, None, trained=True)
+            if reason := self._why_prune(attempt, epoch, row):
+                return reason
+        return None
 
     def _on_epoch(self, live: Live, report: Report, pack: int) -> None:
         live.last_epoch = report.epoch
@@ -458,6 +497,7 @@ class _Reconcile(tune.Callback):
         for trial in trials:
             if trial.trial_id in self._driver.live and trial.status in ("TERMINATED", "ERROR"):
                 self._driver.tune_ended(trial.trial_id)
+        self._driver.save_if_due()
         _leave_if_drained(self._driver)
 
 
@@ -506,7 +546,10 @@ def run_stage(
         ),
     )
     try:
-        tuner.fit()
+        try:
+            tuner.fit()
+        finally:
+            driver.save()
     except _Passing as passing:
         raise passing.error from None
     except _Drained:

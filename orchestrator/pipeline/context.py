@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,9 +76,13 @@ class SweepContext:
     def spec(self) -> SweepSpec:
         return self.request.spec
 
-    @property
+    @cached_property
     def id(self) -> str:
-        return self.spec.sweep_id
+        return self.spec.sweep_id  # hashes the whole file; an extension does not change it
+
+    @cached_property
+    def data_sha256(self) -> str | None:
+        return self.search.state.data_sha256
 
     def folder_of(self, attempt: TrialAttempt) -> Path:
         return self.settings.attempt_folder(self.id, attempt.stage, attempt.number, attempt.attempt)
@@ -245,7 +250,7 @@ class Recorder:
                 "aae.seed": config.seed,
                 DEPARTURES: "; ".join(config.departures),
                 "aae.attempt": attempt.attempt,
-                DATA: str(sweep.search.state.data_sha256),
+                DATA: str(sweep.data_sha256),
                 **({"aae.baseline": True} if _is_control(sweep.spec, attempt) else {}),
             },
         )
@@ -283,6 +288,9 @@ class Recorder:
         studies = sweep.search, sweep.confirm
         disk_gb = sweep.spec.resources.disk_gb
         gc.after_trial(sweep.settings, sweep.id, *studies, number, disk_gb)
+
+    def save(self) -> None:
+        self.sweep.outbox.save()
 
     def _show(self, key: str, stage: Stage, report: Report) -> None:
         """Queue the epoch's pictures, named as MLflow names images by step.

@@ -178,7 +178,6 @@ def _train(
 ) -> None:
     study = sweep.study(stage)
     sweep.note(stage=stage)
-    study.reconcile(sweep.spec)
     sweep.observer.stage_began(stage, planned, study.records())
     if study.count_ended() >= planned and not study.unfinished():
         return

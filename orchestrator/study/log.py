@@ -12,6 +12,7 @@ from orchestrator.records import Stage, TrialState
 from orchestrator.study import pruners
 from orchestrator.study.database import StudyStorage
 from orchestrator.study.view import StudyView
+from orchestrator.study.write_behind import WriteBehindStorage
 
 _ENDS: dict[str, OptunaState] = {
     "complete": OptunaState.COMPLETE,
@@ -41,11 +42,20 @@ class LiveTrial:
 
 
 class StudyLog(StudyView):
-    """The study of one stage, for the driver's records. Only the driver writes trials."""
+    """The study of one stage, for the driver's records. Only the driver writes trials.
+
+    Starts and epochs wait for the next `save`; all other records are saved at once.
+    """
 
     def __init__(self, study: optuna.Study, stage: Stage, storage: StudyStorage) -> None:
         super().__init__(study, stage, storage)
         self._open: dict[int, LiveTrial] = {}
+
+    def save(self) -> None:
+        """Write what waits to the database. Other programs than the driver write at once."""
+        storage = self.optuna_study._storage
+        if isinstance(storage, WriteBehindStorage):
+            storage.save()
 
     def started(self, number: int, node: str, resumed_epoch: int | None) -> None:
         live = self._live(number)
@@ -103,6 +113,7 @@ class StudyLog(StudyView):
         live = self._live(number)
         attempt = str(live.attributes["attempts"])
         live.note(lost=live.attributes.get("lost", {}) | {attempt: cause})
+        self.save()
 
     def lost(self, number: int) -> int:
         """Count a lost worker of the trial; return the number of losses since its last epoch."""
@@ -110,6 +121,7 @@ class StudyLog(StudyView):
         before = live.attributes.get("losses", {})
         losses = 1 + (before["losses"] if before.get("epoch") == epoch else 0)
         live.note(losses={"epoch": epoch, "losses": losses})
+        self.save()
         return losses
 
     def killed_for_memory(self, number: int) -> bool:
@@ -117,6 +129,7 @@ class StudyLog(StudyView):
         live = self._live(number)
         again: bool = live.attributes.get("killed_for_memory", False)
         live.note(killed_for_memory=True)
+        self.save()
         return again
 
     def should_prune(self, number: int) -> bool:
@@ -134,6 +147,7 @@ class StudyLog(StudyView):
         if state == "complete" and value is not None:
             values = [value, *live.progress.get("secondary", [])]
         self.optuna_study.tell(number, values, _ENDS[state])
+        self.save()
         del self._open[number]
 
     @staticmethod

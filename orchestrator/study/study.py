@@ -9,10 +9,9 @@ trial gets a further attempt.  A retry is asked for by a user after a trial has 
 cannot reopen a finished trial, so a new trial takes the place of the old one.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from aae_core.config import TrialConfig
@@ -36,7 +35,8 @@ from orchestrator.study.log import LiveTrial, StudyLog
 from orchestrator.study.repeats import Repeats
 from orchestrator.study.samplers import build_pruner, build_sampler
 from orchestrator.study.state import VERSION, SweepState
-from orchestrator.study.view import NOT_TRAINED, last_value
+from orchestrator.study.view import NOT_TRAINED
+from orchestrator.study.write_behind import WriteBehindStorage
 from orchestrator.sweepfile import space
 from orchestrator.sweepfile.spec import SweepSpec
 
@@ -101,14 +101,17 @@ class StageStudy(StudyLog):
 
     @classmethod
     def create(cls, storage: StudyStorage, spec: SweepSpec, stage: Stage) -> "StageStudy":
-        """Open the stage's study; the first call creates the study."""
-        study = optuna.create_study(
-            storage=storage,
-            study_name=f"{spec.sweep_id}/{stage}",
-            directions=list(spec.objectives.values()),
+        """Open the stage's study for a driver; the first call creates the study."""
+        name = f"{spec.sweep_id}/{stage}"
+        directions = list(spec.objectives.values())
+        optuna.create_study(
+            storage=storage, study_name=name, directions=directions, load_if_exists=True
+        )
+        study = optuna.load_study(
+            storage=WriteBehindStorage(storage, name),
+            study_name=name,
             sampler=RandomSampler(seed=0),
             pruner=build_pruner(spec),
-            load_if_exists=True,
         )
         found = cls(study, stage, storage)
         found.note(version=VERSION, objectives=list(spec.objectives))
@@ -124,19 +127,6 @@ class StageStudy(StudyLog):
         except KeyError:
             return None
         return cls(study, stage, storage)
-
-    def reconcile(self, spec: SweepSpec) -> None:
-        """Reconcile the trials that an earlier driver was suggesting or ending when it died."""
-        for trial in self._trials(OptunaState.RUNNING):
-            known = trial.user_attrs
-            if "end" in known:
-                self.end(trial.number, known["end"], last_value(trial), known.get("reason"))
-                continue
-            if "seed" not in known:
-                place = _place(trial.number, self._trials())
-                self._suggest(spec, trial.number, place, partial(self._asked_again, trial))
-            if "attempts" not in known and self.stage == "search":
-                self._end_repeat(trial.number)
 
     def asked(self) -> int:
         """Return the number of trials suggested so far; retries and repeats do not count."""
@@ -175,8 +165,10 @@ class StageStudy(StudyLog):
         After None there is nothing to train: call `ask` again.  The suggestion depends only on the
         file's seed and the trial's number, and for samplers that learn also on finished trials.
         """
-        number, place = self._next(spec)
-        config = self._suggest(spec, number, place, self.optuna_study.ask)
+        number = len(self._trials())
+        place = _place(number, self._trials())
+        self._fix_parameters(spec, place)
+        config = self._suggest(spec, number, place)
         return None if self._end_repeat(number) else self._attempt(number, config)
 
     def warm_start(self, other: str, records: Iterable[RunRecord], spec: SweepSpec) -> int:
@@ -203,6 +195,7 @@ class StageStudy(StudyLog):
                 )
                 self.optuna_study.add_trial(trial)
             taken += 1
+        self.save()
         return taken
 
     def enqueue(self, entries: Iterable[Mapping[str, Any]]) -> None:
@@ -212,6 +205,7 @@ class StageStudy(StudyLog):
         for entry in entries:
             if _confirmed(entry) not in known:
                 self.optuna_study.enqueue_trial({}, user_attrs=dict(entry))
+        self.save()
 
     def extend(self, records: Iterable[RunRecord], epochs: int) -> None:
         """Queue complete confirmations to be trained on, each from its checkpoint.
@@ -263,6 +257,7 @@ class StageStudy(StudyLog):
                     intermediate_values=trial.intermediate_values,
                 )
             )
+        self.save()
         return {old: new for new, old in self._retries().items() if old not in over}
 
     def next_attempt(self, number: int, spec: SweepSpec) -> TrialAttempt:
@@ -274,6 +269,7 @@ class StageStudy(StudyLog):
         live = self._live(number)
         known = live.attributes
         live.note(attempts=known.get("attempts", 0) + 1, config_hash=config.config_hash)
+        self.save()
         # even after a power cut, no later attempt may get this attempt's folder
         database.make_durable(self._storage.engine)
         return TrialAttempt(
@@ -300,12 +296,10 @@ class StageStudy(StudyLog):
         for name, value in SweepState.checked(changes).items():
             self.optuna_study.set_user_attr(name, value)
 
-    def _suggest(
-        self, spec: SweepSpec, number: int, place: int, ask: Callable[[], Trial]
-    ) -> TrialConfig:
+    def _suggest(self, spec: SweepSpec, number: int, place: int) -> TrialConfig:
         assert spec.search is not None
         self.optuna_study.sampler = build_sampler(spec, place)
-        trial = ask()
+        trial = self.optuna_study.ask()
         params = space.suggest(trial, spec.search.space)
         self.optuna_study.sampler = RandomSampler(seed=0)  # the grid sampler would raise in `tell`
         self._open[number] = LiveTrial(trial)
@@ -335,33 +329,23 @@ class StageStudy(StudyLog):
         self.optuna_study.tell(
             number, values, known.state if complete or pruned else OptunaState.FAIL
         )
+        self.save()
         del self._open[number]
         return True
 
-    def _asked_again(self, trial: FrozenTrial) -> Trial:
-        """Return a started trial for further suggestions; existing suggestions stay."""
-        self.optuna_study.sampler.before_trial(self.optuna_study, trial)
-        return Trial(self.optuna_study, trial._trial_id)
-
-    def _next(self, spec: SweepSpec) -> tuple[int, int]:
-        """Return number and place of the next trial, after enqueuing its fixed parameters.
+    def _fix_parameters(self, spec: SweepSpec, place: int) -> None:
+        """Enqueue the next trial's fixed parameters.
 
         These are the user's (`aae-sweep enqueue`), else those that the file fixes at the place.
         """
-        trials = self._trials()
-        waiting = [t.number for t in trials if t.state == OptunaState.WAITING]
-        number = waiting[0] if waiting else len(trials)  # a driver may have died right here
-        place = _place(number, trials)
-        if not waiting:
-            tried = {t.user_attrs[_ENQUEUED] for t in trials if _ENQUEUED in t.user_attrs}
-            fixed, attributes = _fixed(spec, place), {}
-            if len(tried) < len(queue := self.state.enqueued):
-                assert spec.search is not None
-                fixed = space.labels(spec.search.space, queue[len(tried)])
-                attributes = {_ENQUEUED: len(tried)}
-            if fixed:
-                self.optuna_study.enqueue_trial(fixed, user_attrs=attributes)
-        return number, place
+        tried = {t.user_attrs[_ENQUEUED] for t in self._trials() if _ENQUEUED in t.user_attrs}
+        fixed, attributes = _fixed(spec, place), {}
+        if len(tried) < len(queue := self.state.enqueued):
+            assert spec.search is not None
+            fixed = space.labels(spec.search.space, queue[len(tried)])
+            attributes = {_ENQUEUED: len(tried)}
+        if fixed:
+            self.optuna_study.enqueue_trial(fixed, user_attrs=attributes)
 
 
 def _confirmed(entry: Mapping[str, Any]) -> tuple[Any, ...]:

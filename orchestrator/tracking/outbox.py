@@ -14,7 +14,8 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -116,6 +117,7 @@ class Outbox:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._unsaved: list[tuple[Any, ...]] = []  # rows of metrics
         try:
             self._db = _connect(path, read_only)
             self.id: str = self._db.execute("SELECT id FROM outbox").fetchone()[0]
@@ -126,8 +128,11 @@ class Outbox:
             ) from error
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        try:
+            self.save()
+        finally:
+            with self._lock:
+                self._db.close()
 
     def __enter__(self) -> Self:
         return self
@@ -162,16 +167,21 @@ class Outbox:
     def log(self, key: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record an epoch's metrics; metrics recorded before keep their value and their time.
 
+        They are written together, by `save`, before the next change of a run or the next read.
         Non-finite values stay in the outbox: MLflow would store ±inf as ±1.8e308, a normal point.
         """
         now = _now_ms()
-        self._write(
-            "INSERT INTO metric VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [
+        with self._lock:
+            self._unsaved += [
                 (key, name, epoch, float(value), now, not math.isfinite(value))
                 for name, value in metrics.items()
-            ],
-        )
+            ]
+
+    def save(self) -> None:
+        """Write all metrics recorded so far."""
+        if self._unsaved:
+            with self._transaction():
+                pass
 
     def set_tags(self, key: str, tags: Mapping[str, object]) -> None:
         """Add tags, or replace them."""
@@ -220,7 +230,7 @@ class Outbox:
             "SELECT max(timestamp_ms) FROM metric JOIN run AS r ON r.key = metric.run"
             " WHERE run.key IN (r.key, r.parent)"
         )
-        with self._lock, self._db as db:
+        with self._transaction() as db:
             return db.execute(
                 "UPDATE run SET status = 'KILLED', version = version + 1,"
                 f" end_ms = coalesce(({last_metric}), start_ms)"
@@ -350,7 +360,7 @@ class Outbox:
         chosen = f"{_OF_SWEEP} AND coalesce(store, '') NOT IN {kept}"
         theirs = f"run IN (SELECT key FROM run WHERE {chosen})"
         values = {"sweep": sweep_id, "keep": json.dumps(keep)}
-        with self._lock, self._db as db:
+        with self._transaction() as db:
             db.execute(
                 f"UPDATE metric SET synced = 0 WHERE abs(value) < 9e999 AND {theirs}", values
             )
@@ -366,12 +376,26 @@ class Outbox:
         self._read("PRAGMA wal_checkpoint(PASSIVE)", ())
 
     def _read(self, query: str, values: Any) -> list[sqlite3.Row]:
+        self.save()
         with self._lock:
             return self._db.execute(query, values).fetchall()
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        with self._lock, self._db as db:
+        with self._transaction() as db:
             db.executemany(statement, rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the database for one transaction, which writes the metrics recorded so far first.
+
+        If it fails, these metrics are lost, until the next attempt of their trial logs its history.
+        """
+        with self._lock, self._db as db:
+            metrics, self._unsaved = self._unsaved, []
+            db.executemany(
+                "INSERT INTO metric VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", metrics
+            )
+            yield db
 
 
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:

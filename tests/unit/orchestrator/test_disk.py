@@ -46,7 +46,10 @@ def test_writers_to_a_full_disk_raise_and_lose_nothing(home: Path) -> None:
         assert_explained(home, lambda: checkpoint.save(home / "epoch-000001", tensors, {}))
         assert_explained(home, lambda: (home / "sweep.json").write_text("x" * 10_000))
         assert_explained(
-            home, lambda: [outbox.log("a", n, {"val/recon": 1.0}) for n in range(10_000)]
+            home,
+            lambda: [
+                (outbox.log("a", n, {"val/recon": 1.0}), outbox.save()) for n in range(10_000)
+            ],
         )
         assert_explained(home, lambda: [study.note(name="x" * 500 + str(n)) for n in range(9999)])
         with held(settings, SPEC.sweep_id):  # as `gc` does, to make room

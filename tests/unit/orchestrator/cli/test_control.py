@@ -182,7 +182,9 @@ def end_all(study: StageStudy, spec: SweepSpec) -> None:
         study.end(number, state, 1.0 if state == "complete" else None, None)  # type: ignore[arg-type]
 
 
-def test_retry_queues_failed_trials_of_a_complete_sweep(study: StageStudy, spec: SweepSpec) -> None:
+def test_retry_queues_failed_trials_of_a_complete_sweep(
+    settings: Settings, study: StageStudy, spec: SweepSpec
+) -> None:
     end_all(study, spec)
     describe(study, spec, done="0123", state="done", stage="evaluate")
     assert aae("status", "--json").document["trials"]["failed"] == 1
@@ -195,7 +197,9 @@ def test_retry_queues_failed_trials_of_a_complete_sweep(study: StageStudy, spec:
     assert (status["state"], status["stage"]) == ("stopped", "search")
     counts = {state: n for state, n in status["trials"].items() if n}
     assert counts == {"complete": 1, "diverged": 1, "waiting": 1}
-    assert study.unfinished() == [3]
+    reopened = StageStudy.read(open_storage(settings), spec.sweep_id, "search")
+    assert reopened is not None
+    assert reopened.unfinished() == [3]
 
 
 def test_retry_prints_the_queued_trials(study: StageStudy, spec: SweepSpec) -> None:
@@ -330,7 +334,7 @@ def test_extended_confirmations_are_queued_once_and_the_sweep_is_reopened(
     settings: Settings, study: StageStudy, spec: SweepSpec
 ) -> None:
     describe(study, spec, done="0123", state="done", stage="evaluate")
-    confirmations = confirm_all(settings, spec)
+    confirm_all(settings, spec)
     resume = f"aae-sweep run {spec.sweep_id}"
     assert aae("extend", "tiny", "confirm-1", "--epochs", 30, "--json").document == {
         "sweep": spec.sweep_id,
@@ -343,6 +347,8 @@ def test_extended_confirmations_are_queued_once_and_the_sweep_is_reopened(
     )
     status = aae("status", "--json").document
     assert (status["state"], status["stage"]) == ("stopped", "search")
+    confirmations = StageStudy.read(open_storage(settings), spec.sweep_id, "confirm")
+    assert confirmations is not None
     assert [r.extends for r in confirmations.records()] == [None, None, 1, 0]
     ended = aae("extend", "tiny", "--epochs", 40)
     assert (ended.code, ended.err) == (

@@ -53,7 +53,6 @@ class Straw:
     def start(self) -> None:
         """Start a new driver on the same storage."""
         self.study = StageStudy.create(open_storage(self.settings), self.spec, "search")
-        self.study.reconcile(self.spec)
         self.draining, self.paused = threading.Event(), threading.Event()
         self.stopped, self.allowed = set[int](), list[int | None]([None])
 
@@ -87,6 +86,8 @@ class Straw:
 
     def trial_ended(self, stage: Stage, number: int, state: TrialState, reason: str | None) -> None:
         self._on_epoch("ended", number, state)
+
+    def save(self) -> None: ...
 
     def _on_epoch(self, *event: Any) -> None:
         self.events.append(event)

@@ -58,6 +58,7 @@ class Home:
             trial = self.settings.trial_folder(self.id, attempt.stage, attempt.number)
             save(trial / folder)
             study.epoch(attempt.number, epoch, [value], str(trial / folder), trained=True)
+        study.save()
 
     def searched(self, state: TrialState, value: float) -> None:
         """Run one trial of the search: even numbers are gaussian, odd numbers universal."""

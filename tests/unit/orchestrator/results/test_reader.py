@@ -172,6 +172,7 @@ def test_status_sums_time_energy_and_price_of_all_epochs(settings: Settings) -> 
         number = study.ask(spec).number
         for epoch in (1, 2):
             study.epoch(number, epoch, [0.0], None, trained=True, seconds=500.0, joules=joules)
+    study.save()
     reader = ResultsReader(settings)
     status = reader.status(spec.sweep_id)
     assert (status["train_seconds"], status["energy_joules"]) == (2000.0, 6.0)

@@ -172,11 +172,14 @@ def searched(settings: Settings, spec: SweepSpec, dies: Callable[[int, int], boo
             objectives = [abs(std - 1) + n % 3, abs(std - 3) * epoch]
             study.epoch(n, epoch, objectives, None, trained=True)
             if dies(n, epoch):  # the next attempt repeats the epoch
+                if saved := n % 2 == 0:
+                    study.save()
                 study = StageStudy.create(open_storage(settings), spec, "search")
-                study.epoch(n, epoch, [9.0, 9.0], None, trained=True)
+                study.epoch(n, epoch, [9.0, 9.0] if saved else objectives, None, trained=True)
             if study.should_prune(n):
                 study.end(n, "pruned", None, "behind")
                 break
+            study.save()
         else:
             study.end(n, "complete", objectives[0], None)
     assert all(r.metrics.keys() == spec.objectives.keys() for r in study.records())

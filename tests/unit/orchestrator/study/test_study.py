@@ -2,7 +2,8 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -143,6 +144,7 @@ def test_study_with_several_objectives_survives_a_restart(
                 study.epoch(n, epoch, [value, -value, float(epoch)], None, trained=True)
                 assert not study.should_prune(n)
             if n == restart_at:
+                study.save()
                 study = opened(settings, spec)
                 study.epoch(n, 1, [9.0, 9.0, 9.0], None, trained=True)  # repeated
             study.end(n, "complete", value, None)
@@ -277,7 +279,6 @@ def test_lost_trial_resumes_its_configuration_from_the_last_checkpoint(settings:
     end(driver, done)
 
     again = opened(settings, spec)
-    again.reconcile(spec)
     assert again.unfinished() == [lost.number]
     attempt = again.next_attempt(lost.number, spec)
     assert (attempt.attempt, attempt.config) == (2, lost.config)
@@ -292,6 +293,7 @@ def test_lost_trial_of_a_moved_home_resumes_from_the_checkpoint_there(settings: 
     study.started(number, "here", None)
     folder = settings.attempt_folder(spec.sweep_id, "search", number, 1)
     study.epoch(number, 1, [0.5], str(folder / "epoch-000001"), trained=True)
+    study.save()
 
     home = settings.home.rename(settings.home.with_name("moved"))
     settings = Settings.from_environment({"AAE_HOME": str(home)})
@@ -321,50 +323,69 @@ def test_repeated_epoch_is_counted_and_keeps_its_first_value(settings: Settings)
     assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
 
 
-def test_driver_killed_during_suggestion_loses_no_trial(settings: Settings) -> None:
-    """Kill the driver after Optuna creates a trial and before the study stores its parameters."""
-    for sampler in SAMPLERS:
-        spec = sweep(sampler)
-        torn = opened(settings, spec)
-        torn.optuna_study.ask()
-        again = opened(settings, spec)
-        again.reconcile(spec)
-        attempt = again.next_attempt(*again.unfinished(), spec)
-        assert attempt.config.seed == search_seed(spec.seed, 0)
-        assert again.ask(spec).number == 1
-        [first, second] = [r.params for r in again.records()]
-        assert first.keys() >= {"model.encoder.kind", "model.code_dim"}
-        assert first != second
+class Killed(BaseException):
+    pass
 
 
-def test_driver_killed_during_balanced_suggestion_loses_no_trial(settings: Settings) -> None:
-    spec = sweep(balance="model.encoder.kind", trials=1)
-    torn = opened(settings, spec)
-    torn.optuna_study.enqueue_trial({"model.encoder.kind": "deterministic"})
-    again = opened(settings, spec)
-    assert again.asked() == 0
-    assert again.ask(spec).number == 0
-    assert again.asked() == len(again.records()) == 1
+@contextmanager
+def killed_before_it_saves(study: StageStudy, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def killed() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "save", killed)
+        with pytest.raises(Killed):
+            yield
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "balanced"])
+@pytest.mark.parametrize("retries", [False, True], ids=["first", "after_retry"])
+def test_suggestion_of_a_killed_driver_is_made_again(
+    sampler: str,
+    retries: bool,
+    new_home: Callable[[str], Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = sweep(balance="model.encoder.kind") if sampler == "balanced" else sweep(sampler)
+
+    def begun(home: Settings) -> StageStudy:
+        study = opened(home, spec)
+        if retries:
+            fail(study, study.ask(spec))
+            study.retry()
+        return study
+
+    undisturbed, home = begun(new_home("undisturbed")), new_home("torn")
+    torn = begun(home)
+    with killed_before_it_saves(torn, monkeypatch):
+        torn.ask(spec)
+    again = opened(home, spec)
+    for _ in range(2):
+        assert again.ask(spec) == undisturbed.ask(spec)
+    assert again.asked() == undisturbed.asked() == 2 + retries
 
 
 @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
-def test_driver_killed_while_ending_a_trial_finds_it_ended(
+def test_end_of_a_killed_driver_is_recorded_whole_or_not_at_all(
     state: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = sweep()
     torn = opened(settings, spec)
     number = torn.ask(spec).number
     torn.epoch(number, 1, [0.25], None, trained=True)
-    monkeypatch.setattr(torn.optuna_study, "tell", lambda *_: pytest.fail("killed"))
-    with pytest.raises(pytest.fail.Exception, match="killed"):
+    torn.save()
+    with killed_before_it_saves(torn, monkeypatch):
         torn.end(number, state, 0.25, "why")
     again = opened(settings, spec)
-    again.reconcile(spec)
-    assert again.unfinished() == []
-    assert [(r.state, r.reason) for r in again.records()] == [(state, "why")]
-    assert again.count_ended() == 1
+    assert again.unfinished() == [number]
+    assert [(r.state, r.reason, r.epochs) for r in again.records()] == [("waiting", None, 1)]
+    again.end(number, state, 0.25, "why")
+    last = opened(settings, spec)
+    assert [(r.state, r.reason) for r in last.records()] == [(state, "why")]
+    assert last.unfinished() == []
+    assert last.count_ended() == 1
     if state == "complete":
-        assert again.optuna_study.best_value == 0.25
+        assert last.optuna_study.best_value == 0.25
 
 
 @pytest.mark.parametrize("state", ["complete", "pruned", "diverged", "failed"])
@@ -374,7 +395,6 @@ def test_ended_trial_is_never_attempted_again(state: Any, settings: Settings) ->
     number = study.ask(spec).number
     study.end(number, state, 0.0 if state == "complete" else None, None)
     again = opened(settings, spec)
-    again.reconcile(spec)
     assert again.unfinished() == []
     assert again.ask(spec).number == 1
 
@@ -390,6 +410,7 @@ def test_record_holds_state_reason_metrics_and_duration_of_its_trial(settings: S
         reason = None if state == "complete" else f"it {state}"
         study.end(attempt.number, state, 1.5 if state == "complete" else None, reason)  # type: ignore[arg-type]
     study.started(4, "here", None)
+    study.save()
     records = opened(settings, spec).records()
     assert [r.state for r in records] == [*ends, "running", "waiting"]
     assert [r.reason for r in records[:4]] == [None, "it pruned", "it diverged", "it failed"]
@@ -422,7 +443,6 @@ def test_failed_trial_is_retried_from_its_last_checkpoint(settings: Settings) ->
     again = opened(settings, spec)
     assert again.retry() == {3: 4}
     assert again.retry() == {}
-    again.reconcile(spec)
     assert again.unfinished() == [4]
     assert (again.asked(), again.count_ended()) == (4, 3)
     assert [r.state for r in again.records()] == ["complete", "diverged", "pruned", "waiting"]
@@ -495,21 +515,6 @@ def test_grid_with_retries_visits_every_combination_once(settings: Settings) -> 
     assert sorted(visited) == sorted(product(KINDS, (4, 8)))
 
 
-def test_driver_killed_during_suggestion_after_retry_suggests_the_same(
-    new_home: Callable[[str], Settings],
-) -> None:
-    spec = sweep("random")
-    undisturbed = suggestions(new_home("undisturbed"), spec)
-    home = new_home("torn")
-    torn = opened(home, spec)
-    fail(torn, torn.ask(spec))
-    torn.retry()
-    torn.optuna_study.ask()
-    again = opened(home, spec)
-    again.reconcile(spec)
-    assert [(r.params, r.seed) for r in again.records()] == undisturbed[:2]
-
-
 def test_trials_since_best_are_counted_in_order_of_ends(settings: Settings) -> None:
     spec = sweep(objective={"metric": "val/recon"})
     study = opened(settings, spec)
@@ -524,13 +529,14 @@ def test_trials_since_best_are_counted_in_order_of_ends(settings: Settings) -> N
 
 
 def test_enqueued_configuration_is_tried_once_though_a_driver_dies_and_its_trial_fails(
-    settings: Settings,
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = sweep()
     study = opened(settings, spec)
     study.ask(spec)
     study.note(enqueued=[{"model.prior.std": 1.25}, {"model.prior.std": 1.5}])
-    study._next(spec)  # a driver dies before the sampler completes the configuration
+    with killed_before_it_saves(study, monkeypatch):
+        study.ask(spec)
     study = opened(settings, spec)
     first = study.ask(spec)
     assert first is not None
@@ -701,23 +707,16 @@ def test_study_trains_every_configuration_once(
         assert trial.value == values[trial.user_attrs["config_hash"]]
 
 
-def test_driver_killed_while_ending_a_repeat_ends_it_on_restart(
+def test_repeat_of_a_killed_driver_is_suggested_and_ended_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    def killed(*_: object) -> None:
-        raise Killed
-
     spec = sweep("random", space={"model.code_dim": {"choice": [4]}})
     study = opened(settings, spec)
     end(study, study.ask(spec))
-    monkeypatch.setattr(study.optuna_study, "tell", killed)
-    with pytest.raises(Killed):
+    with killed_before_it_saves(study, monkeypatch):
         study.ask(spec)
     again = opened(settings, spec)
-    again.reconcile(spec)
+    assert again.ask(spec) is None
     assert again.unfinished() == []
     assert [trial.value for trial in again.optuna_study.trials] == [1.0, 1.0]
     assert again.repeats.in_a_row == 1

@@ -257,6 +257,7 @@ def test_writers_in_parallel_create_a_run_once(
 ) -> None:
     open_sweep(outbox)
     log_epochs(outbox, 1, 3)
+    outbox.save()
 
     def sync(_: int) -> None:
         with Outbox(outbox.path) as own:

@@ -128,8 +128,9 @@ def test_dataset_of_a_sweep_is_the_last_one_set(outbox: Outbox) -> None:
 
 
 def test_outbox_refuses_unknown_runs_and_parents(outbox: Outbox) -> None:
+    outbox.log("nobody", 1, {"a": 1.0})
     with pytest.raises(sqlite3.IntegrityError):
-        outbox.log("nobody", 1, {"a": 1.0})
+        outbox.save()
     with pytest.raises(sqlite3.IntegrityError):
         open_run(outbox, TRIAL, "nobody")
 
@@ -208,9 +209,25 @@ def test_read_only_outbox_without_tables_is_empty(tmp_path: Path) -> None:
 def test_read_only_outbox_follows_the_driver_and_refuses_writes(outbox: Outbox) -> None:
     with Outbox(outbox.path, read_only=True) as reader:
         outbox.log(SWEEP, 1, {"a": 1.0})
+        assert reader.history(SWEEP) == []
+        outbox.save()
         assert reader.history(SWEEP) == [{"epoch": 1, "a": 1.0}]
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            reader.log(SWEEP, 2, {"a": 1.0})
+            reader.close_run(SWEEP, "FINISHED")
+
+
+@pytest.mark.parametrize("step", ["read", "change", "close"])
+def test_metrics_are_written_before_whatever_follows(step: str, outbox: Outbox) -> None:
+    with Outbox(outbox.path, read_only=True) as reader:
+        outbox.log(SWEEP, 1, {"a": 1.0})
+        match step:
+            case "read":
+                assert outbox.last(SWEEP) == {"epoch": 1, "a": 1.0}
+            case "change":
+                outbox.close_run(SWEEP, "FINISHED")
+            case "close":
+                outbox.close()
+        assert reader.history(SWEEP) == [{"epoch": 1, "a": 1.0}]
 
 
 def test_outbox_rows_outlive_the_driver(outbox: Outbox) -> None:
