@@ -351,7 +351,7 @@ class TrainConfig:
 
     @property
     def schedules(self) -> dict[str, ScheduleConfig]:
-        """The schedules by their paths: the training's, and those of phases with their own."""
+        """Schedules by path: the training's, and those of phases with a schedule of their own."""
         own = {f"training.{phase}.schedule": getattr(self, phase).schedule for phase in _PHASES}
         return {"training.schedule": self.schedule} | {
             path: schedule for path, schedule in own.items() if schedule is not None
@@ -359,7 +359,7 @@ class TrainConfig:
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """Last epoch of each training: of those that were extended, and of this one."""
+        """Last epoch of every training that this one extends, then of this one."""
         return *self.extended_from, self.epochs
 
     def end_of(self, epoch: int) -> int:
@@ -459,7 +459,7 @@ class TrialConfig:
         return built
 
     def extended(self, *ends: int) -> Self:
-        """Return this configuration, trained on to each of `ends` in turn; none: as it is.
+        """Return this configuration, extended to each of `ends` in turn; unchanged without `ends`.
 
         Raises ConfigError if an end is not above the one before.
         """

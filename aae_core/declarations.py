@@ -77,9 +77,9 @@ class Architecture:
 
     model: `package.module:Class` of the `models.Model` that trains. With `fit`, of any torch module
         that takes a `networks.Blueprint`; its `optimizers()` returns its optimisers by name.
-    fit: `package.module:function` with the signature of `training.fit`, for training that is no
-        `train_step`. Checkpoints hold the state of the module, its optimisers and the streams.
-    unread: settings, or groups of them, that change no number, beside the networks that it has not.
+    fit: `package.module:function` with the signature of `training.fit`, for training that is not
+        a `train_step`. Checkpoints hold the state of the module, its optimisers and the streams.
+    unread: settings, or groups of them, that change no number; absent networks need no entry.
     settings: in the file `model.settings`.
     """
 

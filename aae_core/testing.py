@@ -94,7 +94,7 @@ def check_prior(kind: str, dim: int = 2, **settings: Any) -> None:
 
 
 def check_data_set(data_set: DataSet) -> None:
-    """Check the laws of a data set whose files are there (see `aae_core.data.open_data_set`)."""
+    """Check the laws of a data set whose files exist (see `aae_core.data.open_data_set`)."""
     training, test = data_set.training(), data_set.test()
     images = {"train": training.x_train, "valid": training.x_valid, "test": test.x}
     labels = {"train": training.y_train, "valid": training.y_valid, "test": test.y}

@@ -45,8 +45,8 @@ class Cell:
 def beside(table: PublishedTable, *sweeps: Ours) -> pd.DataFrame:
     """Return methods in rows, published ones first. Cells are text, or None without a figure.
 
-    Several sweeps with one method share its row, as far as their columns differ. A cell of theirs
-    that ties with the best of them in its column has the mark TIE.
+    Sweeps with one method share a row unless both have a figure in the same column. A sweep's cell
+    that ties with the best sweep in its column has the mark TIE.
     """
     published = {
         method: dict(zip((c.label for c in table.columns), cells, strict=True))

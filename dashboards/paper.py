@@ -45,9 +45,9 @@ class PublishedTable:
         )
 
     def covers(self, kind: str) -> bool:
-        """Return whether a row may be of this architecture.
+        """Return whether the table may have a row for this architecture.
 
-        Another package's architecture has one where its objective is the table's metric.
+        It may for another package's architecture whose objective is the table's metric.
         """
         if kind in ARCHITECTURES.own:
             return kind in self.kinds
@@ -66,7 +66,7 @@ def value(cell: str) -> float:
 def published(data: str, kinds: Collection[str], metrics: Collection[str]) -> list[PublishedTable]:
     """Return the tables that have one of these architectures and metrics (`val/parzen_ll`, …).
 
-    Each table is cut to this data set. A table without it keeps the data set of its first column.
+    A table is cut to this data set, or else to the data set of its first column.
     """
     measured = {metric.split("/", 1)[-1] for metric in metrics}
     return [

@@ -26,7 +26,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def has_room(path: Path) -> bool:
-    """Return whether the disk of a path has a megabyte free, with which a driver can write."""
+    """Return whether the disk of a path has a megabyte free, enough for a driver to write."""
     return shutil.disk_usage(_existing(path)).free >= 1e6
 
 

@@ -49,7 +49,7 @@ class OutputUnusable(EnvironmentUnusable):
 
 
 class OutputUnread(SweepError):
-    """The reader of standard output has gone, as `head` does once it has its lines."""
+    """The reader of standard output has closed it, as `head` does once it has its lines."""
 
     exit_code = 0
 

@@ -105,7 +105,7 @@ def is_baseline(record: RunRecord, *, searched: bool) -> bool:
 
 
 def failed_allocation(error: BaseException) -> str | None:
-    """Return the reason, one line, if the error is an allocation that failed; None for others.
+    """Return the reason, one line, if the error is a failed allocation; None for others.
 
     On the host, Python and numpy raise MemoryError, and torch a RuntimeError. The class for GPUs is
     known by its name, since this module does not import torch.

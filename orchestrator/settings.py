@@ -30,7 +30,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Read the settings; raise EnvironmentUnusable for values that cannot be meant."""
+        """Read the settings; raise EnvironmentUnusable for unusable values."""
         home = _folder("AAE_HOME", environ.get("AAE_HOME") or "aae-home")
         cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         data = _folder("AAE_DATA", environ.get("AAE_DATA") or str(cache / "aae-sweep"))
@@ -118,7 +118,7 @@ def attempt_log(attempt_folder: Path) -> Path:
 
 
 def sqlite_address(file: Path) -> str:
-    """Return the address of a SQLite database, with the characters quoted that addresses reserve.
+    """Return the address of a SQLite database, with reserved characters quoted.
 
     MLflow creates the folder that it reads after `sqlite:///`, without undoing the quotes. A quoted
     address names SQLAlchemy's driver, too, and MLflow then creates no folder.

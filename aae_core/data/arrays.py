@@ -3,8 +3,8 @@
 Members: x_train, images as (n, D) or (n, H, W[, C]), uint8 or float in [0, 1]; optional y_train
 (n,), whole numbers, −1 for unlabelled images; optional x_valid, y_valid; optional x_test, y_test.
 Without x_valid, the last tenth of a seeded permutation of the training images is the validation
-set. Other axes and other values of black and white are settings of the reader; what looks like
-them is noted. The labels in the file, whichever they are, become the classes 0 … K−1 in order.
+set. Other axes and other values of black and white are settings of the reader, which notes a file
+that seems to need them. The labels in the file become the classes 0 … K−1 in ascending order.
 
 The reader never unpickles. Before allocating memory, the reader checks that a member's header
 agrees to the byte with the member's size in the archive, and that the size fits this machine.
@@ -54,7 +54,7 @@ _TURNED = "; if the last axis of x counts the images, set data.axes (nd is image
 
 @dataclass(frozen=True)
 class Arrays:
-    """A file, and what its arrays mean where that is not the usual."""
+    """A file, with the meaning of its arrays where the settings give one."""
 
     path: Path
     range: tuple[float, float] | None = None  # values of black and white; None: 0, and 255 or 1
@@ -455,7 +455,7 @@ def _parse_header(stream: IO[bytes]) -> _Header:
 
 
 def _likely_axes(shape: tuple[int, ...]) -> str:
-    """Return the usual axes, or others if only those make a number of channels."""
+    """Return the usual axes, or others if only these give a usual number of channels."""
     usual = _AXES[len(shape)]
     if len(shape) < 4 or shape[usual.index("c")] in _CHANNELS:
         return usual

@@ -61,7 +61,7 @@ class Digits:
 
 
 def _path() -> Path:
-    """Return the path in the installed scikit-learn, without its import, which takes a second."""
+    """Return the path in the installed scikit-learn; importing scikit-learn would take a second."""
     try:
         files = distribution("scikit-learn")
     except PackageNotFoundError:

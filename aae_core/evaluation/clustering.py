@@ -28,7 +28,7 @@ def representatives(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def ties(logits: Tensor) -> int:
-    """Number of images beyond the first with their cluster's largest q(y_i|x), all clusters."""
+    """Number of images with their cluster's largest q(y_i|x), minus one for each cluster."""
     return int((_surest(logits).sum(0) - 1).clamp(min=0).sum())
 
 

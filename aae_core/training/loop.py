@@ -97,7 +97,7 @@ def is_validated(state: TrainState, epoch: int, validate_at: Collection[int]) ->
 def _counted(
     state: TrainState, epochs: Iterator[EpochMetrics], validate_at: Collection[int]
 ) -> Iterator[EpochMetrics]:
-    """Count the epochs of another package's `fit` as finished, and check what it promises."""
+    """Check the epochs of another package's `fit`, and count each as finished."""
     kind, objective = state.config.model.kind, ARCHITECTURES[state.config.model.kind].objective
     for epoch in epochs:
         if epoch.epoch != state.epoch + 1:

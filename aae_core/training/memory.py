@@ -1,4 +1,4 @@
-"""Setting that keeps memory freed by one training step in the process for the next step."""
+"""Setting of malloc that keeps freed memory in the process for the next training step."""
 
 import ctypes
 import sys

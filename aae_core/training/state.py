@@ -81,7 +81,7 @@ class TrainState:
 
     @property
     def progress(self) -> float:
-        """Share of the epochs that are finished, of the training that the next epoch belongs to."""
+        """Share of finished epochs in the training that the next epoch belongs to."""
         training = self.config.training
         return self.epoch / training.end_of(min(self.epoch + 1, training.epochs))
 

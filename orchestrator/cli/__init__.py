@@ -38,7 +38,7 @@ _LESS_MEMORY = "take a smaller network, batch or data set, or a machine with mor
 
 
 class Commands(TyperGroup):
-    """The commands, whose EOFErrors stay errors: Typer would print "Aborted." without a reason."""
+    """Commands that re-raise an EOFError: Typer would print "Aborted." without a reason."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

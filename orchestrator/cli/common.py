@@ -80,9 +80,9 @@ def settings() -> Settings:
 
 
 def writable() -> Settings:
-    """Return the settings for a command that writes to the home, once a file can be written there.
+    """Return the settings for a command that writes to the home.
 
-    The check comes before any work whose result would be lost.
+    Raises EnvironmentUnusable if no file can be written there, before any work is lost.
     """
     found = settings()
     disk.require_writable(found.home)
@@ -152,7 +152,7 @@ def prose(text: str) -> None:
 
 
 def report_of(status: "Status") -> str:
-    """Return where a sweep's report is for its reader, or the command that builds the report."""
+    """Return the path of a sweep's report on the user's host, or the command that builds it."""
     path = status["report"]
     return on_host.file(path, settings()) if path else f"aae-sweep report {status['id']}"
 
@@ -220,7 +220,7 @@ def page(path: Path) -> Path:
 
 
 def _width() -> int | None:
-    """Return the width of a line in a pipe, None where COLUMNS or the terminal says the width."""
+    """Return the line width for a pipe; None if COLUMNS or a terminal gives the width."""
     return None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
 
 

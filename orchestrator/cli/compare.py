@@ -40,7 +40,7 @@ def compare(
 ) -> None:
     """Compare confirmed candidates with the best one, seed by seed where they share seeds.
 
-    The test split chooses nothing: for a test/ metric, the best candidate is the one on validation.
+    The test split chooses nothing: for a test/ metric, validation chooses the best candidate.
     """
     if margin is not None and not 0 < margin < math.inf:
         raise UsageError(f"--margin {margin:g}: must be a number above 0")

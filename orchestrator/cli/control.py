@@ -159,7 +159,7 @@ def extend(
     """Give a sweep's search more trials or hours, or its confirmations more epochs.
 
     --trials and --hours do the same as larger numbers in the file. With --epochs, the finished
-    confirmations train on from their checkpoints; the control, too.
+    confirmations, the control included, train on from their checkpoints.
     """
     settings = common.settings()
     name = common.reader().resolve(sweep)
@@ -196,7 +196,7 @@ def enqueue(
 
 
 def _train_on(settings: "Settings", name: str, trial: str | None, epochs: int, json: bool) -> None:
-    """Queue finished confirmations to be trained on to more epochs, and tell what follows."""
+    """Queue finished confirmations for more epochs, and print the next command."""
     from orchestrator.study.lock import held
     from orchestrator.study.study import StageStudy, open_storage
 
@@ -270,7 +270,7 @@ def _grow(
     json: bool,
     **about: Any,
 ) -> None:
-    """Record the larger limits of a search, and tell what follows."""
+    """Record the larger limits of a search, and print the next command."""
     from orchestrator.study.lock import held
 
     hours = (search.budget.hours if search.budget else None) or 0.0

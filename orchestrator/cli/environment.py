@@ -31,7 +31,7 @@ DataName = Annotated[str, typer.Argument(help="digits, mnist, fashion_mnist, svh
 
 @data.command("list")
 def list_(json: AsJson = False) -> None:
-    """List the data sets, and whether their files are there."""
+    """List the data sets, and which of them are on this machine."""
     from aae_core.data import catalogue
 
     described = catalogue(common.settings().data)
@@ -76,7 +76,7 @@ def fetch(
         bool, typer.Option("--extra", help="Also fetch SVHN's 531,131 extra images.")
     ] = False,
 ) -> None:
-    """Download a data set's files where they are missing."""
+    """Download the missing files of a data set."""
     if extra and name != "svhn":
         raise UsageError(f"{name} has no extra images; drop --extra")
     _open(name, extra=extra).fetch("train", "test")
@@ -97,7 +97,7 @@ def verify(name: DataName, json: AsJson = False) -> None:
 
 
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
-    """Open the MLflow UI on this home's sweeps; it listens on this machine alone."""
+    """Serve the MLflow UI with this home's sweeps, on this machine only."""
     from orchestrator.execution.doctor import unreachable
     from orchestrator.tracking.mlflow_writer import make_store, ui_command, ui_url
 
@@ -165,7 +165,7 @@ def _open(name: str, *, extra: bool = False) -> "DataSet":
 
 
 def _require_free(port: int) -> None:
-    """Raise UsageError if another process listens on the port, on which MLflow shall listen."""
+    """Raise UsageError if another process listens on the port that MLflow needs."""
     from orchestrator.tracking.mlflow_writer import UI_HOST
 
     try:

@@ -280,7 +280,7 @@ def dashboard(
 ) -> None:
     """Serve live pages of this home's sweeps, refreshed while a sweep runs.
 
-    The token for other machines is AAE_DASHBOARD_TOKEN, or a new one where the variable is not set.
+    The token for other machines is AAE_DASHBOARD_TOKEN, or a new one if the variable is not set.
     """
     from dashboards import live
     from orchestrator.results.reader import ResultsReader

@@ -113,7 +113,7 @@ def _send(settings: "Settings", sweep: str | None, *, rebuild: bool) -> tuple[in
 
 
 def _start_over(writer: "MlflowWriter", outbox: "Outbox", settings: "Settings") -> None:
-    """Have the next pass fill a new store. Raises SweepLocked while a driver sends to the old."""
+    """Make the next pass fill a new store. Raises SweepLocked while a driver uses the old one."""
     from orchestrator.errors import SweepLocked
     from orchestrator.study.lock import is_held
 

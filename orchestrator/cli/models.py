@@ -88,9 +88,9 @@ def parzen(
 ) -> None:
     """Score images by the Parzen log-likelihood of any samples (Goodfellow et al. 2014).
 
-    Float arrays are taken as they are, uint8 is divided by 255. The figures are the same, bit for
-    bit, for any number of actors. The same command resumes after an interruption, and costs
-    nothing when it is done.
+    Float arrays are scored unchanged, uint8 is divided by 255. The figures are the same, bit for
+    bit, for any number of actors. The same command resumes an interrupted job, and reads the result
+    of a finished one.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""A container's messages as they hold on the host, where their reader types the commands.
+"""Messages of a container, with the commands and paths of the host, where the user types.
 
 Compose gives the driver AAE_CLUSTER, the cluster's folder on the host, and AAE_CLUSTER_HOME, the
 home's place there: a folder, or the name of a volume.

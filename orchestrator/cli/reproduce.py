@@ -1,4 +1,4 @@
-"""Command reproduce: train a recorded run again and compare both."""
+"""Command reproduce: train a recorded run again and compare the two."""
 
 from pathlib import Path
 from typing import Annotated, Any

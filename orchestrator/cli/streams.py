@@ -13,7 +13,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 class _Output:
-    """Standard output or error, with failures of its own that no file's failure looks like.
+    """Standard output or error, whose failures raise errors that no file raises.
 
     A message that standard error cannot take is dropped: the exit status still has the result.
     """
@@ -60,7 +60,7 @@ class _Output:
         ) from None
 
     def _discard(self) -> None:
-        """Send what is still buffered, and all that follows, to nowhere."""
+        """Discard the buffered text and all later text."""
         if self._stream is None:
             return
         with suppress(OSError, ValueError):

@@ -38,7 +38,7 @@ def validate(file: SweepFile, set_: Overrides = [], json: AsJson = False) -> Non
 
 
 def _of_warm_start(spec: "SweepSpec") -> list[str]:
-    """Return what the search has from another sweep, or why it can have nothing."""
+    """Describe the trials that the search takes from another sweep, or why it can take none."""
     if spec.search is None or spec.search.warm_start is None:
         return []  # the import takes a second
     from orchestrator.results import warm_start

@@ -52,7 +52,7 @@ def compose(folder: Path | str) -> list[str]:
 
 
 def write_files(folder: Path) -> None:
-    """Write what this version of aae-sweep brings; leave `.env` and the user's other files alone.
+    """Write this version's files; leave `.env` and the user's other files alone.
 
     Docker builds the image from the folder `image` alone, where no secret lies.
     """
@@ -116,7 +116,7 @@ def make_secrets(folder: Path, user: int, *, s3: bool) -> None:
 
 
 def _packaged_files() -> Iterator[Path]:
-    """Yield the cluster's files in the package, without what else lies in a checkout's folder."""
+    """Yield the cluster's files in the package, without other files of a checkout's folder."""
     for pattern in _PATTERNS:
         yield from sorted(_PACKAGED.glob(pattern))
 

@@ -13,7 +13,7 @@ _STEP_SECONDS = 1.0  # of one call, at most, that count: the driver itself may h
 
 @dataclass
 class Watch:
-    """How long a worker has sent nothing, in seconds of the driver's own activity."""
+    """Time since a worker's last report, in seconds of the driver's own activity."""
 
     silence: float = 0.0
     longest: float | None = None  # silence before an answer, so far
@@ -26,9 +26,9 @@ class Watch:
         self.silence = 0.0
 
     def hangs(self, limit: float | None = None, earlier: int = 0) -> bool:
-        """Return True if the silence exceeds `limit` seconds, or what the answers so far suggest.
+        """Return True if the silence exceeds `limit`, by default a multiple of the longest so far.
 
-        earlier: number of hangs before, each of which doubles the patience.
+        limit: seconds.  earlier: number of earlier hangs, each of which doubles the default.
         """
         if limit is None:
             known = math.inf if self.longest is None else HUNG_AFTER * self.longest

@@ -78,7 +78,7 @@ class Report:
 def train(config: Mapping[str, Any], data: TrainingData) -> None:
     """Train one attempt or a pack of attempts. Ray Tune runs this function.
 
-    In a reused actor, each call starts clean.  Works and reports are JSON, so that Tune neither
+    In a reused actor, each call starts clean.  Tasks and reports are JSON, so that Tune neither
     flattens nor interprets them.
     """
     # first: the driver kills this process if it hangs
@@ -199,7 +199,7 @@ class AttemptReporter:
         return report
 
     def _pictures(self) -> list[str]:
-        """Draw models of the confirmation, in few epochs, since training waits meanwhile."""
+        """Draw a confirmation's model, in a few epochs only, because training waits meanwhile."""
         epoch, epochs = self.state.epoch, self.state.config.training.epochs
         if self._task.stage != "confirm" or not is_drawn(epoch, epochs):
             return []
@@ -246,7 +246,7 @@ def begin(task: TrialTask, data: TrainingData) -> TrainState:
     """Return the state of the newest good checkpoint, or the initial state if there is none."""
     device = "cuda" if task.gpu else "cpu"
     config = TrialConfig.from_dict(task.config)
-    for folder in _to_go_on_from(task):
+    for folder in _resumable(task):
         try:
             state = TrainState.load(folder, device)
         except CheckpointError:
@@ -258,7 +258,7 @@ def begin(task: TrialTask, data: TrainingData) -> TrainState:
     return TrainState.create(config, data, device)
 
 
-def _to_go_on_from(task: TrialTask) -> list[Path]:
+def _resumable(task: TrialTask) -> list[Path]:
     """Return the study's checkpoint, then those of all earlier attempts, the newest first.
 
     A retry's earlier attempts are in the folder of the trial that the retry replaces.

@@ -112,7 +112,7 @@ def _clean(
     unfinished = [r for r in (*searched, *confirmed) if r.state not in over]
     needed = {Path(r.checkpoint) for r in winners if r.checkpoint}
     for record in unfinished:
-        needed.update(_to_go_on(trials, record))
+        needed.update(_resumable(trials, record))
     touched = (
         [settings.trial_folder(sweep, r.stage, r.number) for r in ended]
         if driven
@@ -135,7 +135,7 @@ def _best_trials(search: StageStudy, records: Sequence[RunRecord]) -> list[RunRe
     return ranking.best_trials(records, search.objectives, top=confirm["top"], per=confirm["per"])
 
 
-def _to_go_on(trials: Path, record: RunRecord) -> Iterator[Path]:
+def _resumable(trials: Path, record: RunRecord) -> Iterator[Path]:
     """Yield the last recorded checkpoint, and the one before from any attempt as a fallback."""
     if record.checkpoint is not None:
         last = Path(record.checkpoint)

@@ -239,11 +239,11 @@ def _obeying_requests(sweep: SweepContext) -> Iterator[None]:
 
 @contextmanager
 def _leaving_soon(sweep: SweepContext) -> Iterator[None]:
-    """Interrupt the main thread once a drain has found nothing to wait for during a `with`.
+    """Interrupt the main thread during a `with` once a drain has no epoch to wait for.
 
-    A drain waits for epochs. What else the driver does may take long and is repeated or resumed.
-    The interrupt is repeated until the `with` ends, since Python drops it in a destructor, and
-    pydantic makes a warning of it.
+    Other work of the driver may take long; the next driver repeats or resumes that work.  The
+    interrupt is repeated until the `with` ends, because Python drops an interrupt in a destructor
+    and pydantic turns one into a warning.
     """
     over, main_thread = threading.Event(), threading.main_thread().ident
     assert main_thread is not None

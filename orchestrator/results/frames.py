@@ -46,7 +46,7 @@ class SweepReader:
         return self._reader.status(self.id)
 
     def best(self) -> documents.Best | None:
-        """Return the winner beside all candidates: `aae-sweep best --json`; None before a trial."""
+        """Return the winner and all candidates: `aae-sweep best --json`; None before a result."""
         return self._reader.best(self.id)
 
     def trials(self, stage: Stage | None = None) -> pd.DataFrame:

@@ -128,7 +128,7 @@ class ResultsReader:
         }
 
     def queue(self) -> list[documents.QueuedSweep]:
-        """Describe the queued sweeps whose drivers run, those that are served first in front."""
+        """Describe the queued sweeps whose drivers run, in the order of service."""
         places = queued(self.settings, self._storage)
         parts = shares(places)
         return [

@@ -1,4 +1,4 @@
-"""Trials of another sweep that a search has from its beginning (`search.warm_start`)."""
+"""Trials of another sweep that a search starts with (`search.warm_start`)."""
 
 import math
 from collections import Counter
@@ -15,11 +15,11 @@ from orchestrator.sweepfile.spec import SweepSpec
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The other sweep's trials that the sampler has, and why it does not have the others."""
+    """The other sweep's trials that the sampler gets, and why it does not get the others."""
 
     sweep: str  # id of the other sweep
     trials: int  # of its search
-    known: list[RunRecord]  # trials that the sampler has, with their parameters in this space
+    known: list[RunRecord]  # trials that the sampler gets, with their parameters in this space
     left_out: Counter[str]  # trials by reason; a trial may have several reasons
 
     @property
@@ -36,7 +36,7 @@ class WarmStart:
 
 
 def read(spec: SweepSpec, settings: Settings, data_sha256: str | None = None) -> WarmStart | None:
-    """Return what the search of `spec` has from its beginning; None if the file names no sweep.
+    """Return the trials that the search of `spec` starts with; None if the file names no sweep.
 
     data_sha256: checksum of the sweep's data, if they are known.  Raises UsageError if the file
     names no sweep on the same data, or a sweep without a trial in this space.

@@ -66,7 +66,7 @@ def require_known_classes(spec: SweepSpec, data: TrainingData, test: TestData) -
 
 
 def data_notes(spec: SweepSpec, data: TrainingData, *, evaluated: bool = True) -> list[str]:
-    """Say what is odd or missing in the data, what was assumed, and what a sweep then lacks."""
+    """Return notes on odd or missing data, on assumptions, and on metrics that a sweep lacks."""
     notes = list(data.notes)
     if data.label_problem:
         notes.append(f"the labels are not used: {data.label_problem}")

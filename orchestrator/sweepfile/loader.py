@@ -291,7 +291,7 @@ def _compose(yaml: YAML, text: str) -> Node | None:
 
 
 def _blame_oddities(text: str) -> None:
-    """Raise _UnreadableError if only invisible characters or look-alikes keep text from YAML."""
+    """Raise _UnreadableError if only invisible characters or look-alikes make the text invalid."""
     odd = {n: said for n, line in enumerate(text.split("\n"), 1) if (said := oddity(line))}
     if not odd:
         return

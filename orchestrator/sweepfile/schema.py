@@ -1,7 +1,7 @@
 """JSON Schema of the sweep file, for editors, from the types that the loader checks.
 
-Descriptions are the comments beside the settings. The schema knows names, types, limits and which
-kind has which settings; contradictions beyond that are the loader's.
+Descriptions are the comments beside the settings. The schema has names, types, limits and the
+settings of each kind. Only the loader finds other contradictions.
 """
 
 import ast
@@ -34,7 +34,7 @@ _NETWORKS = ("encoder", "decoder", "discriminator", "matcher", "autoencoder")
 
 
 def sweep_schema(*, installed: bool = True) -> Schema:
-    """Return the schema; `installed`: with what other installed packages declare."""
+    """Return the schema; `installed`: with the declarations of other installed packages."""
     schema = spec.SweepSpec.model_json_schema(by_alias=True)
     groups = schema.pop("$defs")
     groups["Sweep"] = schema
@@ -264,7 +264,7 @@ def _settings(declared: type | None, groups: dict[str, Schema]) -> Schema:
 
 
 def _name_settings(groups: dict[str, Schema]) -> None:
-    """Name the settings of a trial where a sweep file has them by path."""
+    """List the settings of a trial in the groups whose keys are paths of settings."""
     settings = dict(_paths(groups, "ModelConfig", "model"))
     settings |= _paths(groups, "TrainConfig", "training")
     for name, group in groups.items():

@@ -48,9 +48,8 @@ def suggest(trial: Suggester, space: Space) -> dict[str, Value]:
 def locate(config: TrialConfig, spec: SweepSpec) -> tuple[dict[str, Value], list[str]]:
     """Return the parameters with which the search of `spec` would try this configuration.
 
-    Neither the seed nor a setting that changes no number matters.  The list has a message for each
-    setting because of which the search never tries the configuration, such as "model.code_dim
-    outside of [5, 7]".
+    The seed and settings that change no number are ignored.  If the search never tries the
+    configuration, the list names each setting that prevents it: "model.code_dim outside of [5, 7]".
     """
     assert spec.search is not None
     settings = _document(config)

@@ -125,7 +125,7 @@ class MlflowWriter:
         return self._in_agreement()
 
     def notes(self) -> Iterator[str]:
-        """Yield what a user should know after `stop`: what was restored, and what MLflow lacks."""
+        """Yield notes for the user after `stop`: what was restored, and what MLflow lacks."""
         yield from self.restored
         if not self._in_agreement():
             remedy = self.remedy or "the next run sends what is missing, or: aae-sweep sync"
@@ -259,7 +259,7 @@ class MlflowWriter:
             send(item)
 
     def _restore(self, client: "MlflowClient", key: str) -> bool:
-        """Restore a deleted run of the outbox and its experiment; return False if none was."""
+        """Restore a run's experiment, else the run; return False if neither was deleted."""
         run = self._outbox.run(key)
         if run is None or run.run_id is None:
             return False

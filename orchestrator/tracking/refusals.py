@@ -1,4 +1,4 @@
-"""MLflow's refusals: which errors a repetition heals, and what to do about the others."""
+"""MLflow's refusals: errors that a retry may resolve, and remedies for the others."""
 
 import re
 from typing import Any
@@ -36,7 +36,7 @@ def is_of_one_item(error: Exception) -> bool:
 
 
 def remedy(error: Exception, store: str) -> str | None:
-    """Return what to do about a refusal; None for an error that a repetition may heal."""
+    """Return what to do about a refusal; None for an error that a retry may resolve."""
     if isinstance(error, Refused):
         error = error.first
     if any(words in str(error) for words in _OTHER_REVISION):

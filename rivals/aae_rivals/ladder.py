@@ -10,7 +10,7 @@ corrupted z̃ with the layer above, from u = h̃ at the top:
     ẑ = (z̃ − μ(u))·υ(u) + μ(u),    u = N(V·ẑ of the layer above)
 
 The cost is −log p(y|x̃) of labelled images plus the sum over layers of λ·‖z − ẑ′‖²/m of all images.
-z is of the clean pass, ẑ′ is ẑ normalised with that pass' statistics, and m is the layer's width.
+z is the clean pass's, ẑ′ is ẑ normalised with the clean pass's statistics, m is the layer's width.
 Gradients flow through z, too.  Labelled and unlabelled images are normalised apart.
 
 `training.input_noise` is the noise of the pixels, `model.settings.noise` that of the layers above.
@@ -72,7 +72,7 @@ class Ladder(Classifying):
         return {"train/class": cost.detach(), "train/denoising": denoising.detach()}
 
     def encode(self, x: Tensor, noise: torch.Generator | None = None) -> Pass:
-        """Encode images (B, D); with `noise` in a corrupted pass."""
+        """Encode images (B, D); `noise` makes a corrupted pass."""
         z, a, h = [x], [x], x
         for i, (up, norm, shift) in enumerate(zip(self.up, self.norms, self.shifts, strict=True)):
             a.append(up(h))
@@ -106,7 +106,7 @@ class Ladder(Classifying):
 
 
 class Denoiser(nn.Module):
-    """g of the paper, best where z is Gaussian: each unit's μ and υ are functions of its u.
+    """The paper's g, optimal for Gaussian z: each unit's μ and υ are functions of its u.
 
     μ(u) = a₁·sigmoid(a₂·u + a₃) + a₄·u + a₅, and υ(u) likewise with a₆ … a₁₀.
     """

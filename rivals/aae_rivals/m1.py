@@ -70,7 +70,7 @@ class BinaryVAE(nn.Module):
 
 
 class OnCodes(Classifying):
-    """A VAE, and a classifier `top` of its codes, which trains after it."""
+    """A VAE, and a classifier `top` of its codes, which trains after the VAE."""
 
     settings: M1Settings | M1M2Settings
     top: nn.Module

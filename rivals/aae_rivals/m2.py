@@ -19,8 +19,8 @@ entries, and `model.prior.std` is the std of p(z).  The first weights are N(0, i
 Differences from the paper and from the authors' code (github.com/dpkingma/nips14-ssl), which has M2
 with labels for all images, and for few labels only M1+M2:
 
-- The cross-entropy takes labelled images from batches of their own.  A batch of the authors holds
-  a few of them, as 1 of 500.
+- The cross-entropy takes labelled images from batches of their own.  The authors' batches mix
+  labelled and unlabelled images, such as 1 in 500.
 - The first log-variances are not 0, and `decay` leaves out the biases.
 - Adam is PyTorch's, with bias correction.
 

@@ -1,4 +1,4 @@
-"""Virtual adversarial training (Miyato et al. 2015, arXiv:1507.00677), their network for MNIST.
+"""Virtual adversarial training (Miyato et al. 2015, arXiv:1507.00677), with its MNIST network.
 
 A network p(y|x) minimises −log p(y|x) of labelled images plus λ·Δ(r_vadv, x) of all images
 (section 2.1 of the paper):
@@ -17,9 +17,9 @@ Differences from the authors' code:
 - ε, ξ and the output without batch norm are those of another public implementation
   (mnist-collection/vat.py in github.com/sony/nnabla-examples).  ξ = 10 is about the length of an
   image, so that Hd is a difference between the image and noise.  The authors' ξ of 1e-6 measures
-  the Hessian at the image, of which rounding in float32 leaves little: on MNIST its cosine with the
-  exact Hd is 0.3 at the first weights, and that of a step of 1e-3 is 0.9997.  With such an exact
-  direction, and with batch norm of the output, the error does not fall (rivals/README.md).
+  the Hessian at the image, but float32 rounds most of Hd away: on MNIST its cosine with the exact
+  Hd is 0.3 at the first weights, and 0.9997 with ξ = 1e-3.  With such an exact direction, and with
+  batch norm of the output, the error does not fall (rivals/README.md).
 - Batch norm in evaluation uses running statistics of the unlabelled batches.  The authors average
   over all unlabelled images after training.
 - The first weights have one std in all layers, `model.init_std`, and not 1/√inputs.
