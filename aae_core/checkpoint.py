@@ -63,7 +63,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 )
         return safetensors.torch.load(parts[_PARTS[0]]), json.loads(parts[_PARTS[1]])
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{folder}: not a whole checkpoint ({error})") from error
+        raise CheckpointError(f"{folder}: not a complete checkpoint ({error})") from error
 
 
 def save_part(path: Path, tensors: Mapping[str, Tensor]) -> None:

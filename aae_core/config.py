@@ -48,14 +48,14 @@ OWNERS = {"colour": "svhn", "extra": "svhn", "fold": "tfd", "range": ARRAYS, "ax
 class DataConfig:
     name: str = "digits"
     path: str | None = None  # the user's .npz file, only for `arrays`
-    labels: _AtLeast0 | None = None  # that the trial may use, drawn by its seed; None: all
-    standardise: bool = False  # pixels, by training statistics; only inside the networks
+    labels: _AtLeast0 | None = None  # number of visible labels, drawn by the seed; None: all
+    standardise: bool = False  # standardise pixels over the training images, only in the networks
     colour: bool = True  # svhn: True 32·32·3, False 32·32 grey
     extra: bool = False  # svhn: also train on the 531,131 extra images
     fold: _Fold = 0  # tfd: index of one of the five published folds
     range: tuple[float, float] | None = None  # arrays: black and white; None: 0, and 255 or 1
-    axes: str | None = None  # arrays: a letter an axis of n, h, w, c, d; None: nd, nhw or nhwc
-    settings: Any = None  # of another package's data set
+    axes: str | None = None  # arrays: one letter of n, h, w, c, d per axis; None: nd, nhw or nhwc
+    settings: Any = None  # settings of another package's data set
 
     def __post_init__(self) -> None:
         declared = declared_by(DATA_SETS, self.name, "name")
@@ -132,9 +132,9 @@ class AutoencoderConfig:
 
     code: Literal["linear", "sigmoid"] = "linear"  # range of the code and of the matcher's output
     cost: Literal["squared_error", "cross_entropy"] = "squared_error"
-    pretraining: bool = False  # layer by layer, then jointly; equally long stages
-    share: _Part = 0.5  # of the epochs; the matcher trains in the remaining epochs
-    batch_size: _AtLeast2 | None = None  # images a step; None: training.batch_size
+    pretraining: bool = False  # train layer by layer first, then jointly; equally long stages
+    share: _Part = 0.5  # the autoencoder's share of the epochs; the matcher trains in the others
+    batch_size: _AtLeast2 | None = None  # images per step; None: training.batch_size
 
     def __post_init__(self) -> None:
         check(**limits(self))
@@ -147,12 +147,12 @@ class PriorConfig:
     kind: str = "gaussian"
     std: Positive = 1.0  # gaussian, uniform: std of every coordinate
     modes: Count = 10  # mixture: petals; swiss_roll: parts of equal length along the roll
-    radius: Positive = 4.0  # mixture: of the petals' centres; swiss_roll: of the outer end
-    radial_std: Positive = 1.0  # mixture
-    tangential_std: Positive = 0.25  # mixture
-    turns: Positive = 2.0  # swiss_roll
-    width: Positive = 0.25  # swiss_roll: std across it
-    settings: Any = None  # of another package's prior
+    radius: Positive = 4.0  # mixture: radius of the petals' centres; swiss_roll: of the outer end
+    radial_std: Positive = 1.0  # mixture: std of a petal outwards
+    tangential_std: Positive = 0.25  # mixture: std of a petal across
+    turns: Positive = 2.0  # swiss_roll: number of turns
+    width: Positive = 0.25  # swiss_roll: std across the roll
+    settings: Any = None  # settings of another package's prior
 
     def __post_init__(self) -> None:
         declared = declared_by(PRIORS, self.kind)
@@ -181,7 +181,7 @@ class ModelConfig:
     clusters: _AtLeast2 = 16  # entries of y for a model without labels
     heads: HeadsConfig = field(default_factory=HeadsConfig)
     hidden: tuple[_Width, ...] = (1000, 1000)  # widths; the decoder reverses them
-    channels: tuple[_Channels, ...] = ()  # of convolutions before `hidden`; each halves the image
+    channels: tuple[_Channels, ...] = ()  # per convolution before `hidden`; each halves the image
     output: Literal["sigmoid", "linear"] = "sigmoid"
     decoder_std: Positive = 1.0  # σ of p(x|z) = N(x̂(z), σ²I): only `vae` uses σ in its cost
     batch_norm: Literal["none", "encoder", "autoencoder"] = "none"  # also on heads and output
@@ -191,7 +191,7 @@ class ModelConfig:
     discriminator: NetworkConfig = field(default_factory=NetworkConfig)
     matcher: MatcherConfig = field(default_factory=MatcherConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    settings: Any = None  # of another package's architecture
+    settings: Any = None  # settings of another package's architecture
 
     def __post_init__(self) -> None:
         architecture, prior = declared_by(ARCHITECTURES, self.kind), PRIORS[self.prior.kind]
@@ -232,7 +232,7 @@ class ModelConfig:
     def _networks(self) -> dict[str, tuple[bool, str]]:
         """Return the rules of the networks.
 
-        The architecture uses each configured network; networks with convolutions use ReLU.
+        Only networks of the architecture have settings, and networks with convolutions use ReLU.
         """
         settings = {
             "encoder": replace(self.encoder, kind="deterministic", noise_dim=16),
@@ -262,7 +262,7 @@ class ModelConfig:
         return {
             "autoencoder.cost": (
                 self.autoencoder.cost == "squared_error" or self.output == "sigmoid",
-                "cross_entropy needs an output in [0, 1]; take `model.output: sigmoid`",
+                "cross_entropy needs an output in [0, 1]; set `model.output: sigmoid`",
             ),
             "autoencoder.pretraining": (
                 not self.autoencoder.pretraining or plain,
@@ -321,18 +321,18 @@ class ClassificationConfig(OptimizerConfig):
 class TrainConfig:
     epochs: Count = 50
     batch_size: Count = 100
-    validate_every: Count = 1  # epochs; the last epoch is always validated
+    validate_every: Count = 1  # number of epochs; the last one is always validated
     reconstruction: OptimizerConfig = field(default_factory=OptimizerConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)  # phases without their own
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)  # unless a phase has its own
     input_noise: NotNegative = 0.0  # std of Gaussian noise on the encoder's input, only in training
     input_dropout: Share = 0.0  # share of input pixels set to 0, only in training
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products, only in training
     phases: Literal["successive", "joint"] = "successive"  # the paper's, or one joint pass
-    discriminator_steps: Count = 1  # per batch; the generator makes one step
+    discriminator_steps: Count = 1  # steps per batch; the generator makes one
     discriminator_noise: NotNegative = 0.0  # std of Gaussian noise on the discriminator's input
-    metrics: tuple[str, ...] = ()  # of other packages, measured with the architecture's own
+    metrics: tuple[str, ...] = ()  # metrics of other packages, besides the architecture's own
     extended_from: tuple[int, ...] = ()  # last epochs of the shorter trainings that this extends
 
     def __post_init__(self) -> None:
@@ -404,20 +404,19 @@ class TrialConfig:
                 ),
                 "model.output": (
                     not self.data.standardise or self.model.output == "linear",
-                    "standardised pixels leave [0, 1]; take `linear`",
+                    "standardised pixels leave [0, 1]; set `linear`",
                 ),
                 "training.epochs": (
                     kind != "gmmn_ae" or self.training.epochs - 1 >= share * self.training.epochs,
-                    "gmmn_ae takes at least 2: the autoencoder's, then the moment matching's"
+                    "gmmn_ae needs at least 2: one for the autoencoder, one for the moment matching"
                     if self.training.epochs < 2
-                    else f"model.autoencoder.share {share:g} leaves the moment matching none",
+                    else f"model.autoencoder.share {share:g} leaves none for the moment matching",
                 ),
                 "model.autoencoder.batch_size": (
                     part is None
                     or self.model.batch_norm == "none"
                     or self.training.batch_size % part != 1,
-                    f"leaves one image of a batch of {self.training.batch_size}, which batch norm "
-                    "cannot take",
+                    f"leaves 1 image of a batch of {self.training.batch_size}; batch norm needs 2",
                 ),
                 "training.phases": (
                     self.training.phases == "successive" or "z" in ARCHITECTURES[kind].adversaries,
@@ -434,7 +433,7 @@ class TrialConfig:
                 "training.batch_size": (
                     self.training.batch_size >= 2
                     or (self.model.batch_norm == "none" and kind != "gmmn_ae"),
-                    "batch norm and gmmn_ae take at least 2 images a batch",
+                    "batch norm and gmmn_ae need at least 2 images per batch",
                 ),
             }
         )
@@ -489,7 +488,7 @@ class TrialConfig:
             *([f"Adam in {', '.join(adam)}"] if adam else []),
             *([f"a schedule of its own in {', '.join(scheduled)}"] if scheduled else []),
             *(
-                [f"{training.discriminator_steps} discriminator steps a batch"]
+                [f"{training.discriminator_steps} discriminator steps per batch"]
                 if training.discriminator_steps > 1
                 else []
             ),
@@ -566,4 +565,4 @@ def without_younger(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _others(value: str, choices: tuple[str, ...], kind: str) -> str:
-    return f"{kind} goes with {', '.join(choices)}, not with {value}"
+    return f"{kind} accepts {', '.join(choices)}, not {value}"

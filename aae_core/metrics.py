@@ -53,23 +53,23 @@ _OWN: dict[str, Metric] = {
     "class": Metric("nats", "min", "cross-entropy of the labelled images", splits=_TRAIN),
     "kl": Metric("nats", "none", "divergence of q(z|x) from the prior", splits=_TRAIN),
     "parzen_ll": Metric("nats", "max", "Parzen log-likelihood, sigma from the grid"),
-    "parzen_ll_refined": Metric("nats", "max", "the same, sigma refined between"),
-    "parzen_se": Metric("nats", "none", "its standard error over points"),
+    "parzen_ll_refined": Metric("nats", "max", "Parzen log-likelihood, sigma refined"),
+    "parzen_se": Metric("nats", "none", "standard error of parzen_ll over points"),
     "parzen_sigma": Metric(
         "pixel", "none", "the kernel's width, chosen on validation", _WITHIN_THE_GRID
     ),
-    "error": Metric("%", "min", "images that are classified wrongly"),
-    "cluster_error": Metric("%", "min", "the same, clusters named by their surest image"),
-    "cluster_error_majority": Metric("%", "min", "the same, named by their majority"),
+    "error": Metric("%", "min", "wrongly classified images"),
+    "cluster_error": Metric("%", "min", "wrongly classified, clusters named by surest image"),
+    "cluster_error_majority": Metric("%", "min", "wrongly classified, clusters named by majority"),
     "cluster_ties": Metric("", "none", "images as sure as the one that names their cluster"),
-    "empty_clusters": Metric("", "none", "clusters that no image is put into"),
+    "empty_clusters": Metric("", "none", "clusters without an image"),
     "mode_accuracy": Metric("%", "max", "codes nearest to their own class's mode"),
-    "mode_mmd": Metric("", "min", "MMD of codes from their mode, over a fresh sample's"),
+    "mode_mmd": Metric("", "min", "MMD of codes from their mode, relative to a fresh sample"),
     "parzen_codes": Metric(
         "nats", "max", "parzen_ll of decoded codes of training images", splits=_VAL
     ),
     "prior_gap": Metric(
-        "nats", "min", "parzen_codes less parzen_ll, 0 where q(z) = p(z)", splits=_VAL
+        "nats", "min", "parzen_codes minus parzen_ll, 0 where q(z) = p(z)", splits=_VAL
     ),
     "iw_ll": Metric(
         "nats", "max", "importance-weighted log-likelihood, Gaussian decoder", splits=_TEST
@@ -77,25 +77,25 @@ _OWN: dict[str, Metric] = {
     "iw_sigma": Metric(
         "pixel",
         "none",
-        "the decoder's width in it, chosen on validation",
+        "the decoder's width in iw_ll, chosen on validation",
         _WITHIN_THE_IW_GRID,
         splits=_TEST,
     ),
     "iw_std": Metric(
         "",
         "none",
-        "what the proposal's std is multiplied by in it, chosen on validation",
+        "factor on the proposal's std in iw_ll, chosen on validation",
         _WITHIN_THE_STDS,
         splits=_TEST,
     ),
     "precision": Metric("", "max", "samples among the images (3 neighbours)", splits=_TEST),
     "recall": Metric("", "max", "images among the samples (3 neighbours)", splits=_TEST),
-    "density": Metric("", "max", "images whose ball a sample is in, over 5", splits=_TEST),
+    "density": Metric("", "max", "balls of images that contain a sample, over 5", splits=_TEST),
     "coverage": Metric(
         "", "max", "images with a sample in their ball (5 neighbours)", splits=_TEST
     ),
     "knn_error": Metric("%", "min", "codes whose 10 neighbours are of another class", splits=_VAL),
-    "head_distance": Metric("", "none", "of the two cluster heads that are closest", splits=_VAL),
+    "head_distance": Metric("", "none", "distance of the two closest cluster heads", splits=_VAL),
     "latent_mmd": Metric(
         "", "min", "MMD² between codes and prior, 1 at worst", (None, 0.1), splits=_VAL
     ),

@@ -89,7 +89,7 @@ class Registry(Mapping[str, Declared]):
             ) from error
         if not isinstance(declared, self._kind):
             raise PluginError(
-                f"`{name}` of {_package(first)} is no {self._kind.__name__}: {first.value}"
+                f"`{name}` of {_package(first)} is not of type {self._kind.__name__}: {first.value}"
             )
         return declared
 

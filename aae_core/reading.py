@@ -170,7 +170,7 @@ def declared_by(registry: Registry[Declared], kind: str, key: str = "kind") -> D
 def own_settings(declared: type | None, given: Any) -> Any:
     """Return a declaration's own settings as its dataclass, with defaults for missing ones."""
     if declared is None:
-        return check(settings=(given is None, "there are none for this kind; drop this"))
+        return check(settings=(given is None, "this kind has no settings of its own; drop this"))
     if isinstance(given, declared):
         return given
     try:

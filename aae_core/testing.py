@@ -117,7 +117,7 @@ def check_data_set(data_set: DataSet) -> None:
     with _law("every reading has the same checksum"):
         assert data_set.training().sha256 == training.sha256 != test.sha256
         assert data_set.test().sha256 == test.sha256
-    with _law("the description has the sizes, and every file is sound"):
+    with _law("the description has the sizes, and every file is valid"):
         described = data_set.describe()
         assert described.sizes == {split: len(x) for split, x in images.items()}
         assert not described.missing

@@ -126,7 +126,7 @@ def _overview(sweeps: Sequence[Sweep]) -> str:
     links = page.contents(
         page.Section(f"sweep{i}", sweep.view.status["id"], "") for i, sweep in enumerate(sweeps, 1)
     )
-    return page.table(frame, "What each sweep found.", right=["time"]) + links
+    return page.table(frame, "The result of each sweep.", right=["time"]) + links
 
 
 def _published(sweeps: Sequence[Sweep]) -> str:

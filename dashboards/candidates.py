@@ -156,8 +156,8 @@ def _differences(found: ComparedCandidates) -> str:
             frame, found.looks, f"{found.objective.title}, minus the best", found.document["margin"]
         ),
         f"{found.metric} of each candidate minus the best's: {'; '.join(differences)}.",
-        "With the 95 % interval of each comparison alone: one that spans zero may be chance. Seed "
-        "by seed where seeds are shared, so often narrower than the intervals above suggest.",
+        "Each comparison has its own 95 % interval: one that spans zero may be chance. Shared "
+        "seeds are compared seed by seed, so these intervals are often narrower than those above.",
     )
 
 
@@ -190,7 +190,7 @@ def _curves(found: ComparedCandidates) -> str:
     return page.chart(
         curves.curves_figure(gathered, trials, found.looks, found.objective),
         f"{found.metric} over epochs of {len(drawn)} confirmations.",
-        "A line a seed.",
+        "One line per seed.",
         page.as_table(
             page.table(
                 tables.curves_frame(gathered, drawn, found.metric),

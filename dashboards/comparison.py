@@ -109,8 +109,9 @@ def differences(table: PublishedTable, ours: Ours) -> list[str]:
     if not table.is_of(ours.data):
         lines.insert(
             0,
-            f"The data: the paper has no figure for {ours.data}, and no figure of one data set can "
-            "be set against one of another. These are here to show what a full run is held to.",
+            f"The data: the paper has no figure for {ours.data}, and figures of different data "
+            "sets are not comparable. The paper's figures only show what a full run is compared "
+            "with.",
         )
     if ours.extra:
         lines.append(_EXTRA)
@@ -178,14 +179,16 @@ def _own(table: PublishedTable, ours: Ours, what: str) -> str:
 
 def _parzen_differences(table: PublishedTable, scores: pd.DataFrame) -> list[str]:
     if scores.empty:
-        return ["The winners are not scored with more samples yet: `aae-sweep evaluate` does."]
+        return ["The winners are not scored with more samples yet; use `aae-sweep evaluate`."]
     lines = [
-        "Scored models: σ is refined in eighths of a grid step; the figure on the strict grid, "
-        "the published protocol's, stands in the table of scored models."
+        "Scored models: σ is refined in eighths of a grid step. The table of scored models also "
+        "has the figure on the strict grid of the published protocol."
     ]
     largest = int(scores["n_samples"].max())
     if not scores[scores["n_samples"] == largest].duplicated("group").any():
-        lines.append(f"At {samples_label(largest)} one model a group: no error over seeds there.")
+        lines.append(
+            f"At {samples_label(largest)} each group has one model, so no error over seeds."
+        )
     wanted = max(column.samples or 0 for column in table.columns)
     if largest < wanted:
         lines.append(

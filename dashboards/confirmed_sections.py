@@ -21,7 +21,7 @@ _GAP = {  # metric -> description of its samples
 _TIE_TEST = "Welch's t-test over seeds, Holm-corrected, α = 0.05"
 
 
-def leaderboard(sweep: Sweep) -> str:
+def confirmed_candidates(sweep: Sweep) -> str:
     best, objective = sweep.view.best, sweep.objective
     if best is None or sweep.confirmed.empty:
         return ""
@@ -60,8 +60,7 @@ def _differences(sweep: Sweep, candidates: Sequence[Compared], main: pd.DataFram
             frame, sweep.looks, f"{sweep.objective.title}, minus the winner", margin
         ),
         f"{sweep.objective.metric} minus the winner's: {'; '.join(statement)}.",
-        "With the 95 % interval of each comparison alone, seed by seed where seeds are shared."
-        + band,
+        "Each comparison has its own 95 % interval, seed by seed where seeds are shared." + band,
     )
 
 
@@ -76,14 +75,15 @@ def standing(
     frame = tables.standing_frame(candidates, labels, metric)
     tied = [i for i, candidate in enumerate(candidates) if candidate.get("tied_with_best")]
     caption = (
-        f"The best{compared}, trained again: mean ± standard error over fresh seeds. Set off: the "
-        "best and its ties, every candidate not distinguishable from it at 5 %."
+        f"The best{compared}, trained again: mean ± standard error over fresh seeds. Highlighted: "
+        "the best and its ties, every candidate not distinguishable from it at 5 %."
     )
     notes = (
         "t: Student's interval of the mean. Bootstrap: percentiles of the resampled mean, too "
-        "narrow for few seeds. p: chance alone does this much or more, by t-tests on the "
-        "differences at shared seeds, corrected for all pairs of candidates (Holm). Detectable: "
-        "the smallest true difference from the best that these seeds show with 80 % power. "
+        "narrow for few seeds. p: the probability of this difference, or a larger one, by chance "
+        "alone; t-tests on the differences at shared seeds, corrected for all pairs of candidates "
+        "(Holm). Detectable: the smallest true difference from the best that these seeds show with "
+        "80 % power. "
     )
     notes += (
         "Without a margin (confirm.margin) no candidate is equivalent to the best."
@@ -96,7 +96,7 @@ def standing(
     if "search − confirmed" in frame:
         notes += (
             " Search − confirmed: the value by which the search ranked the configuration minus "
-            "the confirmed mean; the search's best is a lucky one as a rule."
+            "the confirmed mean; the search's best value is usually a lucky one."
         )
     right = [name for name in frame.columns if name not in ("candidate", "compared", "verdict")]
     return page.table(frame, caption, right=right, marked=tied) + page.paragraph(notes, "quiet")
@@ -138,8 +138,8 @@ def prior_gap(sweep: Sweep) -> str:
     if best is None or "val/prior_gap" not in best["metrics"]:
         return ""
     note = (
-        "Both figures take 10,000 samples. Fewer training images repeat among them, and the "
-        "difference is then a lower bound."
+        "Both figures need 10,000 samples. Fewer training images are repeated, and the difference "
+        "is then a lower bound."
     )
     return (
         page.paragraph(_gap_in_words(best["metrics"]))
@@ -249,7 +249,9 @@ def _beside_ours(table: paper.PublishedTable, sweeps: Sequence[Sweep]) -> str:
     ours = [_ours(table, sweep) for sweep in sweeps]
     frame = comparison.beside(table, *ours)
     marked = [i for i, method in enumerate(frame["method"]) if method not in table.rows]
-    caption = f"{table.title} ({table.unit}). {table.note} Source: {paper.SOURCE}. Ours is set off."
+    caption = (
+        f"{table.title} ({table.unit}). {table.note} Source: {paper.SOURCE}. Ours is highlighted."
+    )
     if any(str(cell).endswith(comparison.TIE) for cell in frame.to_numpy().flat):
         caption += f"{comparison.TIE} ties with the best of ours in its column: {_TIE_TEST}."
     return (
@@ -287,9 +289,9 @@ def _controls_in_words(controls: pd.DataFrame, scores: pd.DataFrame) -> str:
     if controls.empty:
         return ""
     statement = (
-        " Grey: memorisers, which have training images or k-means centroids of them for samples. "
-        "Parzen figures flatter memory and grow with the number of samples, so compare a model "
-        "with the controls at its own."
+        " Grey: controls, whose samples are training images or their k-means centroids. Parzen "
+        "figures reward memorising and grow with the number of samples, so compare a model with "
+        "the controls that have as many samples."
     )
     best = scores.groupby("n_samples")["log_likelihood"].max()
     for n, rows in controls[controls["n_samples"].isin(best.index)].groupby("n_samples"):

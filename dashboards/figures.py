@@ -301,7 +301,7 @@ def points(
     opacity: float = 0.85,
     **where: int,
 ) -> None:
-    """Draw trials as markers, alike in all figures. where: `row` and `col` of a panel."""
+    """Draw trials as markers, the same in all figures. where: `row` and `col` of a panel."""
     if rows.empty:
         return
     size = size if len(rows) <= CROWD else size - 3

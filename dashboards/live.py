@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         given = parse_qs(url.query).get("token", [""])[0]
         if self.token is None and not self._asked_by_name():
-            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "Ask for 127.0.0.1 or localhost.")
+            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "Use 127.0.0.1 or localhost as the host.")
         elif self.token is not None and _same(given, self.token):
             cookie = f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
             self._send(HTTPStatus.SEE_OTHER, b"", {"Location": url.path, "Set-Cookie": cookie})

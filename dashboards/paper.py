@@ -182,8 +182,8 @@ TABLE_2 = PublishedTable(
         "AAE": ("1.90 ± 0.10", "1.60 ± 0.08", "0.85 ± 0.02", "17.70 ± 0.30"),
     },
     differences=(
-        "Chosen by 10,000 validation labels, which is more label use than the column's number "
-        "says; the paper does not tell how it chose.",
+        "Chosen by 10,000 validation labels, in addition to the column's number of labels; the "
+        "paper does not state how it chose.",
     ),
 )
 

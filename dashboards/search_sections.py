@@ -35,7 +35,7 @@ def all_trials(sweep: Sweep) -> str:
     shown = shown.rename(columns={"node": "worker"})
     return page.table(
         shown,
-        f"All {len(shown)} trials. Select a column's head to sort by it.",
+        f"All {len(shown)} trials. Select a column's header to sort by it.",
         right=["trial", "seed"],
         titles=titles,
         page_size=page.ROWS,
@@ -46,12 +46,12 @@ def history(sweep: Sweep) -> str:
     if sweep.finished.empty:
         return ""
     figure = figures.history_figure(sweep.search, sweep.looks, sweep.objective)
-    zoomed = " The axis spans the better nine tenths; double-click to see all."
+    zoomed = " The axis spans the better 90 %; double-click to see all."
     return page.chart(
         figure,
         f"{sweep.objective.metric} of {len(sweep.finished)} finished search trials by number; "
         f"the best reached {tables.number(_best_value(sweep))}.",
-        "Crosses: pruned, at the last value that they reported."
+        "Crosses: pruned trials, at their last reported value."
         + (zoomed if figure.layout.yaxis.range else ""),
         _in_all_trials(sweep),
     ) + _tuning(sweep)
@@ -62,7 +62,7 @@ def _tuning(sweep: Sweep) -> str:
     search = sweep.view.spec["search"] or {}
     sampler = search.get("sampler", {}).get("kind")
     if sampler in ADAPTIVE:
-        statement = "No tuning curve: the sampler learns, so its trials are no independent draws."
+        statement = "No tuning curve: the sampler learns, so its trials are not independent draws."
         return page.paragraph(statement, "quiet")
     drawn = sweep.search[sweep.search["number"] >= len(search.get("start", ()))]
     found = tables.tuning_frame(drawn, sweep.objective.direction)
@@ -88,9 +88,10 @@ def _tuning(sweep: Sweep) -> str:
             f"{row['group']} {tables.number(row['median'])} of {row['trials']}".strip()
             for row in tables.records(last)
         ),
-        "What the best of n trials reaches: the median, in a band that holds all curves at every n "
-        "with 95 % (Lourie et al. 2023). Compare groups at the same n: where their bands part, one "
-        "is better, however many trials each had." + "".join(cautions),
+        "What the best of n trials reaches: the median, in a band that contains all curves at "
+        "every n with 95 % confidence (Lourie et al. 2023). Compare groups at the same n: where "
+        "their bands do not overlap, one group is better, however many trials each had."
+        + "".join(cautions),
         page.as_table(
             page.table(
                 tables.tuning_rows(found),
@@ -171,7 +172,7 @@ def parallel(sweep: Sweep) -> str:
         ),
         f"{len(sweep.finished)} finished search trials as lines through "
         f"{len(sweep.searched)} parameters and {sweep.objective.metric}.",
-        f"A line a finished trial, the best {best_shown(len(sweep.finished))} in colour"
+        f"One line per finished trial, the best {best_shown(len(sweep.finished))} in colour"
         + (f" and at most {MOST_OTHERS} others" if len(sweep.finished) > MOST_OTHERS else "")
         + ". Select a name to hide its lines. “none”: the trial's branch has no such parameter.",
         _in_all_trials(sweep),
@@ -219,13 +220,13 @@ def timeline(sweep: Sweep) -> str:
         return ""
     lost = len(faults(timed))
     times = "once" if lost == 1 else f"{lost} times"
-    mark = f" Crosses: {times} a worker, a node or the driver was lost and the trial carried on."
+    mark = f" Crosses: {times} a worker, a node or the driver was lost and the trial resumed."
     spent = duration((timed["ended"] - timed["started"]).dt.total_seconds().sum())
     return page.chart(
         timeline_figure(sweep.trials),
         f"When and where {len(timed)} trials ran, {spent} of training in all; "
         f"{lost or 'no'} attempt{'' if lost == 1 else 's'} lost.",
-        f"A bar a trial, in the lane of its worker: {spent} of training in all."
+        f"One bar per trial, in the lane of its worker: {spent} of training in all."
         + (mark if lost else ""),
         _in_all_trials(sweep),
     )

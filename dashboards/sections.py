@@ -43,7 +43,7 @@ def pictures(sweep: Sweep) -> str:
     if not sweep.view.pictures:
         return ""
     grid = "".join(page.picture(p.path, p.title, p.alt) for p in shown)
-    statement = [f"{p.title}: too large to carry along, see {p.path}." for p in left_out]
+    statement = [f"{p.title}: too large to embed, see {p.path}." for p in left_out]
     return f'<div class="pictures">{grid}</div>' + "".join(map(page.paragraph, statement))
 
 
@@ -84,7 +84,7 @@ def _again(sweep: Sweep) -> str:
 
 
 SECTIONS: list[tuple[str, str, Callable[[Sweep], str]]] = [
-    ("confirmed", "Confirmed results", confirmed.leaderboard),
+    ("confirmed", "Confirmed results", confirmed.confirmed_candidates),
     ("prior-gap", "Prior or reconstruction", confirmed.prior_gap),
     ("paper", "Beside the paper", confirmed.against_the_paper),
     ("history", "Search history", search.history),
@@ -111,8 +111,8 @@ def _state_notice(status: Status) -> str:
     if status["state"] == "done":
         return ""
     statement = {
-        "running": "The sweep is still running; these figures will move.",
-        "failed": "The sweep failed before its end; what it found until then stands here.",
+        "running": "The sweep is still running; these figures will change.",
+        "failed": "The sweep failed before its end; its results until then are below.",
         "interrupted": "The sweep was interrupted; the command at the end resumes it.",
         "stopped": "The sweep was stopped; the command at the end resumes it.",
     }[status["state"]]

@@ -19,7 +19,7 @@ STATES = {  # state -> colour, pattern; important states differ in both
     "stopped": ("#CC79A7", "."),
     "running": ("#56B4E9", ""),
 }
-FAULT = "lost, then carried on"
+FAULT = "lost, then resumed"
 MOST_LABELS = 24  # workers whose lanes are labelled
 
 

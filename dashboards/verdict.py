@@ -87,7 +87,7 @@ def _rivals(best: Best) -> str:
 def _from_search(best: Best, metric: str) -> tuple[str, str]:
     return (
         f"leads the search: {_mean_text(best, metric)}, not confirmed yet.",
-        "One lucky seed may lead a search: confirm trains the leaders again with fresh seeds.",
+        "One lucky seed may lead a search: confirm trains the candidates again with fresh seeds.",
     )
 
 
@@ -101,8 +101,8 @@ def _nothing_yet(trials: Mapping[TrialState, int]) -> tuple[str, str]:
         return "No trial has started.", "Results appear here once the first trials finish."
     counted = ", ".join(f"{n} {state}" for state, n in counts.most_common())
     if counts["running"] or counts["waiting"]:
-        return "No result yet: trials are still at work.", f"So far: {counted}."
+        return "No result yet: trials are still running.", f"So far: {counted}."
     return (
-        "No result: not one trial finished.",
-        f"All that there is: {counted}. The reasons stand in the table of trials.",
+        "No result: no trial finished.",
+        f"Trials: {counted}. The table of trials has the reasons.",
     )

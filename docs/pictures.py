@@ -92,7 +92,7 @@ def reconcile(page: Page, words: str) -> None:
 
 
 def keep(png: bytes, name: str) -> None:
-    """In 256 colours: a third of the size."""
+    """Reduce a picture to 256 colours, a third of the size."""
     path = IMAGES / f"{name}.png"
     Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(path, optimize=True)
     print(f"{path}  {path.stat().st_size / 1000:.0f} kB")

@@ -51,7 +51,7 @@ def conditions(metrics: Mapping[str, float]) -> list[str]:
     Examples: a collapsed discriminator, codes far from their prior, σ at an edge of the grid.
     """
     return [
-        f"{name} is {value:.3g}, sound {_spelled(METRICS[name].sound)}"
+        f"{name} is {value:.3g}, healthy {_spelled(METRICS[name].sound)}"
         for name, value in metrics.items()
         if name in METRICS
         and METRICS[name].sound != (None, None)  # else NaN would warn, without a range to show

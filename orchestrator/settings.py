@@ -138,8 +138,8 @@ def _database(name: str, environ: Mapping[str, str]) -> str | None:
     unknown = parse_qs(options, keep_blank_values=True).keys() - _SQLITE_OPTIONS
     if path.startswith("sqlite") and (unknown or "/" in options):
         raise EnvironmentUnusable(
-            f"{name}: a database's path ends at the first `?`, and `{options}` is no option of "
-            f"SQLite\nwrite %3F for a question mark that belongs to the path, and %25 for a %"
+            f"{name}: a database's path ends at the first `?`, and `{options}` is not an "
+            "option of SQLite\nwrite %3F for a question mark in the path, and %25 for a %"
         )
     return address
 

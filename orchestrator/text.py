@@ -1,4 +1,4 @@
-"""How numbers, durations, sizes and addresses read, in the terminal and in reports alike."""
+"""Numbers, durations, sizes and addresses as text, for the terminal and for reports."""
 
 import math
 import re

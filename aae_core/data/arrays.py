@@ -149,7 +149,7 @@ def open_array(path: Path) -> np.ndarray:
         ) from error
     if array.ndim != 2 or not array.size:
         raise DataError(
-            f"{path}: shape {array.shape}; give a .npy that holds one array (n, D), neither zero"
+            f"{path}: shape {array.shape}; give a .npy with one array (n, D), n and D above 0"
         )
     if not holds_pixels(array.dtype):
         raise DataError(f"{path}: type {array.dtype}; give uint8, or floats of any size")
@@ -396,7 +396,7 @@ class _Npz:
         try:
             yield
         except _DAMAGED as error:
-            raise self._wrong(name, f"cannot be read ({error}); save it by np.savez") from error
+            raise self._wrong(name, f"cannot be read ({error}); save it with np.savez") from error
 
     def _wrong(self, member: str, problem: str) -> DataError:
         return DataError(f"{self.path}: {member} {problem}")
@@ -450,7 +450,7 @@ def _parse_header(stream: IO[bytes]) -> _Header:
     except Exception as error:  # numpy's parser can raise any exception on hostile text
         raise ValueError(f"its header does not parse: {error}") from error
     if not all(0 < length < 2**63 for length in shape):
-        raise ValueError("empty, or larger than anything")
+        raise ValueError("empty, or an axis of 2^63 or more")
     return _Header(shape, dtype)
 
 

@@ -145,7 +145,7 @@ class MatFile:
 def _byte_order(header: bytes) -> str:
     mark = header[124:128]
     if header.startswith(_HDF5) or mark in _HDF5:
-        raise ValueError("it is of level 7.3 (HDF5); save it by `save -v7`")
+        raise ValueError("it is of level 7.3 (HDF5); save it with `save -v7`")
     if mark not in _BYTE_ORDERS:
         raise ValueError("it does not begin as a MATLAB file of level 5 does")
     return _BYTE_ORDERS[mark]
@@ -211,7 +211,7 @@ class _Elements:
         kind, nbytes = struct.unpack(f"{self.byte_order}II", raw)
         inline = kind >> 16
         if inline > 4:
-            raise ValueError(f"{inline} bytes of data cannot stand in a tag")
+            raise ValueError(f"{inline} bytes of data do not fit into a tag")
         if inline:
             self._inline, self._padding = raw[4 : 4 + inline], 0
             return kind & 0xFFFF, inline

@@ -169,7 +169,7 @@ class IdxSet:
         path = self._path(file)
         if not path.exists():
             fetch = f"`aae-sweep data fetch {self.published.name}`"
-            return FileCheck(path, f"{path}: is not there; {fetch} downloads it")
+            return FileCheck(path, f"{path}: missing; download it with {fetch}")
         try:
             self._read_file(file)
         except DataError as error:
@@ -196,8 +196,8 @@ class IdxSet:
             return read_idx(path, file)
         except DataError as error:
             raise DataError(
-                f"{error}. Delete the file and `aae-sweep data fetch {self.published.name}`; "
-                "own data goes in as `data: {name: arrays, path: FILE.npz}`"
+                f"{error}. Delete the file and run `aae-sweep data fetch {self.published.name}`; "
+                "give data of your own as `data: {name: arrays, path: FILE.npz}`"
             ) from error
 
     def _read(self, split: IdxSplit) -> tuple[np.ndarray, np.ndarray]:

@@ -119,7 +119,7 @@ class Svhn:
     def _verdict(self, file: SvhnFile) -> FileCheck:
         path = self.folder / file.name
         if not path.exists():
-            return FileCheck(path, f"{path}: is not there; {self._fetch_command} downloads it")
+            return FileCheck(path, f"{path}: missing; download it with {self._fetch_command}")
         try:
             with self._readable([file]):
                 _labels(self._open(file)[0])
@@ -152,7 +152,7 @@ class Svhn:
             yield files
         except DataError as error:
             raise DataError(
-                f"{error}. Delete the file and {self._fetch_command}; own data goes in as "
+                f"{error}. Delete the file and run {self._fetch_command}; give data of your own as "
                 "`data: {name: arrays, path: FILE.npz}`"
             ) from error
 

@@ -73,7 +73,7 @@ def fidelity(
 def _check(x: Tensor, name: str, *ks: int, dim: int | None = None) -> None:
     check_pixels(x, name, dim)
     if len(x) <= max(ks):
-        raise DataError(f"{name}: {len(x)}; {max(ks)} nearest others take more")
+        raise DataError(f"{name}: {len(x)}; {max(ks)} neighbours need at least {max(ks) + 1}")
 
 
 def _radii(x: Tensor, *ks: int) -> Tensor:

@@ -241,9 +241,9 @@ def squared_distances(x: Tensor, s: Tensor) -> Tensor:
 def check_pixels(pixels: Tensor, name: str, dim: int | None = None) -> None:
     """Raise DataError unless `pixels` are finite and (n, dim), neither of them zero."""
     if pixels.ndim != 2 or pixels.numel() == 0:
-        raise DataError(f"{name}: shape {tuple(pixels.shape)}; give (n, D), neither of them zero")
+        raise DataError(f"{name}: shape {tuple(pixels.shape)}; give (n, D), n and D above 0")
     if dim is not None and pixels.shape[1] != dim:
-        raise DataError(f"{name}: {pixels.shape[1]} pixels an image where others have {dim}")
+        raise DataError(f"{name}: {pixels.shape[1]} pixels per image where others have {dim}")
     least, most = torch.aminmax(pixels)  # NaN if any pixel is NaN
     if not (least >= -_LARGEST and most <= _LARGEST):
         raise DataError(f"{name}: some pixels are not finite, or larger than {_LARGEST:g}")

@@ -28,7 +28,7 @@ def nearest(x: Tensor, train: Tensor) -> Tensor:
 def sample_grid(
     samples: Tensor, train: Tensor, rows: int, columns: int, image_shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Draw Figure 5: `columns` samples a row, then the training image nearest the last sample.
+    """Draw Figure 5: `columns` samples per row, then the training image nearest the last sample.
 
     Raises ValueError for fewer than rows·columns samples, or another number of pixels.
     """

@@ -84,5 +84,5 @@ def build_model(
         config.training.shares_optimizer,
     )
     model: Model = resolve_name(architecture.model)(plan)
-    model.kind = config.model.kind  # a module with a `fit` of its own need not know it
+    model.kind = config.model.kind  # a module with a `fit` of its own need not set it
     return model

@@ -20,7 +20,7 @@ class DimensionalityReduction(CategoricalAAE):
         categories = plan.classes or config.clusters
         if config.heads.kind == "fixed" and config.code_dim != categories:
             raise ConfigError(
-                {"model.code_dim": f"fixed heads span {categories} dimensions, one a category"}
+                {"model.code_dim": f"fixed heads span {categories} dimensions, one per category"}
             )
         super().__init__(plan, categories, decoder_in=config.code_dim)
         self.heads = Heads(config.heads, categories, config.code_dim, plan.generator)

@@ -372,5 +372,5 @@ class PackedOptimizer(Optimizer):
 
 
 def _each(values: Tensor, p: Tensor) -> Tensor:
-    """Reshape one value a member, (P,), to broadcast over that member's weights (P, …)."""
+    """Reshape one value per member, (P,), to broadcast over the members' weights (P, …)."""
     return values.to(p.dtype).view(-1, *[1] * (p.dim() - 1))

@@ -34,7 +34,7 @@ from orchestrator.cli import (
 from orchestrator.errors import Interrupted, SweepError, UsageError
 from orchestrator.records import failed_allocation
 
-_LESS_MEMORY = "take a smaller network, batch or data set, or a machine with more memory"
+_LESS_MEMORY = "use a smaller network, batch or data set, or a machine with more memory"
 
 
 class Commands(TyperGroup):
@@ -114,7 +114,7 @@ def main() -> None:
             refused = disk.refusal(error)
             if refused is None:
                 raise
-            _leave(f"{refused}\nsee that you can read and write there, or set AAE_HOME", 4)
+            _leave(f"{refused}\ncheck the permissions there, or set AAE_HOME", 4)
 
 
 def _run() -> None:

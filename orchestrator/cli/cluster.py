@@ -43,7 +43,7 @@ def up(
     secrets = (folder / (given.get("AAE_SECRETS") or "secrets")).resolve()
     user = os.getuid() or _USER
     compose_files = given.get("COMPOSE_FILE") or ""
-    _require_whole_paths(compose_files, folder)
+    _require_absolute_paths(compose_files, folder)
     containers.make_secrets(secrets, user, s3="compose.s3.yaml" in compose_files)
     environment = {
         "AAE_SECRETS": str(secrets),
@@ -96,14 +96,14 @@ def _engine_cpus() -> int:
     return int(output)
 
 
-def _require_whole_paths(compose_files: str, folder: Path) -> None:
+def _require_absolute_paths(compose_files: str, folder: Path) -> None:
     """Raise EnvironmentUnusable for a file that Compose would look for in the working directory."""
     files = [Path(file) for file in compose_files.split(":") if file]
     if not all(file.is_absolute() for file in files):
         whole = ":".join(str(folder / file) for file in files)
         raise EnvironmentUnusable(
-            f"COMPOSE_FILE={compose_files} holds in one working directory alone\n"
-            f"set it in {folder / '.env'} to whole paths: COMPOSE_FILE={whole}"
+            f"COMPOSE_FILE={compose_files} is valid in one working directory only\n"
+            f"set it in {folder / '.env'} to absolute paths: COMPOSE_FILE={whole}"
         )
 
 
@@ -128,6 +128,6 @@ def _compose(folder: Path, arguments: list[str], environment: dict[str, str]) ->
     done = subprocess.run([*compose, *arguments], env=os.environ | environment, check=False)
     if done.returncode:
         raise EnvironmentUnusable(
-            f"`{shlex.join([*compose, *arguments])}` ended with {done.returncode}; what the "
-            f"containers say: {shlex.join([*compose, 'logs'])}"
+            f"`{shlex.join([*compose, *arguments])}` ended with {done.returncode}; see the "
+            f"containers' logs: {shlex.join([*compose, 'logs'])}"
         )

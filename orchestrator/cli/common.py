@@ -215,7 +215,7 @@ def page(path: Path) -> Path:
     """Return the absolute path of an HTML page to write. Raises UsageError for other files."""
     resolved = path.resolve()
     if resolved.is_dir() or (resolved.exists() and resolved.suffix not in (".html", ".htm")):
-        raise UsageError(f"{path} exists and is no HTML page; name another file with --out")
+        raise UsageError(f"{path} exists and is not an HTML page; name another file with --out")
     return resolved
 
 

@@ -31,8 +31,8 @@ def compare(
         float | None,
         typer.Option(
             "--margin",
-            help="Differences below it, in the metric's unit, are of no importance; by default "
-            "the sweeps' own (confirm.margin) where they agree.",
+            help="Differences below the margin, in the metric's unit, do not matter; by default "
+            "the sweeps' confirm.margin, if they agree.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also write an HTML page.")] = None,

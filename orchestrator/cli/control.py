@@ -30,7 +30,9 @@ def stop(
     sweep: SweepName = "latest",
     trial: Annotated[
         str | None,
-        typer.Argument(help="Stop this trial of the search alone: its number.", show_default=False),
+        typer.Argument(
+            help="The number of a trial: stop only this trial of the search.", show_default=False
+        ),
     ] = None,
     now: Annotated[
         bool, typer.Option("--now", help="Exit at once; trials resume from their last checkpoints.")
@@ -132,7 +134,7 @@ def retry(
         print("{stage}-{trial} is queued again, as {stage}-{retried_as}".format(**trial))
     left = common.reader().status(name)["trials"]["failed"]
     if left:
-        print(f"not queued: {count(left, 'trial')} out of memory; to queue: --out-of-memory")
+        print(f"not queued: {count(left, 'trial')} out of memory; queue them with: --out-of-memory")
     elif not queued:
         print(f"no trial of {name} has failed")
     if queued:
@@ -142,7 +144,7 @@ def retry(
 def extend(
     sweep: SweepName = "latest",
     trial: Annotated[
-        str | None, typer.Argument(help="With --epochs: this confirmation alone, as confirm-3.")
+        str | None, typer.Argument(help="With --epochs: only this confirmation, such as confirm-3.")
     ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trials of the search, in total.", show_default=False)
@@ -165,11 +167,13 @@ def extend(
     name = common.reader().resolve(sweep)
     if epochs is not None:
         if trials or hours:
-            raise UsageError("give --epochs alone: --trials and --hours are the search's")
+            raise UsageError(
+                "--epochs extends confirmations, --trials and --hours the search: give one kind"
+            )
         _train_on(settings, name, trial, epochs, json)
         return
     if trial is not None:
-        raise UsageError("one trial is extended by --epochs; --trials and --hours are the search's")
+        raise UsageError("--trials and --hours extend the whole search; leave out the trial")
     study = _search(settings, name)
     spec = stored(name).extended(**study.state.extended)
     _grow(settings, name, study, _longer(spec, trials or 0, hours or 0.0), json)
@@ -207,7 +211,7 @@ def _train_on(settings: "Settings", name: str, trial: str | None, epochs: int, j
         finished = [r for r in records if r.state == "complete" and r.number not in begun]
         if study is None or not finished:
             raise UsageError(
-                f"no confirmation of {name} has finished that is not being extended already. "
+                f"{name} has no finished confirmation that is not already being extended. "
                 f"Run: aae-sweep run {name}"
             )
         chosen = finished if trial is None else [pick(finished, trial)]
@@ -257,7 +261,7 @@ def _extended_schedules(spec: "SweepSpec", record: "RunRecord", epochs: int) -> 
             after = multiplier(schedule, last + 1, epochs)
             notes.append(
                 f"{path}: from epoch {last + 1} on, the {schedule.kind} schedule is that of "
-                f"{epochs} epochs; it multiplies rates by {after:.2g} then, by {before:.2g} before"
+                f"{epochs} epochs: the rates' factor is {before:.2g} before, {after:.2g} after"
             )
     return notes
 
@@ -288,7 +292,7 @@ def _grow(
     elif running and searching:
         print(f"{name}: {search.span}; the running driver continues to these limits")
     else:
-        once = "once it has ended, " if running else ""
+        once = "after the driver has exited, " if running else ""
         common.tell(f"{name}: {search.span}; {once}resume with: {resume}")
 
 
@@ -312,7 +316,7 @@ def logs(
     sweep: SweepName = "latest",
     trial: Annotated[
         str | None,
-        typer.Argument(help="One trial: 7 of the search, or confirm-7. Prints what it printed."),
+        typer.Argument(help="Print the logs of one trial: 7 of the search, or confirm-7."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the log until the driver exits.")
@@ -394,7 +398,7 @@ def _stop(settings: "Settings", sweep: str, request: "ControlRequest", timeout: 
     while is_held(settings, sweep):
         if time.monotonic() > deadline:
             raise SweepLocked(
-                f"{sweep} still runs after {timeout:g} s; it ends once its epochs have ended. "
+                f"{sweep} still runs after {timeout:g} s; it exits after the current epochs. "
                 f"See: aae-sweep status {sweep}. "
                 f"To exit without these epochs: aae-sweep stop {sweep} --now"
             )

@@ -106,7 +106,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
         if problem := unreachable(settings.tracking_uri):
             raise EnvironmentUnusable(
                 f"MLflow at {masked(settings.tracking_uri)} does not answer ({problem})\n"
-                "start it, or set MLFLOW_TRACKING_URI to a server that runs"
+                "start it, or set MLFLOW_TRACKING_URI to a running server"
             )
         print(ui_url(settings, port))
         return
@@ -230,7 +230,7 @@ def _tracking() -> str:
     settings = common.settings()
     with Outbox(settings.outbox) as outbox:
         sent = MlflowWriter(outbox, settings.tracking_uri, settings.mlflow_artifacts).sync_once()
-    return f"MLflow answers; {sent} records that it missed were sent"
+    return f"MLflow answers; {sent} missing records were sent"
 
 
 def _ray() -> str:
@@ -281,9 +281,9 @@ def _shared_storage(nodes: "list[Node]") -> str:
     _require(
         nodes,
         lambda node: node.storage_problem,
-        f"set AAE_HOME to a folder that every node can write and all see as {home}",
+        f"set AAE_HOME to a shared folder that every node can write at the path {home}",
     )
-    return f"every node writes to {home}, and what it writes is seen here"
+    return f"every node writes to {home}, and this machine sees the files"
 
 
 def _room(nodes: "list[Node]") -> str:
@@ -297,11 +297,11 @@ def _room(nodes: "list[Node]") -> str:
 
 def _tracking_from(nodes: "list[Node]") -> str:
     if not common.settings().tracking_uri.startswith("http"):
-        return "a database of the driver's, who alone writes to it"
+        return "a database that only the driver writes to"
     _require(
         nodes,
         lambda node: node.tracking_problem,
-        "set MLFLOW_TRACKING_URI to an address that holds on every node",
+        "set MLFLOW_TRACKING_URI to an address that is valid on every node",
     )
     return "every node reaches MLflow's server"
 
@@ -312,7 +312,7 @@ def _clocks(nodes: "list[Node]") -> str:
         lambda node: (
             f"{node.clock_ahead:+.1f} s" if abs(node.clock_ahead) > _MOST_SKEW_SECONDS else None
         ),
-        "let all machines follow a time server",
+        "synchronise all clocks with a time server",
     )
     return f"all within {_MOST_SKEW_SECONDS:g} s of this one"
 
@@ -325,9 +325,9 @@ def _token(nodes: "list[Node]") -> str:
     if admits_strangers(address):
         raise EnvironmentUnusable(
             f"Ray at {address} takes commands from any host that reaches it; start every node "
-            "with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH naming a file with the same secret"
+            "with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH set to a file with the same secret"
         )
-    return "ours is accepted; without one Ray refuses"
+    return "Ray accepts our token and refuses clients without one"
 
 
 def _require(nodes: "list[Node]", problem_of: "Callable[[Node], str | None]", remedy: str) -> None:

@@ -31,7 +31,7 @@ def figures(
     checkpoint = common.checkpoint_of(model)
     folder = common.output(out, checkpoint)
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{out} is no folder; name one with --out")
+        raise UsageError(f"{out} is not a folder; name one with --out")
     state = TrainState.load(checkpoint)
     data = load_training_data(state.config.data, common.settings().data)
     for note in data.notes:

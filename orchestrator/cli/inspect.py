@@ -48,7 +48,7 @@ def status(sweep: SweepName = "latest", json: AsJson = False) -> None:
 
 def ls(
     queue: Annotated[
-        bool, typer.Option("--queue", help="List the queued sweeps, the first to be served first.")
+        bool, typer.Option("--queue", help="List the queued sweeps in the order of service.")
     ] = False,
     json: AsJson = False,
 ) -> None:
@@ -215,7 +215,7 @@ def export(
     register: Annotated[
         bool,
         typer.Option(
-            "--register", help="Register the winner's model in MLflow; files only with --out."
+            "--register", help="Register the winner's model in MLflow; write files only with --out."
         ),
     ] = False,
     name: Annotated[
@@ -224,7 +224,7 @@ def export(
     figures_only: Annotated[
         bool,
         typer.Option(
-            "--figures-only", help="Leave out weights, the report and where files lie: small."
+            "--figures-only", help="Leave out weights, the report and all paths: a small folder."
         ),
     ] = False,
     json: AsJson = False,
@@ -272,7 +272,10 @@ def report(
 
 def dashboard(
     host: Annotated[
-        str, typer.Option(help="Beyond loopback it asks for a token, printed or of your choice.")
+        str,
+        typer.Option(
+            help="Address to listen on; beyond loopback, pages require the printed token."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free port.")
@@ -341,7 +344,7 @@ def _unsent(records: int) -> str:
     """Return a line about what MLflow lacks. Only `sync` can say whether MLflow refuses it."""
     if not records:
         return ""
-    return f"  MLflow    lacks {count(records, 'record')}; to send or to see why: aae-sweep sync\n"
+    return f"  MLflow    lacks {count(records, 'record')}; send them with: aae-sweep sync\n"
 
 
 def _best_trial(best: "BestTrial | None") -> str:

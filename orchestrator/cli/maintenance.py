@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 SweepOrAll = Annotated[
     str | None,
-    typer.Argument(help="A sweep's name, id, prefix of an id, or `latest`; all without it."),
+    typer.Argument(help="A sweep's name, id, prefix of an id, or `latest`; all by default."),
 ]
 
 
 def sync(
     sweep: SweepOrAll = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Fill a new store, in place of MLflow's database.")
+        bool, typer.Option("--rebuild", help="Send everything to a new database of MLflow.")
     ] = False,
     json: AsJson = False,
 ) -> None:
@@ -121,7 +121,7 @@ def _start_over(writer: "MlflowWriter", outbox: "Outbox", settings: "Settings") 
     running = [sweep for sweep in running if is_held(settings, sweep)]
     if running:
         raise SweepLocked(
-            f"{running[0]} runs and sends to MLflow; first: aae-sweep stop {running[0]}"
+            f"{running[0]} runs and sends to MLflow; stop it first: aae-sweep stop {running[0]}"
         )
     aside = writer.start_over()
     if aside is not None:

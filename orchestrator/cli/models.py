@@ -64,25 +64,27 @@ def evaluate(
 
 def parzen(
     samples: Annotated[
-        str, typer.Argument(help="The samples, .npy, (N, D); or a sweep or checkpoint that draws.")
+        str,
+        typer.Argument(help="The samples, .npy, (N, D); or a sweep or checkpoint that draws them."),
     ],
     test: Annotated[Path, typer.Option("--test", help="The images to score, .npy, (n, D).")],
     valid: Annotated[
-        Path | None, typer.Option("--valid", help="Images that choose sigma, .npy.")
+        Path | None, typer.Option("--valid", help="Validation images that choose sigma, .npy.")
     ] = None,
     sigma: Annotated[
         float | None, typer.Option("--sigma", help="The kernel's width, instead of --valid.")
     ] = None,
     n: Annotated[
         int | None,
-        typer.Option("-n", min=1, help="Number of samples a model draws; 10,000 by default."),
+        typer.Option("-n", min=1, help="Number of samples that a model draws; 10,000 by default."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of a model's samples.")] = 0,
     actors: Annotated[
         int | None, typer.Option("--actors", min=1, help="Processes; one per CPU by default.")
     ] = None,
     per_point: Annotated[
-        Path | None, typer.Option("--per-point", help="Write each image's figure here, .npy.")
+        Path | None,
+        typer.Option("--per-point", help="Write each image's log-likelihood to this .npy."),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -113,7 +115,7 @@ def parzen(
     drawn = _samples(samples, n, seed)
     result, known = _score(drawn, x_valid, x_test, sigma, actors)
     if known:
-        say("these samples were scored before; the figures are the stored ones")
+        say("these samples were scored before: stored figures")
     if points is not None:
         with replacing(points) as part, part.open("wb") as file:
             np.save(file, result.per_point.numpy())
@@ -189,7 +191,7 @@ def encode(
         raise UsageError(f"{model}: a {net.kind} has no encoder")
     images = open_array(data)
     if images.shape[1] != net.dim:
-        raise UsageError(f"{data}: {images.shape[1]} pixels an image, the model has {net.dim}")
+        raise UsageError(f"{data}: {images.shape[1]} pixels per image, the model has {net.dim}")
     if images.dtype != np.uint8 and (problem := range_problem(images)):
         raise DataError(f"{data}: {problem}; scale them, or give uint8")
     _note_range(str(data), images)

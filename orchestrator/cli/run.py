@@ -40,7 +40,7 @@ FileOrSweep = Annotated[
 Smoke = Annotated[
     bool,
     typer.Option(
-        "--smoke", help="Run a tiny version under another name, to see that everything works."
+        "--smoke", help="Run a tiny version under another name, to check that everything works."
     ),
 ]
 
@@ -56,7 +56,7 @@ def run(
         bool, typer.Option("--queue", help="Share the cluster with the other queued sweeps.")
     ] = False,
     priority: Annotated[
-        int, typer.Option(help="In the queue: higher ones go first, equal ones share.")
+        int, typer.Option(help="Place in the queue: higher numbers first, equal numbers share.")
     ] = 0,
     json: AsJson = False,
 ) -> None:
@@ -66,7 +66,7 @@ def run(
     second exits at once. The same command resumes.
     """
     if priority and not queue:
-        raise UsageError("--priority goes with --queue")
+        raise UsageError("--priority needs --queue")
     spec, text, resume = _wanted(file, set_, smoke)
     if queue:
         resume += f" --queue --priority={priority}" if priority else " --queue"
@@ -120,7 +120,7 @@ def train(
     ] = False,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="CPU threads; all by default, a sweep's trial has resources.cpu."),
+        typer.Option(min=1, help="CPU threads, by default all; a sweep's trial has resources.cpu."),
     ] = None,
     set_: Overrides = [],  # noqa: B006
     smoke: Smoke = False,
@@ -189,7 +189,7 @@ def _wanted(file: Path, overrides: list[str], small: bool) -> tuple["SweepSpec",
         resume = shlex.join(["aae-sweep", "run", str(file), *options])
         return spec, sweep_text(file), resume
     if overrides or small:
-        raise UsageError(f"--set and --smoke go with a sweep file; {file} is none")
+        raise UsageError(f"--set and --smoke need a sweep file; {file} is not one")
     reader = common.reader()
     sweep = reader.resolve(name)
     spec = as_extended(stored(sweep), reader)
@@ -274,7 +274,7 @@ def carry_out(spec: "SweepSpec", text: str, resume: str, priority: int | None = 
 def _draining(under_way: Callable[[], str | None]) -> Iterator[threading.Event]:
     """Yield an event that the first SIGINT or SIGTERM sets. The second exits at once.
 
-    The first one also exits at once while nothing is under way that a drain would finish.
+    The first signal also exits at once while a drain would have nothing to finish.
     """
     draining, handled = threading.Event(), threading.Event()
 
@@ -287,7 +287,7 @@ def _draining(under_way: Callable[[], str | None]) -> Iterator[threading.Event]:
         draining.set()  # even before the last exit, since foreign code may drop the exception
         if last:
             raise KeyboardInterrupt
-        message = f"\nfinishing {under_way()}; once more to exit at once"
+        message = f"\nfinishing {under_way()}; press Ctrl-C again to exit at once"
         # in a thread, since the signal may interrupt a write to the same stream
         threading.Thread(target=say, args=(message,)).start()
 
@@ -302,7 +302,7 @@ def _draining(under_way: Callable[[], str | None]) -> Iterator[threading.Event]:
 
 @contextmanager
 def _leaving_native_code(handled: threading.Event, is_last: Callable[[], bool]) -> Iterator[None]:
-    """End the process after a last signal that the main thread does not handle in time.
+    """End the process if the main thread does not handle a last signal in time.
 
     Python runs a signal's handler in the main thread, once that thread leaves native code. Python
     also writes each signal's number to a socket, at once.
@@ -376,7 +376,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
     print(
         f"{plan['sweep']} on {plan['where']}\n"
         f"{plan['trials']} trials to search, {plan['confirmations']} to confirm; "
-        f"{plan['epoch_seconds']:.2f} s an epoch, {plan['parallel']} trials at once\n"
+        f"{plan['epoch_seconds']:.2f} s per epoch, {plan['parallel']} trials at once\n"
     )
     common.table(
         ("stage", "trials", "epochs", "time", "trials at most", "epochs at most", "time at most"),
@@ -398,7 +398,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
         price = f"; training costs about {expected}, at most {most}"
     common.tell(
         f"\nabout {duration(total)} in all{price}\n"
-        f"{plan['checkpoint_bytes'] / 1e6:.1f} MB a checkpoint: about "
+        f"{plan['checkpoint_bytes'] / 1e6:.1f} MB per checkpoint: about "
         f"{plan['disk_bytes_expected'] / 1e6:,.0f} MB on disk, at most "
         f"{plan['disk_bytes'] / 1e6:,.0f} MB; {plan['disk_bytes_after_gc'] / 1e6:,.0f} MB after "
         "aae-sweep gc"

@@ -157,7 +157,7 @@ def _greet(place: tuple[str, int]) -> None:
         connection.sendall(_HELLO)
         with connection.makefile("rb") as answer:
             if answer.read(9)[3:4] != _SETTINGS:
-                raise OSError("what listens there is not Ray")
+                raise OSError("the process that listens there is not Ray")
 
 
 def _remedy(settings: Settings, error: Exception) -> str:

@@ -70,7 +70,7 @@ def examine(settings: Settings) -> list[Node]:
         ]
     except RayError as error:
         raise EnvironmentUnusable(
-            f"a node does not answer: {error}; see what it says (docker compose logs worker)"
+            f"a node does not answer: {error}; see its log (docker compose logs worker)"
         ) from error
     finally:
         shutil.rmtree(probe)
@@ -112,7 +112,7 @@ def _node(name: str, answer: dict[str, Any], asked: float, probe: Path) -> Node:
     answered = time.time()
     clock, mark = answer.pop("clock"), answer.pop("mark")
     if answer["storage_problem"] is None and not (probe / mark).exists():
-        answer["storage_problem"] = "what it writes there is not seen here"
+        answer["storage_problem"] = "its files are not visible on this machine"
     ahead = max(0.0, clock - answered) or min(0.0, clock - asked)
     return Node(name=name, clock_ahead=ahead, **answer)
 

@@ -406,8 +406,8 @@ class ParzenPool:
         self._losses[block] += 1
         if self._losses[block] == _LOSSES:
             raise SweepError(
-                f"Parzen: {task}: lost {_LOSSES} actors in a row; look for the cause, often too "
-                f"little memory, in Ray's logs of the last one: {error}"
+                f"Parzen: {task}: lost {_LOSSES} actors in a row; see Ray's logs of the last one "
+                f"for the cause, often too little memory: {error}"
             )
         _log.warning("Parzen: %s: the actor was lost; another one takes over", task)
         self._start_actor()

@@ -168,7 +168,7 @@ def describe(sweep: SweepContext, data: TrainingData, notes: Iterable[str] = ())
 
 @contextmanager
 def tracked(sweep: SweepContext) -> Iterator[None]:
-    """Send the outbox to MLflow during a `with`; its outcome sets the status of the sweep's run."""
+    """Send the outbox to MLflow during a `with`, whose outcome is the status of the sweep's run."""
     writer = MlflowWriter(
         sweep.outbox, sweep.settings.tracking_uri, sweep.settings.mlflow_artifacts, sweep.id
     )
@@ -191,7 +191,7 @@ def tracked(sweep: SweepContext) -> Iterator[None]:
 
 @contextmanager
 def recorded(sweep: SweepContext) -> Iterator[None]:
-    """Record an error, or an interruption, that leaves a `with`: the sweep's state and its runs."""
+    """Record an error or interruption of a `with` in the sweep's state and runs."""
     try:
         yield
     except StudyLost:  # another driver may own the study by now: do not write to it

@@ -212,7 +212,8 @@ def _read(store: str, run_id: str) -> Recorded:
     tags: dict[str, str] = run.data.tags
     if "aae.config_hash" not in tags:
         raise UsageError(
-            f"{run_id} ({tags.get('mlflow.runName')}) is no trial of a sweep: aae-sweep show"
+            f"{run_id} ({tags.get('mlflow.runName')}) is not a trial; "
+            "list a sweep's trials with: aae-sweep show"
         )
     others = sorted(name for name in run.data.metrics if not name.startswith((*_TRAINED, SYSTEM)))
     config, curve = _config(client, run), _curve(client, run)
@@ -233,7 +234,7 @@ def _config(client: "MlflowClient", run: "Run") -> TrialConfig:
     except Exception as error:
         raise EnvironmentUnusable(
             f"MLflow has no readable config.json of {run.info.run_id} ({error}); "
-            "the machine that ran the sweep sends what is missing: aae-sweep sync"
+            "send it from the machine that ran the sweep: aae-sweep sync"
         ) from error
 
 
@@ -260,7 +261,7 @@ def _with_data_at(config: TrialConfig, path: Path | None) -> TrialConfig:
     if path is None:
         return config
     if config.data.path is None:
-        raise UsageError(f"the run was trained on {config.data.name}, no file; drop --data-path")
+        raise UsageError(f"the run's data, {config.data.name}, are not a file; drop --data-path")
     return replace(config, data=replace(config.data, path=str(path.resolve())))
 
 

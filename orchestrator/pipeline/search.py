@@ -56,7 +56,7 @@ def _enough(sweep: SweepContext) -> str | None:
     if used_up := _used_up(sweep):
         return used_up
     if search.patience is not None and sweep.search.since_best() >= search.patience:
-        return f"the best has not moved for {search.patience} trials"
+        return f"the best value has not improved for {search.patience} trials"
     if search.target is not None and _reached(sweep, search.target):
         return f"the objective has reached {search.target:g}"
     if sweep.search.repeats.in_a_row >= MAX_IN_A_ROW:
@@ -74,7 +74,7 @@ def _used_up(sweep: SweepContext) -> str | None:
     """Return which budget of the search is used up, else None."""
     budget = sweep.spec.search.budget if sweep.spec.search else None
     if budget and budget.hours and sweep.elapsed >= 3600 * budget.hours:
-        return f"its {budget.hours:g} h are over"
+        return f"its {budget.hours:g} h are used up"
     if budget and budget.gpu_hours and sweep.search.gpu_hours() >= budget.gpu_hours:
         return f"its {budget.gpu_hours:g} GPU-hours are used up"
     return None

@@ -74,7 +74,7 @@ def run(
                 return _drive(request, settings, observer, draining, write_report, data, notifier)
             except StudyLost as lost:
                 observer.note(
-                    f"{lost}; the sweep resumes from its last checkpoints once it answers"
+                    f"{lost}; the sweep resumes from its last checkpoints once the server answers"
                 )
                 _await_study(request, settings, draining)
             except DiskFull as full:
@@ -83,7 +83,7 @@ def run(
                         f"{full}\nNothing is lost. Free at least 1 MB there, then run "
                         f"`aae-sweep gc`. Resume with: {request.resume}"
                     ) from full
-                observer.note(f"{full}; removed the checkpoints that nothing needs, and resumed")
+                observer.note(f"{full}; removed unneeded checkpoints and resumed")
 
 
 def _drive(

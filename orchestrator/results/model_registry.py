@@ -58,7 +58,7 @@ def register(reader: ResultsReader, sweep: str, name: str | None = None) -> Regi
     if best is None or not best["confirmed"] or status["stage"] != "done":
         raise UsageError(
             f"{sweep} has no confirmed winner to register yet (stage {status['stage']}); "
-            f"first: {status['resume']}"
+            f"first run: {status['resume']}"
         )
     name = name or status["sweep"]
     if not _NAME.fullmatch(name):

@@ -346,27 +346,27 @@ PICTURES = (
     (
         "samples.png",
         "Samples",
-        "Samples of the winner; the last column shows the training image nearest to the one "
-        "before it",
+        "Samples of the winner; the last column shows the training image nearest to the last "
+        "sample of its row",
     ),
     (
         "latent.png",
         "Codes of validation images",
-        "Validation codes by label over draws of the prior, in two dimensions: their own, those of "
-        "the cluster heads, or the principal axes",
+        "Validation codes by label over draws of the prior; codes of more than two dimensions are "
+        "projected to the plane of the cluster heads or to the principal axes",
     ),
     (
         "manifold.png",
         "Manifold",
-        "What the decoder makes of even percentiles of the prior, of a mixture for three petals",
+        "Decoded even percentiles of the prior; three petals of a mixture",
     ),
-    ("styles.png", "Styles and labels", "A row is one style, a column one label"),
+    ("styles.png", "Styles and labels", "One row per style, one column per label"),
     (
         "clusters.png",
         "Clusters",
-        "A row is one cluster: first its head, the decoder at z = 0, then validation images of it",
+        "One row per cluster: its head, decoded at z = 0, then its validation images",
     ),
-    ("walk.png", "Walk", "From one draw of the prior to another, a row each"),
+    ("walk.png", "Walk", "One row per walk from one draw of the prior to another"),
 )
 
 

@@ -126,7 +126,7 @@ def gain_in_words(best: Best) -> str | None:
             + _amount(-mean, metric)
         )
         ends = [-end for end in reversed(ends)]
-    chance = "; zero is within the interval, so chance alone may do this"
+    chance = "; zero is within the interval, so chance alone may explain this"
     interval = f" (95 % interval: {number(ends[0])} to {number(ends[1])})"
     return words + interval + (chance if ends[0] <= 0 <= ends[1] else "")
 

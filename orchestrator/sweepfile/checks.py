@@ -45,8 +45,8 @@ def require_same_data(data: TrainingData, known: str | None, what: str, remedy: 
     """Raise EnvironmentUnusable if the images differ from those of `what`, with SHA-256 `known`."""
     if known is not None and known != data.sha256:
         raise EnvironmentUnusable(
-            f"the data are not those of {what}: sha256 {data.sha256[:12]}…, then {known[:12]}…; "
-            f"put the old files back, or {remedy}"
+            f"the data are not those of {what}: sha256 {data.sha256[:12]}…, recorded "
+            f"{known[:12]}…; put the old files back, or {remedy}"
         )
 
 

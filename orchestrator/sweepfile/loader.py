@@ -302,7 +302,7 @@ def _blame_oddities(text: str) -> None:
     if isinstance(root, MappingNode):
         (first, said), *others = odd.items()
         lines = ", ".join(str(n) for n, _ in others)
-        more = f" (the like on line{'s' if len(others) > 1 else ''} {lines})" if others else ""
+        more = f" (also on line{'s' if len(others) > 1 else ''} {lines})" if others else ""
         raise _UnreadableError(first, f"not YAML: {said}{more}")
 
 

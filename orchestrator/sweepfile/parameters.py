@@ -261,8 +261,8 @@ def contradictions(
 
 def _no_setting(path: str, known: Sequence[str]) -> str:
     if path.partition(".")[0] in ("data", "seed"):
-        return f"`{path}` cannot be searched: all trials share their data, none its seed"
-    return f"no setting of a trial; {nearest(path, known)}"
+        return f"`{path}` cannot be searched: trials share the data, and each has its own seed"
+    return f"not a setting of a trial; {nearest(path, known)}"
 
 
 def refusals(base: TrialSpec, space: Mapping[str, Parameter]) -> dict[str, str]:
@@ -410,10 +410,10 @@ def _no_grid(
     if combinations > _MOST_COMBINATIONS:
         found["search.space"] = (
             f"a grid of {combinations:,} combinations, which are all listed before the first "
-            f"trial; at most {_MOST_COMBINATIONS:,}"
+            f"trial; give at most {_MOST_COMBINATIONS:,}"
         )
     if start:
-        found["search.initial_trials"] = "a grid begins at its own beginning; drop this"
+        found["search.initial_trials"] = "a grid has an order of its own; drop this"
     for path, parameter in space.items():
         if isinstance(parameter, FloatRange) or (isinstance(parameter, IntRange) and parameter.log):
             found[f"search.space.{path}"] = "a grid needs `choice`, or `int` without `log`"

@@ -231,7 +231,7 @@ def _unchanged(network: str) -> Schema:
 
 
 def _flat_priors(flat: list[str]) -> Schema:
-    """Return the condition that a flat prior goes with two dimensions."""
+    """Return the condition that a flat prior needs two dimensions."""
     prior = {"properties": {"kind": {"enum": flat}}, "required": ["kind"]}
     matcher = {"properties": {"noise_dim": {"const": 2}}, "required": ["noise_dim"]}
     return {

@@ -74,7 +74,7 @@ class HalvingSpec(Spec):
     """Asynchronous successive halving."""
 
     kind: Literal["successive_halving"] = "successive_halving"
-    grace_epochs: Count = 5  # before a trial may be pruned
+    grace_epochs: Count = 5  # epochs before a trial may be pruned
     reduction_factor: int = Field(default=3, ge=2, le=MOST)  # one in so many trials continues
 
 
@@ -162,7 +162,7 @@ class ObjectiveSpec(Spec):
 class BudgetSpec(Spec):
     """Limits after which no trial starts. Running trials continue to their ends."""
 
-    hours: _Hours | None = None  # wall clock
+    hours: _Hours | None = None  # hours of wall clock
     gpu_hours: _Hours | None = None  # duration of epochs times `resources.gpu`
 
     @model_validator(mode="after")
@@ -233,9 +233,9 @@ class ConfirmSpec(Spec):
     top: _Confirmations = 1
     per: str | None = None  # `top` winners for every choice of this parameter
     seeds: _Confirmations = 3
-    race: Annotated[_Confirmations, Field(ge=2)] | None = None  # seeds before losers get no more
-    overrides: dict[str, Value] = Field(default={}, alias="set")  # by path; for confirmation only
-    baseline: bool = True  # also train the file's configuration by the same seeds (control)
+    race: Annotated[_Confirmations, Field(ge=2)] | None = None  # seeds until losers get no more
+    overrides: dict[str, Value] = Field(default={}, alias="set")  # by path, only for confirmation
+    baseline: bool = True  # control: also train the file's own configuration with the same seeds
     margin: float | None = Field(default=None, gt=0)  # smaller differences do not matter
 
     @property
@@ -248,9 +248,9 @@ class ConfirmSpec(Spec):
 
 
 class ParzenSpec(Spec):
-    samples: Count = 10_000_000  # for the winners' models
-    models: Count = 1  # of the winner in each group
-    screen_samples: Count = 100_000  # for every confirmed model
+    samples: Count = 10_000_000  # for the first `models` seeds of each group's winner
+    models: Count = 1  # number of seeds that get `samples`
+    screen_samples: Count = 100_000  # for every other confirmed model
 
 
 class EvaluateSpec(Spec):
@@ -310,14 +310,14 @@ class ResourcesSpec(Spec):
     pack: Annotated[Annotated[Count, Tag("number")] | _Auto, _AutoOrNumber] = 1
     disk_gb: float | None = Field(default=None, ge=0)
     price_per_hour: float | None = Field(default=None, ge=0)
-    currency: str | None = None  # like EUR; a word beside the amounts
+    currency: str | None = None  # the word beside the amounts, such as EUR
     trial_timeout: Annotated[_Seconds | _Auto, _AutoOrNumber] = "auto"
 
 
 class NotifySpec(Spec):
-    """Where the driver posts the `events` of the sweep, as JSON.
+    """Address to which the driver posts the `events` of the sweep, as JSON.
 
-    A command comes from AAE_NOTIFY_COMMAND alone: a file from somebody else must run nothing.
+    Only AAE_NOTIFY_COMMAND can name a command: a file from somebody else must run nothing.
     """
 
     url: Annotated[str, AfterValidator(_web_address)]
@@ -396,21 +396,21 @@ class SweepSpec(TrialSpec):
         found = {
             f"confirm.set.{path}": "is searched, and confirm trains what the search chose; drop one"
             if path in space
-            else f"no setting of a trial; {nearest(path, known)}"
+            else f"not a setting of a trial; {nearest(path, known)}"
             for path in overrides
             if path in space or path not in known
         }
         if found or not overrides:
             return found
         if self.search is None:
-            return {"confirm.set": "goes with a `search`; without one, change the settings above"}
+            return {"confirm.set": "needs a `search`; without one, change the settings themselves"}
         try:
             confirmed = self.trial({**overrides}, self.seed)
         except ValidationError as error:
             messages = problems(error, TrialSpec).items()
             return {f"confirm.set.{path}": message for path, message in messages}
         refused = "; ".join(f"{path}: {said}" for path, said in refusals(confirmed, space).items())
-        return {"confirm.set": f"does not go with {refused}"} if refused else {}
+        return {"confirm.set": f"contradicts {refused}"} if refused else {}
 
     @property
     def _kinds(self) -> tuple[str, ...]:

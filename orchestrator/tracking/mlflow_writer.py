@@ -80,7 +80,7 @@ class MlflowWriter:
         self, outbox: Outbox, tracking_uri: str, artifact_root: Path, sweep_id: str | None = None
     ) -> None:
         self.error: str | None = None
-        self.remedy: str | None = None  # for an error that no repetition heals
+        self.remedy: str | None = None  # for an error that no retry resolves
         self.restored: list[str] = []  # what had been deleted in MLflow, one message each
         self.sent: Counter[str] = Counter()  # so far: runs, metrics, artifacts
         self._outbox = outbox
@@ -128,7 +128,7 @@ class MlflowWriter:
         """Yield notes for the user after `stop`: what was restored, and what MLflow lacks."""
         yield from self.restored
         if not self._in_agreement():
-            remedy = self.remedy or "the next run sends what is missing, or: aae-sweep sync"
+            remedy = self.remedy or "the next run sends the missing records, or run: aae-sweep sync"
             yield (
                 f"MLflow has not received everything yet ({self.error or 'it is slow'}); "
                 f"nothing is lost: {remedy}"
@@ -392,7 +392,7 @@ class MlflowWriter:
             client.log_artifact(run_id, str(path), artifact.folder or None)
             self.sent["artifacts"] += 1
         else:
-            _log.warning("%s is gone; MLflow goes without it", path)
+            _log.warning("%s no longer exists and is not sent to MLflow", path)
         self._outbox.note_artifact(artifact)
 
 

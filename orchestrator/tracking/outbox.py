@@ -123,8 +123,8 @@ class Outbox:
             self.id: str = self._db.execute("SELECT id FROM outbox").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise EnvironmentUnusable(
-                f"{path} cannot be used ({error}): see that its disk is writable and not full; "
-                "a damaged file may be moved aside, for the study and the checkpoints are elsewhere"
+                f"{path} cannot be used ({error}): check that its disk is writable and not full; "
+                "you may move a damaged file aside: the study and the checkpoints are elsewhere"
             ) from error
 
     def close(self) -> None:

@@ -7,13 +7,13 @@ from orchestrator.errors import EnvironmentUnusable
 from orchestrator.text import masked, one_line
 
 _ON_SERVER = re.compile(r"failed with error code (\d{3})")  # MLflow's words for a reply in HTML
-_BUSY = (408, 425, 429, 499)  # 4xx that a repetition heals
+_BUSY = (408, 425, 429, 499)  # 4xx that a retry may resolve
 _OF_ALL = (401, 403, 404, 407)  # 4xx that concern the whole store, not one record
 _OTHER_REVISION = ("out-of-date database schema", "Can't locate revision")
 _SYNC = "then send the rest with: aae-sweep sync"
 _REMEDIES = {
     401: f"set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; {_SYNC}",
-    403: f"this user may not write there: have the permission changed, or set another user with "
+    403: f"this user may not write there: change the permission, or set another user with "
     f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; {_SYNC}",
     404: f"no MLflow answers there: set MLFLOW_TRACKING_URI to the server's address; {_SYNC}",
     413: "the server or a proxy before it refuses requests of this size: raise its limit "

@@ -105,7 +105,7 @@ def need_probabilities(plan: Blueprint) -> None:
     """Raise ConfigError unless the images are probabilities of binary pixels."""
     if plan.config.output != "sigmoid" or plan.standardise:
         raise ConfigError(
-            {"model.output": f"the pixels of {plan.config.kind} are binary; take sigmoid"}
+            {"model.output": f"the pixels of {plan.config.kind} are binary; set sigmoid"}
         )
 
 

@@ -86,7 +86,7 @@ def test_ladder_losses_match_plain_reference_for_fifty_steps(
 
 
 def test_denoiser_represents_the_posterior_mean_of_a_gaussian() -> None:
-    """For z ~ N(u, 1) and z̃ = z + n, n ~ N(0, σ²), the mean of z given z̃ is (z̃ + σ²u)/(1 + σ²)."""
+    """E[z | z̃] is (z̃ + σ²u)/(1 + σ²) for z ~ N(u, 1) and z̃ = z + n, n ~ N(0, σ²)."""
     variance = 0.25
     denoiser = Denoiser(1)
     with torch.no_grad():

@@ -183,7 +183,7 @@ def test_m2_bound_of_zero_weights_is_that_of_fair_coins_and_exact() -> None:
 
 
 def test_m2_bound_of_labelled_image_matches_sums_by_hand() -> None:
-    """With zero weights, biases alone set μ, log σ², the pixels' logits and the classes' shares."""
+    """Zero weights: only biases set μ, log σ², the pixels' logits and the classes' shares."""
     state, model = m2(hidden=[2], code_dim=1)
     zero(model)
     with torch.no_grad():
@@ -212,7 +212,7 @@ def test_m2_bound_of_unlabelled_image_is_the_sum_over_classes() -> None:
 
 
 def test_m2_bound_is_below_the_log_likelihood_and_tight_for_the_best_classifier() -> None:
-    """For equal joint bounds b_y the best q(y|x) gives log Σ exp b_y; any other gives less."""
+    """The best q(y|x) for joint bounds b_y gives log Σ exp b_y; any other gives less."""
     state, model = m2()
     x = next(batches(state)).x.round()
     joint = model.net.joint_bounds(x, torch.Generator().manual_seed(0))
@@ -285,7 +285,7 @@ def test_generative_models_sample_images_in_the_unit_interval(kind: str) -> None
     [
         ({"channels": [4]}, "model.channels: {} does not read this"),
         ({"dropout": 0.1}, "model.dropout: {} does not read this"),
-        ({"output": "linear"}, "model.output: the pixels of {} are binary; take sigmoid"),
+        ({"output": "linear"}, "model.output: the pixels of {} are binary; set sigmoid"),
         ({"settings": {"alpha": -1.0}}, "settings.alpha: must not be negative"),
     ],
 )

@@ -201,5 +201,5 @@ def test_parzen_same_bits_for_centroids_computed_in_actors(actors: int) -> None:
 
 def test_parzen_error_in_an_actor_reaches_the_driver(tmp_path: Path) -> None:
     np.save(tmp_path / "narrow.npy", np.zeros((5, DIM - 1)))
-    with pytest.raises(DataError, match="samples: 2 pixels an image"):
+    with pytest.raises(DataError, match="samples: 2 pixels per image"):
         score_samples(ArrayFile(tmp_path / "narrow.npy"), VALID, TEST, actors=2)

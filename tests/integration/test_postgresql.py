@@ -186,7 +186,7 @@ def ended(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ser
 def test_sweep_waits_for_a_restarted_server_and_resumes(ended: tuple[ServedBench, Outcome]) -> None:
     bench, done = ended
     assert done.code == 0, done.err
-    said = "has gone away; the sweep resumes from its last checkpoints once it answers"
+    said = "has gone away; the sweep resumes from its last checkpoints once the server answers"
     assert said in done.err
     assert done.document["state"] == "done"
     records = bench.trials()

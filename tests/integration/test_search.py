@@ -163,7 +163,9 @@ def test_search_with_patience_ends_when_the_best_stays(straw: StrawHome) -> None
     ]
     assert 3 <= len(values) < 50
     assert values.index(min(values)) == len(values) - 3
-    ended = f"search: ended after {len(values)} trials: the best has not moved for 2 trials"
+    ended = (
+        f"search: ended after {len(values)} trials: the best value has not improved for 2 trials"
+    )
     assert ended in watcher.seen
     status = reader.status(patient.sweep_id)
     assert (status["state"], status["planned"]["search"]) == ("done", len(values))

@@ -94,7 +94,7 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("[deterministic, universal]", "[universal, universal]", "search.space.model.encoder.kind", 16, "the choice 'universal' is given twice"),
     ("[deterministic, universal]", "[universal, foo]", "search.space.model.encoder.kind", 16, "must be 'deterministic', 'gaussian' or 'universal', not 'foo'"),
     ("[deterministic, universal]", "[]", "search.space.model.encoder.kind", 16, "must have 1 entries or more"),
-    ("model.prior.std:", "model.prior.sdt:", "search.space.model.prior.sdt", 18, "no setting of a trial; did you mean `model.prior.std`?"),
+    ("model.prior.std:", "model.prior.sdt:", "search.space.model.prior.sdt", 18, "not a setting of a trial; did you mean `model.prior.std`?"),
     ("model.prior.std:", "seed:", "search.space.seed", 18, "`seed` cannot be searched"),
     # conditions
     ("when: {model.encoder.kind: universal}", "when: {model.encoder.kind: gaussian}", "search.space.model.encoder.noise_dim.when.model.encoder.kind", 17, "is never 'gaussian'; its choices are 'deterministic', 'universal'"),
@@ -137,18 +137,18 @@ TOGETHER: list[tuple[str, list[tuple[str, int, str]]]] = [
     (
         "name: x\nmodel:\n  kind: vae\n  prior: {kind: uniform}\n  code_dim: 0",
         [
-            ("model.encoder.kind", 2, "vae goes with gaussian, not with deterministic"),
-            ("model.prior.kind", 4, "vae goes with gaussian, mixture, not with uniform"),
+            ("model.encoder.kind", 2, "vae accepts gaussian, not deterministic"),
+            ("model.prior.kind", 4, "vae accepts gaussian, mixture, not uniform"),
             ("model.code_dim", 5, "must be at least 1, not 0"),
         ],
     ),
     (  # a default contradicts a given setting
         "name: x\ndata: {standardise: true}",
-        [("model.output", 1, "standardised pixels leave [0, 1]; take `linear`")],
+        [("model.output", 1, "standardised pixels leave [0, 1]; set `linear`")],
     ),
     (
         "name: x\nmodel:\n  kind: gmmn_ae\ntraining: {epochs: 1}",
-        [("training.epochs", 4, "gmmn_ae takes at least 2")],
+        [("training.epochs", 4, "gmmn_ae needs at least 2")],
     ),
     (
         "name: x\nmodel:\n  heads: {kind: glued}\n  prior: {std: 0, widht: 1}",
@@ -163,7 +163,7 @@ SPACES: list[tuple[str, str, list[tuple[str, str]]]] = [  # base, space, problem
     (
         "{kind: vae, encoder: {kind: gaussian}}",
         "model.encoder.kind: {choice: [deterministic, gaussian]}",
-        [("model.encoder.kind", "vae goes with gaussian, not with deterministic")],
+        [("model.encoder.kind", "vae accepts gaussian, not deterministic")],
     ),
     (
         "{code_dim: 8}",
@@ -184,7 +184,7 @@ SPACES: list[tuple[str, str, list[tuple[str, str]]]] = [  # base, space, problem
     (
         "{encoder: {kind: gaussian}}",
         "model.kind: {choice: [aae, vae]}\n    model.encoder.kind: {choice: [gaussian, universal]}",
-        [("model.encoder.kind", "where model.kind is 'vae': vae goes with gaussian, not with uni")],
+        [("model.encoder.kind", "where model.kind is 'vae': vae accepts gaussian, not uni")],
     ),
     (
         "{encoder: {kind: gaussian}}",
@@ -195,6 +195,6 @@ SPACES: list[tuple[str, str, list[tuple[str, str]]]] = [  # base, space, problem
     (
         "{kind: gmmn_ae}",
         "training.epochs: {int: [1, 5]}",
-        [("training.epochs", "gmmn_ae takes at least 2")],
+        [("training.epochs", "gmmn_ae needs at least 2")],
     ),
 ]

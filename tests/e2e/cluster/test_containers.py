@@ -175,7 +175,7 @@ def test_doctor_in_the_cluster_reports_every_check_as_ok(cluster: Cluster) -> No
     assert {"nodes", "versions", "shared storage", "room", "tracking from nodes", "clocks"} < set(
         checks
     )
-    assert checks["token"]["detail"] == "ours is accepted; without one Ray refuses"
+    assert checks["token"]["detail"] == "Ray accepts our token and refuses clients without one"
     assert len(checks["nodes"]["detail"].split(", ")) == 2
 
 

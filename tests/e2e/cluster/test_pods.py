@@ -141,7 +141,7 @@ def test_doctor_in_the_driver_pod_reports_every_check_as_ok(pods: Pods) -> None:
     assert all(check["ok"] for check in checks.values()), checks
     assert checks["nodes"]["detail"] == "worker"
     assert checks["Ray"]["detail"] == "4 CPUs, 0 GPUs"
-    assert checks["token"]["detail"] == "ours is accepted; without one Ray refuses"
+    assert checks["token"]["detail"] == "Ray accepts our token and refuses clients without one"
 
 
 def test_sweep_of_the_job_runs_on_the_worker_pod(pods: Pods) -> None:

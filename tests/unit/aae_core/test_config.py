@@ -203,7 +203,7 @@ def test_config_names_departures_from_the_paper() -> None:
         "products in bfloat16",
         "Adam in adversarial",
         "a schedule of its own in adversarial",
-        "3 discriminator steps a batch",
+        "3 discriminator steps per batch",
         "noise of std 0.1 on the discriminator's input",
     ]
 

@@ -74,7 +74,7 @@ def test_wrong_setting_of_a_plugin_is_named(
 
 
 def test_settings_for_a_kind_without_its_own_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"settings: there are none for this kind"):
+    with pytest.raises(ConfigError, match=r"settings: this kind has no settings of its own"):
         PriorConfig("gaussian", settings={"width": 1.0})
 
 
@@ -83,7 +83,7 @@ def test_broken_plugin_is_named_with_its_version_and_stops_no_other(install: Ins
     with pytest.raises(ConfigError, match=r"`ring` of broken 1.2 cannot be loaded: ModuleNotFound"):
         PriorConfig("ring")
     with pytest.raises(
-        ConfigError, match=r"`odd` of broken 1.2 is no PriorDeclaration: json:dumps"
+        ConfigError, match=r"`odd` of broken 1.2 is not of type PriorDeclaration: json:dumps"
     ):
         PriorConfig("odd")
     with pytest.raises(ConfigError, match=r"must be one of gaussian, .*, ring"):
@@ -155,7 +155,7 @@ def test_own_metric_and_data_set_have_a_place_in_hash_and_checks() -> None:
 def test_broken_metric_is_unknown_to_results_and_named_where_a_trial_asks(install: Install) -> None:
     install("broken", "[aae_sweep.metrics]\nodd = json:dumps\n")
     assert "val/odd" not in METRICS
-    with pytest.raises(ConfigError, match=r"metrics: `odd` of broken 1.2 is no Metric"):
+    with pytest.raises(ConfigError, match=r"metrics: `odd` of broken 1.2 is not of type Metric"):
         TrainConfig(metrics=("odd",))
 
 

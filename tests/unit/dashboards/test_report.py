@@ -186,8 +186,8 @@ def test_report_shows_non_finite_values_as_a_dash(view: SweepView) -> None:
 
 
 def test_report_names_departures_of_the_winner_from_the_paper(view: SweepView, report: str) -> None:
-    named = {"departures": ["joint phases", "3 discriminator steps a batch"]}
-    line = "Departs from the paper: joint phases; 3 discriminator steps a batch."
+    named = {"departures": ["joint phases", "3 discriminator steps per batch"]}
+    line = "Departs from the paper: joint phases; 3 discriminator steps per batch."
     assert line in build_report([replace(view, best=view.best | named)])
     assert "Departs from the paper" not in report
 
@@ -321,7 +321,7 @@ def test_report_names_pictures_that_are_too_large(view: SweepView, tmp_path: Pat
     large = tmp_path / "large.png"
     large.write_bytes(bytes(7 * 2**20))
     report = build_report([replace(view, pictures=[replace(view.pictures[0], path=large)])])
-    assert f"too large to carry along, see {large}" in report
+    assert f"too large to embed, see {large}" in report
     assert len(report) < 6_000_000
 
 
@@ -375,7 +375,7 @@ def test_report_of_svhn_with_extra_images_mentions_easier_labels(
 def test_report_names_test_metrics_outside_their_healthy_range(
     view: SweepView, report: str
 ) -> None:
-    output = "confirm-1: test/iw_sigma is 1, sound from 0.0365 to 0.866"
+    output = "confirm-1: test/iw_sigma is 1, healthy from 0.0365 to 0.866"
     assert "Outside their healthy range" not in report
     confirm = [t for t in view.trials if (t.stage, t.number) == ("confirm", 1)]
     changed = [replace(t, metrics=t.metrics | {"test/iw_sigma": 1.0}) for t in confirm]

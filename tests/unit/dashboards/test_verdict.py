@@ -74,8 +74,8 @@ def test_verdict_before_confirm_names_a_leader_and_no_winner(view: SweepView) ->
     ("counts", "statement", "remark"),
     [
         ({"complete": 0}, "No trial has started.", "once the first trials finish"),
-        ({"running": 2, "diverged": 1}, "still at work", "2 running, 1 diverged"),
-        ({"diverged": 4, "failed": 1}, "not one trial finished", "4 diverged, 1 failed"),
+        ({"running": 2, "diverged": 1}, "still running", "2 running, 1 diverged"),
+        ({"diverged": 4, "failed": 1}, "no trial finished", "4 diverged, 1 failed"),
     ],
 )
 def test_verdict_without_a_result_gives_the_reason(

@@ -451,7 +451,7 @@ NO_PIXELS: dict[str, tuple[Any, str]] = {
     "words": (np.array([["a", "b"]]), "type <U1; give uint8, or floats"),
     "records": (np.zeros((3, 2), [("a", "f4")]), "type .*give uint8, or floats"),
     "objects": (np.array([[Trap()]]), "no .npy of numbers"),
-    "no axis": (np.array(0.5), r"shape \(\); give a .npy that holds one array \(n, D\)"),
+    "no axis": (np.array(0.5), r"shape \(\); give a .npy with one array \(n, D\)"),
     "one axis": (np.zeros(3), r"shape \(3,\); give"),
     "three axes": (np.zeros((3, 2, 1)), r"shape \(3, 2, 1\); give"),
     "no images": (np.zeros((0, 2)), r"shape \(0, 2\); give"),

@@ -106,9 +106,9 @@ def test_fidelity_ignores_shift_and_scale() -> None:
 @pytest.mark.parametrize(
     ("real", "fake", "message"),
     [
-        (torch.zeros(5, 2), torch.zeros(9, 2), "real images: 5; 5 nearest others"),
-        (torch.zeros(9, 2), torch.zeros(3, 2), "samples: 3; 3 nearest others"),
-        (torch.zeros(9, 2), torch.zeros(9, 3), "samples: 3 pixels an image"),
+        (torch.zeros(5, 2), torch.zeros(9, 2), "real images: 5; 5 neighbours need at least 6"),
+        (torch.zeros(9, 2), torch.zeros(3, 2), "samples: 3; 3 neighbours need at least 4"),
+        (torch.zeros(9, 2), torch.zeros(9, 3), "samples: 3 pixels per image"),
         (torch.zeros(9, 2), torch.full((9, 2), math.nan), "samples: some pixels are not finite"),
     ],
 )

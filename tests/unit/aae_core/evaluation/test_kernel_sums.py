@@ -507,7 +507,7 @@ def test_kernel_sums_of_far_points_stay_finite() -> None:
 @pytest.mark.parametrize(
     ("points", "samples", "sigma", "message"),
     [
-        (torch.zeros(2, 3), torch.zeros(2, 4), 1.0, "samples: 4 pixels an image"),
+        (torch.zeros(2, 3), torch.zeros(2, 4), 1.0, "samples: 4 pixels per image"),
         (torch.zeros(0, 3), torch.zeros(2, 3), 1.0, r"points: shape \(0, 3\)"),
         (torch.zeros(2, 3), torch.zeros(0, 3), 1.0, r"samples: shape \(0, 3\)"),
         (torch.zeros(3), torch.zeros(2, 3), 1.0, r"points: shape \(3,\)"),

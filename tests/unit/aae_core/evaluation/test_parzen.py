@@ -252,11 +252,11 @@ def test_parzen_restores_thread_count_and_gives_same_bits(small) -> None:
     ("options", "message"),
     [
         ({"x_valid": None}, "no validation images"),
-        ({"x_valid": torch.zeros(3, 4)}, "validation images: 4 pixels an image"),
+        ({"x_valid": torch.zeros(3, 4)}, "validation images: 4 pixels per image"),
         ({"x_valid": torch.zeros(0, 2)}, "validation images: shape"),
         ({"x_test": torch.zeros(3, 2, dtype=torch.int64)}, "test images: type torch.int64"),
         ({"x_test": torch.full((3, 2), math.nan)}, "test images: some pixels are not finite"),
-        ({"samples": torch.zeros(3, 4)}, "samples: 4 pixels an image"),
+        ({"samples": torch.zeros(3, 4)}, "samples: 4 pixels per image"),
         ({"samples": torch.zeros(0, 2)}, "samples: none"),
         ({"sigma": -0.1}, "sigma: -0.1"),
         ({"curve": [5]}, "curve: 5 samples"),

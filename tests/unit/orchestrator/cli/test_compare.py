@@ -276,7 +276,7 @@ def test_page_replaces_nothing_but_a_page(home: Path, tmp_path: Path, command: s
     for out in (database, link, home):
         ended = aae(command, "one", "--out", out)
         assert (ended.code, ended.out) == (2, "")
-        assert ended.err == f"{out} exists and is no HTML page; name another file with --out\n"
+        assert ended.err == f"{out} exists and is not an HTML page; name another file with --out\n"
         assert database.read_bytes() == before
 
 

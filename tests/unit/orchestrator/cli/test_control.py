@@ -298,7 +298,7 @@ def test_extend_adds_to_earlier_extensions(
     ("stage", "words"),
     [
         ("search", "the running driver continues to these limits"),
-        ("confirm", "once it has ended, resume with: aae-sweep run"),
+        ("confirm", "after the driver has exited, resume with: aae-sweep run"),
     ],
 )
 def test_extend_accepts_a_sweep_that_is_running(
@@ -353,7 +353,7 @@ def test_extended_confirmations_are_queued_once_and_the_sweep_is_reopened(
     ended = aae("extend", "tiny", "--epochs", 40)
     assert (ended.code, ended.err) == (
         2,
-        f"no confirmation of {spec.sweep_id} has finished that is not being extended already. "
+        f"{spec.sweep_id} has no finished confirmation that is not already being extended. "
         f"Run: {resume}\n",
     )
 
@@ -365,8 +365,8 @@ def test_extend_describes_a_schedule_that_depends_on_the_number_of_epochs(
     describe(StageStudy.create(open_storage(settings), falling, "search"), falling)
     confirm_all(settings, falling)
     assert aae("extend", "--epochs", 3, "--json").document["notes"] == [
-        "training.schedule: from epoch 3 on, the cosine schedule is that of 3 epochs; it "
-        "multiplies rates by 0.1 then, by 0.1 before"
+        "training.schedule: from epoch 3 on, the cosine schedule is that of 3 epochs: "
+        "the rates' factor is 0.1 before, 0.1 after"
     ]
 
 
@@ -374,8 +374,8 @@ def test_extend_describes_a_schedule_that_depends_on_the_number_of_epochs(
     ("arguments", "message"),
     [
         (["--epochs", 2], "--epochs is a total; give more than 2"),
-        (["--epochs", 3, "--trials", 9], "give --epochs alone"),
-        (["confirm-1", "--trials", 9], "one trial is extended by --epochs"),
+        (["--epochs", 3, "--trials", 9], "--epochs extends confirmations"),
+        (["confirm-1", "--trials", 9], "leave out the trial"),
         (["7", "--epochs", 9], "no trial `7`"),
     ],
 )
@@ -447,7 +447,7 @@ def test_run_refuses_a_name_of_no_sweep(study: StageStudy, sweep_file: Path) -> 
         f"`tinny` names no sweep: {study.optuna_study.study_name[:-7]}\n",
     )
     assert aae("run", "tiny", "--smoke").code == 2
-    assert "go with a sweep file" in aae("run", "tiny", "--set", "seed=3").err
+    assert "need a sweep file" in aae("run", "tiny", "--set", "seed=3").err
 
 
 DRIVER = """

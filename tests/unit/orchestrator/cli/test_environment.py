@@ -166,7 +166,7 @@ def test_data_verify_names_each_file(mnist: Path) -> None:
         path.unlink()
     ended = aae("data", "verify", "mnist")
     assert ended.code == 4
-    assert ended.out.count("`aae-sweep data fetch mnist` downloads it") == 4
+    assert ended.out.count("download it with `aae-sweep data fetch mnist`") == 4
 
 
 @pytest.mark.usefixtures("no_network")

@@ -31,7 +31,7 @@ def test_figures_refuses_a_file_as_folder(checkpoint: Path, tmp_path: Path) -> N
     taken.touch()
     ended = aae("figures", checkpoint, "--out", taken)
     assert (ended.code, ended.out) == (2, "")
-    assert "is no folder" in ended.err
+    assert "is not a folder" in ended.err
 
 
 def test_figures_refuses_a_classifier_checkpoint(sweep_file: Path, tmp_path: Path) -> None:

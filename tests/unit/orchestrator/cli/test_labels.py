@@ -136,4 +136,4 @@ def test_train_without_enough_memory_names_memory_and_remedy(file: Path) -> None
     assert (ended.code, ended.out) == (4, "")
     reason, remedy = ended.err.splitlines()
     assert reason.startswith("out of host memory: can't allocate memory: you tried to allocate ")
-    assert remedy.startswith("take a smaller network")
+    assert remedy.startswith("use a smaller network")

@@ -111,7 +111,7 @@ def test_sync_without_mlflow_reports_what_waits(
     assert f"MLflow at {NOWHERE} did not accept everything" in done.err
     assert "the rest (3 runs, 12 metrics, 2 artifacts) is in" in done.err
     shown = aae("status", abandoned)
-    assert "MLflow    lacks 17 records; to send or to see why: aae-sweep sync" in shown.out
+    assert "MLflow    lacks 17 records; send them with: aae-sweep sync" in shown.out
 
 
 @pytest.mark.parametrize("command", ["sync", "gc"])
@@ -186,7 +186,7 @@ def test_sync_rebuild_fills_a_new_store_from_the_outbox(
     with held(settings, abandoned):
         done = aae("sync", "--rebuild")
         assert (done.code, done.out) == (4, "")
-        assert f"first: aae-sweep stop {abandoned}" in done.err
+        assert f"stop it first: aae-sweep stop {abandoned}" in done.err
     assert aae("sync", "tiny", "--rebuild").code == 2
     done = aae("sync", "--rebuild", "--json")
     assert done.document["sent"] == {"runs": 3, "metrics": 12, "artifacts": 2}

@@ -138,7 +138,7 @@ def test_encode_writes_one_code_per_image(
     wrong = arrays("wrong", pixels[:, :7])
     ended = aae("encode", checkpoint, "--data", wrong, "--out", tmp_path / "z.npy")
     assert ended.code == 2
-    assert "7 pixels an image, the model has 64" in ended.err
+    assert "7 pixels per image, the model has 64" in ended.err
 
 
 @pytest.mark.parametrize("name", ["nothing/here", "nothing"])
@@ -264,11 +264,11 @@ def test_parzen_scales_bytes_to_unit_interval(arrays: Callable[..., Path]) -> No
         ("good", "good", None, 2, "give either --valid"),
         ("good", "good", 0, 2, "give a positive, finite number"),
         ("good", "good", "nan", 2, "give a positive, finite number"),
-        ("good", "narrow", 1, 4, "6 pixels an image where others have 5"),
+        ("good", "narrow", 1, 4, "6 pixels per image where others have 5"),
         ("good", "nan", 1, 4, "test images: some pixels are not finite"),
         ("nan", "good", 1, 4, "samples: some pixels are not finite"),
         ("good", "empty", 1, 4, "empty.npy: shape (0, 6)"),
-        ("good", "flat", 1, 4, "holds one array (n, D)"),
+        ("good", "flat", 1, 4, "with one array (n, D)"),
         ("good", "integers", 1, 4, "give uint8, or floats"),
         ("good", "pickled", 1, 4, "no .npy of numbers"),
         ("pickled", "good", 1, 4, "no .npy of numbers"),

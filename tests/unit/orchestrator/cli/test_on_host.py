@@ -1,4 +1,4 @@
-"""What a containerised driver prints: the commands and files of the host."""
+"""Output of a containerised driver: commands and files of the host."""
 
 import ast
 import re

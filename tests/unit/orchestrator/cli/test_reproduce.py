@@ -347,7 +347,7 @@ def test_reproduce_refuses_the_run_of_a_sweep(
     parent = reader.status(reader.resolve("tiny"))["mlflow"]["run_id"]
     ended = reproduce(parent)
     assert ended.code == 2
-    assert "is no trial of a sweep" in ended.err
+    assert "is not a trial" in ended.err
 
 
 def test_reproduce_refuses_a_run_without_readable_configuration(

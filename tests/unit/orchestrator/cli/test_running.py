@@ -40,9 +40,9 @@ def test_sigterm_in_the_middle_of_a_line_starts_a_drain(
         print("search: 3 trials", file=sys.stderr, flush=True)
         assert draining.is_set()
         deadline = time.monotonic() + 20
-        while b"once more to exit" not in stream.written and time.monotonic() < deadline:
+        while b"again to exit" not in stream.written and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert b"once more to exit" in stream.written
+    assert b"again to exit" in stream.written
     assert stream.written.startswith(b"search: 3 trials\n")
 
 

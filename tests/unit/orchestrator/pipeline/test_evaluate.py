@@ -97,7 +97,7 @@ def test_evaluate_tags_runs_with_test_metrics_outside_their_range(
     monkeypatch.setattr(scoring, "test_metrics", lambda *_: {"test/iw_sigma": 1.0})
     spec = digits_with_labels()
     reader = straw.run(spec)
-    output = "test/iw_sigma is 1, sound from 0.0365 to 0.866"
+    output = "test/iw_sigma is 1, healthy from 0.0365 to 0.866"
     for trial in reader.trials(spec.sweep_id, "confirm"):
         with Outbox(straw.settings.outbox) as outbox:
             recorded = outbox.run(run_key(spec.sweep_id, "confirm", trial.number))

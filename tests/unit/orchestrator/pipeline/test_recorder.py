@@ -81,7 +81,7 @@ def test_trial_run_names_its_departures_from_the_paper(sweep: SweepContext) -> N
     runs = [sweep.outbox.run(f"{sweep.id}/confirm/{number}") for number in (0, 1)]
     assert [run.tags["aae.departures"] for run in runs if run] == [
         "",
-        "joint phases; 2 discriminator steps a batch",
+        "joint phases; 2 discriminator steps per batch",
     ]
 
 

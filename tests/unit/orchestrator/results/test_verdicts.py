@@ -208,7 +208,7 @@ def test_gain_in_words_names_the_better_configuration() -> None:
         "the search gained 2 nats over the file's own configuration (95 % interval: 1 to 3)"
     )
     assert str(gain_in_words(document(2.0, -1.0, 5.0))).endswith(
-        "(95 % interval: -1 to 5); zero is within the interval, so chance alone may do this"
+        "(95 % interval: -1 to 5); zero is within the interval, so chance alone may explain this"
     )
     assert gain_in_words(document(-2.0, -3.0, -1.0)) == (
         "the search gained nothing: the file's own configuration is better than the winner by "

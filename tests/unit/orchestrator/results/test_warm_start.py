@@ -157,7 +157,7 @@ def test_warm_start_leaves_out_infinite_objectives(settings: Settings) -> None:
 
 
 def test_warm_start_reports_parameters_that_do_not_go_with_this_file(settings: Settings) -> None:
-    """Test a batch that leaves one image, which batch norm cannot take: 100 = 99 + 1."""
+    """Test a batch that leaves one image, but batch norm needs two: 100 = 99 + 1."""
     part = "model.autoencoder.batch_size"
     model = {"kind": "gmmn_ae", "batch_norm": "encoder"}
     space = {part: {"int": [90, 100]}}
@@ -167,7 +167,7 @@ def test_warm_start_reports_parameters_that_do_not_go_with_this_file(settings: S
 
     sizes = [{part: size} for size in (99, 98, 97, 96, 95)]
     train(settings, of("first", 90, initial_trials=sizes), {})
-    with pytest.raises(UsageError, match=f"1 has a problem with {part}: leaves one image") as error:
+    with pytest.raises(UsageError, match=f"1 has a problem with {part}: leaves 1 image") as error:
         warmed(settings, of("second", 100))
     assert "4 have training.batch_size other than 100" in str(error.value)
 

@@ -70,9 +70,9 @@ def test_confirm_set_changes_the_sweep_id_only_when_given() -> None:
         (
             {"model.kind": "vae", "model.encoder.kind": "gaussian"},
             "confirm.set",
-            "does not go with search.space.model.prior.kind",
+            "contradicts search.space.model.prior.kind",
         ),
-        ({"data.labels": 10}, "confirm.set.data.labels", "no setting of a trial"),
+        ({"data.labels": 10}, "confirm.set.data.labels", "not a setting of a trial"),
     ],
 )
 def test_confirm_set_refuses_settings_that_confirm_cannot_train(

@@ -429,7 +429,7 @@ def test_grid_too_large_to_list_is_refused() -> None:
 
 ODD: list[tuple[str, int, str]] = [
     ("name:\u00a0x\ndata: {name: digits}\n", 1, "a no-break space (U+00A0) after `name:`"),
-    ("name:\u00a0x\ndata:\u00a0{name: digits}\n", 1, "(the like on line 2)"),
+    ("name:\u00a0x\ndata:\u00a0{name: digits}\n", 1, "(also on line 2)"),
     ("name\uff1a x\nseed: 1\n", 1, "a fullwidth colon (U+FF1A) after `name`; type a plain : there"),
     ("name: x\nmodel: \u3000{code_dim: 2}\n", 2, "an ideographic space (U+3000) after `model:`"),
     ("name: x\n\u200e\nseed: 2\n", 2, "a left-to-right mark (U+200E) at the start of the line"),

@@ -49,10 +49,10 @@ def test_settings_have_their_comment_default_and_limits() -> None:
         "minimum": 1,
         "maximum": 2147483647,
         "default": 1,
-        "description": "epochs; the last epoch is always validated",
+        "description": "number of epochs; the last one is always validated",
     }
     labels = groups["DataConfig"]["properties"]["labels"]
-    assert labels["description"] == "that the trial may use, drawn by its seed; null: all"
+    assert labels["description"] == "number of visible labels, drawn by the seed; null: all"
     assert set(groups["Space"]["properties"]) >= set(SETTINGS)
 
 
@@ -118,7 +118,7 @@ BEYOND_THE_SCHEMA = (  # relations of values, and infinite numbers, which JSON d
     "is not in the search space",
     "is a range",
     "standardised pixels",
-    "gmmn_ae takes at least 2",
+    "gmmn_ae needs at least 2",
 )
 
 

@@ -347,7 +347,7 @@ def test_search_of_a_setting_that_the_plugin_lacks_names_the_nearest() -> None:
     with pytest.raises(ValidationError) as caught:
         make_spec(model=model, search={"space": {"model.settings.projection": {"int": [5, 50]}}})
     assert problems(caught.value, SweepSpec) == {
-        "search.space.model.settings.projection": "no setting of a trial; "
+        "search.space.model.settings.projection": "not a setting of a trial; "
         "did you mean `model.settings.projections`?"
     }
 

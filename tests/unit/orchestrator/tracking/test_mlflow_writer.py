@@ -561,7 +561,7 @@ def test_only_an_error_that_heals_is_promised_to_heal(
     writer.start()
     assert not writer.stop(30)
     (note,) = writer.notes()
-    assert (remedy or "the next run sends what is missing") in note
+    assert (remedy or "the next run sends the missing records") in note
     assert ("the next run" in note) == (remedy is None)
 
 

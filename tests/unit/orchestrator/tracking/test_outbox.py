@@ -241,7 +241,7 @@ def test_outbox_rows_outlive_the_driver(outbox: Outbox) -> None:
 def test_damaged_outbox_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     path.write_bytes(b"not a database " * 100)
-    with pytest.raises(EnvironmentUnusable, match="moved aside"):
+    with pytest.raises(EnvironmentUnusable, match="move a damaged file"):
         Outbox(path)
 
 
