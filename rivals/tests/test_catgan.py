@@ -80,7 +80,7 @@ def test_catgan_losses_match_plain_reference_for_fifty_steps(
 # -- known answers ---------------------------------------------------------------------------
 
 
-def test_entropy_of_sure_and_uniform_distributions_and_its_finite_gradient() -> None:
+def test_entropy_has_known_values_and_a_finite_gradient() -> None:
     p = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.25] * 4, [0.5, 0.5, 0.0, 0.0]], requires_grad=True)
     got = entropy(p)
     torch.testing.assert_close(got, torch.tensor([0.0, math.log(4), math.log(2)]))

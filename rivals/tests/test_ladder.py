@@ -96,7 +96,7 @@ def test_denoiser_represents_the_posterior_mean_of_a_gaussian() -> None:
     torch.testing.assert_close(denoiser(z, u), (z + variance * u) / (1 + variance))
 
 
-def test_ladder_denoising_cost_of_pixels_is_zero_for_clean_pixels_passed_on() -> None:
+def test_ladder_denoising_cost_of_unchanged_clean_pixels_is_zero() -> None:
     state, model = ladder()
     x = next(batches(state)).x
     with torch.no_grad():

@@ -107,6 +107,6 @@ def test_m1_parts_move_only_their_own_network() -> None:
             assert same == (name != moved), name
 
 
-def test_m1_settings_name_wrong_values() -> None:
+def test_m1_error_names_the_wrong_setting() -> None:
     with pytest.raises(ConfigError, match=r"settings.share: must lie in \(0, 1\)"):
         trial("m1", settings={"share": 1.0})

@@ -156,6 +156,6 @@ def test_vat_refuses_bfloat16_and_dropout() -> None:
         start(type(config).from_dict(document))
 
 
-def test_vat_settings_name_wrong_values() -> None:
+def test_vat_error_names_the_wrong_setting() -> None:
     with pytest.raises(ConfigError, match=r"settings.epsilon: must be positive"):
         trial("vat", settings={"epsilon": 0.0})

@@ -155,6 +155,6 @@ def test_mlflow_lists_every_run_as_finished_after_faults(
     assert bench.ask("status", "faults")["unsynced"] == 0
 
 
-def test_tune_folder_is_gone_after_the_sweep(bench: Bench, records: list[RunRecord]) -> None:
+def test_tune_folder_is_removed_after_the_sweep(bench: Bench, records: list[RunRecord]) -> None:
     folder = bench.settings.sweep_folder(bench.sweep)
     assert not (folder / ".tune").exists()

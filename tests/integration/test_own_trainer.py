@@ -55,7 +55,7 @@ def test_sweep_over_an_own_trainer_resumed_equals_an_uninterrupted_one(
     assert "softmax" in build_report([resumed.view(spec().sweep_id)])
 
 
-def test_broken_promise_of_an_own_trainer_fails_its_trial_in_words(
+def test_own_trainer_that_breaks_a_promise_fails_its_trial_with_a_reason(
     straw: StrawHome, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     import own_parts

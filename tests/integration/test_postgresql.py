@@ -83,7 +83,7 @@ def test_sweep_lock_is_released_when_its_process_is_killed(server: Server, tmp_p
         time.sleep(0.05)
 
 
-def test_lock_holder_with_a_cut_connection_leaves_at_once(server: Server, tmp_path: Path) -> None:
+def test_lock_holder_with_a_cut_connection_exits_at_once(server: Server, tmp_path: Path) -> None:
     cut = threading.Timer(0.5, lambda: terminate_connections(server))
     began = time.monotonic()
     cut.start()

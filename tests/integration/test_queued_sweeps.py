@@ -42,13 +42,13 @@ def urgent(bench: Bench) -> Any:
     return bench.ask("status", "patient")
 
 
-def test_urgent_sweep_ends_first(bench: Bench, urgent: Any) -> None:
+def test_sweep_of_higher_priority_ends_first(bench: Bench, urgent: Any) -> None:
     assert urgent["state"] == "running"
     log = bench.tell("logs", "patient").out
     assert re.search(r"queue: 0 of \d+ places?; waits for urgent-\w+\n", log), log
 
 
-def test_patient_sweep_goes_on_and_loses_nothing(bench: Bench, urgent: Any) -> None:
+def test_sweep_of_lower_priority_resumes_and_loses_nothing(bench: Bench, urgent: Any) -> None:
     assert "done after" in bench.tell("logs", "patient", "-f").out
     records = bench._reader.trials(bench._reader.resolve("patient"))
     assert {(r.state, r.epochs) for r in records} == {("complete", EPOCHS)}

@@ -155,7 +155,7 @@ def test_failed_trials_are_retried_from_their_checkpoints(
     assert reader.best(spec.sweep_id)["seeds"]  # type: ignore[index]
 
 
-def test_search_with_patience_ends_when_the_best_stays(straw: StrawHome) -> None:
+def test_search_with_patience_ends_when_the_best_value_stops_improving(straw: StrawHome) -> None:
     patient, watcher = straw.sweep(trials=50, search={"patience": 2}), Watcher()
     reader = straw.run(patient, watcher)
     values = [
@@ -305,7 +305,7 @@ def test_confirm_race_gives_a_weak_control_every_seed(straw: StrawHome) -> None:
     ) == {1e-2: 10, 1e-7: 8}
 
 
-def test_sweep_learns_from_another_sweep_where_spaces_agree(straw: StrawHome) -> None:
+def test_warm_start_takes_trials_of_another_sweep_where_spaces_agree(straw: StrawHome) -> None:
     widths = {"model.hidden": {"choice": [[4], [5]]}, "model.prior.std": {"choice": [1, 2, 3]}}
     first = straw.sweep(search={"space": widths}, trials=6, name="first")
     reader = straw.run(first)
@@ -364,7 +364,7 @@ def test_search_extended_while_running_trains_the_added_trials(straw: StrawHome)
     assert not reader.is_done(spec.extended(trials=6))  # too late for this driver
 
 
-def test_search_over_its_hours_ends_and_the_sweep_completes(
+def test_search_that_exceeds_its_hours_ends_and_the_sweep_completes(
     straw: StrawHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = straw.sweep(trials=50, search={"budget": {"hours": 1.0}})

@@ -132,7 +132,7 @@ def test_sweep_resumed_after_stop_request_ends_the_same(
 
 
 @pytest.mark.usefixtures("attentive")
-def test_stopped_trial_ends_as_pruned_and_the_others_stay_as_they_were(
+def test_stopped_trial_ends_as_pruned_and_changes_no_other_trial(
     undisturbed: list[Any], straw: StrawHome
 ) -> None:
     spec, watcher = straw.sweep(), Watcher()
@@ -281,7 +281,7 @@ def test_driver_retries_control_requests_after_a_storage_error(
         ("first", "none of the 3 trials of first-.*; 3 have model.hidden other than"),
     ],
 )
-def test_learn_from_unusable_sweep_is_refused_before_anything_starts(
+def test_warm_start_from_unusable_sweep_is_refused_before_anything_starts(
     other: str, message: str, straw: StrawHome, tmp_path: Path
 ) -> None:
     straw.run(straw.sweep(name="first", model={"hidden": [5], "code_dim": 2}))

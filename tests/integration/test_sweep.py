@@ -128,9 +128,7 @@ def test_run_after_sigterm_exits_130_with_the_resume_command(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("moment", ["search: 6 trials", "epochs", "evaluate: "])
-def test_driver_is_gone_soon_after_sigterm_where_epochs_are_short(
-    tmp_path: Path, moment: str
-) -> None:
+def test_driver_exits_soon_after_sigterm_when_epochs_are_short(tmp_path: Path, moment: str) -> None:
     """Batch systems send SIGKILL a few seconds after SIGTERM."""
     bench = Bench(tmp_path, TINY)
     sizes = [f"--set=evaluate.parzen.{key}=1_000_000" for key in ("samples", "screen_samples")]
@@ -269,7 +267,7 @@ def test_test_metrics_belong_only_to_confirm_trials(shown: list[dict[str, Any]])
 
 @pytest.mark.usefixtures("ran")
 @pytest.mark.parametrize("command", ["status", "show", "best", "export", "report", "evaluate"])
-def test_commands_answer_unknown_sweeps_with_the_known_names(bench: Bench, command: str) -> None:
+def test_commands_for_an_unknown_sweep_list_the_known_sweeps(bench: Bench, command: str) -> None:
     ended = bench.here(command, "nope")
     assert ended == Outcome(2, "", f"`nope` names no sweep: {bench.sweep}\n")
 

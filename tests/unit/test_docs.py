@@ -78,7 +78,7 @@ def test_default_objective_of_every_architecture_is_documented(kind: str) -> Non
     assert named(row[3])[0] == objectives_of(kind)[0]  # type: ignore[arg-type]
 
 
-def test_readme_shows_the_quickstarts_present_id() -> None:
+def test_readme_shows_the_quickstarts_current_id() -> None:
     root = Path(__file__).parents[2]
     readme, quickstart = root / "README.md", root / "sweeps" / "quickstart.yaml"
     assert f"\n{load_sweep(quickstart).sweep_id}: done after" in readme.read_text()

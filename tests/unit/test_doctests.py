@@ -16,6 +16,6 @@ MODULES = sorted(
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_of_a_module_hold(name: str) -> None:
+def test_docstring_examples_of_a_module_pass(name: str) -> None:
     failed, tried = doctest.testmod(import_module(name))
     assert (failed, tried > 0) == (0, True)

@@ -207,7 +207,7 @@ def test_every_other_documented_program_is_listed_with_a_reason() -> None:
     assert used - {"aae-sweep", "make", "python"} == set(NOT_CHECKED)
 
 
-def test_anchors_as_github_makes_them() -> None:
+def test_anchors_equal_those_of_github() -> None:
     assert anchor("`--smoke`") == "--smoke"
     assert anchor("Parzen likelihood: ℓ, in nats") == "parzen-likelihood-ℓ-in-nats"
     assert anchor("[The sweep](x.md) file") == "the-sweep-file"
@@ -252,7 +252,7 @@ def test_page_of_commands_agrees_with_their_help() -> None:
     assert written == _script("commands").page()
 
 
-def test_first_sweep_shows_the_quickstarts_present_id() -> None:
+def test_first_sweep_shows_the_quickstarts_current_id() -> None:
     page = (DOCS / "first-sweep.md").read_text("utf-8")
     assert set(re.findall(r"quickstart-[0-9a-f]{8}", page)) == {load_sweep("quickstart").sweep_id}
 

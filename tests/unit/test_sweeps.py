@@ -102,7 +102,7 @@ def trained_in_small(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @each_sweep
-def test_shipped_sweep_trains_in_small(
+def test_shipped_sweep_trains_with_smoke_sizes(
     path: Path, trained_in_small: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scores, "PARZEN_SAMPLES", 2_000)

@@ -118,7 +118,7 @@ def test_editor_marks_a_misspelt_key_and_a_wrong_kind(editor: Editor) -> None:
     assert '"aae"' in found[6]
 
 
-def test_editor_marks_a_parameter_that_no_setting_has(editor: Editor) -> None:
+def test_editor_marks_a_parameter_that_is_not_a_setting(editor: Editor) -> None:
     start = f"{FIRST_LINE}name: x\nsearch:\n  trials: 3\n  space:\n"
     text = f"{start}    model.code_dims: {{int: [2, 4]}}\n"
     [(line, message)] = editor.errors(text)

@@ -73,7 +73,7 @@ def test_wrong_setting_of_a_plugin_is_named(
     assert caught.value.problems == {field: message}
 
 
-def test_settings_for_a_kind_without_its_own_are_refused() -> None:
+def test_settings_of_a_kind_without_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"settings: this kind has no settings of its own"):
         PriorConfig("gaussian", settings={"width": 1.0})
 
@@ -152,7 +152,7 @@ def test_own_metric_and_data_set_have_a_place_in_hash_and_checks() -> None:
         DataConfig("strips")
 
 
-def test_broken_metric_is_unknown_to_results_and_named_where_a_trial_asks(install: Install) -> None:
+def test_broken_metric_is_unknown_to_results_and_named_in_trials(install: Install) -> None:
     install("broken", "[aae_sweep.metrics]\nodd = json:dumps\n")
     assert "val/odd" not in METRICS
     with pytest.raises(ConfigError, match=r"metrics: `odd` of broken 1.2 is not of type Metric"):

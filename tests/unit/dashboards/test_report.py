@@ -293,7 +293,7 @@ def test_report_builds_for_a_sweep_without_results(
 
 
 @pytest.mark.parametrize("finished", [1, 2, 9, 12])
-def test_report_of_a_young_sweep_has_no_empty_chart(view: SweepView, finished: int) -> None:
+def test_report_of_few_finished_trials_has_no_empty_chart(view: SweepView, finished: int) -> None:
     complete = [t for t in view.trials if t.stage == "search" and t.state == "complete"]
     young = replace(view, trials=complete[:finished], best=None, evaluation=None)
     page = Page(build_report([young]))
@@ -383,7 +383,7 @@ def test_report_names_test_metrics_outside_their_healthy_range(
     assert output in build_report([replace(view, trials=trials)])
 
 
-def test_report_leaderboard_names_metrics_groups_and_intervals(report: str) -> None:
+def test_report_candidates_have_metrics_groups_and_intervals(report: str) -> None:
     board = re.search(r'<section id="confirmed".*?</section>', report, re.DOTALL)
     for word in (*ENCODERS, METRIC, "test/parzen_ll", "95 % (t)", "95 % (bootstrap)", "p (Holm)"):
         assert word in board[0]
@@ -413,7 +413,7 @@ def test_report_explains_a_missing_tuning_curve_of_adaptive_samplers(
     assert "No tuning curve: the sampler learns" in report
 
 
-def test_tuning_curve_leaves_out_start_trials_of_the_file(view: SweepView) -> None:
+def test_tuning_curve_excludes_initial_trials(view: SweepView) -> None:
     drawn = sampled_by(view, "random")
     started = drawn.spec["search"] | {"start": [{}] * 24}
     report = build_report([replace(drawn, spec=drawn.spec | {"search": started})])

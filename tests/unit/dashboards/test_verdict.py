@@ -65,7 +65,7 @@ def test_verdict_of_one_seed_has_no_error_bar(view: SweepView) -> None:
     assert output.remark.startswith("One seed has no error bar.")
 
 
-def test_verdict_before_confirm_names_a_leader_and_no_winner(view: SweepView) -> None:
+def test_verdict_before_confirm_names_the_best_trial_and_no_winner(view: SweepView) -> None:
     output = str(verdict(best_of(view, confirmed=False)))
     assert output == "gaussian leads the search: val/parzen_ll 123.4 ± 1.2 nats, not confirmed yet."
 

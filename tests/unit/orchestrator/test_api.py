@@ -37,7 +37,7 @@ def test_import_of_the_package_alone_is_cheap() -> None:
 
 
 @pytest.mark.parametrize("name", ["quickstart", "two_cores/semi_supervised_mnist_100"])
-def test_text_of_a_sweep_is_the_same_sweep(name: str) -> None:
+def test_sweep_written_as_text_loads_as_the_same_sweep(name: str) -> None:
     spec = load_sweep(SWEEPS / f"{name}.yaml")
     again = parse_sweep(_text(spec), "again.yaml")
     assert again.resolved() == spec.resolved()

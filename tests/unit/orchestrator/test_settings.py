@@ -62,7 +62,7 @@ def test_path_that_reads_as_an_option_is_refused(name: str, options: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["AAE_HOME", "AAE_DATA"])
-def test_folder_that_cannot_be_one_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
+def test_unusable_folder_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     for folder, reason in {

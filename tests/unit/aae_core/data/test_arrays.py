@@ -202,7 +202,7 @@ def test_npz_reader_rejects_arrays_larger_than_physical_memory(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", _npy(X)])
-def test_npz_reader_rejects_files_that_are_no_archive(content: bytes, tmp_path: Path) -> None:
+def test_npz_reader_rejects_files_that_are_not_archives(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "not.npz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"not\.npz: cannot be opened .* np\.savez"):
@@ -274,7 +274,7 @@ def test_note_on_renamed_labels_lists_the_first_labels(save_npz: Save) -> None:
     assert note == "labels 1, 2, 3, 4, 5, … (40 in all) are the classes 0 to 39"
 
 
-def test_truth_values_are_the_classes_0_and_1(save_npz: Save) -> None:
+def test_boolean_labels_are_the_classes_0_and_1(save_npz: Save) -> None:
     data = Arrays(save_npz(x_train=X, y_train=Y > 1)).training()
     assert data.y_train is not None
     assert (data.classes, data.labels, data.notes) == (2, (), ())
@@ -308,7 +308,7 @@ def _moved(x: np.ndarray, axes: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("axes", ["nhw", "hwn", "whn", "nwh"])
-def test_axes_setting_settles_the_order_of_grey_images(axes: str, save_npz: Save) -> None:
+def test_axes_setting_gives_the_order_of_grey_images(axes: str, save_npz: Save) -> None:
     members = {f"x_{split}": _moved(GREY, axes) for split in ("train", "valid", "test")}
     arrays = Arrays(save_npz(**members), axes=axes)
     data = arrays.training()
@@ -319,7 +319,7 @@ def test_axes_setting_settles_the_order_of_grey_images(axes: str, save_npz: Save
 
 
 @pytest.mark.parametrize("axes", ["nhwc", "nchw", "hwcn", "cwhn"])
-def test_axes_setting_settles_the_order_of_colour_images(axes: str, save_npz: Save) -> None:
+def test_axes_setting_gives_the_order_of_colour_images(axes: str, save_npz: Save) -> None:
     x = _moved(COLOUR, axes)
     data = Arrays(save_npz(x_train=x, x_valid=x), axes=axes).training()
     assert (data.image_shape, data.notes) == ((5, 4, 3), ())
@@ -460,9 +460,7 @@ NO_PIXELS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", NO_PIXELS)
-def test_open_array_names_file_and_form_of_what_is_no_array_of_pixels(
-    case: str, tmp_path: Path
-) -> None:
+def test_open_array_error_names_file_and_form_of_other_arrays(case: str, tmp_path: Path) -> None:
     array, complaint = NO_PIXELS[case]
     np.save(tmp_path / "x.npy", array, allow_pickle=True)
     with pytest.raises(DataError, match=rf"x\.npy: {complaint}"):

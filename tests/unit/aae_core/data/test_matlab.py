@@ -170,7 +170,7 @@ OTHER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", NOT_READ)
-def test_mat_reader_names_the_fault_of_an_unreadable_file(case: str, tmp_path: Path) -> None:
+def test_mat_reader_names_the_problem_of_an_unreadable_file(case: str, tmp_path: Path) -> None:
     content, complaint = NOT_READ[case]
     with pytest.raises(DataError, match=rf"some\.mat: .*{complaint}"):
         _read_all(_write(tmp_path, content))

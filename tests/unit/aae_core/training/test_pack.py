@@ -160,7 +160,7 @@ def test_pack_with_discriminator_steps_and_noise_moves_each_member_as_alone(kind
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_pack_member_taken_out_trains_on_as_do_the_others(optimizer: str, tmp_path: Path) -> None:
+def test_pack_member_that_is_removed_trains_on_as_alone(optimizer: str, tmp_path: Path) -> None:
     configs = different(trial("aae", "gaussian", optimizer=optimizer))
     members = {number: start(config) for number, config in enumerate(configs)}
     running = fit_pack(members, images())

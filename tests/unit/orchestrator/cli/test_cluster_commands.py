@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "configuration" / "aae-sweep" / "cluster"
 
 
-def test_up_with_relative_compose_files_names_their_whole_paths(folder: Path) -> None:
+def test_up_with_relative_compose_files_names_their_absolute_paths(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / ".env").write_text("COMPOSE_FILE=compose.yaml:compose.gpu.yaml\n")
     ended = aae("up")

@@ -268,7 +268,7 @@ def test_compare_in_an_empty_home_creates_nothing(home: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
-def test_page_replaces_nothing_but_a_page(home: Path, tmp_path: Path, command: str) -> None:
+def test_page_overwrites_only_html_pages(home: Path, tmp_path: Path, command: str) -> None:
     confirm("one", {1.0: {1: 0.0}})
     database, link = home / "studies.db", tmp_path / "page.html"
     link.symlink_to(database)

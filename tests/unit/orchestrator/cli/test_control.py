@@ -427,7 +427,7 @@ def test_enqueued_configuration_is_the_next_trial_of_a_larger_search(
         (["--set", "model.prior.std=-7"], "is not in its range"),
     ],
 )
-def test_enqueue_refuses_what_the_search_cannot_try(
+def test_enqueue_refuses_configurations_that_the_search_cannot_try(
     study: StageStudy, spec: SweepSpec, given: list[str], words: str
 ) -> None:
     describe(study, spec)
@@ -440,7 +440,7 @@ def test_enqueue_refuses_what_the_search_cannot_try(
 # -- run, by name or detached ----------------------------------------------------------------
 
 
-def test_run_refuses_a_name_of_no_sweep(study: StageStudy, sweep_file: Path) -> None:
+def test_run_refuses_an_unknown_sweep_name(study: StageStudy, sweep_file: Path) -> None:
     ended = aae("run", "tinny")
     assert (ended.code, ended.err) == (
         2,

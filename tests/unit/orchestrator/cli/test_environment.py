@@ -359,7 +359,7 @@ def test_closed_standard_output_is_named_and_exits_with_4(
 
 
 @pytest.mark.parametrize("command", [("data", "list"), ("data", "list", "--json")])
-def test_output_that_nobody_reads_ends_the_command_in_silence(
+def test_command_ends_silently_when_the_reader_of_its_output_exits(
     command: tuple[str, ...],
 ) -> None:
     read, write = os.pipe()

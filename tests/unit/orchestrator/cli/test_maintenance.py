@@ -102,7 +102,7 @@ def test_abandoned_run_ends_at_its_last_metric_and_reopens(
         assert (run.status, run.end_ms) == ("RUNNING", None)
 
 
-def test_sync_without_mlflow_reports_what_waits(
+def test_sync_without_mlflow_reports_pending_records(
     abandoned: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)

@@ -214,7 +214,7 @@ def test_parzen_reuses_the_score_of_known_samples(
     assert "scored before" not in other.err
 
 
-def test_parzen_notes_values_that_are_no_pixels(arrays: Callable[..., Path]) -> None:
+def test_parzen_notes_pixels_outside_0_to_1(arrays: Callable[..., Path]) -> None:
     inside, outside = np.full((9, 6), 0.5), np.linspace(-0.25, 1.5, 54).reshape(9, 6)
     for samples, test, what in ((inside, outside, "test images"), (outside, inside, "samples")):
         files = (arrays("s", samples), "--test", arrays("t", test))
@@ -352,7 +352,7 @@ def _named(path: Path, link: Callable[[Path, Path], None]) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_output_by_any_name_of_an_input_is_refused_and_the_input_intact(
+def test_output_path_that_names_an_input_is_refused_and_leaves_it_intact(
     arrays: Callable[..., Path],
     trained: Path,
     name: str,
@@ -390,7 +390,7 @@ def test_outputs_in_a_checkpoint_that_is_read_are_refused(
         assert sorted(trained.iterdir()) == before
 
 
-def test_output_that_is_no_input_replaces_the_target_of_its_link(
+def test_output_that_is_not_an_input_replaces_the_target_of_its_link(
     trained: Path, tmp_path: Path
 ) -> None:
     real, link = tmp_path / "real.npy", tmp_path / "link.npy"
@@ -443,7 +443,7 @@ def test_encode_gives_the_same_codes_for_any_float_type(
         (np.zeros((3, 8, 8)), "shape (3, 8, 8); give a .npy"),
     ],
 )
-def test_encode_refuses_what_is_no_pixel_and_writes_nothing(
+def test_encode_refuses_invalid_pixels_and_writes_nothing(
     arrays: Callable[..., Path],
     trained: Path,
     tmp_path: Path,

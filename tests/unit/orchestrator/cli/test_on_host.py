@@ -93,7 +93,7 @@ def test_container_refuses_to_detach_and_names_the_command_that_does(
     assert f"{COMPOSE} run -d sweep run quickstart --set=seed=3" in ended.err
 
 
-def test_no_command_prints_a_command_past_the_host_form() -> None:
+def test_commands_are_printed_only_in_the_form_of_the_host() -> None:
     """Test the sources: `print` leaves a message alone, `tell` and `say` adapt its commands."""
     command, printed = re.compile(rf"aae-sweep ({'|'.join(on_host._names())})\b"), []
     for path in sorted(Path(orchestrator.cli.__file__).parent.glob("*.py")):

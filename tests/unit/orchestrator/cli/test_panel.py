@@ -291,7 +291,7 @@ def test_scoring_of_a_command_without_a_terminal_prints_the_same_lines(
     )
 
 
-def test_panel_keeps_the_lines_above_whole(
+def test_panel_leaves_the_lines_above_intact(
     standing: StageProgress, start: Callable[..., TrialAttempt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(panel, "_TICK_SECONDS", 0.001)

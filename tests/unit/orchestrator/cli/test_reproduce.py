@@ -155,7 +155,7 @@ def test_reproduce_of_a_complete_trial_is_identical(
     assert "epoch 3  identical" in ended.err
 
 
-def test_reproduce_needs_no_record_but_mlflows(
+def test_reproduce_needs_only_the_record_in_mlflow(
     recorded: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run in a home without sweeps."""
@@ -332,7 +332,7 @@ def test_reproduce_reads_moved_data_from_the_given_path(
         ("own/search-1", 4, "send it: aae-sweep sync"),
     ],
 )
-def test_reproduce_refuses_what_has_no_record(
+def test_reproduce_refuses_a_trial_without_a_record(
     name: str, code: int, message: str, reproduce: Callable[..., Any]
 ) -> None:
     ended = reproduce(name)

@@ -71,7 +71,7 @@ def test_interrupt_that_python_drops_starts_a_drain_nevertheless() -> None:
         assert draining.is_set()
 
 
-def test_drain_repeats_its_interrupt_until_the_driver_leaves() -> None:
+def test_drain_repeats_its_interrupt_until_the_driver_exits() -> None:
     dropped = 0
 
     def run() -> None:

@@ -29,7 +29,7 @@ def printed(lines: int, *folders: Path) -> str:
     return done.stdout
 
 
-def test_attempt_log_has_output_of_python_and_native_code_of_its_attempt_alone(
+def test_attempt_log_has_python_and_native_output_of_its_attempt_only(
     tmp_path: Path,
 ) -> None:
     pack = tmp_path / "0" / "2", tmp_path / "1" / "1"

@@ -51,7 +51,7 @@ def test_files_of_a_checkout_are_written_without_settings_and_secrets(
     assert {name: data for name, data in written.items() if name not in made} == wanted
 
 
-def test_wheel_holds_of_the_cluster_what_is_written_for_a_user(folder: Path) -> None:
+def test_wheel_has_exactly_the_cluster_files_that_up_writes(folder: Path) -> None:
     [wheel] = (folder / "image").glob("*.whl")
     with ZipFile(wheel) as archive:
         inside = {name.partition("/docker/")[2] for name in archive.namelist()} - {""}
@@ -87,7 +87,7 @@ def test_requirements_are_those_of_the_package_and_of_a_cluster(folder: Path) ->
     assert not any("pytest" in name or ";" in name for name in names)
 
 
-def test_wheel_has_equal_bytes_again_and_what_its_record_names(tmp_path: Path) -> None:
+def test_wheel_built_twice_has_equal_bytes_and_the_files_of_its_record(tmp_path: Path) -> None:
     wheels = [containers.write_wheel(tmp_path / name) for name in ("one", "other")]
     assert wheels[0].read_bytes() == wheels[1].read_bytes()
     with ZipFile(wheels[0]) as archive:

@@ -74,7 +74,7 @@ def test_energy_counts_packages_and_memory_but_no_zone_twice(machine: Machine) -
     assert found.joules() == pytest.approx(1 + 100 + 1000)
 
 
-def test_energy_of_a_counter_that_starts_again_stays_right(machine: Machine) -> None:
+def test_energy_is_right_after_its_counter_restarts_from_zero(machine: Machine) -> None:
     machine.zone("intel-rapl:0", "package-0", 990)
     found = meter(machine)
     machine.zone("intel-rapl:0", "package-0", 5)

@@ -214,7 +214,7 @@ def test_gc_holds_the_lock_while_it_removes(
     assert searched.clean() == []
 
 
-def test_gc_dry_run_names_what_would_be_removed(searched: Home) -> None:
+def test_gc_dry_run_lists_checkpoints_and_removes_none(searched: Home) -> None:
     everything = searched.saved()
     named = searched.clean(dry_run=True)
     assert searched.saved() == everything

@@ -129,7 +129,7 @@ def test_used_up_budget_is_an_event_of_its_own(
     assert receiver.events == ["budget", "done"]
 
 
-def test_only_the_events_that_the_file_names_are_sent(
+def test_notifier_sends_only_the_events_that_the_file_names(
     settings: Settings, spec: SweepSpec, receiver: Receiver
 ) -> None:
     notified = {"url": receiver.url, "events": ["failed"]}
@@ -155,7 +155,7 @@ def test_command_gets_the_event_on_its_input_but_not_the_secret(
 
 
 @pytest.mark.parametrize(("refusals", "delivered"), [(2, True), (3, False)])
-def test_receiver_is_tried_three_times_and_its_failure_is_a_remark(
+def test_receiver_is_tried_three_times_and_its_failure_is_noted(
     refusals: int, delivered: bool, settings: Settings, spec: SweepSpec, receiver: Receiver
 ) -> None:
     receiver.refusals = refusals
@@ -185,11 +185,11 @@ def test_secrets_of_receivers_are_in_no_record(settings: Settings, spec: SweepSp
         ("https://me:word@host/", "must not have a password"),
     ],
 )
-def test_file_with_an_unfit_address_is_refused(url: str, message: str, spec: SweepSpec) -> None:
+def test_notify_url_that_is_invalid_is_refused(url: str, message: str, spec: SweepSpec) -> None:
     with pytest.raises(ValueError, match=message):
         SweepSpec.of(spec.resolved() | {"notify": {"url": url}})
 
 
-def test_file_cannot_name_a_command(spec: SweepSpec) -> None:
+def test_sweep_file_cannot_name_a_notify_command(spec: SweepSpec) -> None:
     with pytest.raises(ValueError, match="command"):
         SweepSpec.of(spec.resolved() | {"notify": {"url": "https://host/", "command": "rm"}})

@@ -119,7 +119,7 @@ def test_pictures_of_a_repeated_epoch_replace_the_first_pictures(
     assert all(Path(path).exists() for path in before)
 
 
-def test_system_metrics_reach_mlflow_and_no_reader(sweep: SweepContext, data: TrainingData) -> None:
+def test_system_metrics_reach_only_mlflow(sweep: SweepContext, data: TrainingData) -> None:
     Recorder(sweep).trial_epoch("confirm", _report(sweep, data, 1))
     key = f"{sweep.id}/confirm/0"
     sent = {metric.name for metric in sweep.outbox.pending_metrics(key, 100)}

@@ -100,7 +100,7 @@ def test_provenance_in_the_driver_initialises_no_cuda(monkeypatch: pytest.Monkey
 # -- the comparison --------------------------------------------------------------------------
 
 
-def test_comparison_finds_equal_numbers_equal_even_non_finite() -> None:
+def test_comparison_of_equal_numbers_has_no_difference_even_if_non_finite() -> None:
     comparison = CurveComparison()
     numbers = {"val/recon": 0.1 + 0.2, "val/parzen_ll": math.nan, "val/error": math.inf}
     assert comparison.add(1, numbers, dict(numbers)) == []
@@ -161,7 +161,7 @@ def test_recorded_names_an_absent_database_and_creates_none(tmp_path: Path) -> N
     assert not (tmp_path / "home").exists()
 
 
-def test_recorded_reports_unreachable_server_and_no_unknown_run(tmp_path: Path) -> None:
+def test_recorded_reports_an_unreachable_server_rather_than_an_unknown_run(tmp_path: Path) -> None:
     settings = Settings.from_environment(
         {"AAE_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": NOWHERE}
     )

@@ -256,14 +256,14 @@ def test_search_candidates_hold_a_configuration_once() -> None:
 # -- the winner ------------------------------------------------------------------------------
 
 
-def test_rank_prefers_the_best_mean_to_the_luckiest_run() -> None:
+def test_rank_prefers_the_best_mean_to_the_luckiest_seed() -> None:
     lucky = confirmed("lucky", {1: 100.0, 3: 0.0, 5: 0.0})
     steady = confirmed("steady", {1: 50.0, 3: 50.0, 5: 50.0})
     assert ranked(lucky, steady) == ["steady", "lucky"]
     assert ranked(lucky, steady, direction="minimize") == ["lucky", "steady"]
 
 
-def test_rank_puts_candidates_with_a_diverged_seed_behind() -> None:
+def test_rank_puts_candidates_with_a_diverged_seed_last() -> None:
     easy_seeds = confirmed("easy", {1: 100.0, 3: 100.0, 5: None})
     every_seed = confirmed("every", {1: 1.0, 3: 1.0, 5: 1.0})
     nothing = confirmed("nothing", {1: None, 3: None, 5: None})

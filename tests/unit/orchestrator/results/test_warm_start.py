@@ -71,9 +71,7 @@ def known(found: WarmStart) -> dict[int, dict[str, Any]]:
     return {record.number: record.params for record in found.known}
 
 
-def test_warm_start_in_the_same_space_has_every_trial_as_it_was(
-    settings: Settings, first: SweepSpec
-) -> None:
+def test_warm_start_in_the_same_space_has_every_trial(settings: Settings, first: SweepSpec) -> None:
     found = warmed(settings, sweep(SPACE))
     assert known(found) == dict(enumerate(TRIALS))
     assert found.summary == (
@@ -102,7 +100,7 @@ def test_warm_start_takes_a_new_parameter_from_the_fixed_setting(
         warmed(settings, sweep(SPACE | {LR: {"float": [1e-2, 1e-1]}}))
 
 
-def test_warm_start_has_only_trials_with_the_values_that_are_fixed_now(
+def test_warm_start_has_only_trials_with_the_fixed_values(
     settings: Settings, first: SweepSpec
 ) -> None:
     fewer = {path: SPACE[path] for path in (KIND, NOISE, STD)}
@@ -124,14 +122,16 @@ def test_warm_start_ignores_a_fixed_setting_that_a_trial_does_not_read(
     assert found.left_out == {"model.encoder.noise_dim other than 8": 1}
 
 
-def test_warm_start_reports_choices_that_are_gone(settings: Settings, first: SweepSpec) -> None:
+def test_warm_start_reports_choices_that_the_space_lacks(
+    settings: Settings, first: SweepSpec
+) -> None:
     space = SPACE | {KIND: {"choice": ["universal", "gaussian"]}}
     found = warmed(settings, sweep(space))
     assert known(found) == {n: TRIALS[n] for n in (2, 3, 4)}
     assert found.left_out == {"model.encoder.kind other than 'universal' or 'gaussian'": 2}
 
 
-def test_warm_start_has_nothing_of_trials_under_other_settings(
+def test_warm_start_excludes_trials_with_other_settings(
     settings: Settings, first: SweepSpec
 ) -> None:
     with pytest.raises(UsageError, match="epochs other than 3") as caught:
@@ -156,7 +156,7 @@ def test_warm_start_leaves_out_infinite_objectives(settings: Settings) -> None:
     assert found.left_out == {"no finite val/recon": sum(math.isinf(1e308 * n) for n in range(5))}
 
 
-def test_warm_start_reports_parameters_that_do_not_go_with_this_file(settings: Settings) -> None:
+def test_warm_start_reports_parameters_that_contradict_this_file(settings: Settings) -> None:
     """Test a batch that leaves one image, but batch norm needs two: 100 = 99 + 1."""
     part = "model.autoencoder.batch_size"
     model = {"kind": "gmmn_ae", "batch_norm": "encoder"}
@@ -176,7 +176,7 @@ def test_warm_start_reports_parameters_that_do_not_go_with_this_file(settings: S
     ("other", "message"),
     [("gone", "search.warm_start: `gone` names no sweep"), ("second", "is not another sweep")],
 )
-def test_warm_start_from_no_other_sweep_is_refused(
+def test_warm_start_without_another_sweep_is_refused(
     other: str, message: str, settings: Settings, first: SweepSpec
 ) -> None:
     spec = sweep(SPACE, search={"warm_start": other})
@@ -185,7 +185,7 @@ def test_warm_start_from_no_other_sweep_is_refused(
         warmed(settings, spec)
 
 
-def test_validate_tells_what_the_warm_start_has(
+def test_validate_prints_the_trials_of_the_warm_start(
     settings: Settings, first: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AAE_HOME", str(settings.home))

@@ -91,7 +91,7 @@ NO_SWEEP: list[tuple[str, int | None, str]] = [
 
 
 @pytest.mark.parametrize(("text", "line", "message"), NO_SWEEP, ids=[t[:20] for t, *_ in NO_SWEEP])
-def test_loader_refuses_text_that_is_no_sweep(text: str, line: int | None, message: str) -> None:
+def test_loader_refuses_text_that_is_not_a_sweep(text: str, line: int | None, message: str) -> None:
     problem = only(text)
     assert (problem.path, problem.line) == ("", line)
     assert message in problem.message
@@ -196,7 +196,7 @@ def test_loader_ignores_byte_order_mark_and_crlf(tmp_path: Path) -> None:
         (b"#" * 300_000, None, "larger than 256 KiB"),
     ],
 )
-def test_loader_refuses_a_file_that_is_no_text(
+def test_loader_refuses_a_file_that_is_not_text(
     tmp_path: Path, content: bytes, line: int | None, message: str
 ) -> None:
     with pytest.raises(SpecError, match=message) as caught:
@@ -471,7 +471,7 @@ def test_two_byte_order_marks_are_named() -> None:
         "name: x\ndata: {name: arrays, path: a\u202fb.npz}\nmodel: {code_dim: 2\n",
     ],
 )
-def test_characters_that_are_not_the_cause_go_unmentioned(text: str) -> None:
+def test_error_omits_characters_that_are_not_its_cause(text: str) -> None:
     assert "U+" not in only(text).message
 
 

@@ -57,7 +57,7 @@ def test_settings_have_their_comment_default_and_limits() -> None:
 
 
 @pytest.mark.usefixtures("example", "own_parts")
-def test_schema_knows_what_installed_packages_declare() -> None:
+def test_schema_includes_declarations_of_installed_packages() -> None:
     document: dict[str, Any] = {
         "name": "x",
         "data": {"name": "stripes", "settings": {"side": 5}},
@@ -93,7 +93,9 @@ def test_schema_knows_what_installed_packages_declare() -> None:
         ({"search": {"space": {"model.code_dim": {"int": None}}}}, False),
     ],
 )
-def test_extending_file_gives_parts_and_drops_keys(change: dict[str, Any], accepted: bool) -> None:
+def test_schema_of_an_extending_file_accepts_parts_and_null(
+    change: dict[str, Any], accepted: bool
+) -> None:
     assert (not messages({"extends": "base.yaml", **change}, SCHEMA)) == accepted
     assert messages(change, SCHEMA)  # without `extends` the name is missing
 
@@ -138,7 +140,7 @@ def schema_accepts(text: str) -> bool:
         *((text, expected[0][2]) for text, expected in TOGETHER),
     ],
 )
-def test_schema_refuses_each_mistake_but_relations_of_values(text: str, message: str) -> None:
+def test_schema_rejects_mistakes_except_relations_of_values(text: str, message: str) -> None:
     assert schema_accepts(text) == any(part in message for part in BEYOND_THE_SCHEMA)
 
 

@@ -28,19 +28,19 @@ def test_every_shipped_file_is_known_by_the_name_of_its_sweep() -> None:
         assert load_sweep(sweep.file).name == name
 
 
-def test_name_stands_for_the_shipped_file() -> None:
+def test_sweep_name_selects_the_shipped_file() -> None:
     assert load_sweep("quickstart") == load_sweep(ROOT / "sweeps" / "quickstart.yaml")
     extending = parse_sweep("extends: quickstart\nname: x\n", "x.yaml")
     assert extending.search == load_sweep("quickstart").search
     assert sweep_text(Path("quickstart")).startswith("# yaml-language-server")
 
 
-def test_file_of_the_same_name_comes_before_the_shipped_one(tmp_path: Path) -> None:
+def test_file_takes_precedence_over_a_shipped_sweep_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "quickstart").write_text(make_text("mine"))
     assert load_sweep("quickstart").name == "mine"
 
 
-def test_misspelt_name_gets_the_nearest_one() -> None:
+def test_error_for_a_misspelt_name_suggests_the_nearest() -> None:
     with pytest.raises(SpecError, match="did you mean the shipped sweep `quickstart`"):
         load_sweep("quikstart")
 

@@ -127,7 +127,7 @@ def test_smoke_shrinks_the_space_as_its_settings(settings: Settings) -> None:
     assert [list(value) for value in when] == [[32, 32], [32]]
 
 
-def test_smoke_has_no_trials_of_another_sweep(settings: Settings) -> None:
+def test_smoke_drops_the_warm_start(settings: Settings) -> None:
     search = small(WIDE, settings, "search.warm_start=another").search
     assert search is not None
     assert search.warm_start is None

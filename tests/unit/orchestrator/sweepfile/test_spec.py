@@ -353,7 +353,7 @@ def test_search_of_a_setting_that_the_plugin_lacks_names_the_nearest() -> None:
 
 
 @pytest.mark.usefixtures("own_parts")
-def test_own_metric_is_an_objective_where_the_file_asks_for_it() -> None:
+def test_own_metric_is_an_objective_if_the_file_lists_it() -> None:
     search = {"objective": {"metric": "val/contrast"}}
     spec = make_spec(training={"metrics": ["contrast", "brightness"]}, search=search)
     assert spec.objectives == {"val/contrast": "minimize"}

@@ -217,7 +217,7 @@ def artifact_root(run: Run) -> Path:
     return Path(run.info.artifact_uri.removeprefix("file://"))
 
 
-def test_writer_skips_an_artifact_that_is_gone(
+def test_writer_skips_an_artifact_that_no_longer_exists(
     outbox: Outbox, writer: MlflowWriter, tmp_path: Path
 ) -> None:
     open_sweep(outbox)
@@ -268,7 +268,7 @@ def test_writers_in_parallel_create_a_run_once(
     assert_same(client, outbox)
 
 
-def test_writer_fills_an_emptied_store_anew(
+def test_writer_refills_an_emptied_store(
     outbox: Outbox, writer: MlflowWriter, client: MlflowClient
 ) -> None:
     open_sweep(outbox)
@@ -355,7 +355,7 @@ def half_made(file: Path) -> None:
     file.with_name(f".{file.name}.1.tmp").touch()
 
 
-def test_writer_makes_a_half_made_store_anew(
+def test_writer_recreates_a_partly_created_store(
     outbox: Outbox, settings: Settings, tmp_path: Path
 ) -> None:
     open_sweep(outbox)
@@ -480,7 +480,7 @@ def test_database_at_another_schema_revision_gets_the_command_that_upgrades_it(
 
 
 @pytest.mark.parametrize("name", ["moved", "b mov%ed_?"])
-def test_moved_home_keeps_its_artifacts_and_sends_what_waits(
+def test_moved_home_keeps_its_artifacts_and_sends_pending_records(
     empty_mlflow: Path, tmp_path: Path, name: str
 ) -> None:
     """Test with the first run's artifact sent before the move, and the second's after it."""
@@ -540,7 +540,7 @@ REPLIES = [
 
 
 @pytest.mark.parametrize(("error", "remedy"), REPLIES, ids=[str(e)[:40] for e, _ in REPLIES])
-def test_only_an_error_that_heals_is_promised_to_heal(
+def test_writer_promises_a_retry_only_for_errors_that_a_retry_resolves(
     outbox: Outbox,
     writer: MlflowWriter,
     monkeypatch: pytest.MonkeyPatch,
@@ -565,7 +565,7 @@ def test_only_an_error_that_heals_is_promised_to_heal(
     assert ("the next run" in note) == (remedy is None)
 
 
-def test_writer_in_a_hurry_leaves_a_slow_pass_behind(
+def test_writer_stops_a_slow_pass_soon_after_a_hurry(
     outbox: Outbox, writer: MlflowWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_sweep(outbox)

@@ -178,7 +178,7 @@ def test_artifact_is_pending_again_after_a_change(
     assert len(outbox.pending_artifacts()) == 1
 
 
-def test_forget_spares_the_runs_of_the_kept_store(outbox: Outbox) -> None:
+def test_forget_keeps_the_runs_of_the_given_store(outbox: Outbox) -> None:
     open_run(outbox, "other-00000000")
     for key, store in ((SWEEP, "here"), ("other-00000000", "there")):
         outbox.log(key, 1, {"a": 1.0})
