@@ -59,7 +59,7 @@ bench: setup
 	$(BIN)/python benchmarks/sweep_overhead.py
 	$(BIN)/python benchmarks/scaling.py
 
-# Writes the tables of docs/experiments.md and the README's figures from results/.
+# Writes the tables of docs/experiments.md and the READMEs' figures from results/.
 experiments: setup
 	$(BIN)/python docs/experiments.py
 

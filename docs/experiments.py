@@ -1,4 +1,4 @@
-"""Write the tables of docs/experiments.md and docs/faults.md and the README's, from `results/`.
+"""Write the tables of docs/experiments.md, docs/faults.md and the READMEs from `results/`.
 
     make experiments
 
@@ -22,9 +22,10 @@ from orchestrator.sweepfile.spec import SweepSpec
 from orchestrator.text import count
 
 ROOT = Path(__file__).parents[1]
-SWEEPS, RESULTS = ROOT / "sweeps", ROOT / "results"
-PAGES = (ROOT / "docs" / "experiments.md", ROOT / "docs" / "faults.md", ROOT / "README.md")
-TWO_CORES = "_two_cores"  # ends the names of the sweeps in sweeps/two_cores
+RESULTS = ROOT / "results"
+_PAGES = ("docs/experiments.md", "docs/faults.md", "README.md", "rivals/README.md")
+PAGES = tuple(ROOT / page for page in _PAGES)
+TWO_CORES = "_two_cores"  # ends the names of the sweeps in a folder two_cores
 _PART = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -107,11 +108,6 @@ def ours(result: Result) -> str:
     )
 
 
-def published_cell(spec: SweepSpec) -> str:
-    """Write what the paper prints for such a model and such labels."""
-    return printed_figure(spec.resolved(), spec.objective.metric)
-
-
 # -- tables ---------------------------------------------------------------------------------------
 
 
@@ -122,8 +118,21 @@ class Row:
     sweep: str
     where: str
     claim: str = ""
+    folder: str = "sweeps"
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}/{self.sweep}.yaml"
+
+    @property
+    def said(self) -> str:
+        """What the paper prints, and what it claims."""
+        spec = load_sweep(ROOT / self.path)
+        printed = printed_figure(spec.resolved(), spec.objective.metric)
+        return "; ".join(filter(None, [printed, self.claim]))
 
 
+RIVALS = "rivals/sweeps"
 PARTS: dict[str, tuple[Row, ...]] = {
     "table-1": (
         Row("likelihood_mnist", "Table 1, §2, A.1", "three encoders alike"),
@@ -148,6 +157,9 @@ PARTS: dict[str, tuple[Row, ...]] = {
         Row("clustering_mnist_16", "Table 3, A.3"),
         Row("clustering_mnist_30", "Table 3, A.3"),
         Row("clusters_mnist", "§6", "falls as the clusters become more"),
+    ),
+    "rivals": tuple(
+        Row(file.stem, "Table 2", folder=RIVALS) for file in sorted((ROOT / RIVALS).glob("*.yaml"))
     ),
     "figures": (
         Row(
@@ -191,19 +203,17 @@ PARTS: dict[str, tuple[Row, ...]] = {
 
 
 def table(rows: tuple[Row, ...]) -> str:
+    """Write a table for a page whose folder is one level below the root."""
     lines = [
         "| experiment | where | published | ours | command |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        path = f"sweeps/{row.sweep}.yaml"
-        printed = published_cell(load_sweep(ROOT / path))
-        said = "; ".join(filter(None, [printed, row.claim]))
         found = results(row.sweep)
         figures = "<br>".join(map(ours, found)) or "–"
-        commands = [result.record["command"] for result in found] or [f"aae-sweep run {path}"]
+        commands = [result.record["command"] for result in found] or [f"aae-sweep run {row.path}"]
         lines.append(
-            f"| [`{row.sweep}`](../{path}) | {row.where} | {said} | {figures} "
+            f"| [`{row.sweep}`](../{row.path}) | {row.where} | {row.said} | {figures} "
             f"| {'<br>'.join(f'`{command}`' for command in commands)} |"
         )
     return "\n".join(lines) + "\n"
@@ -243,7 +253,7 @@ def _run(result: Result) -> Iterator[str]:
         f"{result.hours:.1f} h of training; {count(record['drivers'], 'driver')}, "
         f"{count(resumed, 'resumed trial')}, "
         f"{repeated} epochs repeated. Code {', '.join(record['code'])} with torch "
-        f"{', '.join(record['versions']['torch'])}. Data `{result.folder.relative_to(ROOT)}/`.\n"
+        f"{', '.join(record['versions']['torch'])}. Data `results/{result.folder.name}/`.\n"
     )
 
 
@@ -261,10 +271,8 @@ def readme() -> str:
         return "No sweep has been run to its end yet.\n"
     lines = ["| experiment | published | ours |", "|---|---|---|"]
     for row, result in rows:
-        printed = published_cell(load_sweep(SWEEPS / f"{row.sweep}.yaml"))
-        said = printed or row.claim
         name = Path(result.record["command"].split()[2]).as_posix()
-        lines.append(f"| [{row.sweep}]({name}), {row.where} | {said} | {ours(result)} |")
+        lines.append(f"| [{row.sweep}]({name}), {row.where} | {row.said} | {ours(result)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,7 @@
-"""Rivals of the adversarial autoencoder (Makhzani et al. 2015, table 2), declared without torch."""
+"""Rivals of the adversarial autoencoder (Makhzani et al. 2015, table 2), declared without torch.
+
+Each title is the method's name in that table, so that a report puts our figures beside its row.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -70,39 +73,39 @@ _classifier = partial(
     prior="unused",
 )
 VAT = _classifier(
-    "virtual adversarial training",
+    "VAT",
     model="aae_rivals.vat:VAT",
     networks=("encoder",),
     unread=(*_ONE_OPTIMISER, "model.code_dim", "model.prior"),
     settings=VatSettings,
 )
 LADDER = _classifier(
-    "Ladder network",
+    "Ladder",
     model="aae_rivals.ladder:Ladder",
     unread=(*_ONE_OPTIMISER, "model.code_dim", "model.prior"),
     settings=LadderSettings,
 )
 CATGAN = _classifier(
-    "categorical generative adversarial network",
+    "CatGAN",
     model="aae_rivals.catgan:CatGAN",
     prior="any",
     unread=(*_UNREAD, "training.reconstruction"),
     settings=CatGanSettings,
 )
 M1 = _classifier(
-    "variational autoencoder under a classifier",
+    "VAE (M1) + NN",
     model="aae_rivals.m1:M1",
     unread=(*_UNREAD, "training.adversarial"),
     settings=M1Settings,
 )
 M2 = _classifier(
-    "semi-supervised variational autoencoder",
+    "VAE (M2)",
     model="aae_rivals.m2:M2",
     unread=_ONE_OPTIMISER,
     settings=M2Settings,
 )
 M1_M2 = _classifier(
-    "semi-supervised variational autoencoder on the codes of another",
+    "VAE (M1+M2)",
     model="aae_rivals.m1_m2:M1M2",
     unread=(*_UNREAD, "training.adversarial"),
     settings=M1M2Settings,
