@@ -15,7 +15,7 @@ from orchestrator import disk
 from orchestrator.cli import common
 from orchestrator.cli.common import AsJson, say
 from orchestrator.errors import EnvironmentUnusable, UsageError
-from orchestrator.text import masked
+from orchestrator.text import count, masked
 
 if TYPE_CHECKING:
     from aae_core.data import DataSet
@@ -113,6 +113,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     _require_free(port)
     command, environment = ui_command(settings, port)
     environment = os.environ | environment
+    say("starting MLflow …")  # which takes seconds
     make_store(common.writable().tracking_uri)
     with subprocess.Popen(command, env=environment) as server:
         before = signal.signal(signal.SIGTERM, lambda *_: server.terminate())
@@ -123,6 +124,8 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
                 say(f"MLflow on {ui_url(settings, port)}; Ctrl-C ends it")
             raise typer.Exit(server.wait())
         finally:
+            server.terminate()  # an interrupt may have reached this process alone
+            server.wait()
             signal.signal(signal.SIGTERM, before)
 
 
@@ -220,7 +223,7 @@ def _data() -> str:
 def _studies() -> str:
     from orchestrator.study.study import open_storage, sweep_ids
 
-    return f"{len(sweep_ids(open_storage(common.settings(), read_only=True)))} sweeps"
+    return count(len(sweep_ids(open_storage(common.settings(), read_only=True))), "sweep")
 
 
 def _tracking() -> str:

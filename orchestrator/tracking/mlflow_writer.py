@@ -502,6 +502,8 @@ def ui_command(settings: Settings, port: int = 5000) -> tuple[list[str], dict[st
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a quarter of the memory
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_UVICORN_OPTS": "--log-level warning",  # not a line for every request
+        "PYTHONWARNINGS": "ignore::UserWarning:mlflow.server.fastapi_app",  # about MLflow's code
     }
 
 

@@ -292,7 +292,7 @@ def test_doctor_reports_every_check_as_ok(bench: Bench) -> None:
     ended = bench.tell("doctor", "--json")
     assert (ended.code, ended.document["ok"]) == (0, True)
     checks = {check["check"]: check["detail"] for check in ended.document["checks"]}
-    assert checks["study storage"] == "1 sweeps"
+    assert checks["study storage"] == "1 sweep"
     assert "CPUs" in checks["Ray"]
 
 

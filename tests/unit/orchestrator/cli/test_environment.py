@@ -6,10 +6,12 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 import pytest
@@ -228,6 +230,29 @@ def test_ui_announces_only_a_server_that_answers(
     assert "try another --port" in taken.err
     assert (ended.code, ended.out) == (code, "")
     assert (f"http://127.0.0.1:{port}" in ended.err) == announced
+
+
+def test_interrupted_ui_ends_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = []
+
+    class Server(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            servers.append(self)
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(mlflow_writer, "ui_command", lambda *_: (sleeping, {}))
+    monkeypatch.setattr(mlflow_writer, "make_store", lambda _: None)
+    monkeypatch.setattr(environment, "time", SimpleNamespace(sleep=interrupt))
+    monkeypatch.setattr(subprocess, "Popen", Server)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert aae("ui", "--port", port).code == 130
+    [server] = servers
+    assert server.wait(60) == -signal.SIGTERM
 
 
 def test_ui_of_a_tracking_server_prints_its_address_if_it_answers(
