@@ -139,13 +139,13 @@ class Scoring:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.done = self.total = 0  # blocks
+        self.done = self.total = 0  # blocks, or models
         self.began = time.monotonic()
         self._recent = deque([(self.began, 0)])
-        self._line = (self.began, 0)  # time and blocks of the last plain line
+        self._line = (self.began, 0)  # time of the last plain line, and what was done then
 
     def advance(self, done: int, total: int) -> str | None:
-        """Record the blocks done; return a plain line if one is due."""
+        """Record what is done; return a plain line if one is due."""
         now = time.monotonic()
         self.done, self.total = done, total
         self._recent.append((now, done))
@@ -155,17 +155,17 @@ class Scoring:
         if done == total or now - then < _LINE_SECONDS or done - before < total * _LINE_SHARE:
             return None
         self._line = (now, done)
-        return f"{self.what}  {self._blocks}, {self._time}"
+        return f"{self.what}  {self._share}, {self._time}"
 
     def drawn(self, title: str) -> Table:
-        head = _bar(title, self.done, self.total or None, self._blocks)
+        head = _bar(title, self.done, self.total or None, self._share)
         head.add_row("scoring", self.what, "")
         head.add_row("time", self._time, "")
         return head
 
     @property
-    def _blocks(self) -> str:
-        return f"{self.done}/{self.total} blocks"
+    def _share(self) -> str:
+        return f"{self.done}/{self.total} done"
 
     @property
     def _time(self) -> str:

@@ -44,7 +44,7 @@ _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
 
 @dataclass(frozen=True)
 class TrialResources:
-    """CPUs and GPUs of one trial."""
+    """CPUs and GPUs of one trial, or of one actor."""
 
     cpu: float
     gpu: float

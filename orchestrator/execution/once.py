@@ -41,7 +41,7 @@ def once(
         ) from error
     try:
         with FileLock(f"{path}.lock", timeout=0):
-            known = _known(path)
+            known = stored(folder, content)
             result = known or compute(unfinished)
             if known is None:
                 checkpoint.save(path, *result)
@@ -53,7 +53,9 @@ def once(
         ) from None
 
 
-def _known(path: Path) -> Result | None:
+def stored(folder: Path, content: Mapping[str, Any]) -> Result | None:
+    """Return the stored result for `content`, if there is one; remove a damaged one."""
+    path = folder / digest(content)
     if not path.exists():
         return None
     try:

@@ -9,20 +9,18 @@ resumes from the finished blocks. Results are passed on in block order, so the f
 import hashlib
 import heapq
 import logging
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 import ray
-from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
 from aae_core import checkpoint
 from aae_core.data import open_array
-from aae_core.errors import AAEError, CheckpointError
+from aae_core.errors import CheckpointError
 from aae_core.evaluation.controls import centroids
 from aae_core.evaluation.parzen import (
     PROTOCOL,
@@ -38,17 +36,15 @@ from aae_core.evaluation.parzen import (
     one_thread,
     run_protocol,
 )
-from orchestrator.errors import SweepError
 from orchestrator.execution import cluster
-from orchestrator.execution.hangs import Watch
+from orchestrator.execution.actors import ActorPool
+from orchestrator.execution.cluster import TrialResources
 from orchestrator.execution.once import Result, once
 
 Progress = Callable[[int, int], None]  # blocks done, blocks in all
 
 _AHEAD = 4  # blocks per actor that may wait in the driver for an earlier one
 _EVERY = 20  # blocks after which the finished ones are merged into one file
-_POLL_SECONDS = 1.0  # between two looks for actors that hang
-_LOSSES = 3  # actors lost in a row until their block is taken for the cause
 
 _log = logging.getLogger(__name__)
 
@@ -272,39 +268,21 @@ class _Actor:
         return self._known[kind][1]
 
 
-_RemoteActor = ray.remote(num_cpus=1)(_Actor)
-
-
-@dataclass
-class _Job:
-    """An actor's current job: one block, or its own start."""
-
-    actor: Any
-    block: int | None
-    watch: Watch = field(default_factory=Watch)
-
-
 class ParzenPool:
     """Actors that score one set of samples after another, until the end of the `with`.
 
-    The pool starts at most as many actors as the cluster has CPUs. Only a ready actor gets blocks:
-    on a cluster with other users, an actor may wait long for its place.
+    The pool starts at most as many actors as the cluster has CPUs.
     """
 
     def __init__(self, actors: int) -> None:
         self._size = actors
-        self._actors: list[Any] = []
-        self._idle: list[Any] = []
-        self._busy: dict[Any, _Job] = {}  # by ref
-        self._longest: float | None = None  # seconds of a block, so far
-        self._losses: Counter[int | None] = Counter()
+        self._actors = ActorPool[int](_Actor, TrialResources(cpu=1, gpu=0), "Parzen: block")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for actor in self._actors:
-            ray.kill(actor)
+        self._actors.close()
 
     def score(
         self,
@@ -339,78 +317,20 @@ class ParzenPool:
         self, samples: SampleFile, scorer: Scorer, window: Window, blocks: range, kept: Unfinished
     ) -> Iterator[Sums]:
         """Yield every block's sums, in block order."""
-        for _ in range(min(self._size, cluster.cpus()) - len(self._actors)):
-            self._start_actor()
+        self._actors.grow(min(self._size, cluster.cpus()))
         decade = _Decade(samples, ray.put(scorer), ray.put(window))
         finished = kept.blocks(blocks, window)
         waiting = [block for block in blocks if block not in finished]  # sorted, hence a heap
         for block in blocks:
             while block not in finished:
-                while self._idle and waiting and waiting[0] < block + _AHEAD * self._size:
+                while self._actors.idle and waiting and waiting[0] < block + _AHEAD * self._size:
                     kept.begin()
-                    self._hand_out(heapq.heappop(waiting), decade)
-                self._collect(finished, waiting, kept)
+                    ahead = heapq.heappop(waiting)
+                    self._actors.hand_out(ahead, decade, ahead)
+                for done, sums in self._actors.collect(partial(heapq.heappush, waiting)):
+                    kept.keep_block(done, sums)
+                    finished[done] = sums
             yield finished.pop(block)
-
-    def _start_actor(self) -> None:
-        actor: Any = _RemoteActor.remote()
-        self._actors.append(actor)
-        self._busy[actor.ready.remote()] = _Job(actor, None)
-
-    def _hand_out(self, block: int, decade: _Decade) -> None:
-        actor = self._idle.pop()
-        self._busy[actor.score.remote(decade, block)] = _Job(
-            actor, block, Watch(longest=self._longest)
-        )
-
-    def _collect(self, finished: dict[int, Sums], waiting: list[int], kept: Unfinished) -> None:
-        """Wait for one event: a block's sums, a ready actor, or a lost actor."""
-        ready: list[Any] = []
-        while not ready:
-            began = time.monotonic()
-            ready, _ = ray.wait(list(self._busy), timeout=_POLL_SECONDS)
-            self._kill_hung(time.monotonic() - began)
-        [ref] = ready
-        job = self._busy.pop(ref)
-        actor, block = job.actor, job.block
-        try:
-            answer = ray.get(ref)
-        except (RayActorError, ObjectLostError, OutOfMemoryError) as error:
-            self._replace(actor, block, error)
-            if block is not None:
-                heapq.heappush(waiting, block)
-        except RayTaskError as error:
-            if isinstance(error.cause, AAEError):
-                raise error.cause from error
-            raise
-        else:
-            self._losses[block] = 0
-            self._idle.append(actor)
-            if block is not None:
-                job.watch.answered()
-                self._longest = job.watch.longest
-                kept.keep_block(block, answer)
-                finished[block] = answer
-
-    def _kill_hung(self, seconds: float) -> None:
-        """Kill actors that hang in a block, which is then lost; `seconds` have passed."""
-        for job in self._busy.values():
-            job.watch.wait(seconds)
-            if job.block is not None and job.watch.hangs(earlier=self._losses[job.block]):
-                ray.kill(job.actor)
-
-    def _replace(self, actor: Any, block: int | None, error: Exception) -> None:
-        self._actors.remove(actor)
-        ray.kill(actor)  # the actor may be alive but out of reach
-        task = "starting" if block is None else f"block {block}"
-        self._losses[block] += 1
-        if self._losses[block] == _LOSSES:
-            raise SweepError(
-                f"Parzen: {task}: lost {_LOSSES} actors in a row; see Ray's logs of the last one "
-                f"for the cause, often too little memory: {error}"
-            )
-        _log.warning("Parzen: %s: the actor was lost; another one takes over", task)
-        self._start_actor()
 
 
 def _run_here(

@@ -19,7 +19,6 @@ from orchestrator.pipeline.context import SweepContext, interrupted
 from orchestrator.pipeline.scoring import ModelScorer, planned_samples, write_json
 from orchestrator.records import BASELINE, RunRecord, conditions, is_baseline
 from orchestrator.results import ranking
-from orchestrator.results.figures import draw_pictures
 from orchestrator.results.reader import run_key
 from orchestrator.sweepfile.checks import require_known_classes
 
@@ -61,16 +60,36 @@ def _score_all(
     test: TestData,
     planned: Sequence[tuple[RunRecord, int]],
 ) -> list[ScoredModel]:
-    folder = sweep.settings.scores_folder(sweep.id)
-    progress, metrics = partial(_scoring, sweep), sweep.spec.training.metrics
+    folder, further = sweep.settings.scores_folder(sweep.id), sweep.spec.training.metrics
+    progress, folder_of = partial(_scoring, sweep), partial(_folder, sweep)
     while True:
         _await_turn(sweep)
         actors = cluster.cpus() if sweep.spec.has_parzen else 0
         if sweep.allowed is not None:
             actors = min(actors, max(1, round(sweep.allowed * sweep.spec.resources.cpu)))
         with suppress(_OutOfTurn), ParzenPool(actors) as pool:
-            scorer = ModelScorer(data, test, folder, pool, progress, metrics)
+            scorer = ModelScorer(data, test, folder, pool, progress, folder_of, further)
+            _measure(sweep, scorer, [run for run, _ in planned])
             return [_score(sweep, scorer, run, samples) for run, samples in planned]
+
+
+def _measure(sweep: SweepContext, scorer: ModelScorer, runs: Sequence[RunRecord]) -> None:
+    """Compute the missing test metrics and pictures, as many models at once as trials train.
+
+    This ends before the first Parzen actor starts: such actors keep their CPUs to the end.
+    """
+    missing = scorer.unmeasured(runs)
+    if not missing:
+        return
+    resources = cluster.trial_resources(sweep.spec.resources)
+    at_once = cluster.slots(resources)
+    if sweep.allowed is not None:
+        at_once = min(at_once, max(1, sweep.allowed))
+    scorer.measure(missing, resources, at_once)
+
+
+def _folder(sweep: SweepContext, run: RunRecord) -> Path:
+    return sweep.settings.trial_folder(sweep.id, run.stage, run.number)
 
 
 def _scoring(sweep: SweepContext, what: str, done: int, total: int) -> None:
@@ -111,12 +130,12 @@ def _score(sweep: SweepContext, scorer: ModelScorer, run: RunRecord, samples: in
         **scorer.score(run, samples),
     }
     key = run_key(sweep.id, run.stage, run.number)
-    folder = sweep.settings.trial_folder(sweep.id, run.stage, run.number)
+    path = _folder(sweep, run) / "evaluation.json"
     sweep.outbox.log(key, run.epochs, numbers(document["metrics"]))
     sweep.outbox.set_tags(key, {"aae.conditions": "; ".join(conditions(sweep.outbox.last(key)))})
-    write_json(folder / "evaluation.json", document)
-    for path in (folder / "evaluation.json", *draw_pictures(run, scorer.data, folder)):
-        sweep.outbox.attach(key, path)
+    write_json(path, document)
+    for attached in (path, *scorer.pictures(run)):
+        sweep.outbox.attach(key, attached)
     assert run.checkpoint is not None  # confirmed models are saved
     sweep.outbox.attach(key, Path(run.checkpoint), "checkpoint")
     return document
@@ -137,7 +156,7 @@ def _show_in_front(sweep: SweepContext, winner: RunRecord) -> None:
     """Copy the pictures of the winner's first model to the sweep's own run."""
     folder = sweep.settings.pictures_folder(sweep.id)
     folder.mkdir(exist_ok=True)
-    drawn = sweep.settings.trial_folder(sweep.id, winner.stage, winner.number)
+    drawn = _folder(sweep, winner)
     for path in sorted(p for p in drawn.iterdir() if p.suffix in (".png", ".gif", ".html")):
         shutil.copy(path, folder)
         sweep.outbox.attach(sweep.id, folder / path.name)

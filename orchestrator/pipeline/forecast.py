@@ -110,15 +110,17 @@ def evaluate_seconds(
     parzen: ParzenSpec,
     *,
     per_model: float,
+    at_once: int,
     block_seconds: Sequence[float],
     actors: int,
     train_images: int,
 ) -> float:
     """Return the time of `evaluate`: metrics, pictures and Parzen score per model, and controls.
 
+    per_model: seconds of one model's metrics and pictures, with `at_once` models side by side.
     block_seconds: empty if the models are not judged by Parzen likelihood.
     """
-    total = confirmations * per_model
+    total = math.ceil(confirmations / at_once) * per_model
     if block_seconds:
         full = min(parzen.models, confirmations)
         screened = min(parzen.screen_samples, parzen.samples)

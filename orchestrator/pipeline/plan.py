@@ -89,6 +89,7 @@ def estimate(spec: SweepSpec, settings: Settings) -> dict[str, Any]:
         spec.confirmations,
         spec.evaluate.parzen,
         per_model=fmean(t.per_model for t in timing),
+        at_once=slots,
         block_seconds=blocks,
         actors=actors,
         train_images=len(data.x_train),

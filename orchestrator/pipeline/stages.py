@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
@@ -284,12 +284,11 @@ def evaluate_again(
     with held(settings, sweep) as lock, opened(request, settings, observer, never) as again:
         data = _training_data(settings, spec)
         _require_same_data(again, data)
-        connected = cluster.connected(settings) if spec.has_parzen else nullcontext()
         with (
             _obeying_requests(again),
             tracked(again),
             lock.watched(),
-            connected,
+            cluster.connected(settings),
             recorded(again),
             _leaving_soon(again),
         ):

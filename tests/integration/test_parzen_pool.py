@@ -1,4 +1,7 @@
-"""Parzen jobs: the bits of the in-process runner for any number of actors and after any kill."""
+"""Parzen jobs: the bits of the in-process runner for any number of actors and after any kill.
+
+Any other jobs on actors: the same answers after a kill, and a job's own error as itself.
+"""
 
 import os
 import signal
@@ -28,6 +31,8 @@ from aae_core.evaluation.parzen import (
 )
 from orchestrator.errors import SweepError
 from orchestrator.execution import hangs
+from orchestrator.execution.actors import ActorPool
+from orchestrator.execution.cluster import TrialResources
 from orchestrator.execution.parzen_pool import (
     ArrayFile,
     CentroidSamples,
@@ -203,3 +208,50 @@ def test_parzen_error_in_an_actor_reaches_the_driver(tmp_path: Path) -> None:
     np.save(tmp_path / "narrow.npy", np.zeros((5, DIM - 1)))
     with pytest.raises(DataError, match="samples: 2 pixels per image"):
         score_samples(ArrayFile(tmp_path / "narrow.npy"), VALID, TEST, actors=2)
+
+
+# -- other jobs --------------------------------------------------------------------------------
+
+
+class Fragile:
+    """An actor that adds a number to shared ones, but fails or dies at some."""
+
+    def __init__(self, shared: np.ndarray, folder: Path) -> None:
+        self._shared, self._folder = shared, folder
+
+    def ready(self) -> None: ...
+
+    def score(self, number: int) -> int:
+        if number == 2 and not (died := self._folder / "died").exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number == 9:
+            raise DataError("nine is no number")
+        if number == 10:
+            raise KeyError("ten")
+        return int(self._shared.sum()) + number
+
+
+def test_actors_answer_every_job_once_although_one_of_them_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, sent = ray.put, list[object]()
+    monkeypatch.setattr(ray, "put", lambda value: (sent.append(value), put(value))[1])
+    shared = (np.ones(1_000), tmp_path)
+    jobs = {f"job {n}": (n,) for n in range(5)}
+    with ActorPool[str](Fragile, TrialResources(0.5, 0), "add", shared) as actors:
+        answers = list(actors.run(3, jobs))
+    assert sorted(answers) == [(f"job {n}", 1_000 + n) for n in range(5)]
+    assert (tmp_path / "died").exists()
+    assert len(sent) == 2  # neither each actor nor the new one gets a copy of its own
+
+
+@pytest.mark.parametrize(("number", "error"), [(9, DataError), (10, KeyError)])
+def test_error_of_a_job_is_raised_as_itself(
+    number: int, error: type[Exception], tmp_path: Path
+) -> None:
+    shared = (np.ones(1), tmp_path)
+    pool = ActorPool[int](Fragile, TrialResources(1, 0), "add", shared)
+    with pool as actors, pytest.raises(error) as raised:
+        list(actors.run(1, {0: (number,)}))
+    assert type(raised.value) is error

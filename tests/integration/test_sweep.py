@@ -22,6 +22,11 @@ from sweep_command import PATIENCE, Bench, Outcome, processes_of, wait_until_gon
 from sweep_file import make_text
 
 import aae_core
+from aae_core.config import DataConfig
+from aae_core.data import load_test_data, load_training_data
+from aae_core.data.resident import Images
+from aae_core.evaluation.parzen import one_thread
+from aae_core.evaluation.scores import test_metrics as on_test  # pytest would collect test_…
 from orchestrator.records import BASELINE
 from orchestrator.results.reader import ResultsReader
 from orchestrator.study.study import confirm_seed
@@ -336,6 +341,21 @@ def test_evaluation_has_samples_curves_and_controls(bench: Bench, ran: Outcome) 
 
 
 @pytest.mark.usefixtures("ran")
+@pytest.mark.usefixtures("ran")
+def test_test_metrics_of_workers_are_those_of_this_process(bench: Bench) -> None:
+    """Compute them with the trials' number of threads, to the last bit."""
+    data, digits = DataConfig("digits"), bench.settings.data
+    training, test = load_training_data(data, digits), load_test_data(data, digits)
+    valid = Images.of(training.x_valid, training.y_valid, "cpu")
+    evaluation = ResultsReader(bench.settings).evaluation(bench.sweep)
+    assert evaluation is not None
+    for scored in evaluation["models"]:
+        model = aae_core.load(str(scored["checkpoint"]))
+        with one_thread():
+            want = on_test(model, valid, Images.of(test.x, test.y, "cpu"), scored["seed"], 3)
+        assert scored["metrics"] == want
+
+
 def test_evaluate_prints_a_parzen_document_per_seed(bench: Bench) -> None:
     ended = bench.tell("evaluate", "tiny", "--parzen-samples", 2_000, "--json")
     assert ended.code == 0, ended.err

@@ -25,7 +25,7 @@ from orchestrator.execution.cluster import TrialResources
 from orchestrator.execution.tune_driver import StageDriver
 from orchestrator.execution.worker import Report, TrialTask
 from orchestrator.pipeline import context as sweep_module
-from orchestrator.pipeline import evaluate, scoring, search, stages
+from orchestrator.pipeline import scoring, search, stages
 from orchestrator.pipeline.context import Request, SweepContext, describe, opened
 from orchestrator.records import RunRecord, Stage
 from orchestrator.results.reader import ResultsReader
@@ -110,6 +110,25 @@ class StrawArray:
         return SimpleNamespace(n_samples=len(array), open=lambda: ArraySource(array))
 
 
+class StrawActors:
+    """An ActorPool whose only actor is this process."""
+
+    def __init__(self, kind: Any, resources: TrialResources, what: str, shared: Any) -> None:
+        self._actor = kind(*shared)
+
+    def __class_getitem__(cls, job: type) -> Any:
+        return cls
+
+    def __enter__(self) -> "StrawActors":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def run(self, size: int, jobs: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:
+        for job, arguments in jobs.items():
+            yield job, self._actor.score(*arguments)
+
+
 @contextmanager
 def _no_ray(settings: Settings) -> Iterator[None]:
     yield
@@ -123,11 +142,13 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages.cluster, "trial_resources", lambda _: TrialResources(1.0, 0.0))
     monkeypatch.setattr(StageDriver, "capacity", lambda _: 1)
     monkeypatch.setattr(stages.cluster, "cpus", lambda: 1)
+    monkeypatch.setattr(stages.cluster, "slots", lambda _: 1)
+    monkeypatch.setattr(scoring, "ActorPool", StrawActors)
     monkeypatch.setattr(scoring, "SharedArray", StrawArray)
     monkeypatch.setattr(worker, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(worker, "SAVING_SHARE", math.inf)
     monkeypatch.setattr(worker, "is_drawn", lambda *_: False)  # drawing takes longer than training
-    monkeypatch.setattr(evaluate, "draw_pictures", lambda *_: [])
+    monkeypatch.setattr(scoring, "draw_pictures", lambda *_: [])
     monkeypatch.setattr(scores, "PARZEN_SAMPLES", 400)
     monkeypatch.setattr(scores, "_CHUNK", 400)
     monkeypatch.setattr(scores, "_IMPORTANCE_DRAWS", 2)

@@ -222,7 +222,7 @@ def test_panel_shows_progress_of_the_evaluation(standing: StageProgress, clock: 
     clock.now += 10
     live.scoring("confirm-0: 1,000 samples", 1, 4)
     head, what, time = drawn(live)
-    assert head.endswith("1/4 blocks")
+    assert head.endswith("1/4 done")
     assert "confirm-0: 1,000 samples" in what
     assert "10.0 s, left about 30.0 s" in time
     for _ in range(2):
@@ -247,14 +247,14 @@ def test_lines_of_a_scoring_come_after_a_minute_and_a_tenth_of_the_work(
     assert len(printed(out)) == 2 + lines
 
 
-def test_line_of_a_scoring_has_blocks_time_and_time_left(
+def test_line_of_a_scoring_has_share_time_and_time_left(
     standing: StageProgress, clock: Clock
 ) -> None:
     out = console()
     scored(Lines(standing, out), clock, 12.0, 10)
     assert printed(out)[:2] == [
         "evaluate: 1 model",
-        "evaluate  confirm-0  5/10 blocks, 1 min 00 s, left about 1 min 00 s",
+        "evaluate  confirm-0  5/10 done, 1 min 00 s, left about 1 min 00 s",
     ]
 
 
@@ -269,7 +269,7 @@ def test_time_left_of_a_resumed_scoring_is_at_the_pace_of_its_new_blocks(
         clock.now += 4
         lines.scoring("confirm-0", done, 1000)
     [line] = printed(out)
-    assert line.endswith("514/1000 blocks, 1 min 00 s, left about 32 min 24 s")
+    assert line.endswith("514/1000 done, 1 min 00 s, left about 32 min 24 s")
 
 
 def test_panel_prints_no_lines_of_a_scoring(standing: StageProgress, clock: Clock) -> None:
@@ -287,7 +287,7 @@ def test_scoring_of_a_command_without_a_terminal_prints_the_same_lines(
             clock.now += 12
     assert capsys.readouterr() == (
         "",
-        "parzen  10,000 samples  5/10 blocks, 1 min 00 s, left about 1 min 00 s\n",
+        "parzen  10,000 samples  5/10 done, 1 min 00 s, left about 1 min 00 s\n",
     )
 
 

@@ -4,18 +4,21 @@ import json
 import math
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from straw_sweep import StrawHome, Watcher, digits_with_labels
 from sweep_command import aae
 
-from aae_core.data import TestData
+from aae_core.data import TestData, TrainingData
+from aae_core.errors import DataError
 from dashboards.build import build_report
 from orchestrator.errors import Interrupted
 from orchestrator.execution.parzen_pool import ParzenPool
 from orchestrator.pipeline import evaluate, scoring, stages
-from orchestrator.records import conditions
+from orchestrator.pipeline.scoring import ModelScorer
+from orchestrator.records import RunRecord, conditions
 from orchestrator.results.reader import ResultsReader, run_key
 from orchestrator.sweepfile.spec import ParzenSpec
 from orchestrator.tracking.outbox import Outbox
@@ -53,7 +56,7 @@ def test_sweep_without_parzen_uses_no_pool_and_minimises_error(
     monkeypatch.setattr(ParzenPool, "score", never)
     spec, watcher = digits_with_labels(), Watcher()
     reader = straw.run(spec, watcher)
-    assert "scoring confirm-0" in watcher.seen
+    assert "scoring 2 models: test metrics" in watcher.seen
     status, best = reader.status(spec.sweep_id), reader.best(spec.sweep_id)
     assert status["objective"] == {"metric": "val/error", "direction": "minimize"}
     trials = reader.trials(spec.sweep_id, "search")
@@ -65,7 +68,7 @@ def test_sweep_without_parzen_uses_no_pool_and_minimises_error(
         assert model["metrics"].keys() == {"test/recon", "test/error"}
         assert not model.keys() & {"log_likelihood", "curve", "controls"}
 
-    monkeypatch.setattr(stages.cluster, "connected", never)  # evaluating again needs no Ray
+    monkeypatch.setattr(ModelScorer, "measure", never)  # the metrics are known
     monkeypatch.setattr(stages.cluster, "cpus", never)
     monkeypatch.setenv("AAE_HOME", str(straw.settings.home))
     assert aae("evaluate", "--json").document["models"] == evaluation["models"]
@@ -133,3 +136,64 @@ def test_evaluate_resumed_after_interruption_trains_nothing(straw: StrawHome) ->
     again = Watcher()
     straw.run(spec, again)
     assert not [what for what in again.seen if "started" in what]
+
+
+def test_evaluate_resumed_after_interruption_measures_only_the_other_models(
+    straw: StrawHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, measure = list[int](), scoring.test_metrics
+
+    def spy(*arguments: Any) -> dict[str, float]:
+        measured.append(arguments[3])  # the seed
+        return measure(*arguments)
+
+    monkeypatch.setattr(scoring, "test_metrics", spy)
+    spec, watcher = straw.sweep(), Watcher()
+    draining = threading.Event()
+    watcher.act = lambda what: draining.set() if what.startswith("scoring") else None
+    with pytest.raises(Interrupted):
+        straw.run(spec, watcher, draining)
+    assert len(measured) == 1
+    best = straw.run(spec).best(spec.sweep_id)
+    assert measured == best["seeds"]
+    assert len(measured) == 2
+
+
+def test_pictures_are_drawn_once_and_again_only_if_they_are_gone(
+    straw: StrawHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = list[Path]()
+
+    def draw(run: RunRecord, data: TrainingData, folder: Path) -> list[Path]:
+        path = folder / "samples.png"
+        path.write_text(str(run.number))
+        drawn.append(path)
+        return [path]
+
+    def again() -> None:
+        stages.evaluate_again(straw.settings, spec.sweep_id, None, "again", Watcher())
+
+    monkeypatch.setattr(scoring, "draw_pictures", draw)
+    spec = digits_with_labels()
+    straw.run(spec)
+    first, second = drawn
+    again()
+    assert drawn == [first, second]
+    second.unlink()
+    again()
+    assert drawn == [first, second, second]
+    in_front = straw.settings.pictures_folder(spec.sweep_id) / "samples.png"
+    assert in_front.read_text() == first.read_text()
+
+
+def test_error_of_a_model_ends_the_evaluation_and_names_itself(
+    straw: StrawHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise DataError("this metric needs labels")
+
+    monkeypatch.setattr(scoring, "test_metrics", fail)
+    spec = digits_with_labels()
+    with pytest.raises(DataError, match="this metric needs labels"):
+        straw.run(spec)
+    assert ResultsReader(straw.settings).status(spec.sweep_id)["state"] == "failed"

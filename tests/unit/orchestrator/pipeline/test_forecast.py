@@ -146,14 +146,14 @@ def test_parzen_seconds_divide_the_blocks_of_a_decade_over_actors() -> None:
 def test_evaluate_seconds_cover_winners_in_full_and_others_for_screening() -> None:
     parzen = ParzenSpec(samples=1_000_000, models=1, screen_samples=10_000)
     seconds = evaluate_seconds(
-        5, parzen, per_model=3.0, block_seconds=[1.0], actors=1, train_images=20_000
+        5, parzen, per_model=3.0, at_once=1, block_seconds=[1.0], actors=1, train_images=20_000
     )
     controls = 1 + 2 + 1  # 10,000 and all training images, and few centroids
     assert seconds == 5 * 3.0 + 100 + 4 * 1 + controls
     none = evaluate_seconds(
-        5, parzen, per_model=3.0, block_seconds=[], actors=1, train_images=20_000
+        5, parzen, per_model=3.0, at_once=2, block_seconds=[], actors=1, train_images=20_000
     )
-    assert none == 15.0
+    assert none == 3 * 3.0  # five models on two places
 
 
 def test_disk_bytes_hold_two_checkpoints_a_trial_until_garbage_collection() -> None:

@@ -53,7 +53,7 @@ def test_plan_bounds_the_cost_of_each_stage(settings: Settings) -> None:
     assert (confirm["trials"], confirm["epochs"]) == (4, 8)
     assert document["seconds"] == search["seconds"] + confirm["seconds"]
     assert evaluate["models"] == 4
-    assert evaluate["seconds_expected"] > 4 * (5 + 3)
+    assert evaluate["seconds_expected"] > 2 * 5 + 4 * 3  # three models at once, then one
     [note] = document["notes"]
     assert note.startswith("search.budget: does not cover confirm and evaluate")
 

@@ -28,7 +28,7 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelScorer:
     monkeypatch.setattr(scoring, "SharedArray", StrawArray)
     data = TrainingData.of("tiny", (3, 3), (pixels(200, 0), None), (pixels(30, 1), None))
     test = TestData.of(pixels(20, 2), None)
-    return ModelScorer(data, test, tmp_path, ParzenPool(1), lambda *_: None)
+    return ModelScorer(data, test, tmp_path, ParzenPool(1), lambda *_: None, lambda _: tmp_path)
 
 
 class NoPool(ParzenPool):
