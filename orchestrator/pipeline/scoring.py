@@ -111,7 +111,7 @@ class ModelScorer:
             return {"metrics": known["metrics"]}
         parzen = self._parzen(run, samples)
         sizes = [point["n_samples"] for point in parzen["curve"]]
-        # an earlier version kept the metrics in the Parzen document: they stay as they were
+        # The Parzen document of an earlier version has metrics, which stay as published.
         scores = {"metrics": known["metrics"], **parzen, "controls": self.controls(sizes)}
         return cast(TestScores, scores)
 
