@@ -84,7 +84,8 @@ class StageProgress:
             metrics=report.metrics if report else {},
         )
         self.ended[number] = record
-        self._rank()
+        if state in ("complete", "diverged"):  # others are in no ranking
+            self._rank()
         return record
 
     def newest(self, number: int) -> float | None:

@@ -38,6 +38,7 @@ from orchestrator.text import duration
 MAX_LOSSES = 4  # losses of a trial's worker at one epoch until the trial is taken for the cause
 STOPPED = "stopped by a user"  # the reason of such a trial's end
 _CAPACITY_SECONDS = 5.0  # between two reads of the cluster's resources
+_LOOK_SECONDS = 1.0  # between two looks at all trials, since a step handles only one of them
 _SAVE_SECONDS = 0.1  # after a report until all reports since then are saved
 
 
@@ -136,9 +137,11 @@ class StageDriver:
     @property
     def is_drained(self) -> bool:
         """True once a drain waits for no epoch. Workers that still start have none to finish."""
+        if not self._draining.is_set():
+            return False
         packs = list(self.live.values())  # a copy, since other threads read this too
         members = [live for pack in packs for live in list(pack.values())]
-        return self._draining.is_set() and all(m.drained or not m.started for m in members)
+        return all(m.drained or not m.started for m in members)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next pack; None for "later"; FINISHED at the end."""
@@ -482,7 +485,7 @@ class _Reconcile(tune.Callback):
 
     def __init__(self, driver: StageDriver) -> None:
         self._driver = driver
-        self._last_step = time.monotonic()
+        self._last_look = time.monotonic()
 
     @_past_tune()
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -491,12 +494,13 @@ class _Reconcile(tune.Callback):
 
     @_past_tune()
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        now = time.monotonic()
-        self._driver.watch(now - self._last_step)
-        self._last_step = now
-        for trial in trials:
-            if trial.trial_id in self._driver.live and trial.status in ("TERMINATED", "ERROR"):
-                self._driver.tune_ended(trial.trial_id)
+        passed = time.monotonic() - self._last_look
+        if passed >= _LOOK_SECONDS:
+            self._last_look += passed
+            self._driver.watch(passed)
+            for trial in trials:
+                if trial.trial_id in self._driver.live and trial.status in ("TERMINATED", "ERROR"):
+                    self._driver.tune_ended(trial.trial_id)
         self._driver.save_if_due()
         _leave_if_drained(self._driver)
 

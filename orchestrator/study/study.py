@@ -9,7 +9,7 @@ trial gets a further attempt.  A retry is asked for by a user after a trial has 
 cannot reopen a finished trial, so a new trial takes the place of the old one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -98,6 +98,7 @@ class StageStudy(StudyLog):
     def __init__(self, study: optuna.Study, stage: Stage, storage: StudyStorage) -> None:
         super().__init__(study, stage, storage)
         self._repeats: Repeats | None = None
+        self._tally = _Tally()
 
     @classmethod
     def create(cls, storage: StudyStorage, spec: SweepSpec, stage: Stage) -> "StageStudy":
@@ -130,12 +131,8 @@ class StageStudy(StudyLog):
 
     def asked(self) -> int:
         """Return the number of trials suggested so far; retries and repeats do not count."""
-        trials = self.optuna_study.get_trials(deepcopy=False)
-        return sum(
-            t.state != OptunaState.WAITING
-            and not {"repeats", *_NOT_ASKED_FOR} & t.user_attrs.keys()
-            for t in trials
-        )
+        tally = self._tallied()
+        return tally.trials - tally.others - tally.repeats
 
     def since_best(self) -> int:
         """Return the number of trials completed since the best trial."""
@@ -165,9 +162,9 @@ class StageStudy(StudyLog):
         After None there is nothing to train: call `ask` again.  The suggestion depends only on the
         file's seed and the trial's number, and for samplers that learn also on finished trials.
         """
-        number = len(self._trials())
-        place = _place(number, self._trials())
-        self._fix_parameters(spec, place)
+        tally = self._tallied()
+        number, place = tally.trials, tally.trials - tally.others
+        self._fix_parameters(spec, place, len(tally.enqueued))
         config = self._suggest(spec, number, place)
         return None if self._end_repeat(number) else self._attempt(number, config)
 
@@ -333,29 +330,50 @@ class StageStudy(StudyLog):
         del self._open[number]
         return True
 
-    def _fix_parameters(self, spec: SweepSpec, place: int) -> None:
+    def _fix_parameters(self, spec: SweepSpec, place: int, tried: int) -> None:
         """Enqueue the next trial's fixed parameters.
 
-        These are the user's (`aae-sweep enqueue`), else those that the file fixes at the place.
+        These are the user's (`aae-sweep enqueue`) unless all have been tried, else those that the
+        file fixes at the place.
         """
-        tried = {t.user_attrs[_ENQUEUED] for t in self._trials() if _ENQUEUED in t.user_attrs}
         fixed, attributes = _fixed(spec, place), {}
-        if len(tried) < len(queue := self.state.enqueued):
+        if tried < len(queue := self.state.enqueued):
             assert spec.search is not None
-            fixed = space.labels(spec.search.space, queue[len(tried)])
-            attributes = {_ENQUEUED: len(tried)}
+            fixed = space.labels(spec.search.space, queue[tried])
+            attributes = {_ENQUEUED: tried}
         if fixed:
             self.optuna_study.enqueue_trial(fixed, user_attrs=attributes)
+
+    def _tallied(self) -> "_Tally":
+        """Return the counts of all suggested trials; each trial is looked at once."""
+        for trial in self._trials()[self._tally.trials :]:
+            if trial.state == OptunaState.WAITING:
+                break
+            self._tally.add(trial.user_attrs)
+        return self._tally
+
+
+@dataclass
+class _Tally:
+    """Counts of a study's first trials, by attributes that never change after the suggestion."""
+
+    trials: int = 0
+    others: int = 0  # that no sampler suggested
+    repeats: int = 0
+    enqueued: set[int] = field(default_factory=set)  # of the user's configurations
+
+    def add(self, attributes: Mapping[str, Any]) -> None:
+        other = not _NOT_ASKED_FOR.isdisjoint(attributes)
+        self.trials += 1
+        self.others += other
+        self.repeats += not other and "repeats" in attributes
+        if _ENQUEUED in attributes:
+            self.enqueued.add(attributes[_ENQUEUED])
 
 
 def _confirmed(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what makes two entries of the confirmation's queue the same."""
     return entry["params"], entry["seed"], entry.get("extended_to", [])
-
-
-def _place(number: int, trials: Sequence[FrozenTrial]) -> int:
-    """Return the trial's number, not counting the earlier trials that no sampler suggested."""
-    return number - sum(bool(_NOT_ASKED_FOR & t.user_attrs.keys()) for t in trials[:number])
 
 
 def _fixed(spec: SweepSpec, place: int) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def test_database_has_the_trials_of_the_last_save(
     study = opened(memory, name)
     for what, pick, number, attributes in steps:
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        trial = Trial(study, running[pick % len(running)]._trial_id) if running else None
+        picked = running[pick % len(running)] if running else None
+        trial = Trial(study, picked._trial_id) if picked else None
         match what:
             case "ask":
                 study.ask(SPACE)
@@ -114,7 +115,7 @@ def test_database_has_the_trials_of_the_last_save(
                 study.enqueue_trial({"dim": 3}, user_attrs=attributes)
             case "add":
                 study.add_trial(optuna.create_trial(value=float(pick), user_attrs=attributes))
-            case "epoch" if trial:
+            case "epoch" if trial and pick not in picked.intermediate_values:
                 trial.report(number, pick)
             case "note" if trial:
                 for key, value in attributes.items():
