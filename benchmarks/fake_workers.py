@@ -12,7 +12,6 @@ import heapq
 import json
 import os
 import random
-import resource
 import signal
 import sys
 import tempfile
@@ -121,13 +120,13 @@ class _Remote:
 class FakeActors:
     """In place of Ray's RayActorManager: a queue of events, each due at a time."""
 
-    def __init__(self, workers: int, epoch_seconds: float, over: Callable[[], None]) -> None:
-        self._workers, self._epoch_seconds, self._over = workers, epoch_seconds, over
+    def __init__(self, workers: int, epoch_seconds: float, on_event: Callable[[], None]) -> None:
+        self._workers, self._epoch_seconds, self._on_event = workers, epoch_seconds, on_event
         self._live_actors_to_ray_actors_resources: dict[_Actor, tuple[Any, None]] = {}
         self._waiting: list[tuple[_Actor, dict[str, Any]]] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order, self._draw = count(), random.Random(0)
-        self.epochs, self.trained, self.late = 0, 0.0, 0.0
+        self.epochs, self.trained = 0, 0.0
 
     def __call__(self, resource_manager: Any) -> "FakeActors":
         return self
@@ -176,7 +175,7 @@ class FakeActors:
                 return False
         _, _, event = heapq.heappop(self._events)
         event()
-        self._over()
+        self._on_event()
         return True
 
     def is_actor_started(self, tracked_actor: _Actor) -> bool:
@@ -247,29 +246,20 @@ def drive(options: argparse.Namespace, home: Path) -> dict[str, Any]:
     from orchestrator import Interrupted, run
     from orchestrator.sweepfile.loader import parse_sweep
 
-    began = [0.0, 0.0]
-    minutes: list[dict[str, float]] = []
+    readings: list[dict[str, float]] = []
 
-    def over() -> None:
-        """Note each minute; interrupt the driver at the end, as Ctrl-C does."""
+    def read() -> None:
+        """Take a reading at the first event and ten times later; then interrupt, as Ctrl-C does."""
         now = time.monotonic()
-        if not began[0]:
-            began[:] = [now, time.process_time()]
-        if now - began[0] >= (len(minutes) + 1) * options.minutes * 6:  # ten times in all
-            minutes.append(
-                {
-                    "seconds": now - began[0],
-                    "cpu": time.process_time() - began[1],
-                    "epochs": actors.epochs,
-                    "trained": actors.trained,
-                    "mb": resident_mb(),
-                }
-            )
-            if len(minutes) == 10:
-                os.kill(os.getpid(), signal.SIGINT)
-                threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        if readings and now < readings[0]["time"] + len(readings) * options.minutes * 6:
+            return
+        done = {"epochs": actors.epochs, "trained": actors.trained}
+        readings.append({"time": now, "cpu": time.process_time(), "mb": resident_mb(), **done})
+        if len(readings) == 11:
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-    actors = FakeActors(options.workers, options.epoch_seconds, over)
+    actors = FakeActors(options.workers, options.epoch_seconds, read)
     vars(tune_controller)["RayActorManager"] = actors
     vars(cluster)["slots"] = lambda wanted: options.workers
     text = _SWEEP.format(
@@ -282,15 +272,15 @@ def drive(options: argparse.Namespace, home: Path) -> dict[str, Any]:
     with suppress(Interrupted, KeyboardInterrupt):
         run(parse_sweep(text, "scaling.yaml"))
     trials = len(list((home / "sweeps").glob("*/trials/*")))
-    last = minutes[-1]
+    first, *_, last = readings
+    seconds, cpu = last["time"] - first["time"], last["cpu"] - first["cpu"]
     return vars(options) | {
         "trials": trials,
         "epochs_trained": last["epochs"],
-        "cpu_seconds": last["cpu"],
-        "cpu_share": last["cpu"] / last["seconds"],
-        "workers_busy": last["trained"] / (options.workers * last["seconds"]),
-        "mb": [round(minute["mb"]) for minute in minutes],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "cpu_seconds": cpu,
+        "cpu_share": cpu / seconds,
+        "workers_busy": last["trained"] / (options.workers * seconds),
+        "mb": [round(reading["mb"]) for reading in readings],
     }
 
 

@@ -1,6 +1,6 @@
-"""Simulate a sweep's duration on 2 to 1,000 GPUs from costs measured on this machine.
+"""How many workers one driver serves: simulated from measured costs, and with fake workers.
 
-    python benchmarks/scaling.py
+    python benchmarks/scaling.py [--minutes 10]
 
 The simulation follows `aae-sweep run`. Workers are reused for the next trial. One driver serves
 requests in sequence: the start and end of a trial, and each epoch's report, whose verdict the
@@ -9,9 +9,13 @@ and of a trial is its CPU time in three sweeps over digits, with Tune, study, ou
 of these sweeps has more trials, one has longer trials.
 
 Epochs have the given duration ± 10 %. A trial's quality is random.
+
+Then the real driver runs with workers that only sleep (fake_workers.py), for some minutes each.
 """
 
+import argparse
 import heapq
+import json
 import os
 import random
 import subprocess
@@ -20,6 +24,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from publishing import publish
 from sweep_overhead import cpu_seconds
@@ -29,6 +34,7 @@ EPOCH_SECONDS = (2.0, 10.0, 60.0)
 TRIALS_A_GPU, EPOCHS = 16, 50
 GRACE, FACTOR = 5, 3
 START_SECONDS = 0.5  # of the next trial on a reused worker
+DRIVEN = ((1000, 10.0), (250, 2.0))  # fake workers, seconds of an epoch
 
 _SWEEP = """\
 name: costs
@@ -78,6 +84,15 @@ def driver_seconds(trials: int, epochs: int) -> float:
         if process.returncode:
             raise SystemExit(f"aae-sweep run ended with {process.returncode}")
     return used
+
+
+def driven(workers: int, epoch_seconds: float, minutes: float) -> dict[str, Any]:
+    """Return what the real driver did with fake workers."""
+    command = [sys.executable, Path(__file__).with_name("fake_workers.py")]
+    sizes = ["--workers", workers, "--epoch-seconds", epoch_seconds, "--minutes", minutes]
+    ended = subprocess.run([*command, *map(str, sizes)], stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
 
 
 # -- the simulation --------------------------------------------------------------------------
@@ -153,7 +168,9 @@ def simulate(gpus: int, epoch_seconds: float, costs: Costs, seed: int = 0) -> di
     }
 
 
-def in_words(costs: Costs, sweeps: list[dict[str, float]]) -> Iterator[str]:
+def in_words(
+    costs: Costs, sweeps: list[dict[str, float]], drives: list[dict[str, Any]]
+) -> Iterator[str]:
     yield f"driver: {1e3 * costs.trial:.0f} ms a trial, {1e3 * costs.epoch:.1f} ms an epoch"
     yield "epoch, s    GPUs   trials   epochs    hours   GPUs busy   driver busy"
     for s in sweeps:
@@ -161,13 +178,25 @@ def in_words(costs: Costs, sweeps: list[dict[str, float]]) -> Iterator[str]:
             f"{s['epoch_seconds']:8.0f} {s['gpus']:7} {s['trials']:8,} {s['epochs']:8,} "
             f"{s['hours']:8.2f} {s['gpus_busy']:11.0%} {s['driver_busy']:13.0%}"
         )
+    yield "the real driver, fake workers"
+    yield "epoch, s  workers   trials   epochs        busy   CPU of driver   MB"
+    for d in drives:
+        yield (
+            f"{d['epoch_seconds']:8.0f} {d['workers']:8,} {d['trials']:8,} "
+            f"{d['epochs_trained']:8,} {d['workers_busy']:11.0%} {d['cpu_share']:15.0%}   "
+            f"{d['mb'][0]} to {d['mb'][-1]}"
+        )
 
 
 def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--minutes", type=float, default=10.0, help="of each drive")
+    minutes = options.parse_args().minutes
     costs = measured()
     sweeps = [simulate(gpus, seconds, costs) for seconds in EPOCH_SECONDS for gpus in GPUS]
-    found = {"driver_seconds": asdict(costs), "sweeps": sweeps}
-    publish("scaling", found, "\n".join(in_words(costs, sweeps)))
+    drives = [driven(workers, seconds, minutes) for workers, seconds in DRIVEN]
+    found = {"driver_seconds": asdict(costs), "sweeps": sweeps, "drives": drives}
+    publish("scaling", found, "\n".join(in_words(costs, sweeps, drives)))
 
 
 if __name__ == "__main__":
