@@ -20,6 +20,7 @@ from ray import tune
 from ray.air.execution._internal import actor_manager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import tune_controller
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from aae_core.config import TrialConfig
@@ -462,6 +463,19 @@ class _Searcher(Searcher):
         """Restore nothing: the study is the state."""
 
 
+class _Fifo(FIFOScheduler):
+    """FIFO scheduler that chooses among live trials; Ray's looks at all trials in every step."""
+
+    def __init__(self, driver: StageDriver) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._driver = driver
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        live = tune_controller.get_live_trials()
+        pending = {trial.trial_id: trial for trial in live if trial.status == "PENDING"}
+        return next((pending[each] for each in self._driver.live if each in pending), None)
+
+
 class _Stopper(tune.Stopper):
     def __init__(self, driver: StageDriver) -> None:
         self._driver = driver
@@ -538,7 +552,10 @@ def run_stage(
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=_Searcher(driver), num_samples=-1, reuse_actors=True
+            search_alg=_Searcher(driver),
+            scheduler=_Fifo(driver),
+            num_samples=-1,
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name=scratch.name,
