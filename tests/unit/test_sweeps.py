@@ -76,7 +76,7 @@ def test_experiments_page_lists_every_full_size_sweep() -> None:
     named = re.findall(r"^\| \[`(\w+)`\]\(\.\./sweeps/(\w+)\.yaml\)", EXPERIMENTS.read_text(), re.M)
     assert all(name == file for name, file in named)
     assert sorted(name for name, _ in named) == [path.stem for path in FULL_SIZE]
-    commands = re.findall(r"sweeps/(\w+)\.yaml", EXPERIMENTS.read_text())
+    commands = re.findall(r"(?<!rivals/)sweeps/(\w+)\.yaml", EXPERIMENTS.read_text())
     assert set(commands) == {path.stem for path in FULL_SIZE}
 
 
