@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,25 @@ class StudyView:
         self.optuna_study = study
         self.stage: Stage = stage
         self._storage = storage
+        self._objectives: dict[str, Direction] = {}
 
     @property
     def state(self) -> SweepState:
         """The sweep's state, read again at each use."""
         return SweepState.of(self.optuna_study.user_attrs)
 
-    @cached_property
+    @property
     def objectives(self) -> dict[str, Direction]:
-        """Direction of each objective, the main one first."""
+        """Direction of each objective, the main one first; empty in a study without its state."""
+        if self._objectives:
+            return self._objectives
         towards: dict[StudyDirection, Direction] = {
             StudyDirection.MINIMIZE: "minimize",
             StudyDirection.MAXIMIZE: "maximize",
         }
-        return {
-            n: towards[d]
-            for n, d in zip(self.state.objectives, self.optuna_study.directions, strict=True)
-        }
+        named = zip(self.state.objectives, self.optuna_study.directions, strict=False)
+        self._objectives = {name: towards[direction] for name, direction in named}
+        return self._objectives
 
     def records(self) -> list[RunRecord]:
         """Return a record of each trial; its metrics are the objectives' last values.

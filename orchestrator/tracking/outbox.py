@@ -14,8 +14,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -180,8 +179,8 @@ class Outbox:
     def save(self) -> None:
         """Write all metrics recorded so far."""
         if self._unsaved:
-            with self._transaction():
-                pass
+            with self._lock, self._db as db:
+                self._insert_metrics(db)
 
     def set_tags(self, key: str, tags: Mapping[str, object]) -> None:
         """Add tags, or replace them."""
@@ -230,7 +229,8 @@ class Outbox:
             "SELECT max(timestamp_ms) FROM metric JOIN run AS r ON r.key = metric.run"
             " WHERE run.key IN (r.key, r.parent)"
         )
-        with self._transaction() as db:
+        with self._lock, self._db as db:
+            self._insert_metrics(db)
             return db.execute(
                 "UPDATE run SET status = 'KILLED', version = version + 1,"
                 f" end_ms = coalesce(({last_metric}), start_ms)"
@@ -360,7 +360,8 @@ class Outbox:
         chosen = f"{_OF_SWEEP} AND coalesce(store, '') NOT IN {kept}"
         theirs = f"run IN (SELECT key FROM run WHERE {chosen})"
         values = {"sweep": sweep_id, "keep": json.dumps(keep)}
-        with self._transaction() as db:
+        with self._lock, self._db as db:
+            self._insert_metrics(db)
             db.execute(
                 f"UPDATE metric SET synced = 0 WHERE abs(value) < 9e999 AND {theirs}", values
             )
@@ -381,21 +382,19 @@ class Outbox:
             return self._db.execute(query, values).fetchall()
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        with self._transaction() as db:
+        with self._lock, self._db as db:
+            self._insert_metrics(db)
             db.executemany(statement, rows)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the database for one transaction, which writes the metrics recorded so far first.
+    def _insert_metrics(self, db: sqlite3.Connection) -> None:
+        """Begin a transaction with the metrics recorded so far.
 
         If it fails, these metrics are lost, until the next attempt of their trial logs its history.
         """
-        with self._lock, self._db as db:
-            metrics, self._unsaved = self._unsaved, []
-            db.executemany(
-                "INSERT INTO metric VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", metrics
-            )
-            yield db
+        metrics, self._unsaved = self._unsaved, []
+        db.executemany(
+            "INSERT INTO metric VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", metrics
+        )
 
 
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:

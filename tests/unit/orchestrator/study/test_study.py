@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from sweep_file import make_spec
 
@@ -284,6 +285,16 @@ def test_lost_trial_resumes_its_configuration_from_the_last_checkpoint(settings:
     assert (attempt.attempt, attempt.config) == (2, lost.config)
     assert attempt.resume == Path("/home/epoch-000002")
     assert lost.resume is None
+
+
+def test_study_that_a_driver_has_just_created_reads_as_empty(settings: Settings) -> None:
+    spec, storage = sweep(), open_storage(settings)
+    optuna.create_study(storage=storage, study_name=f"{spec.sweep_id}/search")
+    reader = StageStudy.read(storage, spec.sweep_id, "search")
+    assert reader is not None
+    assert (reader.records(), reader.objectives) == ([], {})
+    opened(settings, spec)
+    assert list(reader.objectives) == list(spec.objectives)
 
 
 def test_lost_trial_of_a_moved_home_resumes_from_the_checkpoint_there(settings: Settings) -> None:
