@@ -126,7 +126,7 @@ class Row:
 
     @property
     def said(self) -> str:
-        """What the paper prints, and what it claims."""
+        """The published figure, and the claim."""
         spec = load_sweep(ROOT / self.path)
         printed = printed_figure(spec.resolved(), spec.objective.metric)
         return "; ".join(filter(None, [printed, self.claim]))

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Scores(Protocol):
-    """What an actor does. Arguments and answers are sent between processes."""
+    """An actor. Its arguments and answers are sent between processes."""
 
     def ready(self) -> None:
         """Return once the actor has found a place to run."""

@@ -382,7 +382,8 @@ class StageDriver:
             epoch = int(row["epoch"])
             objectives = self._objectives(row)
             self.study.epoch(attempt.number, epoch, objectives, None, trained=True)
-            if reason := self._why_prune(attempt, epoch, row):
+            is_last = epoch == attempt.config.training.epochs  # which completes the trial
+            if not is_last and (reason := self._why_prune(attempt, epoch, row)):
                 return reason
         return None
 

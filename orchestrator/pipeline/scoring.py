@@ -61,7 +61,7 @@ Progress = Callable[[str, int, int], None]  # what, done, total
 
 
 class Measured(TypedDict):
-    """What is known of a model on the test set without further samples."""
+    """A model's test metrics and pictures, which need no Parzen samples."""
 
     kind: str
     metrics: dict[str, float | None]  # test/…
