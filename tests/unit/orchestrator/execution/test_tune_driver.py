@@ -218,29 +218,25 @@ def test_epochs_trained_after_the_drivers_kill_are_counted(straw: Straw) -> None
     assert (record.state, record.epochs_computed) == ("complete", EPOCHS)
 
 
-@pytest.mark.parametrize(("trained", "ends"), [(2, ["pruned"]), (EPOCHS, ["complete"])])
+@pytest.mark.parametrize(
+    ("peer", "trained", "end"),
+    [([1.0] * EPOCHS, 2, "pruned"), ([9.0] * (EPOCHS - 1) + [1.0], EPOCHS, "complete")],
+)
 def test_replayed_epochs_are_decided_like_reported_ones(
-    trained: int, ends: list[str], straw: Straw
+    peer: list[float], trained: int, end: str, straw: Straw
 ) -> None:
-    """Replay a trial that is worse than its peer: at its last epoch a trial completes."""
-    better: Any = straw.suggest("a")
-    for epoch in range(1, EPOCHS + 1):
-        straw.report("a", better, epoch, value=1.0)
-    worse: Any = straw.suggest("b")
-    straw.driver.save()
-    number = worse["number"]
+    """Replay a trial that falls behind its peer: at its last epoch a trial completes."""
+    first: Any = straw.suggest("a")
+    for epoch, value in enumerate(peer, 1):
+        straw.report("a", first, epoch, value=value)
+    number = straw.suggest("b")["number"]
     straw.start()
     again: Any = straw.suggest("c")
-    assert again["number"] == number
-    early = 1 if trained < EPOCHS else EPOCHS
-    history = [
-        {"epoch": epoch, "val/recon": 9.0 if epoch >= early else 0.5}
-        for epoch in range(1, trained + 1)
-    ]
+    history = [{"epoch": epoch, "val/recon": 5.0} for epoch in range(1, trained + 1)]
     straw.tell("c", asdict(Report(number, 2, "here", trained, {}, history=history)))
     if trained == EPOCHS:
-        straw.report("c", again, EPOCHS, value=9.0, trained=False)
-    assert [state for n, state in straw.ends() if n == number] == ends
+        straw.report("c", again, EPOCHS, value=5.0, trained=False)
+    assert [state for n, state in straw.ends() if n == number] == [end]
 
 
 def test_trial_lost_repeatedly_at_the_same_epoch_fails(straw: Straw) -> None:
